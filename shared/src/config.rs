@@ -1,0 +1,163 @@
+//! The one registry of environment variables, and the wiring of settings to adapters.
+//!
+//! [`VARIABLES`] lists every variable that any part of Tarn reads. [`Settings`] is data, read once at start; [`Ports`] is
+//! connections, opened from settings.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use url::Url;
+
+use crate::catalog::Catalog;
+use crate::clock::Clock;
+use crate::model::Keys;
+use crate::state::State;
+use crate::storage::Storage;
+use crate::stream::Stream;
+use crate::{Error, Result};
+
+/// A variable: its name, what it means, its default.
+#[derive(Debug, Clone, Copy)]
+pub struct Variable {
+    pub name: &'static str,
+    pub meaning: &'static str,
+    pub default: &'static str,
+}
+
+/// Every variable that Tarn reads. The AWS SDK reads its own `AWS_…` beside these.
+pub const VARIABLES: &[Variable] = &[
+    Variable { name: "TARN_DATA", meaning: "directory of the embedded lakehouse", default: "data" },
+    Variable { name: "TARN_PROJECT", meaning: "path of the lakehouse file", default: "lakehouse.yaml" },
+    Variable { name: "TARN_WAREHOUSE", meaning: "URL below which all objects lie", default: "objects/ in TARN_DATA" },
+    Variable { name: "TARN_MEMORY", meaning: "memory for queries, e.g. `1GiB`", default: "1GiB" },
+    Variable { name: "TARN_SPILL", meaning: "directory that queries may spill to", default: "spill/ in TARN_DATA" },
+    Variable { name: "TARN_SPILL_LIMIT", meaning: "disk that spilling may take, e.g. `8GiB`", default: "8GiB" },
+    Variable { name: "TARN_LOG", meaning: "log filter, e.g. `info` or `shared=debug`", default: "info" },
+    Variable { name: "TARN_LOG_FORMAT", meaning: "`json` or `text`", default: "json" },
+];
+
+/// Where environment values come from; a closure in tests.
+pub type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+/// What the environment says, validated.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Directory of the embedded adapters.
+    pub data: PathBuf,
+    pub project: PathBuf,
+    /// Root of all objects, with a final slash.
+    pub warehouse: Url,
+    /// Bytes that queries may hold in memory.
+    pub memory: u64,
+    pub spill: PathBuf,
+    /// Bytes that queries may spill to disk.
+    pub spill_limit: u64,
+}
+
+impl Settings {
+    /// Reads the process's environment.
+    ///
+    /// # Errors
+    /// `Invalid`, with the variable's name, its value and what was expected.
+    pub fn from_env() -> Result<Self> {
+        Self::from_lookup(&|name| std::env::var(name).ok())
+    }
+
+    /// Reads from any source of values.
+    ///
+    /// # Errors
+    /// As [`Settings::from_env`].
+    pub fn from_lookup(lookup: Lookup<'_>) -> Result<Self> {
+        let text = |name: &str| lookup(name).filter(|v| !v.is_empty());
+        let data = absolute(text("TARN_DATA").unwrap_or_else(|| "data".into()))?;
+        let warehouse = match text("TARN_WAREHOUSE") {
+            Some(value) => Url::parse(&value)
+                .map_err(|e| bad("TARN_WAREHOUSE", &value, "a URL such as `s3://bucket/prefix/`").with_source(e))?,
+            None => Url::from_directory_path(data.join("objects"))
+                .map_err(|()| bad("TARN_DATA", &data.display().to_string(), "a directory"))?,
+        };
+        let size = |name: &str, default: &str| -> Result<u64> {
+            let value = text(name).unwrap_or_else(|| default.into());
+            value
+                .parse::<crate::project::ByteSize>()
+                .map(|size| size.0)
+                .map_err(|_| bad(name, &value, "a size such as `512MiB` or `2GiB`"))
+        };
+        Ok(Self {
+            project: absolute(text("TARN_PROJECT").unwrap_or_else(|| "lakehouse.yaml".into()))?,
+            warehouse: Keys::new(warehouse)?.root().clone(),
+            memory: size("TARN_MEMORY", "1GiB")?,
+            spill: text("TARN_SPILL").map_or_else(|| Ok(data.join("spill")), absolute)?,
+            spill_limit: size("TARN_SPILL_LIMIT", "8GiB")?,
+            data,
+        })
+    }
+
+    /// Settings of an embedded lakehouse in `data`, everything else at its default.
+    ///
+    /// # Errors
+    /// `Invalid` when `data` is no path.
+    pub fn embedded(data: &std::path::Path) -> Result<Self> {
+        let data = data.display().to_string();
+        Self::from_lookup(&|name| (name == "TARN_DATA").then(|| data.clone()))
+    }
+}
+
+/// The connections that every function works through. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Ports {
+    pub storage: Storage,
+    pub stream: Arc<dyn Stream>,
+    pub catalog: Arc<dyn Catalog>,
+    pub state: Arc<dyn State>,
+    pub clock: Arc<dyn Clock>,
+    pub keys: Keys,
+}
+
+impl Ports {
+    /// Opens the embedded adapters: SQLite files in `settings.data`, objects below `settings.warehouse`.
+    ///
+    /// # Errors
+    /// `Denied` or `Limit` when the directory can't be written.
+    pub fn open(settings: &Settings) -> Result<Self> {
+        let _ = settings;
+        Err(Error::bug("not built yet"))
+    }
+
+    /// Ports in memory with `clock`, for tests and for `memory://` runs: nothing outlives them.
+    ///
+    /// # Errors
+    /// `Bug` when SQLite can't open in memory.
+    pub fn in_memory(clock: Arc<dyn Clock>) -> Result<Self> {
+        let _ = clock;
+        Err(Error::bug("not built yet"))
+    }
+}
+
+fn absolute(path: impl Into<PathBuf>) -> Result<PathBuf> {
+    let path = path.into();
+    std::path::absolute(&path).map_err(|e| Error::from(e).context(format!("resolving the path `{}`", path.display())))
+}
+
+fn bad(name: &str, value: &str, expected: &str) -> Error {
+    Error::invalid(format!("environment variable {name}: expected {expected}, found `{value}`"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_lie_in_the_data_directory() {
+        let settings = Settings::embedded(std::path::Path::new("/lake")).unwrap();
+        assert_eq!(settings.warehouse.as_str(), "file:///lake/objects/");
+        assert_eq!(settings.spill, PathBuf::from("/lake/spill"));
+        assert_eq!(settings.memory, 1 << 30);
+    }
+
+    #[test]
+    fn a_bad_value_names_its_variable_and_itself() {
+        let error = Settings::from_lookup(&|name| (name == "TARN_MEMORY").then(|| "lots".into())).unwrap_err();
+        assert!(error.to_string().contains("TARN_MEMORY") && error.to_string().contains("`lots`"), "{error}");
+    }
+}

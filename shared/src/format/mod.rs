@@ -1,0 +1,1 @@
+//! File and record formats: find, infer, read, write.

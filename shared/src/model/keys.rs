@@ -1,0 +1,119 @@
+//! Every object's URL is built here.
+//!
+//! Layout below the warehouse root (`s3://bucket/prefix/` or `file:///…/objects/`):
+//!
+//! ```text
+//! raw/{location}/…                                      uploaded files, as they came
+//! tables/{database}/{table}/data/…                      data files of Iceberg tables
+//! tables/{database}/{table}/metadata/…                  metadata of Iceberg tables
+//! errors/{stream}/{shard}/{from}.ndjson                 records that could not be stored, with the reason
+//! quarantine/{workflow}/{job}/{run}.ndjson              rows that a quality rule set aside
+//! results/{query}.{format}                              answers of queries
+//! project/lakehouse.yaml                                the declaration in force
+//! ```
+
+use url::Url;
+
+use super::{SequenceNumber, ShardId, TableName};
+use crate::{Error, Result};
+
+/// Builds object URLs below one warehouse root.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Keys {
+    root: Url,
+}
+
+impl Keys {
+    /// `root` is a directory URL; a missing final slash is added.
+    ///
+    /// # Errors
+    /// `Invalid` when `root` can't hold paths (e.g. `data:`).
+    pub fn new(mut root: Url) -> Result<Self> {
+        if root.cannot_be_a_base() {
+            return Err(Error::invalid(format!(
+                "expected a warehouse URL such as `s3://bucket/prefix/`, found `{root}`"
+            )));
+        }
+        if !root.path().ends_with('/') {
+            root.set_path(&format!("{}/", root.path()));
+        }
+        Ok(Self { root })
+    }
+
+    /// The warehouse root, with a final slash.
+    pub fn root(&self) -> &Url {
+        &self.root
+    }
+
+    /// The folder that holds everything uploaded to `location`.
+    pub fn raw(&self, location: &str) -> Url {
+        self.below(&["raw", location, ""])
+    }
+
+    /// The table's own folder (Iceberg's `location`), without a final slash.
+    pub fn table(&self, name: &TableName) -> Url {
+        self.below(&["tables", &name.database, &name.table])
+    }
+
+    /// The folder of everything that `stream` could not store.
+    pub fn errors(&self, stream: &str) -> Url {
+        self.below(&["errors", stream, ""])
+    }
+
+    /// The records of `shard` that could not be stored, of the interval that begins after `from`. A replay of the same
+    /// interval writes the same object, so nothing is recorded twice.
+    pub fn error_object(&self, stream: &str, shard: &ShardId, from: &SequenceNumber) -> Url {
+        self.below(&["errors", stream, &shard.0, &format!("{from}.ndjson")])
+    }
+
+    /// The rows that the quality rules of `job` set aside in `run`.
+    pub fn quarantine(&self, workflow: &str, job: &str, run: &str) -> Url {
+        self.below(&["quarantine", workflow, job, &format!("{run}.ndjson")])
+    }
+
+    /// The stored answer of a query.
+    pub fn result(&self, query_id: &str, extension: &str) -> Url {
+        self.below(&["results", &format!("{query_id}.{extension}")])
+    }
+
+    /// The lakehouse file in force.
+    pub fn project(&self) -> Url {
+        self.below(&["project", "lakehouse.yaml"])
+    }
+
+    fn below(&self, parts: &[&str]) -> Url {
+        let mut url = self.root.clone();
+        if let Ok(mut segments) = url.path_segments_mut() {
+            segments.pop_if_empty().extend(parts);
+        }
+        url
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keys() -> Keys {
+        Keys::new(Url::parse("s3://bucket/lake").unwrap()).unwrap()
+    }
+
+    #[test]
+    fn every_object_lies_below_the_root() {
+        let shard = ShardId("shardId-000000000000".into());
+        assert_eq!(keys().raw("weather").as_str(), "s3://bucket/lake/raw/weather/");
+        assert_eq!(
+            keys().error_object("flights", &shard, &17.into()).as_str(),
+            "s3://bucket/lake/errors/flights/shardId-000000000000/17.ndjson"
+        );
+        assert_eq!(
+            keys().table(&TableName::new("nyc", "flights").unwrap()).as_str(),
+            "s3://bucket/lake/tables/nyc/flights"
+        );
+    }
+
+    #[test]
+    fn a_root_that_holds_no_paths_is_refused() {
+        assert!(Keys::new(Url::parse("data:text/plain,x").unwrap()).is_err());
+    }
+}

@@ -1,0 +1,11 @@
+//! Pure values: names, types, stream positions, object keys. No I/O, no async.
+
+pub mod keys;
+pub mod name;
+pub mod position;
+pub mod types;
+
+pub use keys::Keys;
+pub use name::TableName;
+pub use position::{Positions, SequenceNumber, ShardId};
+pub use types::{Column, ColumnType};

@@ -1,0 +1,388 @@
+//! Column types in the words of Glue and Athena DDL (`bigint`, `decimal(10,2)`, `array<struct<a:int>>`), and the Arrow
+//! types that hold them.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, TimeUnit};
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, Result};
+
+/// A column: its name, its type, whether a value must be there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Column {
+    /// Lowercase letters, digits and underscores.
+    pub name: String,
+    /// A Glue/Athena type, e.g. `bigint`, `timestamp`, `decimal(10,2)`, `array<string>`.
+    #[serde(rename = "type")]
+    #[schemars(with = "String")]
+    pub ty: ColumnType,
+    /// Refuse records without a value (default: false).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub required: bool,
+    /// What the column means.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub comment: Option<String>,
+}
+
+impl Column {
+    /// A column that may be null and has no comment.
+    pub fn new(name: impl Into<String>, ty: ColumnType) -> Self {
+        Self { name: name.into(), ty, required: false, comment: None }
+    }
+
+    /// The Arrow field that holds this column.
+    pub fn to_arrow(&self) -> Field {
+        Field::new(&self.name, self.ty.to_arrow(), !self.required)
+    }
+}
+
+/// The Arrow schema of some columns.
+pub fn arrow_schema(columns: &[Column]) -> Schema {
+    Schema::new(columns.iter().map(Column::to_arrow).collect::<Vec<_>>())
+}
+
+/// The columns of an Arrow schema.
+///
+/// # Errors
+/// `Invalid` when a field has a type that no column type stands for.
+pub fn columns_of(schema: &Schema) -> Result<Vec<Column>> {
+    schema
+        .fields()
+        .iter()
+        .map(|field| {
+            let ty = ColumnType::from_arrow(field.data_type())
+                .map_err(|e| e.context(format!("column `{}`", field.name())))?;
+            Ok(Column { name: field.name().clone(), ty, required: !field.is_nullable(), comment: None })
+        })
+        .collect()
+}
+
+/// A column's type.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum ColumnType {
+    Boolean,
+    TinyInt,
+    SmallInt,
+    Int,
+    BigInt,
+    Float,
+    Double,
+    /// Precision 1–38, scale 0–precision.
+    Decimal(u8, i8),
+    String,
+    Binary,
+    Date,
+    /// Microseconds, without a zone.
+    Timestamp,
+    /// Microseconds since the epoch, UTC; `timestamp with time zone` in SQL.
+    TimestampTz,
+    Array(Box<ColumnType>),
+    Map(Box<ColumnType>, Box<ColumnType>),
+    Struct(Vec<(String, ColumnType)>),
+}
+
+impl ColumnType {
+    /// The Arrow type that holds it. Everything inside a nested type may be null, map keys apart.
+    pub fn to_arrow(&self) -> DataType {
+        match self {
+            Self::Boolean => DataType::Boolean,
+            Self::TinyInt => DataType::Int8,
+            Self::SmallInt => DataType::Int16,
+            Self::Int => DataType::Int32,
+            Self::BigInt => DataType::Int64,
+            Self::Float => DataType::Float32,
+            Self::Double => DataType::Float64,
+            Self::Decimal(precision, scale) => DataType::Decimal128(*precision, *scale),
+            Self::String => DataType::Utf8,
+            Self::Binary => DataType::Binary,
+            Self::Date => DataType::Date32,
+            Self::Timestamp => DataType::Timestamp(TimeUnit::Microsecond, None),
+            Self::TimestampTz => DataType::Timestamp(TimeUnit::Microsecond, Some("+00:00".into())),
+            Self::Array(item) => DataType::List(Arc::new(Field::new("element", item.to_arrow(), true))),
+            Self::Map(key, value) => DataType::Map(map_entries(key, value), false),
+            Self::Struct(fields) => DataType::Struct(
+                fields.iter().map(|(name, ty)| Field::new(name, ty.to_arrow(), true)).collect::<Fields>(),
+            ),
+        }
+    }
+
+    /// The column type that holds values of an Arrow type; unsigned and half-width types widen.
+    ///
+    /// # Errors
+    /// `Invalid` for types that tables can't store (intervals, unions, durations, times of day).
+    pub fn from_arrow(ty: &DataType) -> Result<Self> {
+        Ok(match ty {
+            DataType::Boolean => Self::Boolean,
+            DataType::Int8 => Self::TinyInt,
+            DataType::Int16 | DataType::UInt8 => Self::SmallInt,
+            DataType::Int32 | DataType::UInt16 => Self::Int,
+            DataType::Int64 | DataType::UInt32 => Self::BigInt,
+            DataType::UInt64 => Self::Decimal(20, 0),
+            DataType::Float16 | DataType::Float32 => Self::Float,
+            DataType::Float64 => Self::Double,
+            DataType::Decimal32(p, s) | DataType::Decimal64(p, s) | DataType::Decimal128(p, s) => Self::Decimal(*p, *s),
+            DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View | DataType::Null => Self::String,
+            DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_) => {
+                Self::Binary
+            }
+            DataType::Date32 | DataType::Date64 => Self::Date,
+            DataType::Timestamp(_, None) => Self::Timestamp,
+            DataType::Timestamp(_, Some(_)) => Self::TimestampTz,
+            DataType::Dictionary(_, value) => Self::from_arrow(value)?,
+            DataType::List(f) | DataType::LargeList(f) | DataType::FixedSizeList(f, _) => {
+                Self::Array(Box::new(Self::from_arrow(f.data_type())?))
+            }
+            DataType::Map(entries, _) => map_from_arrow(entries)?,
+            DataType::Struct(fields) => Self::Struct(
+                fields
+                    .iter()
+                    .map(|f| Ok((f.name().clone(), Self::from_arrow(f.data_type())?)))
+                    .collect::<Result<_>>()?,
+            ),
+            other => return Err(Error::invalid(format!("expected a type that tables can store, found `{other}`"))),
+        })
+    }
+}
+
+fn map_entries(key: &ColumnType, value: &ColumnType) -> FieldRef {
+    let fields = vec![Field::new("key", key.to_arrow(), false), Field::new("value", value.to_arrow(), true)];
+    Arc::new(Field::new("entries", DataType::Struct(fields.into()), false))
+}
+
+fn map_from_arrow(entries: &FieldRef) -> Result<ColumnType> {
+    match entries.data_type() {
+        DataType::Struct(fields) if fields.len() == 2 => Ok(ColumnType::Map(
+            Box::new(ColumnType::from_arrow(fields[0].data_type())?),
+            Box::new(ColumnType::from_arrow(fields[1].data_type())?),
+        )),
+        other => Err(Error::invalid(format!("expected map entries of a key and a value, found `{other}`"))),
+    }
+}
+
+impl fmt::Display for ColumnType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Boolean => f.write_str("boolean"),
+            Self::TinyInt => f.write_str("tinyint"),
+            Self::SmallInt => f.write_str("smallint"),
+            Self::Int => f.write_str("int"),
+            Self::BigInt => f.write_str("bigint"),
+            Self::Float => f.write_str("float"),
+            Self::Double => f.write_str("double"),
+            Self::Decimal(precision, scale) => write!(f, "decimal({precision},{scale})"),
+            Self::String => f.write_str("string"),
+            Self::Binary => f.write_str("binary"),
+            Self::Date => f.write_str("date"),
+            Self::Timestamp => f.write_str("timestamp"),
+            Self::TimestampTz => f.write_str("timestamptz"),
+            Self::Array(item) => write!(f, "array<{item}>"),
+            Self::Map(key, value) => write!(f, "map<{key},{value}>"),
+            Self::Struct(fields) => {
+                f.write_str("struct<")?;
+                for (i, (name, ty)) in fields.iter().enumerate() {
+                    write!(f, "{}{name}:{ty}", if i == 0 { "" } else { "," })?;
+                }
+                f.write_str(">")
+            }
+        }
+    }
+}
+
+impl From<ColumnType> for String {
+    fn from(ty: ColumnType) -> Self {
+        ty.to_string()
+    }
+}
+
+impl TryFrom<String> for ColumnType {
+    type Error = Error;
+
+    fn try_from(text: String) -> Result<Self> {
+        text.parse()
+    }
+}
+
+impl FromStr for ColumnType {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let mut parser = Parser { text, rest: text };
+        let ty = parser.column_type()?;
+        if parser.rest.trim().is_empty() { Ok(ty) } else { Err(parser.unexpected("the end of the type")) }
+    }
+}
+
+/// A recursive-descent parser of type texts.
+struct Parser<'a> {
+    text: &'a str,
+    rest: &'a str,
+}
+
+impl Parser<'_> {
+    fn column_type(&mut self) -> Result<ColumnType> {
+        let word = self.word().to_ascii_lowercase();
+        Ok(match word.as_str() {
+            "boolean" | "bool" => ColumnType::Boolean,
+            "tinyint" => ColumnType::TinyInt,
+            "smallint" => ColumnType::SmallInt,
+            "int" | "integer" => ColumnType::Int,
+            "bigint" | "long" => ColumnType::BigInt,
+            "float" | "real" => ColumnType::Float,
+            "double" => ColumnType::Double,
+            "decimal" => self.decimal()?,
+            "string" => ColumnType::String,
+            "varchar" | "char" => self.sized_string()?,
+            "binary" | "varbinary" => ColumnType::Binary,
+            "date" => ColumnType::Date,
+            "timestamp" => ColumnType::Timestamp,
+            "timestamptz" => ColumnType::TimestampTz,
+            "array" => {
+                self.expect("<")?;
+                let item = self.column_type()?;
+                self.expect(">")?;
+                ColumnType::Array(Box::new(item))
+            }
+            "map" => {
+                self.expect("<")?;
+                let key = self.column_type()?;
+                self.expect(",")?;
+                let value = self.column_type()?;
+                self.expect(">")?;
+                ColumnType::Map(Box::new(key), Box::new(value))
+            }
+            "struct" => self.fields()?,
+            _ => {
+                return Err(Error::invalid(format!(
+                    "expected a column type (boolean, tinyint, smallint, int, bigint, float, double, decimal(p,s), string, binary, \
+                     date, timestamp, timestamptz, array<…>, map<…,…>, struct<name:type,…>), found `{}`",
+                    self.text
+                )));
+            }
+        })
+    }
+
+    fn decimal(&mut self) -> Result<ColumnType> {
+        if !self.eat("(") {
+            return Ok(ColumnType::Decimal(10, 0));
+        }
+        let precision: u8 = self.number()?;
+        let scale: i8 = if self.eat(",") { self.number()? } else { 0 };
+        self.expect(")")?;
+        if !(1..=38).contains(&precision) || !(0..=38).contains(&scale) || scale.unsigned_abs() > precision {
+            return Err(Error::invalid(format!(
+                "expected decimal(precision 1 to 38, scale 0 to precision), found `{}`",
+                self.text
+            )));
+        }
+        Ok(ColumnType::Decimal(precision, scale))
+    }
+
+    fn sized_string(&mut self) -> Result<ColumnType> {
+        if self.eat("(") {
+            let _length: u32 = self.number()?;
+            self.expect(")")?;
+        }
+        Ok(ColumnType::String)
+    }
+
+    fn fields(&mut self) -> Result<ColumnType> {
+        self.expect("<")?;
+        let mut fields = Vec::new();
+        loop {
+            let name = self.word().to_owned();
+            if name.is_empty() {
+                return Err(self.unexpected("a field name"));
+            }
+            self.expect(":")?;
+            fields.push((name, self.column_type()?));
+            if !self.eat(",") {
+                break;
+            }
+        }
+        self.expect(">")?;
+        Ok(ColumnType::Struct(fields))
+    }
+
+    fn word(&mut self) -> &str {
+        let start = self.rest.trim_start();
+        let end = start.find(|c: char| !(c.is_alphanumeric() || c == '_')).unwrap_or(start.len());
+        let (word, rest) = start.split_at(end);
+        self.rest = rest;
+        word
+    }
+
+    fn number<T: FromStr>(&mut self) -> Result<T> {
+        let text = self.text;
+        self.word().parse().map_err(|_| Error::invalid(format!("expected a number in the type `{text}`")))
+    }
+
+    fn eat(&mut self, token: &str) -> bool {
+        match self.rest.trim_start().strip_prefix(token) {
+            Some(rest) => {
+                self.rest = rest;
+                true
+            }
+            None => false,
+        }
+    }
+
+    fn expect(&mut self, token: &str) -> Result<()> {
+        if self.eat(token) { Ok(()) } else { Err(self.unexpected(&format!("`{token}`"))) }
+    }
+
+    fn unexpected(&self, expected: &str) -> Error {
+        let found = if self.rest.is_empty() { "the end" } else { self.rest };
+        Error::invalid(format!("expected {expected} in the type `{}`, found `{found}`", self.text))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_type_survives_text_and_arrow() {
+        for text in [
+            "boolean",
+            "tinyint",
+            "smallint",
+            "int",
+            "bigint",
+            "float",
+            "double",
+            "decimal(10,2)",
+            "string",
+            "binary",
+            "date",
+            "timestamp",
+            "timestamptz",
+            "array<int>",
+            "map<string,double>",
+            "struct<a:int,b:array<struct<c:string>>>",
+        ] {
+            let ty: ColumnType = text.parse().unwrap();
+            assert_eq!(ty.to_string(), text);
+            assert_eq!(ColumnType::from_arrow(&ty.to_arrow()).unwrap(), ty);
+        }
+    }
+
+    #[test]
+    fn athena_spellings_are_understood() {
+        assert_eq!("varchar(20)".parse::<ColumnType>().unwrap(), ColumnType::String);
+        assert_eq!("INTEGER".parse::<ColumnType>().unwrap(), ColumnType::Int);
+        assert_eq!(" array < int > ".parse::<ColumnType>().unwrap().to_string(), "array<int>");
+    }
+
+    #[test]
+    fn a_type_that_is_none_is_refused_with_its_text() {
+        for bad in ["money", "decimal(50,2)", "decimal(5,6)", "array<int", "struct<>", "map<int>", "int int"] {
+            let error = bad.parse::<ColumnType>().unwrap_err();
+            assert!(error.to_string().contains(&format!("`{bad}`")), "{error}");
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! The lakehouse file `lakehouse.yaml`: what the user declares, and what it means once validated as a whole.
+//!
+//! [`file`] holds the raw shape (serde, JSON Schema); [`units`] the small texts in it (sizes, durations, schedules,
+//! partition fields); [`Project`] is the validated result that every function reads.
+
+pub mod file;
+pub mod units;
+
+pub use file::{
+    Buffering, Format, Insight, InsightKind, Job, LakehouseFile, Location, Mode, OnDelete, OnSchemaChange,
+    QualityAction, QualityRule, RuleCheck, StreamDeclaration, Workflow, Write,
+};
+pub use units::{ByteSize, PartitionField, Schedule, Seconds, Transform};
+
+use std::path::Path;
+
+use url::Url;
+
+use crate::model::{Keys, TableName};
+use crate::{Error, Result};
+
+/// A lakehouse file that was validated as a whole: names are identifiers, every reference leads somewhere, units are in range.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Project {
+    file: LakehouseFile,
+}
+
+impl Project {
+    /// Parses and validates `text`; `origin` names it in errors.
+    ///
+    /// # Errors
+    /// `Invalid`, with every problem found: line, path, what was expected and what was found.
+    pub fn parse(text: &str, origin: &str) -> Result<Self> {
+        let file: LakehouseFile =
+            serde_saphyr::from_str(text).map_err(|e| Error::invalid(format!("`{origin}`: {e}")))?;
+        Ok(Self { file })
+    }
+
+    /// Reads and parses the file at `path`.
+    ///
+    /// # Errors
+    /// `NotFound` without the file, otherwise as [`Project::parse`].
+    pub fn load(path: &Path) -> Result<Self> {
+        let origin = path.display().to_string();
+        let text = std::fs::read_to_string(path)
+            .map_err(|e| Error::from(e).context(format!("reading the lakehouse file `{origin}`")))?;
+        Self::parse(&text, &origin)
+    }
+
+    /// The declaration as it was written, defaults filled in.
+    pub fn file(&self) -> &LakehouseFile {
+        &self.file
+    }
+
+    /// Database of every table that is named without one.
+    pub fn database(&self) -> &str {
+        &self.file.database
+    }
+
+    /// # Errors
+    /// `NotFound`, with the names that there are.
+    pub fn stream(&self, name: &str) -> Result<&StreamDeclaration> {
+        self.file.streams.get(name).ok_or_else(|| unknown("stream", name, self.file.streams.keys()))
+    }
+
+    /// The table that a stream ends in.
+    ///
+    /// # Errors
+    /// `NotFound` for an unknown stream.
+    pub fn stream_table(&self, name: &str) -> Result<TableName> {
+        let stream = self.stream(name)?;
+        self.table_name(stream.table.as_deref().unwrap_or(name))
+    }
+
+    /// # Errors
+    /// `NotFound`, with the names that there are.
+    pub fn location(&self, name: &str) -> Result<&Location> {
+        self.file.locations.get(name).ok_or_else(|| unknown("location", name, self.file.locations.keys()))
+    }
+
+    /// The folder that a location crawls, with a final slash.
+    ///
+    /// # Errors
+    /// `NotFound` for an unknown location; `Invalid` when its path is no URL.
+    pub fn location_url(&self, name: &str, keys: &Keys) -> Result<Url> {
+        let Some(path) = &self.location(name)?.path else { return Ok(keys.raw(name)) };
+        let mut url = keys.root().join(path).map_err(|e| {
+            Error::invalid(format!("location `{name}`: expected a URL or a path in the warehouse, found `{path}`"))
+                .with_source(e)
+        })?;
+        if !url.path().ends_with('/') {
+            url.set_path(&format!("{}/", url.path()));
+        }
+        Ok(url)
+    }
+
+    /// # Errors
+    /// `NotFound`, with the names that there are.
+    pub fn workflow(&self, name: &str) -> Result<&Workflow> {
+        self.file.workflows.get(name).ok_or_else(|| unknown("workflow", name, self.file.workflows.keys()))
+    }
+
+    /// # Errors
+    /// `NotFound`, with the names that there are.
+    pub fn insight(&self, name: &str) -> Result<&Insight> {
+        self.file.insights.get(name).ok_or_else(|| unknown("insight", name, self.file.insights.keys()))
+    }
+
+    /// `table` or `database.table` in the words of this lakehouse.
+    ///
+    /// # Errors
+    /// `Invalid` when it is neither.
+    pub fn table_name(&self, text: &str) -> Result<TableName> {
+        TableName::parse(text, &self.file.database)
+    }
+}
+
+fn unknown<'a>(what: &str, name: &str, known: impl Iterator<Item = &'a String>) -> Error {
+    let known: Vec<_> = known.map(|n| format!("`{n}`")).collect();
+    let known =
+        if known.is_empty() { "none is declared".into() } else { format!("expected one of {}", known.join(", ")) };
+    Error::not_found(format!("no {what} `{name}` in the lakehouse file: {known}"))
+}

@@ -1,0 +1,77 @@
+//! Documents under compare-and-swap: the small mutable facts (run progress, crawl marks, what a stream has pending).
+
+use std::fmt::Debug;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::{Error, Result};
+
+pub mod embedded;
+
+/// An opaque mark of one version of a document; changes with every write.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Version(pub String);
+
+/// A document and its version.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Document {
+    pub bytes: Bytes,
+    pub version: Version,
+}
+
+/// What must hold for a write or a delete to happen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Expect {
+    /// The document does not exist.
+    Absent,
+    /// The document still has this version.
+    Version(Version),
+    /// Nothing: the last writer wins.
+    Anything,
+}
+
+/// Documents by key. Keys are slash-separated paths such as `crawl/weather`.
+#[async_trait]
+pub trait State: Debug + Send + Sync {
+    /// The document, or `None`.
+    async fn get(&self, key: &str) -> Result<Option<Document>>;
+
+    /// Writes the document and gives its new version. Durable when it returns.
+    ///
+    /// # Errors
+    /// `Conflict` when `expect` does not hold.
+    async fn put(&self, key: &str, bytes: Bytes, expect: Expect) -> Result<Version>;
+
+    /// Removes the document; removing an absent one under [`Expect::Anything`] succeeds.
+    ///
+    /// # Errors
+    /// `Conflict` when `expect` does not hold.
+    async fn delete(&self, key: &str, expect: Expect) -> Result<()>;
+
+    /// The keys that begin with `prefix`, in order.
+    async fn list(&self, prefix: &str) -> Result<Vec<String>>;
+}
+
+/// Reads a JSON document; `None` when it is absent.
+///
+/// # Errors
+/// `Bug` when the document is not the JSON that `T` expects.
+pub async fn get_json<T: DeserializeOwned>(state: &dyn State, key: &str) -> Result<Option<(T, Version)>> {
+    let Some(document) = state.get(key).await? else { return Ok(None) };
+    let value = serde_json::from_slice(&document.bytes)
+        .map_err(|e| Error::bug(format!("state document `{key}` is not what this version writes")).with_source(e))?;
+    Ok(Some((value, document.version)))
+}
+
+/// Writes a JSON document.
+///
+/// # Errors
+/// As [`State::put`].
+pub async fn put_json<T: Serialize + Sync>(state: &dyn State, key: &str, value: &T, expect: Expect) -> Result<Version> {
+    let bytes = serde_json::to_vec(value)
+        .map_err(|e| Error::bug(format!("state document `{key}` can't be written as JSON")).with_source(e))?;
+    state.put(key, bytes.into(), expect).await
+}

@@ -1,0 +1,235 @@
+//! Objects by URL: `s3://bucket/key`, `file:///path`, `memory:///path`.
+//!
+//! The port is [`object_store::ObjectStore`]; [`Storage`] chooses the store by URL, keeps every access below the roots it was
+//! opened with (SQL and requests can't reach the machine's own files), and names the URL in every error.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::TryStreamExt;
+use object_store::aws::AmazonS3Builder;
+use object_store::buffered::BufWriter;
+use object_store::local::LocalFileSystem;
+use object_store::memory::InMemory;
+use object_store::path::Path;
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions};
+use url::Url;
+
+use crate::error::Context;
+use crate::{Error, Result};
+
+/// An object as a listing shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObjectInfo {
+    pub url: Url,
+    /// Bytes.
+    pub size: u64,
+    /// Changes when the content does, where the store tells.
+    pub etag: Option<String>,
+    /// Milliseconds since the epoch.
+    pub modified_ms: i64,
+}
+
+/// The stores of some roots. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Storage {
+    roots: Arc<Vec<Root>>,
+}
+
+#[derive(Debug)]
+struct Root {
+    url: Url,
+    store: Arc<dyn ObjectStore>,
+}
+
+impl Storage {
+    /// Opens a store for each root; only objects below a root can be reached. S3 roots take credentials, region and endpoint
+    /// from the standard `AWS_…` environment.
+    ///
+    /// # Errors
+    /// `Invalid` for a scheme other than `s3`, `file`, `memory`, or an S3 configuration that does not parse.
+    pub fn open(roots: &[Url]) -> Result<Self> {
+        let roots = roots.iter().map(Root::open).collect::<Result<Vec<_>>>()?;
+        Ok(Self { roots: Arc::new(roots) })
+    }
+
+    /// A store in memory below `memory:///`, for tests.
+    pub fn in_memory() -> Self {
+        let root = Root { url: memory_root(), store: Arc::new(InMemory::new()) };
+        Self { roots: Arc::new(vec![root]) }
+    }
+
+    /// The same roots, with every store wrapped (metering, fault injection).
+    #[must_use]
+    pub fn wrapped(&self, wrap: impl Fn(Arc<dyn ObjectStore>) -> Arc<dyn ObjectStore>) -> Self {
+        let roots = self.roots.iter().map(|r| Root { url: r.url.clone(), store: wrap(r.store.clone()) }).collect();
+        Self { roots: Arc::new(roots) }
+    }
+
+    /// The store and the path in it that `url` names.
+    ///
+    /// # Errors
+    /// `Denied` when the URL lies below no root; `Invalid` when it has a path that the store can't hold.
+    pub fn resolve(&self, url: &Url) -> Result<(Arc<dyn ObjectStore>, Path)> {
+        let root = self.roots.iter().find(|root| is_below(url, &root.url)).ok_or_else(|| {
+            let roots: Vec<_> = self.roots.iter().map(|r| format!("`{}`", r.url)).collect();
+            Error::denied(format!("expected an object below {}, found `{url}`", roots.join(" or ")))
+        })?;
+        let path = Path::from_url_path(url.path())
+            .map_err(|e| Error::invalid(format!("expected an object URL, found `{url}`")).with_source(e))?;
+        Ok((root.store.clone(), path))
+    }
+
+    /// The whole object.
+    ///
+    /// # Errors
+    /// `NotFound`, naming the URL.
+    pub async fn get(&self, url: &Url) -> Result<Bytes> {
+        let (store, path) = self.resolve(url)?;
+        let bytes = async { store.get(&path).await?.bytes().await }.await;
+        bytes.context(|| format!("reading `{url}`"))
+    }
+
+    /// Bytes `range` of the object.
+    ///
+    /// # Errors
+    /// `NotFound`, naming the URL.
+    pub async fn get_range(&self, url: &Url, range: std::ops::Range<u64>) -> Result<Bytes> {
+        let (store, path) = self.resolve(url)?;
+        store.get_range(&path, range).await.context(|| format!("reading `{url}`"))
+    }
+
+    /// Size and version of the object.
+    ///
+    /// # Errors
+    /// `NotFound`, naming the URL.
+    pub async fn head(&self, url: &Url) -> Result<ObjectInfo> {
+        let (store, path) = self.resolve(url)?;
+        let meta = store.head(&path).await.context(|| format!("looking up `{url}`"))?;
+        Ok(info(url, meta))
+    }
+
+    /// Whether the object exists.
+    ///
+    /// # Errors
+    /// Any but `NotFound`.
+    pub async fn exists(&self, url: &Url) -> Result<bool> {
+        match self.head(url).await {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == crate::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Writes the whole object, replacing one that exists. Atomic: readers see all or nothing.
+    ///
+    /// # Errors
+    /// `Limit` on a full disk; nothing is left behind then.
+    pub async fn put(&self, url: &Url, bytes: impl Into<Bytes>) -> Result<()> {
+        let (store, path) = self.resolve(url)?;
+        store.put(&path, bytes.into().into()).await.context(|| format!("writing `{url}`"))?;
+        Ok(())
+    }
+
+    /// Writes the object only if none exists. Atomic.
+    ///
+    /// # Errors
+    /// `Conflict` when one exists.
+    pub async fn put_if_absent(&self, url: &Url, bytes: impl Into<Bytes>) -> Result<()> {
+        let (store, path) = self.resolve(url)?;
+        let options = PutOptions::from(PutMode::Create);
+        store.put_opts(&path, bytes.into().into(), options).await.context(|| format!("writing `{url}`"))?;
+        Ok(())
+    }
+
+    /// A writer that uploads in parts as it is fed; the object appears when it is shut down.
+    ///
+    /// # Errors
+    /// As [`Storage::resolve`].
+    pub fn writer(&self, url: &Url) -> Result<BufWriter> {
+        let (store, path) = self.resolve(url)?;
+        Ok(BufWriter::new(store, path))
+    }
+
+    /// Removes the object; an absent one is passed over.
+    ///
+    /// # Errors
+    /// Any but `NotFound`.
+    pub async fn delete(&self, url: &Url) -> Result<()> {
+        let (store, path) = self.resolve(url)?;
+        match store.delete(&path).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(Error::from(error).context(format!("deleting `{url}`"))),
+        }
+    }
+
+    /// Every object below the folder `prefix`, at any depth, in order of URL. A folder that does not exist is empty.
+    ///
+    /// # Errors
+    /// `Denied` outside the roots, or what the store answers.
+    pub async fn list(&self, prefix: &Url) -> Result<Vec<ObjectInfo>> {
+        let (store, path) = self.resolve(prefix)?;
+        let metas: Vec<ObjectMeta> =
+            store.list(Some(&path)).try_collect().await.context(|| format!("listing `{prefix}`"))?;
+        let mut infos: Vec<_> = metas.into_iter().map(|meta| info(&at(prefix, &meta.location), meta)).collect();
+        infos.sort_by(|a, b| a.url.as_str().cmp(b.url.as_str()));
+        Ok(infos)
+    }
+}
+
+impl Root {
+    fn open(url: &Url) -> Result<Self> {
+        let store: Arc<dyn ObjectStore> = match url.scheme() {
+            "file" => Arc::new(LocalFileSystem::new()),
+            "memory" => Arc::new(InMemory::new()),
+            "s3" => Arc::new(
+                AmazonS3Builder::from_env()
+                    .with_url(url.as_str())
+                    .build()
+                    .context(|| format!("opening the bucket of `{url}`"))?,
+            ),
+            other => {
+                return Err(Error::invalid(format!(
+                    "expected a URL with the scheme `s3`, `file` or `memory`, found `{other}` in `{url}`"
+                )));
+            }
+        };
+        let mut url = url.clone();
+        if !url.path().ends_with('/') {
+            url.set_path(&format!("{}/", url.path()));
+        }
+        Ok(Self { url, store })
+    }
+}
+
+/// Whether `url` names the root or something below it. URLs are normalised when parsed, so `..` can't climb out; an encoded
+/// slash or dot segment is refused with the rest.
+fn is_below(url: &Url, root: &Url) -> bool {
+    let path = url.path().to_ascii_lowercase();
+    let climbs = path.contains("%2f") || path.split('/').any(|s| s.replace("%2e", ".") == "..");
+    let same_store = url.scheme() == root.scheme() && url.host_str() == root.host_str();
+    same_store && !climbs && (url.path().starts_with(root.path()) || format!("{}/", url.path()) == root.path())
+}
+
+fn at(base: &Url, path: &Path) -> Url {
+    let mut url = base.clone();
+    if let Ok(mut segments) = url.path_segments_mut() {
+        segments.clear().extend(path.parts().map(|part| part.as_ref().to_owned()));
+    }
+    url
+}
+
+fn info(url: &Url, meta: ObjectMeta) -> ObjectInfo {
+    ObjectInfo {
+        url: url.clone(),
+        size: meta.size,
+        etag: meta.e_tag,
+        modified_ms: meta.last_modified.timestamp_millis(),
+    }
+}
+
+fn memory_root() -> Url {
+    // A constant that parses.
+    #[allow(clippy::unwrap_used)]
+    Url::parse("memory:///").unwrap()
+}

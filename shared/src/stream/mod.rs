@@ -1,0 +1,125 @@
+//! Streams of records: ordered within a shard, readable from any retained position. The shape of Kinesis Data Streams.
+
+use std::fmt::Debug;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use crate::Result;
+use crate::model::{SequenceNumber, ShardId};
+
+pub mod embedded;
+
+/// Records in one [`Stream::put`] call at most (Kinesis `PutRecords`).
+pub const MAX_PUT_RECORDS: usize = 500;
+/// Bytes in one [`Stream::put`] call at most, data and partition keys together.
+pub const MAX_PUT_BYTES: usize = 5 * 1024 * 1024;
+/// Bytes of one record's data at most.
+pub const MAX_RECORD_BYTES: usize = 1024 * 1024;
+/// Records in one [`Stream::read`] answer at most (Kinesis `GetRecords`).
+pub const MAX_READ_RECORDS: usize = 10_000;
+/// Bytes in one [`Stream::read`] answer at most.
+pub const MAX_READ_BYTES: usize = 10 * 1024 * 1024;
+
+/// A record to put. The partition key (1–256 characters) chooses the shard, by the MD5 hash ranges of Kinesis.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewRecord {
+    pub partition_key: String,
+    pub data: Bytes,
+}
+
+/// What became of one record of a put.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PutOutcome {
+    /// Durable at this place.
+    Stored { shard: ShardId, sequence: SequenceNumber },
+    /// Over the shard's rate: put this record again later.
+    Throttled { message: String },
+    /// An internal fault: put this record again.
+    Failed { message: String },
+}
+
+/// A record that was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    pub sequence: SequenceNumber,
+    pub partition_key: String,
+    pub data: Bytes,
+    /// When the stream took it, milliseconds since the epoch.
+    pub arrival_ms: i64,
+}
+
+/// A shard of a stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shard {
+    pub id: ShardId,
+    /// Set when a split or merge closed the shard: its parents' records come before its own.
+    pub parents: Vec<ShardId>,
+    /// Whether new records can still arrive.
+    pub open: bool,
+}
+
+/// Where a read begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ReadFrom {
+    /// The oldest retained record.
+    Oldest,
+    /// The first record after this one.
+    After(SequenceNumber),
+    /// The first record that arrived at or after this time, milliseconds since the epoch.
+    Time(i64),
+    /// Only records put after this call.
+    Latest,
+}
+
+/// The answer of a read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReadBatch {
+    /// In sequence order; empty when the reader has caught up.
+    pub records: Vec<Record>,
+    /// Where to go on reading.
+    pub next: ReadFrom,
+    /// How far the last record returned lies behind the shard's end, milliseconds; 0 when the reader has caught up.
+    pub behind_ms: i64,
+}
+
+/// How a stream is made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StreamSpec {
+    pub name: String,
+    /// 1 or more.
+    pub shards: u32,
+    /// How long records can be read, hours (Kinesis: 24 to 8,760).
+    pub retention_hours: u32,
+}
+
+/// Streams by name.
+#[async_trait]
+pub trait Stream: Debug + Send + Sync {
+    /// Makes the stream; a stream that exists with the same number of shards is left as it is.
+    ///
+    /// # Errors
+    /// `Conflict` when it exists with another number of shards; `Invalid` for a spec out of range.
+    async fn create(&self, spec: &StreamSpec) -> Result<()>;
+
+    /// The names of all streams, in order.
+    async fn list(&self) -> Result<Vec<String>>;
+
+    /// The shards, parents before children.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such stream.
+    async fn shards(&self, stream: &str) -> Result<Vec<Shard>>;
+
+    /// Puts records and says of each, in order, what became of it. What is [`PutOutcome::Stored`] is durable when this returns.
+    ///
+    /// # Errors
+    /// `NotFound` for an unknown stream, `Invalid` for an empty batch or key, `Limit` past the `MAX_…` limits; then nothing was stored.
+    async fn put(&self, stream: &str, records: Vec<NewRecord>) -> Result<Vec<PutOutcome>>;
+
+    /// Reads at most `max_records` (capped at [`MAX_READ_RECORDS`] and [`MAX_READ_BYTES`]) from one shard.
+    ///
+    /// # Errors
+    /// `NotFound` for an unknown stream or shard.
+    async fn read(&self, stream: &str, shard: &ShardId, from: ReadFrom, max_records: usize) -> Result<ReadBatch>;
+}

@@ -1,0 +1,1 @@
+//! One JSON subscriber for every program.
