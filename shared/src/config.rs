@@ -9,11 +9,14 @@ use std::sync::Arc;
 use url::Url;
 
 use crate::catalog::Catalog;
-use crate::clock::Clock;
+use crate::catalog::embedded::EmbeddedCatalog;
+use crate::clock::{Clock, SystemClock};
 use crate::model::Keys;
 use crate::state::State;
-use crate::storage::Storage;
+use crate::state::embedded::EmbeddedState;
+use crate::storage::{Storage, memory_root};
 use crate::stream::Stream;
+use crate::stream::embedded::EmbeddedStream;
 use crate::{Error, Result};
 
 /// A variable: its name, what it means, its default.
@@ -120,8 +123,25 @@ impl Ports {
     /// # Errors
     /// `Denied` or `Limit` when the directory can't be written.
     pub fn open(settings: &Settings) -> Result<Self> {
-        let _ = settings;
-        Err(Error::bug("not built yet"))
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        make_folder(&settings.data)?;
+        if settings.warehouse.scheme() == "file" {
+            let objects = settings.warehouse.to_file_path().map_err(|()| {
+                Error::invalid(format!(
+                    "expected a warehouse in a folder of this machine, found `{}`",
+                    settings.warehouse
+                ))
+            })?;
+            make_folder(&objects)?;
+        }
+        Ok(Self {
+            storage: Storage::open(std::slice::from_ref(&settings.warehouse))?,
+            stream: Arc::new(EmbeddedStream::open(&settings.data.join("stream.db"), clock.clone())?),
+            catalog: Arc::new(EmbeddedCatalog::open(&settings.data.join("catalog.db"), clock.clone())?),
+            state: Arc::new(EmbeddedState::open(&settings.data.join("state.db"), clock.clone())?),
+            clock,
+            keys: Keys::new(settings.warehouse.clone())?,
+        })
     }
 
     /// Ports in memory with `clock`, for tests and for `memory://` runs: nothing outlives them.
@@ -129,9 +149,19 @@ impl Ports {
     /// # Errors
     /// `Bug` when SQLite can't open in memory.
     pub fn in_memory(clock: Arc<dyn Clock>) -> Result<Self> {
-        let _ = clock;
-        Err(Error::bug("not built yet"))
+        Ok(Self {
+            keys: Keys::new(memory_root())?,
+            storage: Storage::in_memory(),
+            stream: Arc::new(EmbeddedStream::in_memory(clock.clone())?),
+            catalog: Arc::new(EmbeddedCatalog::in_memory(clock.clone())?),
+            state: Arc::new(EmbeddedState::in_memory(clock.clone())?),
+            clock,
+        })
     }
+}
+
+fn make_folder(path: &std::path::Path) -> Result<()> {
+    std::fs::create_dir_all(path).map_err(|e| Error::from(e).context(format!("making the folder `{}`", path.display())))
 }
 
 fn absolute(path: impl Into<PathBuf>) -> Result<PathBuf> {
@@ -153,6 +183,34 @@ mod tests {
         assert_eq!(settings.warehouse.as_str(), "file:///lake/objects/");
         assert_eq!(settings.spill, PathBuf::from("/lake/spill"));
         assert_eq!(settings.memory, 1 << 30);
+    }
+
+    #[tokio::test]
+    async fn a_new_data_directory_is_made_with_all_that_belongs_in_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let data = folder.path().join("a lake/é");
+        let ports = Ports::open(&Settings::embedded(&data).unwrap()).unwrap();
+        let url = ports.keys.raw("weather").join("x.csv").unwrap();
+        ports.storage.put(&url, "a,b").await.unwrap();
+        for name in ["stream.db", "catalog.db", "state.db", "objects/raw/weather/x.csv"] {
+            assert!(data.join(name).exists(), "{name}");
+        }
+    }
+
+    #[tokio::test]
+    async fn ports_in_memory_share_one_root() {
+        let ports = Ports::in_memory(Arc::new(SystemClock)).unwrap();
+        let url = ports.keys.project();
+        ports.storage.put(&url, "x").await.unwrap();
+        assert_eq!(ports.storage.get(&url).await.unwrap(), "x");
+        assert_eq!(url.as_str(), "memory:///project/lakehouse.yaml");
+    }
+
+    #[test]
+    fn a_data_directory_that_is_a_file_is_refused_with_its_path() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let error = Ports::open(&Settings::embedded(file.path()).unwrap()).unwrap_err();
+        assert!(error.to_string().contains(&file.path().display().to_string()), "{error}");
     }
 
     #[test]

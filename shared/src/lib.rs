@@ -13,6 +13,7 @@ pub mod error;
 pub mod format;
 pub mod model;
 pub mod project;
+mod sqlite;
 pub mod state;
 pub mod storage;
 pub mod stream;

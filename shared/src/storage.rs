@@ -75,6 +75,11 @@ impl Storage {
             let roots: Vec<_> = self.roots.iter().map(|r| format!("`{}`", r.url)).collect();
             Error::denied(format!("expected an object below {}, found `{url}`", roots.join(" or ")))
         })?;
+        if url.query().is_some() || url.fragment().is_some() {
+            return Err(Error::invalid(format!(
+                "expected an object URL with `?` and `#` percent-encoded, found `{url}`"
+            )));
+        }
         let path = Path::from_url_path(url.path())
             .map_err(|e| Error::invalid(format!("expected an object URL, found `{url}`")).with_source(e))?;
         Ok((root.store.clone(), path))
@@ -228,7 +233,8 @@ fn info(url: &Url, meta: ObjectMeta) -> ObjectInfo {
     }
 }
 
-fn memory_root() -> Url {
+/// The root of [`Storage::in_memory`].
+pub(crate) fn memory_root() -> Url {
     // A constant that parses.
     #[allow(clippy::unwrap_used)]
     Url::parse("memory:///").unwrap()

@@ -96,7 +96,7 @@ pub struct StreamSpec {
 /// Streams by name.
 #[async_trait]
 pub trait Stream: Debug + Send + Sync {
-    /// Makes the stream; a stream that exists with the same number of shards is left as it is.
+    /// Makes the stream. One that exists with the same number of shards keeps its records and takes the spec's retention.
     ///
     /// # Errors
     /// `Conflict` when it exists with another number of shards; `Invalid` for a spec out of range.
@@ -114,10 +114,11 @@ pub trait Stream: Debug + Send + Sync {
     /// Puts records and says of each, in order, what became of it. What is [`PutOutcome::Stored`] is durable when this returns.
     ///
     /// # Errors
-    /// `NotFound` for an unknown stream, `Invalid` for an empty batch or key, `Limit` past the `MAX_…` limits; then nothing was stored.
+    /// `NotFound` for an unknown stream, `Invalid` for an empty batch or a key of not 1–256 characters, `Limit` past the `MAX_…` limits; then nothing was stored.
     async fn put(&self, stream: &str, records: Vec<NewRecord>) -> Result<Vec<PutOutcome>>;
 
-    /// Reads at most `max_records` (capped at [`MAX_READ_RECORDS`] and [`MAX_READ_BYTES`]) from one shard.
+    /// Reads at most `max_records` (taken as 1 to [`MAX_READ_RECORDS`]) and [`MAX_READ_BYTES`] from one shard; at least one
+    /// record when there is any.
     ///
     /// # Errors
     /// `NotFound` for an unknown stream or shard.
