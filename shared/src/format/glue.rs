@@ -1,0 +1,415 @@
+//! Formats in the words of the Glue Data Catalog, and back.
+//!
+//! What Athena and Glue's own crawlers write, and beside it these table parameters, which other engines pass over:
+//!
+//! | parameter | value | meaning |
+//! |---|---|---|
+//! | `tarn.json` | `array`, `stream` | a file is one array of objects; objects span lines (absent: an object a line) |
+//! | `tarn.null` | `NA` or `NA,NULL` | texts of a CSV that stand for no value, beside the empty one |
+//! | `tarn.ragged` | `null` | a CSV row may be short; what it lacks is null |
+//! | `tarn.multiline` | `true` | a quoted CSV field may hold line breaks |
+//! | `tarn.quote` | `none` | no character of the CSV encloses fields |
+//! | `exclusions` | `["**/*.bak"]` | glob patterns, relative to the location, of files that are not the table's |
+
+use std::collections::BTreeMap;
+
+use globset::{Glob, GlobSet, GlobSetBuilder};
+
+use super::{Compression, CsvFormat, Encoding, FileFormat, JsonFormat, is_hidden};
+use crate::catalog::{StorageDescriptor, TableInput};
+use crate::{Error, Result};
+
+const TEXT_INPUT: &str = "org.apache.hadoop.mapred.TextInputFormat";
+const TEXT_OUTPUT: &str = "org.apache.hadoop.hive.ql.io.HiveIgnoreKeyTextOutputFormat";
+const PARQUET_INPUT: &str = "org.apache.hadoop.hive.ql.io.parquet.MapredParquetInputFormat";
+const PARQUET_OUTPUT: &str = "org.apache.hadoop.hive.ql.io.parquet.MapredParquetOutputFormat";
+const LAZY_SIMPLE: &str = "org.apache.hadoop.hive.serde2.lazy.LazySimpleSerDe";
+const OPEN_CSV: &str = "org.apache.hadoop.hive.serde2.OpenCSVSerde";
+const OPENX_JSON: &str = "org.openx.data.jsonserde.JsonSerDe";
+const HIVE_JSON: [&str; 3] = [
+    "org.apache.hive.hcatalog.data.JsonSerDe",
+    "org.apache.hadoop.hive.serde2.JsonSerDe",
+    "com.amazon.emr.hive.serde.s3.JsonSerDe",
+];
+const PARQUET_SERDE: &str = "org.apache.hadoop.hive.ql.io.parquet.serde.ParquetHiveSerDe";
+
+/// How a format is declared: the parts of a [`TableInput`] that depend on it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Declaration {
+    /// For the table and, as Glue's crawlers do, for its storage descriptor.
+    pub parameters: BTreeMap<String, String>,
+    pub input_format: &'static str,
+    pub output_format: &'static str,
+    pub serde_library: &'static str,
+    pub serde_parameters: BTreeMap<String, String>,
+    pub compressed: bool,
+}
+
+impl Declaration {
+    /// The storage of files of this format in `location`; columns are the caller's to add.
+    pub fn storage(&self, location: &str) -> StorageDescriptor {
+        StorageDescriptor {
+            columns: Vec::new(),
+            location: location.to_owned(),
+            input_format: Some(self.input_format.to_owned()),
+            output_format: Some(self.output_format.to_owned()),
+            serde_library: Some(self.serde_library.to_owned()),
+            serde_parameters: self.serde_parameters.clone(),
+            compressed: self.compressed,
+            parameters: self.parameters.clone(),
+        }
+    }
+}
+
+impl FileFormat {
+    /// How Glue declares this format. `column_names` are those of the table, which the JSON serde lists.
+    pub fn declaration(&self, column_names: &[&str]) -> Declaration {
+        let mut parameters = map(&[
+            ("classification", self.classification()),
+            ("compressionType", &self.compression.to_string()),
+            ("typeOfData", "file"),
+        ]);
+        let (input_format, output_format, serde_library, serde_parameters) = match &self.encoding {
+            Encoding::Csv(csv) => {
+                parameters.extend(csv_parameters(csv));
+                (TEXT_INPUT, TEXT_OUTPUT, csv_serde(csv), csv_serde_parameters(csv))
+            }
+            Encoding::Json(json) => {
+                match json {
+                    JsonFormat::Lines => {}
+                    JsonFormat::Stream => drop(parameters.insert("tarn.json".into(), "stream".into())),
+                    JsonFormat::Array => drop(parameters.insert("tarn.json".into(), "array".into())),
+                }
+                (TEXT_INPUT, TEXT_OUTPUT, OPENX_JSON, map(&[("paths", &column_names.join(","))]))
+            }
+            Encoding::Parquet => (PARQUET_INPUT, PARQUET_OUTPUT, PARQUET_SERDE, map(&[("serialization.format", "1")])),
+        };
+        Declaration {
+            parameters,
+            input_format,
+            output_format,
+            serde_library,
+            serde_parameters,
+            compressed: self.compression != Compression::None,
+        }
+    }
+
+    /// How the files of a table are read, by its serde library, otherwise by its `classification`.
+    ///
+    /// # Errors
+    /// `Invalid` when the format is none that Tarn reads, or a parameter has a value that means nothing.
+    pub fn from_table(input: &TableInput) -> Result<Self> {
+        Self::from_storage(&input.storage, &input.parameters)
+            .map_err(|error| error.context(format!("reading the format of table `{}`", input.name)))
+    }
+
+    /// As [`FileFormat::from_table`]; `parameters` are the table's (or partition's) own and come before the storage's.
+    ///
+    /// # Errors
+    /// As [`FileFormat::from_table`].
+    pub fn from_storage(storage: &StorageDescriptor, parameters: &BTreeMap<String, String>) -> Result<Self> {
+        let declared = Declared { serde: &storage.serde_parameters, table: parameters, storage: &storage.parameters };
+        let encoding = match storage.serde_library.as_deref() {
+            Some(LAZY_SIMPLE) => Encoding::Csv(lazy_simple(&declared)?),
+            Some(OPEN_CSV) => Encoding::Csv(open_csv(&declared)?),
+            Some(PARQUET_SERDE) => Encoding::Parquet,
+            Some(library) if library == OPENX_JSON || HIVE_JSON.contains(&library) => {
+                Encoding::Json(json_format(&declared)?)
+            }
+            Some(other) => {
+                return Err(Error::invalid(format!(
+                    "expected the serde library of CSV (`{LAZY_SIMPLE}`, `{OPEN_CSV}`), JSON (`{OPENX_JSON}`) or Parquet \
+                     (`{PARQUET_SERDE}`), found `{other}`"
+                )));
+            }
+            None => by_classification(&declared)?,
+        };
+        let compression = match encoding {
+            Encoding::Parquet => Compression::None,
+            _ => declared.get("compressionType").unwrap_or("none").parse()?,
+        };
+        Ok(Self { encoding, compression })
+    }
+}
+
+fn by_classification(declared: &Declared<'_>) -> Result<Encoding> {
+    match declared.get("classification") {
+        Some("csv") => Ok(Encoding::Csv(lazy_simple(declared)?)),
+        Some("json") => Ok(Encoding::Json(json_format(declared)?)),
+        Some("parquet") => Ok(Encoding::Parquet),
+        Some(other) => {
+            Err(Error::invalid(format!("expected the classification csv, json or parquet, found `{other}`")))
+        }
+        None => Err(Error::invalid("expected a serde library or the parameter `classification`, found neither")),
+    }
+}
+
+/// The three places in which a table's definition says something.
+struct Declared<'a> {
+    serde: &'a BTreeMap<String, String>,
+    table: &'a BTreeMap<String, String>,
+    storage: &'a BTreeMap<String, String>,
+}
+
+impl Declared<'_> {
+    fn get(&self, name: &str) -> Option<&str> {
+        self.table.get(name).or_else(|| self.storage.get(name)).map(String::as_str)
+    }
+
+    fn byte(&self, name: &str) -> Result<Option<u8>> {
+        let Some(text) = self.serde.get(name) else { return Ok(None) };
+        one_byte(text).map(Some).ok_or_else(|| {
+            Error::invalid(format!("expected the serde parameter `{name}` to be one ASCII character, found `{text}`"))
+        })
+    }
+
+    /// The dialect as far as it does not depend on the serde library.
+    fn csv(&self) -> Result<CsvFormat> {
+        let header = match self.get("skip.header.line.count") {
+            None | Some("0") => false,
+            Some("1") => true,
+            Some(other) => {
+                return Err(Error::invalid(format!("expected `skip.header.line.count` to be 0 or 1, found `{other}`")));
+            }
+        };
+        let nulls = match self.get("tarn.null") {
+            Some(texts) => texts.split(',').map(str::to_owned).collect(),
+            None => Vec::new(),
+        };
+        Ok(CsvFormat {
+            header,
+            nulls,
+            ragged: self.get("tarn.ragged") == Some("null"),
+            multiline: self.get("tarn.multiline") == Some("true"),
+            ..CsvFormat::default()
+        })
+    }
+}
+
+/// Hive's own serde knows no quotes, but Glue's crawlers declare quoted files with it too, so a quote is expected unless a
+/// parameter says that there is none.
+fn lazy_simple(declared: &Declared<'_>) -> Result<CsvFormat> {
+    let mut csv = declared.csv()?;
+    csv.delimiter = match declared.byte("field.delim")? {
+        Some(delimiter) => delimiter,
+        None => declared.byte("serialization.format")?.filter(|byte| *byte != b'1').unwrap_or(1),
+    };
+    csv.escape = declared.byte("escape.delim")?;
+    if declared.get("tarn.quote") == Some("none") {
+        csv.quote = None;
+    }
+    let null = declared.serde.get("serialization.null.format").filter(|text| !text.is_empty());
+    if let Some(null) = null
+        && !csv.nulls.contains(null)
+    {
+        csv.nulls.push(null.clone());
+    }
+    Ok(csv)
+}
+
+fn open_csv(declared: &Declared<'_>) -> Result<CsvFormat> {
+    let mut csv = declared.csv()?;
+    csv.delimiter = declared.byte("separatorChar")?.unwrap_or(b',');
+    csv.quote = Some(declared.byte("quoteChar")?.unwrap_or(b'"'));
+    csv.quoted = true;
+    csv.escape = declared.byte("escapeChar")?.filter(|escape| Some(*escape) != csv.quote);
+    Ok(csv)
+}
+
+fn json_format(declared: &Declared<'_>) -> Result<JsonFormat> {
+    match declared.get("tarn.json") {
+        None | Some("lines") => Ok(JsonFormat::Lines),
+        Some("stream") => Ok(JsonFormat::Stream),
+        Some("array") => Ok(JsonFormat::Array),
+        Some(other) => {
+            Err(Error::invalid(format!("expected `tarn.json` to be lines, stream or array, found `{other}`")))
+        }
+    }
+}
+
+/// Quoted files need the serde that knows quotes; the plain one reads dates and times better.
+fn csv_serde(csv: &CsvFormat) -> &'static str {
+    if csv.quoted { OPEN_CSV } else { LAZY_SIMPLE }
+}
+
+fn csv_serde_parameters(csv: &CsvFormat) -> BTreeMap<String, String> {
+    let delimiter = char::from(csv.delimiter).to_string();
+    let quote = csv.quote.unwrap_or(b'"');
+    if !csv.quoted {
+        let mut parameters = map(&[("field.delim", &delimiter), ("serialization.format", &delimiter)]);
+        if let [null] = csv.nulls.as_slice() {
+            parameters.insert("serialization.null.format".into(), null.clone());
+        }
+        if let Some(escape) = csv.escape {
+            parameters.insert("escape.delim".into(), char::from(escape).to_string());
+        }
+        return parameters;
+    }
+    let escape = char::from(csv.escape.unwrap_or(quote)).to_string();
+    map(&[("separatorChar", &delimiter), ("quoteChar", &char::from(quote).to_string()), ("escapeChar", &escape)])
+}
+
+fn csv_parameters(csv: &CsvFormat) -> BTreeMap<String, String> {
+    let mut parameters = map(&[
+        ("areColumnsQuoted", if csv.quoted { "true" } else { "false" }),
+        ("columnsOrdered", "true"),
+        ("delimiter", &char::from(csv.delimiter).to_string()),
+    ]);
+    let optional = [
+        ("skip.header.line.count", csv.header.then(|| "1".to_owned())),
+        ("tarn.null", (!csv.nulls.is_empty()).then(|| csv.nulls.join(","))),
+        ("tarn.ragged", csv.ragged.then(|| "null".to_owned())),
+        ("tarn.multiline", csv.multiline.then(|| "true".to_owned())),
+        ("tarn.quote", csv.quote.is_none().then(|| "none".to_owned())),
+    ];
+    parameters.extend(optional.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))));
+    parameters
+}
+
+/// A character, or its number as Hive writes control characters (`\u0001`, `\001`, `\t`).
+fn one_byte(text: &str) -> Option<u8> {
+    match text.as_bytes() {
+        [byte] if byte.is_ascii() => Some(*byte),
+        b"\\t" => Some(b'\t'),
+        [b'\\', rest @ ..] => {
+            let digits = std::str::from_utf8(rest).ok()?;
+            match digits.strip_prefix('u') {
+                Some(hex) => u8::from_str_radix(hex, 16).ok().filter(u8::is_ascii),
+                None => u8::from_str_radix(digits, 8).ok().filter(u8::is_ascii),
+            }
+        }
+        _ => None,
+    }
+}
+
+fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+    pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+}
+
+/// Which files below a table's location are the table's: not hidden ones, not those that `exclusions` names.
+#[derive(Debug, Clone)]
+pub struct FileFilter {
+    excluded: GlobSet,
+}
+
+impl FileFilter {
+    /// What the table's parameter `exclusions` says.
+    ///
+    /// # Errors
+    /// `Invalid` when it is not a JSON array of glob patterns.
+    pub fn from_table(input: &TableInput) -> Result<Self> {
+        let Some(text) = input.parameters.get("exclusions") else { return Self::new::<&str>(&[]) };
+        let patterns: Vec<String> = serde_json::from_str(text).map_err(|e| {
+            Error::invalid(format!("expected `exclusions` to be a JSON array of patterns, found `{text}`"))
+                .with_source(e)
+        })?;
+        Self::new(&patterns)
+    }
+
+    /// # Errors
+    /// `Invalid` when a pattern is no glob.
+    pub fn new<P: AsRef<str>>(patterns: &[P]) -> Result<Self> {
+        let bad = |pattern: &str, e| {
+            Error::invalid(format!("expected a glob pattern such as `**/*.bak`, found `{pattern}`")).with_source(e)
+        };
+        let mut set = GlobSetBuilder::new();
+        for pattern in patterns {
+            let pattern = pattern.as_ref();
+            set.add(Glob::new(pattern).map_err(|e| bad(pattern, e))?);
+        }
+        let excluded = set.build().map_err(|e| bad("these together", e))?;
+        Ok(Self { excluded })
+    }
+
+    /// Whether the file at `path`, relative to the location and decoded, is the table's.
+    pub fn includes(&self, path: &str) -> bool {
+        !path.split('/').any(is_hidden) && !self.excluded.is_match(path)
+    }
+
+    /// Whether a pattern, not a hidden name, leaves `path` out.
+    pub fn excludes(&self, path: &str) -> bool {
+        self.excluded.is_match(path)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::model::TableName;
+
+    fn table(format: &FileFormat) -> TableInput {
+        let declaration = format.declaration(&["a", "b"]);
+        TableInput {
+            name: TableName::new("nyc", "t").unwrap(),
+            description: None,
+            table_type: "EXTERNAL_TABLE".into(),
+            parameters: declaration.parameters.clone(),
+            storage: declaration.storage("memory:///raw/t/"),
+            partition_keys: Vec::new(),
+        }
+    }
+
+    fn any_format() -> impl Strategy<Value = FileFormat> {
+        let byte = prop::sample::select(vec![b',', b';', b'|', b'\t', 1]);
+        let quote = prop::sample::select(vec![None, Some(b'"'), Some(b'\'')]);
+        let nulls = prop::sample::subsequence(vec!["NA".to_owned(), "NULL".to_owned(), "\\N".to_owned()], 0..=3);
+        let csv = (byte, quote, prop::option::of(Just(b'\\')), nulls, any::<[bool; 3]>()).prop_map(
+            |(delimiter, quote, escape, nulls, [header, ragged, multiline])| {
+                let quoted = quote.is_some_and(|q| q == b'\'' || multiline);
+                Encoding::Csv(CsvFormat { delimiter, quote, quoted, escape, header, nulls, ragged, multiline })
+            },
+        );
+        let json = prop::sample::select(vec![JsonFormat::Lines, JsonFormat::Stream, JsonFormat::Array]);
+        let compression = prop::sample::select(vec![Compression::None, Compression::Gzip, Compression::Zstd]);
+        let text = (prop_oneof![csv, json.prop_map(Encoding::Json)], compression)
+            .prop_map(|(encoding, compression)| FileFormat { encoding, compression });
+        prop_oneof![text, Just(FileFormat::parquet())]
+    }
+
+    proptest! {
+        #[test]
+        fn a_format_survives_its_definition(format in any_format()) {
+            prop_assert_eq!(FileFormat::from_table(&table(&format)).unwrap(), format);
+        }
+    }
+
+    #[test]
+    fn a_definition_of_glues_own_crawler_is_read() {
+        let mut input = table(&FileFormat::parquet());
+        input.storage.serde_library = Some(LAZY_SIMPLE.into());
+        input.storage.serde_parameters = map(&[("field.delim", "\\u0001")]);
+        input.parameters =
+            map(&[("classification", "csv"), ("skip.header.line.count", "1"), ("compressionType", "gzip")]);
+        let expected = CsvFormat { delimiter: 1, header: true, ..CsvFormat::default() };
+        let found = FileFormat::from_table(&input).unwrap();
+        assert_eq!(found, FileFormat { encoding: Encoding::Csv(expected), compression: Compression::Gzip });
+    }
+
+    #[test]
+    fn a_serde_that_tarn_does_not_know_is_named() {
+        let mut input = table(&FileFormat::parquet());
+        input.storage.serde_library = Some("org.apache.hadoop.hive.ql.io.orc.OrcSerde".into());
+        let error = FileFormat::from_table(&input).unwrap_err();
+        assert!(error.to_string().contains("`nyc.t`") && error.to_string().contains("OrcSerde`"), "{error}");
+    }
+
+    #[test]
+    fn null_texts_match_whole_fields_only() {
+        let csv = CsvFormat { nulls: vec!["NA".into(), "\\N".into()], ..CsvFormat::default() };
+        let regex = regex::Regex::new(&csv.null_pattern().unwrap()).unwrap();
+        assert!(["", "NA", "\\N"].iter().all(|text| regex.is_match(text)));
+        assert!(["NAN", "na", "N", "xNA"].iter().all(|text| !regex.is_match(text)));
+    }
+
+    #[test]
+    fn hidden_and_excluded_files_are_not_the_tables() {
+        let filter = FileFilter::new(&["**/*.bak"]).unwrap();
+        assert!(filter.includes("2013/a.csv"));
+        for out in ["_SUCCESS", "2013/.a.csv.crc", "_temporary/0/a.csv", "2013/a.bak", "a.bak"] {
+            assert!(!filter.includes(out), "{out}");
+        }
+        assert!(FileFilter::new(&["a["]).unwrap_err().to_string().contains("`a[`"));
+    }
+}
