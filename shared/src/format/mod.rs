@@ -6,6 +6,7 @@
 
 pub mod compression;
 pub mod glue;
+pub mod records;
 
 pub use compression::Compression;
 
