@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# Installs what the tests need beside Rust: a headless Chromium (checks the demo's page) and a Python environment with the
+# third-party readers and peers. Does nothing when all is there.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+find_browser() {
+  command -v chromium || command -v chromium-browser || command -v google-chrome
+}
+
+if ! find_browser >/dev/null; then
+  echo "Installing Chromium (the demo's page is checked in it)."
+  as_root=()
+  [ "$(id -u)" -eq 0 ] || as_root=(sudo)
+  "${as_root[@]}" apt-get update -qq
+  "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null
+fi
+
+wanted=$(cat tests/clients/requirements.txt)
+if [ ! -x .venv/bin/python ] || [ "$(cat .venv/wanted 2>/dev/null)" != "$wanted" ]; then
+  echo "Making the Python environment .venv (third-party readers and peers)."
+  python3 -m venv .venv
+  .venv/bin/pip install --quiet --disable-pip-version-check -r tests/clients/requirements.txt
+  printf '%s' "$wanted" > .venv/wanted
+fi
