@@ -11,6 +11,7 @@ pub mod config;
 pub mod engine;
 pub mod error;
 pub mod format;
+pub mod lock;
 pub mod model;
 pub mod project;
 mod sqlite;

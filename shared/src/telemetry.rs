@@ -1,1 +1,72 @@
-//! One JSON subscriber for every program.
+//! One subscriber for every program: events go to standard error, as JSON lines or as text.
+
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::format::FmtSpan;
+
+use crate::config::Lookup;
+use crate::{Error, Result};
+
+/// Starts logging as `TARN_LOG` (a filter, default `info`) and `TARN_LOG_FORMAT` (`json` or `text`, default `json`) say.
+/// Only the first call in a process has an effect.
+///
+/// # Errors
+/// `Invalid`, with the variable's name, its value and what was expected.
+pub fn init(lookup: Lookup<'_>) -> Result<()> {
+    let filter = filter(lookup)?;
+    let json = wants_json(lookup)?;
+    let subscriber =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_span_events(FmtSpan::NONE);
+    let started = if json {
+        let subscriber = subscriber.json().flatten_event(true).with_current_span(true).with_span_list(false);
+        tracing::subscriber::set_global_default(subscriber.finish())
+    } else {
+        let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
+        tracing::subscriber::set_global_default(subscriber.with_ansi(ansi).with_target(false).finish())
+    };
+    if started.is_err() {
+        tracing::debug!("logging was already started");
+    }
+    Ok(())
+}
+
+fn filter(lookup: Lookup<'_>) -> Result<EnvFilter> {
+    let value = lookup("TARN_LOG").filter(|value| !value.is_empty()).unwrap_or_else(|| "info".into());
+    EnvFilter::try_new(&value).map_err(|e| {
+        let expected = "a filter such as `info` or `warn,shared=debug`";
+        Error::invalid(format!("environment variable TARN_LOG: expected {expected}, found `{value}`")).with_source(e)
+    })
+}
+
+fn wants_json(lookup: Lookup<'_>) -> Result<bool> {
+    match lookup("TARN_LOG_FORMAT").as_deref() {
+        None | Some("" | "json") => Ok(true),
+        Some("text") => Ok(false),
+        Some(other) => Err(Error::invalid(format!(
+            "environment variable TARN_LOG_FORMAT: expected `json` or `text`, found `{other}`"
+        ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn started_with(name: &str, value: &str) -> Result<()> {
+        init(&|variable| (variable == name).then(|| value.to_owned()))
+    }
+
+    #[test]
+    fn a_bad_value_names_its_variable_and_itself() {
+        for (name, value) in [("TARN_LOG", "shared=loudly"), ("TARN_LOG_FORMAT", "xml")] {
+            let text = started_with(name, value).unwrap_err().to_string();
+            assert!(text.contains(name) && text.contains(&format!("`{value}`")), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_second_start_changes_nothing() {
+        started_with("TARN_LOG", "off").unwrap();
+        started_with("TARN_LOG", "debug").unwrap();
+        assert!(!tracing::enabled!(tracing::Level::ERROR), "the first filter holds");
+    }
+}

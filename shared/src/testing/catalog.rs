@@ -1,0 +1,217 @@
+//! What every [`Catalog`] must do.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::kind;
+use crate::ErrorKind;
+use crate::catalog::{Catalog, Database, Partition, StorageDescriptor, TableInput, ensure_database};
+use crate::model::{Column, ColumnType, TableName};
+
+/// Asserts the contract of [`Catalog`] on an adapter without databases whose names begin with `conformance`.
+pub async fn conforms(catalog: Arc<dyn Catalog>) {
+    databases_are_kept_as_declared(&*catalog).await;
+    a_database_with_tables_stays(&*catalog).await;
+    tables_are_kept_as_declared(&*catalog).await;
+    every_version_of_a_table_is_kept(&*catalog).await;
+    a_stale_version_changes_nothing(&*catalog).await;
+    a_table_made_again_is_not_the_old_one(&*catalog).await;
+    partitions_are_kept_in_order_of_their_values(&*catalog).await;
+    partitions_are_replaced_and_removed(&*catalog).await;
+    what_is_not_there_is_not_found(&*catalog).await;
+    one_of_many_racers_wins(catalog).await;
+}
+
+fn name(table: &str) -> TableName {
+    TableName::new("conformance", table).unwrap()
+}
+
+/// A file table partitioned by `year` and `city`.
+fn input(table: &str, location: &str) -> TableInput {
+    let storage = StorageDescriptor {
+        columns: vec![
+            Column::new("a", ColumnType::BigInt),
+            Column::new("b", "map<string,array<int>>".parse().unwrap()),
+        ],
+        location: location.into(),
+        serde_library: Some("org.openx.data.jsonserde.JsonSerDe".into()),
+        serde_parameters: BTreeMap::from([("paths".into(), "a,b".into())]),
+        compressed: true,
+        ..Default::default()
+    };
+    TableInput {
+        name: name(table),
+        description: Some("Größe — `quoted`".into()),
+        table_type: "EXTERNAL_TABLE".into(),
+        parameters: BTreeMap::from([("classification".into(), "json".into())]),
+        storage,
+        partition_keys: vec![Column::new("year", ColumnType::Int), Column::new("city", ColumnType::String)],
+    }
+}
+
+fn partition(values: [&str; 2]) -> Partition {
+    let location = format!("s3://bucket/t/year={}/city={}/", values[0], values[1]);
+    Partition {
+        values: values.map(str::to_owned).to_vec(),
+        storage: StorageDescriptor { location, ..Default::default() },
+        parameters: BTreeMap::from([("n".into(), "1".into())]),
+    }
+}
+
+async fn databases_are_kept_as_declared(catalog: &dyn Catalog) {
+    let database = Database {
+        name: "conformance".into(),
+        description: Some("x".into()),
+        location: Some("s3://bucket/x/".into()),
+        parameters: BTreeMap::from([("k".into(), "v".into())]),
+    };
+    catalog.create_database(&database).await.unwrap();
+    assert_eq!(kind(catalog.create_database(&database).await), ErrorKind::Conflict);
+    ensure_database(catalog, "conformance").await.unwrap();
+    assert_eq!(catalog.get_database("conformance").await.unwrap(), database);
+    ensure_database(catalog, "conformance_a").await.unwrap();
+    let names: Vec<_> = catalog.list_databases().await.unwrap().into_iter().map(|d| d.name).collect();
+    let names: Vec<_> = names.iter().filter(|n| n.starts_with("conformance")).collect();
+    assert_eq!(names, ["conformance", "conformance_a"]);
+    let wrong = Database { name: "Not Lowercase".into(), ..database };
+    assert_eq!(kind(catalog.create_database(&wrong).await), ErrorKind::Invalid);
+}
+
+async fn a_database_with_tables_stays(catalog: &dyn Catalog) {
+    catalog.create_table(&input("kept", "s3://bucket/kept/")).await.unwrap();
+    assert_eq!(kind(catalog.delete_database("conformance").await), ErrorKind::Conflict);
+    catalog.delete_table(&name("kept")).await.unwrap();
+    catalog.delete_database("conformance_a").await.unwrap();
+    assert_eq!(kind(catalog.get_database("conformance_a").await), ErrorKind::NotFound);
+}
+
+async fn tables_are_kept_as_declared(catalog: &dyn Catalog) {
+    let declared = input("t", "s3://bucket/t/");
+    let created = catalog.create_table(&declared).await.unwrap();
+    assert_eq!(created.input, declared);
+    assert_eq!(catalog.get_table(&name("t")).await.unwrap(), created);
+    assert_eq!(kind(catalog.create_table(&declared).await), ErrorKind::Conflict);
+    catalog.create_table(&input("a", "s3://bucket/a/")).await.unwrap();
+    let tables = catalog.list_tables("conformance").await.unwrap();
+    assert_eq!(tables.iter().map(|t| t.input.name.table.as_str()).collect::<Vec<_>>(), ["a", "t"]);
+    assert_eq!(tables[1], created);
+}
+
+async fn every_version_of_a_table_is_kept(catalog: &dyn Catalog) {
+    let first = catalog.get_table(&name("t")).await.unwrap();
+    let second = catalog.update_table(&input("t", "s3://bucket/2/"), &first.version).await.unwrap();
+    let third = catalog.update_table(&input("t", "s3://bucket/3/"), &second.version).await.unwrap();
+    assert_eq!(catalog.get_table(&name("t")).await.unwrap(), third);
+    assert_eq!(third.created_ms, first.created_ms);
+    assert_eq!(catalog.table_versions(&name("t")).await.unwrap(), [third, second, first]);
+}
+
+async fn a_stale_version_changes_nothing(catalog: &dyn Catalog) {
+    let versions = catalog.table_versions(&name("t")).await.unwrap();
+    for stale in [versions[1].version.as_str(), "no version", ""] {
+        let refused = catalog.update_table(&input("t", "s3://bucket/x/"), stale).await;
+        assert_eq!(kind(refused), ErrorKind::Conflict, "{stale}");
+    }
+    assert_eq!(catalog.table_versions(&name("t")).await.unwrap(), versions);
+}
+
+async fn a_table_made_again_is_not_the_old_one(catalog: &dyn Catalog) {
+    let old = catalog.create_table(&input("again", "s3://bucket/1/")).await.unwrap();
+    catalog.create_partitions(&name("again"), &[partition(["2013", "x"])]).await.unwrap();
+    catalog.delete_table(&name("again")).await.unwrap();
+    assert_eq!(kind(catalog.get_table(&name("again")).await), ErrorKind::NotFound);
+    let new = catalog.create_table(&input("again", "s3://bucket/2/")).await.unwrap();
+    assert_eq!(catalog.table_versions(&name("again")).await.unwrap(), [new]);
+    assert_eq!(catalog.list_partitions(&name("again"), &[]).await.unwrap(), []);
+    let refused = catalog.update_table(&input("again", "s3://bucket/3/"), &old.version).await;
+    assert_eq!(kind(refused), ErrorKind::Conflict);
+}
+
+async fn partitions_are_kept_in_order_of_their_values(catalog: &dyn Catalog) {
+    let sorted = [["2012", "z"], ["2013", ""], ["2013", "Zürich / 100%"], ["2013", "a"], ["20130", "a"], ["2014", "b"]];
+    let declared: Vec<_> = sorted.iter().map(|values| partition(*values)).collect();
+    let mut shuffled = declared.clone();
+    shuffled.rotate_left(4);
+    assert_eq!(catalog.create_partitions(&name("t"), &shuffled).await.unwrap(), Vec::<Vec<String>>::new());
+    let list = async |prefix: &[&str]| {
+        let prefix: Vec<_> = prefix.iter().map(|&v| v.to_owned()).collect();
+        catalog.list_partitions(&name("t"), &prefix).await.unwrap()
+    };
+    assert_eq!(list(&[]).await, declared);
+    assert_eq!(list(&["2013"]).await, declared[1..4]);
+    assert_eq!(list(&["2013", "a"]).await, declared[3..4]);
+    assert_eq!(list(&["201"]).await, []);
+
+    let mut changed = partition(["2013", "a"]);
+    changed.storage.location = "s3://bucket/changed/".into();
+    let again = catalog.create_partitions(&name("t"), &[changed, partition(["2015", "c"])]).await.unwrap();
+    assert_eq!(again, [["2013", "a"]]);
+    assert_eq!(list(&["2013", "a"]).await, declared[3..4], "one that exists is left as it is");
+    assert_eq!(list(&["2015"]).await.len(), 1, "the others are added");
+
+    let short = Partition { values: vec!["2016".into()], ..partition(["", ""]) };
+    let refused = catalog.create_partitions(&name("t"), &[partition(["2016", "d"]), short]).await;
+    assert_eq!(kind(refused), ErrorKind::Invalid);
+
+    let many: Vec<_> = (0..250).map(|i| format!("{i:03}")).map(|city| partition(["2020", &city])).collect();
+    catalog.create_partitions(&name("t"), &many).await.unwrap();
+    assert_eq!(list(&["2020"]).await, many);
+}
+
+async fn partitions_are_replaced_and_removed(catalog: &dyn Catalog) {
+    let mut changed = partition(["2013", "a"]);
+    changed.storage.location = "s3://bucket/changed/".into();
+    catalog.update_partition(&name("t"), &changed).await.unwrap();
+    assert_eq!(catalog.list_partitions(&name("t"), &changed.values).await.unwrap(), [changed.clone()]);
+    assert_eq!(kind(catalog.update_partition(&name("t"), &partition(["1999", "a"])).await), ErrorKind::NotFound);
+    let removed = [changed.values.clone(), vec!["1999".into(), "a".into()]];
+    catalog.delete_partitions(&name("t"), &removed).await.unwrap();
+    assert_eq!(catalog.list_partitions(&name("t"), &changed.values).await.unwrap(), []);
+    assert_eq!(catalog.list_partitions(&name("t"), &["2013".into()]).await.unwrap().len(), 2);
+}
+
+async fn what_is_not_there_is_not_found(catalog: &dyn Catalog) {
+    let absent = name("absent");
+    let error = catalog.get_table(&absent).await.unwrap_err();
+    assert!(error.to_string().contains("`conformance.absent`"), "{error}");
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+    let nowhere = TableInput { name: TableName::new("nowhere", "t").unwrap(), ..input("t", "s3://b/") };
+    let values = vec!["2013".to_owned(), "a".to_owned()];
+    for found in [
+        kind(catalog.get_database("nowhere").await),
+        kind(catalog.delete_database("nowhere").await),
+        kind(catalog.create_table(&nowhere).await),
+        kind(catalog.list_tables("nowhere").await),
+        kind(catalog.update_table(&input("absent", "s3://b/"), "1").await),
+        kind(catalog.delete_table(&absent).await),
+        kind(catalog.table_versions(&absent).await),
+        kind(catalog.create_partitions(&absent, &[partition(["2013", "a"])]).await),
+        kind(catalog.list_partitions(&absent, &[]).await),
+        kind(catalog.update_partition(&absent, &partition(["2013", "a"])).await),
+        kind(catalog.delete_partitions(&absent, &[values]).await),
+    ] {
+        assert_eq!(found, ErrorKind::NotFound);
+    }
+}
+
+async fn one_of_many_racers_wins(catalog: Arc<dyn Catalog>) {
+    let mut table = catalog.create_table(&input("race", "s3://bucket/race/")).await.unwrap();
+    for round in 0..5 {
+        let racers = (0..8).map(|racer| {
+            let (catalog, version) = (catalog.clone(), table.version.clone());
+            let changed = input("race", &format!("s3://bucket/{round}/{racer}/"));
+            tokio::spawn(async move { catalog.update_table(&changed, &version).await })
+        });
+        let mut winners = Vec::new();
+        for result in racers.collect::<Vec<_>>() {
+            match result.await.unwrap() {
+                Ok(table) => winners.push(table),
+                Err(error) => assert_eq!(error.kind(), ErrorKind::Conflict, "{error}"),
+            }
+        }
+        assert_eq!(winners.len(), 1);
+        table = catalog.get_table(&name("race")).await.unwrap();
+        assert_eq!(winners, [table.clone()]);
+    }
+    assert_eq!(catalog.table_versions(&name("race")).await.unwrap().len(), 6);
+}
