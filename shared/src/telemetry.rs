@@ -1,7 +1,6 @@
 //! One subscriber for every program: events go to standard error, as JSON lines or as text.
 
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::fmt::format::FmtSpan;
 
 use crate::config::Lookup;
 use crate::{Error, Result};
@@ -14,8 +13,7 @@ use crate::{Error, Result};
 pub fn init(lookup: Lookup<'_>) -> Result<()> {
     let filter = filter(lookup)?;
     let json = wants_json(lookup)?;
-    let subscriber =
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_span_events(FmtSpan::NONE);
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let started = if json {
         let subscriber = subscriber.json().flatten_event(true).with_current_span(true).with_span_list(false);
         tracing::subscriber::set_global_default(subscriber.finish())
