@@ -85,6 +85,13 @@ impl Storage {
         Ok((root.store.clone(), path))
     }
 
+    /// The stores that serve the scheme and host of `url`, each with the path that it may be read below.
+    pub fn stores_of(&self, url: &Url) -> Vec<(Path, Arc<dyn ObjectStore>)> {
+        let same = |root: &&Root| root.url.scheme() == url.scheme() && root.url.host_str() == url.host_str();
+        let store = |root: &Root| Some((Path::from_url_path(root.url.path()).ok()?, Arc::clone(&root.store)));
+        self.roots.iter().filter(same).filter_map(store).collect()
+    }
+
     /// The whole object.
     ///
     /// # Errors

@@ -1,1 +1,83 @@
+//! The function `query`: SQL over all tables of the catalog, by HTTP.
+//!
+//! `POST /query` takes `{"sql": …, "database"?: …, "format"?: "json" | "csv" | "arrow", "limit"?: rows,
+//! "maxBytesScanned"?: bytes, "timeoutSeconds"?: seconds}`, or the SQL itself as `text/plain` or `application/sql` with the rest
+//! in the query string. The `Accept` header chooses a format where the request names none.
+//!
+//! Every answer has the headers `x-tarn-query-id`, `x-tarn-rows`, `x-tarn-bytes-scanned` and `x-tarn-elapsed-ms`. An answer
+//! that is too large for one response is stored below the warehouse's `results/`; the response then is JSON with the URL of the
+//! whole and its first rows ([`answer`]). How values are written: [`encode`].
 
+pub mod answer;
+pub mod encode;
+pub mod event;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value;
+use shared::api::{Event, Request, Response};
+use shared::config::Ports;
+use shared::engine::{Engine, QueryOptions};
+use shared::project::Project;
+use shared::{Error, Result};
+use uuid::Uuid;
+
+use crate::answer::Delivery;
+use crate::event::Asked;
+
+/// Longest that a query may take unless the request says less: Lambda ends a function after 15 minutes.
+const MAX_TIMEOUT: Duration = Duration::from_secs(840);
+
+/// Answers queries.
+#[derive(Debug, Clone)]
+pub struct Query {
+    project: Arc<Project>,
+    ports: Ports,
+    engine: Engine,
+}
+
+impl Query {
+    /// # Errors
+    /// None today; the signature is that of every function.
+    pub fn new(project: Arc<Project>, ports: Ports, engine: Engine) -> Result<Self> {
+        Ok(Self { project, ports, engine })
+    }
+
+    /// Answers one API Gateway request. Errors of the query become its response.
+    ///
+    /// # Errors
+    /// `Invalid` for an event that is no HTTP request.
+    pub async fn handle(&self, payload: Value) -> Result<Value> {
+        let request = match Event::parse(payload)? {
+            Event::Http(request) => request,
+            other => return Err(other.unserved("query", "`POST /query`")),
+        };
+        let id = Uuid::now_v7().to_string();
+        let response = self.respond(&request, &id).await.unwrap_or_else(|error| {
+            tracing::info!(query = %id, kind = %error.kind(), %error, "query failed");
+            Response::error(&error)
+        });
+        response.with_header("x-tarn-query-id", id).into_value()
+    }
+
+    async fn respond(&self, request: &Request, id: &str) -> Result<Response> {
+        match (request.method.as_str(), request.segments().as_slice()) {
+            ("POST", ["query"]) => self.query(Asked::from_request(request)?, id).await,
+            (method, ["query"]) => Err(Error::invalid(format!("expected `POST /query`, found `{method} /query`"))),
+            _ => Err(Error::not_found(format!("expected `POST /query`, found `{} {}`", request.method, request.path))),
+        }
+    }
+
+    async fn query(&self, asked: Asked, id: &str) -> Result<Response> {
+        let options = QueryOptions {
+            database: asked.database.unwrap_or_else(|| self.project.database().to_owned()),
+            max_bytes_scanned: asked.max_bytes_scanned,
+            timeout: Some(asked.timeout.map_or(MAX_TIMEOUT, |t| t.min(MAX_TIMEOUT))),
+            ..QueryOptions::default()
+        };
+        let answer = self.engine.query(&asked.sql, &options).await?;
+        let delivery = Delivery { storage: &self.ports.storage, keys: &self.ports.keys, id, format: asked.format };
+        delivery.deliver(answer, asked.limit).await
+    }
+}

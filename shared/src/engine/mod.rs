@@ -1,4 +1,22 @@
 //! The SQL engine: one DataFusion session builder for every function, with the catalog's tables, limits and accounting.
+//!
+//! A query goes through [`guard`] (one statement, only reading), [`catalog`] (the tables it names, looked up once), DataFusion's
+//! planner and optimizer, the scan limit, and [`stats`] (figures, deadline). Memory, spill space and caches of file footers are
+//! shared by all queries of an [`Engine`]; stores, and the bytes counted in them, belong to one query.
+//!
+//! The dialect is DataFusion's generic one: identifiers in double quotes, names lowercase unless quoted, `TRY_CAST`, `::`,
+//! `->` on JSON text.
+
+mod catalog;
+mod errors;
+mod explain;
+mod guard;
+mod information;
+mod limit;
+mod meter;
+mod session;
+mod stats;
+mod tables;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,8 +25,21 @@ use std::time::Duration;
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 use datafusion::execution::SendableRecordBatchStream;
+use datafusion::execution::session_state::SessionState;
+use datafusion::physical_plan::memory::MemoryStream;
+use datafusion::physical_plan::{ExecutionPlan, execute_stream};
+use datafusion::sql::parser::Statement;
+use futures::TryStreamExt;
+use tokio::time::Instant;
 use url::Url;
 
+use self::catalog::Lookup;
+use self::guard::Reading;
+use self::meter::Meter;
+use self::session::Sessions;
+use self::stats::Counted;
+pub use self::stats::Progress;
+use self::tables::ScanLog;
 use crate::config::{Ports, Settings};
 use crate::model::TableName;
 use crate::table::Read;
@@ -18,6 +49,7 @@ use crate::{Error, Result};
 #[derive(Debug, Clone)]
 pub struct Engine {
     ports: Ports,
+    sessions: Arc<Sessions>,
 }
 
 /// What a query may read and how much.
@@ -27,7 +59,7 @@ pub struct QueryOptions {
     pub database: String,
     /// Tables that are read otherwise than whole and current.
     pub inputs: BTreeMap<TableName, Input>,
-    /// Refuse a query that would scan more bytes than this.
+    /// Refuse a query that would scan more bytes than this; stop one that turns out to.
     pub max_bytes_scanned: Option<u64>,
     /// Stop a query that takes longer.
     pub timeout: Option<Duration>,
@@ -42,54 +74,137 @@ pub enum Input {
     Files(Vec<Url>),
 }
 
-/// A running query.
+/// A running query. Dropping its rows stops it.
 pub struct Answer {
     pub schema: SchemaRef,
+    /// Text, binary and dictionaries in their plain Arrow types.
     pub rows: SendableRecordBatchStream,
-    stats: Arc<StatsSource>,
+    progress: Progress,
 }
 
-/// Where the figures of a running query come from.
-#[derive(Debug, Default)]
-struct StatsSource;
-
-/// What a finished query took.
+/// What a query took.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Stats {
     pub rows: u64,
-    /// Bytes read from storage.
+    /// Bytes asked of storage, of metadata and data; a local file that is read from its start counts whole.
     pub bytes_scanned: u64,
+    /// Data files that the plan reads, after pruning.
     pub files_scanned: u64,
     pub spilled_bytes: u64,
     pub elapsed_ms: u64,
+}
+
+/// One query under way: what it was asked, its own ports and meter, and when it must end.
+struct Run<'a> {
+    ports: Ports,
+    sql: &'a str,
+    options: &'a QueryOptions,
+    meter: Arc<Meter>,
+    started_ms: i64,
+    deadline: Option<(Instant, Duration)>,
+    log: ScanLog,
 }
 
 impl Engine {
     /// # Errors
     /// `Invalid` or `Limit` when memory or spill space can't be set up as asked.
     pub fn open(settings: &Settings, ports: &Ports) -> Result<Self> {
-        let _ = settings;
-        Ok(Self { ports: ports.clone() })
+        Ok(Self { ports: ports.clone(), sessions: Arc::new(Sessions::open(settings)?) })
     }
 
     /// Plans and starts one statement that reads (SELECT, EXPLAIN, SHOW, DESCRIBE).
     ///
     /// # Errors
     /// `Invalid` with line and column for SQL that does not parse or plan; `NotFound` for an unknown table; `Denied` for a
-    /// statement that this call does not run; `Limit` for one that would scan too much.
+    /// statement that this call does not run; `Limit` for one that would scan too much or takes too long.
     pub async fn query(&self, sql: &str, options: &QueryOptions) -> Result<Answer> {
-        let _ = (&self.ports, sql, options);
-        Err(Error::bug("not built yet"))
+        let meter = Arc::new(Meter::new(options.max_bytes_scanned));
+        let storage = meter::metered(&self.ports.storage, &meter);
+        let run = Run {
+            ports: Ports { storage, ..self.ports.clone() },
+            sql,
+            options,
+            started_ms: self.ports.clock.now_ms(),
+            deadline: options.timeout.map(|timeout| (Instant::now() + timeout, timeout)),
+            log: ScanLog::default(),
+            meter,
+        };
+        match run.deadline {
+            None => run.start(self).await,
+            Some((at, timeout)) => {
+                let started = tokio::time::timeout_at(at, run.start(self)).await;
+                started.unwrap_or_else(|_| Err(stats::timed_out(timeout)))
+            }
+        }
+    }
+}
+
+impl Run<'_> {
+    async fn start(&self, engine: &Engine) -> Result<Answer> {
+        match guard::parse(self.sql)? {
+            Reading::Catalog(statement) => {
+                let catalog = self.ports.catalog.as_ref();
+                let batch = information::answer(catalog, &statement, &self.options.database).await?;
+                let schema = batch.schema();
+                self.answer(Box::pin(MemoryStream::try_new(vec![batch], schema, None)?), None)
+            }
+            Reading::Query(statement) => {
+                // Stores that DataFusion reads through are counted there; the storage below them must not count again.
+                let state = engine.sessions.start(&self.options.database, &engine.ports.storage, &self.meter);
+                self.execute(&state, statement).await
+            }
+        }
+    }
+
+    async fn execute(&self, state: &SessionState, statement: Statement) -> Result<Answer> {
+        let lookup = Lookup { ports: &self.ports, options: self.options, log: &self.log };
+        let tables = lookup.register(state, &statement, self.sql).await?;
+        let explained = explain::inner(&statement);
+        let plan = self.plan(state, statement).await?;
+        if let Some(limit) = self.options.max_bytes_scanned {
+            limit::check(plan.as_ref(), state, limit)?;
+        }
+        let rows = execute_stream(Arc::clone(&plan), state.task_ctx())?;
+        let rows = match explained {
+            Some(query) => {
+                let reading = self.plan(state, query).await?;
+                explain::with_pruning(rows, explain::pruning(reading.as_ref(), &tables, &self.log))
+            }
+            None => rows,
+        };
+        self.answer(rows, Some(plan))
+    }
+
+    async fn plan(&self, state: &SessionState, statement: Statement) -> Result<Arc<dyn ExecutionPlan>> {
+        let of_statement = |e| errors::of_statement(e, self.sql);
+        let logical = state.statement_to_plan(statement).await.map_err(of_statement)?;
+        state.create_physical_plan(&logical).await.map_err(of_statement)
+    }
+
+    fn answer(&self, rows: SendableRecordBatchStream, plan: Option<Arc<dyn ExecutionPlan>>) -> Result<Answer> {
+        let clock = Arc::clone(&self.ports.clock);
+        let progress = Progress::new(Arc::clone(&self.meter), plan, clock, self.started_ms);
+        let rows = Counted::new(rows, self.deadline, progress.clone());
+        let rows: SendableRecordBatchStream = Box::pin(rows);
+        Ok(Answer { schema: rows.schema(), rows, progress })
     }
 }
 
 impl Answer {
+    /// The figures, which can be asked while the rows run and after they ended.
+    pub fn progress(&self) -> Progress {
+        self.progress.clone()
+    }
+
     /// Runs the query to its end.
     ///
     /// # Errors
     /// `Limit` past memory, time or scan limits; `Invalid` for values that fail at run time (division by zero, casts).
     pub async fn collect(self) -> Result<(Vec<RecordBatch>, Stats)> {
-        let _ = self.stats;
-        Err(Error::bug("not built yet"))
+        let batches = self.rows.try_collect().await.map_err(Error::from)?;
+        Ok((batches, self.progress.stats()))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,172 @@
+//! The way of an answer to its client: in the response, or stored when it is too large for one.
+//!
+//! JSON: `{"queryId", "columns": [{"name", "type"}], "rows": [[…]], "truncated", "stats": {…}}`; `truncated` says that the
+//! request's `limit` cut rows off. CSV and Arrow: the rows alone.
+//!
+//! Too large for Lambda's 6 MB: status 200 and `{"queryId", "columns", "rows": [the first 100], "truncated": true,
+//! "result": {"url", "format", "bytes"}, "stats"}`, with the URL in the header `x-tarn-result-url` too. The stored object
+//! holds the whole answer in the format that was asked for.
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use futures::TryStreamExt;
+use serde_json::{Value, json};
+use shared::api::Response;
+use shared::engine::{Answer, Stats};
+use shared::error::Context;
+use shared::model::Keys;
+use shared::storage::Storage;
+use shared::{Error, Result};
+use tokio::io::{AsyncWrite, AsyncWriteExt};
+use url::Url;
+
+use crate::encode::{Encoder, columns, json_rows};
+use crate::event::Format;
+
+/// Bytes of a response's body as the event carries it; Lambda takes 6,291,556 with everything around it.
+const MAX_CARRIED: usize = 6_000_000;
+
+/// Rows shown of an answer that was stored.
+const PREVIEW_ROWS: usize = 100;
+
+/// Delivers one answer.
+pub struct Delivery<'a> {
+    pub storage: &'a Storage,
+    pub keys: &'a Keys,
+    pub id: &'a str,
+    pub format: Format,
+}
+
+/// What an answer became.
+struct Written {
+    /// The whole answer, unless it was stored.
+    body: Vec<u8>,
+    stored: Option<(Url, usize)>,
+    preview: Vec<Value>,
+    stats: Stats,
+}
+
+impl Delivery<'_> {
+    /// Runs the query and gives at most `limit` of its rows.
+    ///
+    /// # Errors
+    /// What the query gives while it runs, or storing a large answer.
+    pub async fn deliver(&self, answer: Answer, limit: Option<u64>) -> Result<Response> {
+        let schema = answer.schema.clone();
+        let written = self.write(answer, limit).await?;
+        let stats = written.stats;
+        let response = match &written.stored {
+            None => Response::new(200, self.format.content_type(), written.body),
+            Some((url, bytes)) => self.stored(url, *bytes, &schema, &written)?,
+        };
+        tracing::info!(
+            query = self.id,
+            rows = stats.rows,
+            bytes = stats.bytes_scanned,
+            spilled = stats.spilled_bytes,
+            elapsed_ms = stats.elapsed_ms,
+            "query answered"
+        );
+        Ok(response
+            .with_header("x-tarn-rows", stats.rows.to_string())
+            .with_header("x-tarn-bytes-scanned", stats.bytes_scanned.to_string())
+            .with_header("x-tarn-elapsed-ms", stats.elapsed_ms.to_string()))
+    }
+
+    fn stored(&self, url: &Url, bytes: usize, schema: &SchemaRef, written: &Written) -> Result<Response> {
+        let body = json!({
+            "queryId": self.id,
+            "columns": columns(schema),
+            "rows": written.preview,
+            "truncated": true,
+            "result": {"url": url.as_str(), "format": self.format.extension(), "bytes": bytes},
+            "stats": written.stats,
+        });
+        Ok(Response::json(200, &body)?.with_header("x-tarn-result-url", url.as_str()))
+    }
+
+    async fn write(&self, answer: Answer, limit: Option<u64>) -> Result<Written> {
+        let progress = answer.progress();
+        let mut body = Vec::new();
+        let mut encoder = Encoder::begin(self.format, self.id, &answer.schema, &mut body)?;
+        let mut object = None;
+        let mut preview = Vec::new();
+        let mut left = limit;
+        let mut truncated = false;
+        let mut given = 0;
+        let mut rows = answer.rows;
+        while let Some(batch) = rows.try_next().await.map_err(Error::from)? {
+            let kept = cut(&batch, &mut left);
+            truncated = kept.num_rows() < batch.num_rows();
+            if preview.len() < PREVIEW_ROWS {
+                preview.extend(json_rows(&kept.slice(0, kept.num_rows().min(PREVIEW_ROWS - preview.len())))?);
+            }
+            given += kept.num_rows() as u64;
+            encoder.rows(&kept, &mut body)?;
+            if object.is_none() && carried(self.format, &body) > MAX_CARRIED {
+                object = Some(Stored::open(self)?);
+            }
+            if let Some(object) = &mut object {
+                object.take(&mut body).await?;
+            }
+            if truncated {
+                break;
+            }
+        }
+        drop(rows);
+        let stats = Stats { rows: given, ..progress.stats() };
+        encoder.end(&json!({"truncated": truncated, "stats": stats}), &mut body)?;
+        let stored = match object {
+            Some(object) => Some(object.close(&mut body).await?),
+            None => None,
+        };
+        Ok(Written { body, stored, preview, stats })
+    }
+}
+
+/// The rows that `left` allows; takes them off.
+fn cut(batch: &RecordBatch, left: &mut Option<u64>) -> RecordBatch {
+    let Some(left) = left else { return batch.clone() };
+    let rows = batch.num_rows().min(usize::try_from(*left).unwrap_or(usize::MAX));
+    *left -= rows as u64;
+    batch.slice(0, rows)
+}
+
+/// Bytes of `body` inside the event: text escaped as a JSON string, other bytes in base64.
+fn carried(format: Format, body: &[u8]) -> usize {
+    match format {
+        Format::Arrow => body.len().div_ceil(3) * 4,
+        Format::Json | Format::Csv => {
+            body.len() + body.iter().filter(|b| matches!(b, b'"' | b'\\' | b'\n' | b'\r' | b'\t')).count()
+        }
+    }
+}
+
+/// An object that an answer is written to.
+struct Stored {
+    url: Url,
+    writer: Box<dyn AsyncWrite + Send + Unpin>,
+    bytes: usize,
+}
+
+impl Stored {
+    fn open(delivery: &Delivery<'_>) -> Result<Self> {
+        let url = delivery.keys.result(delivery.id, delivery.format.extension());
+        let writer = Box::new(delivery.storage.writer(&url)?);
+        Ok(Self { url, writer, bytes: 0 })
+    }
+
+    /// Writes and empties `body`.
+    async fn take(&mut self, body: &mut Vec<u8>) -> Result<()> {
+        self.bytes += body.len();
+        self.writer.write_all(body).await.context(|| format!("writing `{}`", self.url))?;
+        body.clear();
+        Ok(())
+    }
+
+    async fn close(mut self, body: &mut Vec<u8>) -> Result<(Url, usize)> {
+        self.take(body).await?;
+        self.writer.shutdown().await.context(|| format!("writing `{}`", self.url))?;
+        Ok((self.url, self.bytes))
+    }
+}

@@ -1,0 +1,175 @@
+//! What a request asks for.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+use shared::api::Request;
+use shared::{Error, Result};
+
+/// How the rows of an answer are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    Json,
+    Csv,
+    /// The Arrow IPC stream format.
+    Arrow,
+}
+
+impl Format {
+    pub fn content_type(self) -> &'static str {
+        match self {
+            Self::Json => "application/json",
+            Self::Csv => "text/csv; charset=utf-8",
+            Self::Arrow => "application/vnd.apache.arrow.stream",
+        }
+    }
+
+    /// The end of a stored answer's name.
+    pub fn extension(self) -> &'static str {
+        match self {
+            Self::Json => "json",
+            Self::Csv => "csv",
+            Self::Arrow => "arrow",
+        }
+    }
+
+    fn named(name: &str) -> Result<Self> {
+        match name {
+            "json" => Ok(Self::Json),
+            "csv" => Ok(Self::Csv),
+            "arrow" => Ok(Self::Arrow),
+            other => Err(Error::invalid(format!("expected the format `json`, `csv` or `arrow`, found `{other}`"))),
+        }
+    }
+
+    /// The first format that an `Accept` header names; JSON when it names none of ours.
+    fn accepted(header: Option<&str>) -> Self {
+        let types = header.unwrap_or_default().split(',').map(|t| t.split(';').next().unwrap_or_default().trim());
+        let known = |ty: &str| match ty {
+            "application/json" => Some(Self::Json),
+            "text/csv" => Some(Self::Csv),
+            "application/vnd.apache.arrow.stream" => Some(Self::Arrow),
+            _ => None,
+        };
+        types.filter_map(known).next().unwrap_or(Self::Json)
+    }
+}
+
+/// A query and what it may take.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Asked {
+    pub sql: String,
+    pub database: Option<String>,
+    pub format: Format,
+    /// Rows of the answer at most.
+    pub limit: Option<u64>,
+    pub max_bytes_scanned: Option<u64>,
+    pub timeout: Option<Duration>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct Body {
+    sql: String,
+    database: Option<String>,
+    format: Option<Format>,
+    limit: Option<u64>,
+    max_bytes_scanned: Option<u64>,
+    timeout_seconds: Option<f64>,
+}
+
+impl Asked {
+    /// # Errors
+    /// `Invalid` for a body that is neither the documented JSON nor SQL under a text type.
+    pub fn from_request(request: &Request) -> Result<Self> {
+        let body = match request.header("content-type").and_then(|t| t.split(';').next()).map(str::trim) {
+            Some("text/plain" | "application/sql") => plain(request)?,
+            _ => request.json::<Body>()?,
+        };
+        let timeout = body.timeout_seconds.map(|seconds| match Duration::try_from_secs_f64(seconds) {
+            Ok(timeout) if !timeout.is_zero() => Ok(timeout),
+            _ => Err(Error::invalid(format!("expected a positive number of seconds, found `{seconds}`"))),
+        });
+        Ok(Self {
+            sql: body.sql,
+            database: body.database.map(|d| d.to_ascii_lowercase()),
+            format: body.format.unwrap_or_else(|| Format::accepted(request.header("accept"))),
+            limit: body.limit,
+            max_bytes_scanned: body.max_bytes_scanned,
+            timeout: timeout.transpose()?,
+        })
+    }
+}
+
+/// SQL as the body, everything else in the query string.
+fn plain(request: &Request) -> Result<Body> {
+    let sql = std::str::from_utf8(&request.body)
+        .map_err(|e| Error::invalid("expected SQL in UTF-8").with_source(e))?
+        .to_owned();
+    let parameter = |name: &str| request.query.get(name).map(String::as_str);
+    Ok(Body {
+        sql,
+        database: parameter("database").map(str::to_owned),
+        format: parameter("format").map(Format::named).transpose()?,
+        limit: number(request, "limit")?,
+        max_bytes_scanned: number(request, "maxBytesScanned")?,
+        timeout_seconds: number(request, "timeoutSeconds")?,
+    })
+}
+
+fn number<T: std::str::FromStr>(request: &Request, name: &str) -> Result<Option<T>> {
+    let parse = |text: &String| {
+        text.parse().map_err(|_| Error::invalid(format!("expected a number in `{name}`, found `{text}`")))
+    };
+    request.query.get(name).map(parse).transpose()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    fn request(headers: &[(&str, &str)], query: &[(&str, &str)], body: &str) -> Request {
+        let map = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
+            pairs.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect()
+        };
+        Request {
+            method: "POST".into(),
+            path: "/query".into(),
+            query: map(query),
+            headers: map(headers),
+            body: body.to_owned().into(),
+            request_id: String::new(),
+        }
+    }
+
+    #[test]
+    fn the_accept_header_chooses_where_the_body_is_silent() {
+        let asked = |accept: &str, body: &str| Asked::from_request(&request(&[("accept", accept)], &[], body)).unwrap();
+        assert_eq!(asked("text/csv;q=0.9, */*", r#"{"sql":"SELECT 1"}"#).format, Format::Csv);
+        assert_eq!(asked("*/*", r#"{"sql":"SELECT 1"}"#).format, Format::Json);
+        assert_eq!(asked("text/csv", r#"{"sql":"SELECT 1","format":"arrow"}"#).format, Format::Arrow);
+    }
+
+    #[test]
+    fn plain_sql_takes_the_rest_from_the_query_string() {
+        let request = request(&[("content-type", "text/plain; charset=utf-8")], &[("limit", "5")], "SELECT 1");
+        let asked = Asked::from_request(&request).unwrap();
+        assert_eq!((asked.sql.as_str(), asked.limit), ("SELECT 1", Some(5)));
+    }
+
+    #[test]
+    fn unknown_fields_and_impossible_values_are_refused() {
+        for body in [
+            r#"{"sql":"SELECT 1","formt":"csv"}"#,
+            r#"{"sql":"SELECT 1","format":"xml"}"#,
+            r#"{"sql":"SELECT 1","timeoutSeconds":-1}"#,
+            r#"{"sql":"SELECT 1","limit":-1}"#,
+            r#"{}"#,
+            "SELECT 1",
+        ] {
+            assert!(Asked::from_request(&request(&[], &[], body)).is_err(), "{body}");
+        }
+    }
+}

@@ -1,0 +1,299 @@
+//! What a statement may be: one, not too long, and only reading. Everything else is refused before anything is planned.
+
+use std::ops::ControlFlow;
+
+use datafusion::sql::parser::{DFParserBuilder, Statement as Parsed};
+use datafusion::sql::sqlparser::ast::{Expr, ObjectName, Query, SetExpr, Statement, TableFactor, Visit, Visitor};
+use datafusion::sql::sqlparser::dialect::GenericDialect;
+use datafusion::sql::sqlparser::tokenizer::{Span, Token, TokenWithSpan, Tokenizer};
+
+use super::errors::{Place, lowercase_first, of_statement, pointed};
+use crate::{Error, Result};
+
+/// Longest statement in bytes (Athena's limit).
+pub(super) const MAX_SQL_BYTES: usize = 262_144;
+
+/// Depth of nesting that the parser follows.
+const MAX_DEPTH: usize = 100;
+
+/// A statement that reads.
+#[derive(Debug)]
+pub(super) enum Reading {
+    /// A query, or EXPLAIN of one.
+    Query(Parsed),
+    /// SHOW or DESCRIBE, answered from the catalog.
+    Catalog(Box<Statement>),
+}
+
+/// Parses one statement that reads.
+///
+/// # Errors
+/// `Limit` for a text that is too long; `Invalid` with line and column for one that does not parse; `Denied` for any statement
+/// that does more than read.
+pub(super) fn parse(sql: &str) -> Result<Reading> {
+    if sql.len() > MAX_SQL_BYTES {
+        return Err(Error::limit(format!(
+            "expected a statement of at most {MAX_SQL_BYTES} bytes, found {} bytes",
+            sql.len()
+        )));
+    }
+    let dialect = GenericDialect {};
+    let tokens = Tokenizer::new(&dialect, sql).tokenize_with_location().map_err(|e| {
+        let place = Place { line: e.location.line, column: e.location.column };
+        Error::invalid(pointed(&lowercase_first(&e.message), sql, place))
+    })?;
+    let mut parser = DFParserBuilder::new(tokens.clone())
+        .with_dialect(&dialect)
+        .with_recursion_limit(MAX_DEPTH)
+        .build()
+        .map_err(|e| of_statement(e, sql))?;
+    let mut statements = match parser.parse_statements() {
+        Ok(statements) => statements,
+        Err(error) => {
+            let stopped_at = parser.parser.peek_token_ref().clone();
+            return Err(refuse_unparsed(error, &tokens, &stopped_at, sql));
+        }
+    };
+    match (statements.pop_front(), statements.len()) {
+        (Some(statement), 0) => admit(statement),
+        (Some(_), more) => Err(Error::invalid(format!("expected one statement, found {}", more + 1))),
+        (None, _) => Err(Error::invalid("expected a statement, found none")),
+    }
+}
+
+/// The parser's messages end with the place of the token that they are about; the token whose place that is gives us the place
+/// as a value. Otherwise it is where the parser stopped.
+fn refuse_unparsed(
+    error: datafusion::common::DataFusionError,
+    tokens: &[TokenWithSpan],
+    stopped_at: &TokenWithSpan,
+    sql: &str,
+) -> Error {
+    let error = Error::from(error);
+    let message = error.message();
+    let meant = tokens
+        .iter()
+        .chain([stopped_at])
+        .find(|token| token.span != Span::empty() && message.ends_with(&token.span.start.to_string()))
+        .unwrap_or(stopped_at);
+    let text = message.strip_suffix(&meant.span.start.to_string()).unwrap_or(message);
+    let text = text.strip_prefix("sql parser error: ").unwrap_or(text);
+    if meant.span == Span::empty() || meant.token == Token::EOF {
+        let place = end_of(sql);
+        return Error::new(error.kind(), pointed(&lowercase_first(text), sql, place));
+    }
+    let place = Place { line: meant.span.start.line, column: meant.span.start.column };
+    Error::new(error.kind(), pointed(&lowercase_first(text), sql, place))
+}
+
+fn end_of(sql: &str) -> Place {
+    let sql = sql.trim_end();
+    let last = sql.lines().last().unwrap_or_default();
+    let line = u64::try_from(sql.lines().count()).unwrap_or(1).max(1);
+    Place { line, column: u64::try_from(last.chars().count()).unwrap_or(0) + 1 }
+}
+
+fn admit(statement: Parsed) -> Result<Reading> {
+    match statement {
+        Parsed::Statement(inner) => match *inner {
+            Statement::Query(query) => {
+                check_query(&query)?;
+                Ok(Reading::Query(Parsed::Statement(Box::new(Statement::Query(query)))))
+            }
+            shown @ (Statement::ExplainTable { .. }
+            | Statement::ShowTables { .. }
+            | Statement::ShowViews { .. }
+            | Statement::ShowDatabases { .. }
+            | Statement::ShowSchemas { .. }
+            | Statement::ShowColumns { .. }
+            | Statement::ShowCreate { .. }
+            | Statement::ShowFunctions { .. }
+            | Statement::ShowVariable { .. }) => Ok(Reading::Catalog(Box::new(shown))),
+            other => Err(denied(&other)),
+        },
+        Parsed::Explain(explain) => match explain.statement.as_ref() {
+            Parsed::Statement(inner) => match inner.as_ref() {
+                Statement::Query(query) => {
+                    check_query(query)?;
+                    Ok(Reading::Query(Parsed::Explain(explain)))
+                }
+                other => Err(denied(other)),
+            },
+            _ => Err(Error::denied("expected EXPLAIN of a query, found EXPLAIN of a statement that writes")),
+        },
+        Parsed::CreateExternalTable(_) => Err(Error::denied(
+            "CREATE EXTERNAL TABLE is not allowed: declare a location in the lakehouse file, and crawl registers its tables",
+        )),
+        Parsed::CopyTo(_) => {
+            Err(Error::denied("COPY is not allowed: ask for CSV or Arrow answers, or write a table with a workflow"))
+        }
+        Parsed::Reset(_) => Err(Error::denied("RESET is not allowed: settings are fixed")),
+    }
+}
+
+fn denied(statement: &Statement) -> Error {
+    let text = statement.to_string();
+    let word = text.split_whitespace().next().unwrap_or_default().to_ascii_uppercase();
+    let hint = match word.as_str() {
+        "INSERT" | "UPDATE" | "DELETE" | "MERGE" | "TRUNCATE" | "UNLOAD" => "write tables with a workflow",
+        "CREATE" | "ALTER" | "DROP" => "tables come from workflows, streams and crawls",
+        "SET" | "USE" => "settings are fixed; name tables as `database.table`",
+        _ => "only SELECT, WITH, VALUES, EXPLAIN, SHOW and DESCRIBE are",
+    };
+    Error::denied(format!("{word} is not allowed: {hint}"))
+}
+
+/// Refuses what hides in a query: INSERT or UPDATE as its body, SELECT INTO, row locks, table versions that would be ignored.
+fn check_query(query: &Query) -> Result<()> {
+    struct Check;
+    impl Visitor for Check {
+        type Break = Error;
+
+        fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<Error> {
+            if !query.locks.is_empty() {
+                return ControlFlow::Break(Error::denied("FOR UPDATE is not allowed: queries only read"));
+            }
+            match query.body.as_ref() {
+                SetExpr::Insert(s) | SetExpr::Update(s) | SetExpr::Delete(s) | SetExpr::Merge(s) => {
+                    ControlFlow::Break(denied(s))
+                }
+                SetExpr::Select(select) if select.into.is_some() => {
+                    ControlFlow::Break(Error::denied("SELECT INTO is not allowed: write tables with a workflow"))
+                }
+                _ => ControlFlow::Continue(()),
+            }
+        }
+
+        fn pre_visit_table_factor(&mut self, table: &TableFactor) -> ControlFlow<Error> {
+            match table {
+                TableFactor::Table { name, version: Some(_), .. } => {
+                    ControlFlow::Break(Error::invalid(format!("reading an older version of `{name}` is not supported")))
+                }
+                _ => ControlFlow::Continue(()),
+            }
+        }
+    }
+    match query.visit(&mut Check) {
+        ControlFlow::Continue(()) => Ok(()),
+        ControlFlow::Break(error) => Err(error),
+    }
+}
+
+/// Every relation that the statement names, with the place of its first part. Names of common table expressions among them.
+pub(super) fn relations(statement: &Parsed) -> Vec<(ObjectName, Place)> {
+    #[derive(Default)]
+    struct Collect(Vec<(ObjectName, Place)>);
+    impl Visitor for Collect {
+        type Break = ();
+
+        fn pre_visit_relation(&mut self, name: &ObjectName) -> ControlFlow<()> {
+            let start = name.0.first().and_then(|part| part.as_ident()).map_or(Span::empty(), |ident| ident.span).start;
+            self.0.push((name.clone(), Place { line: start.line, column: start.column }));
+            ControlFlow::Continue(())
+        }
+
+        fn pre_visit_expr(&mut self, _: &Expr) -> ControlFlow<()> {
+            ControlFlow::Continue(())
+        }
+    }
+    let mut found = Collect::default();
+    let mut statement = statement;
+    loop {
+        match statement {
+            Parsed::Statement(inner) => {
+                let _ = inner.visit(&mut found);
+                return found.0;
+            }
+            Parsed::Explain(explain) => statement = explain.statement.as_ref(),
+            _ => return found.0,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ErrorKind;
+
+    fn kind_of(sql: &str) -> ErrorKind {
+        parse(sql).unwrap_err().kind()
+    }
+
+    #[test]
+    fn statements_that_read_are_admitted() {
+        for sql in [
+            "SELECT 1",
+            "select * from a.b;",
+            "WITH x AS (SELECT 1) SELECT * FROM x",
+            "VALUES (1), (2)",
+            "EXPLAIN SELECT 1",
+            "EXPLAIN ANALYZE SELECT 1",
+            "SHOW TABLES",
+            "SHOW TABLES IN nyc",
+            "SHOW DATABASES",
+            "SHOW SCHEMAS",
+            "DESCRIBE t",
+            "DESC nyc.t",
+            "SHOW COLUMNS FROM t",
+        ] {
+            assert!(parse(sql).is_ok(), "{sql}: {:?}", parse(sql).unwrap_err());
+        }
+    }
+
+    #[test]
+    fn everything_that_writes_or_sets_is_denied() {
+        for sql in [
+            "INSERT INTO t VALUES (1)",
+            "DELETE FROM t",
+            "UPDATE t SET a = 1",
+            "DROP TABLE t",
+            "CREATE TABLE t (a int)",
+            "CREATE TABLE t AS SELECT 1",
+            "CREATE VIEW v AS SELECT 1",
+            "CREATE EXTERNAL TABLE t STORED AS CSV LOCATION '/etc/passwd'",
+            "COPY (SELECT 1) TO '/tmp/x.csv'",
+            "SET datafusion.catalog.location = '/'",
+            "RESET datafusion.execution.batch_size",
+            "SELECT 1 INTO t",
+            "EXPLAIN INSERT INTO t VALUES (1)",
+            "EXPLAIN ANALYZE COPY (SELECT 1) TO '/tmp/x.csv'",
+            "TRUNCATE TABLE t",
+            "PREPARE p AS SELECT 1",
+        ] {
+            assert_eq!(kind_of(sql), ErrorKind::Denied, "{sql}");
+        }
+    }
+
+    #[test]
+    fn a_syntax_error_points_at_the_word() {
+        let error = parse("SELECT a\nFORM t WHERE").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid);
+        assert!(error.message().starts_with("line 2, column 6: "), "{error}");
+        assert!(error.message().ends_with("FORM t WHERE\n     ^"), "{error}");
+    }
+
+    #[test]
+    fn an_unfinished_statement_points_at_its_end() {
+        let error = parse("SELECT a FROM").unwrap_err();
+        assert!(error.message().starts_with("line 1, column 14: "), "{error}");
+    }
+
+    #[test]
+    fn an_open_quote_points_at_the_quote() {
+        let error = parse("SELECT\n  'abc").unwrap_err();
+        assert!(error.message().starts_with("line 2, column 3: "), "{error}");
+    }
+
+    #[test]
+    fn one_statement_at_a_time_and_not_too_long() {
+        assert_eq!(kind_of("SELECT 1; SELECT 2"), ErrorKind::Invalid);
+        assert_eq!(kind_of("  ;; "), ErrorKind::Invalid);
+        assert_eq!(kind_of(&format!("SELECT '{}'", "x".repeat(MAX_SQL_BYTES))), ErrorKind::Limit);
+    }
+
+    #[test]
+    fn nesting_without_end_is_refused_instead_of_overflowing_the_stack() {
+        let sql = format!("SELECT {}1{}", "(".repeat(5_000), ")".repeat(5_000));
+        assert_eq!(kind_of(&sql), ErrorKind::Invalid);
+    }
+}

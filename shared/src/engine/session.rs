@@ -1,0 +1,100 @@
+//! The DataFusion sessions of one engine: memory, spill space and caches are shared, stores and catalog belong to one query.
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use datafusion::catalog::{CatalogProviderList, MemoryCatalogProviderList};
+use datafusion::execution::SessionStateBuilder;
+use datafusion::execution::cache::cache_manager::CacheManagerConfig;
+use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
+use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
+use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
+use datafusion::execution::session_state::SessionState;
+use datafusion::prelude::SessionConfig;
+
+use super::meter::{Meter, WarehouseStores};
+use crate::config::Settings;
+use crate::error::Context;
+use crate::storage::Storage;
+use crate::{Error, Result};
+
+/// Name of the only catalog, as Athena calls it.
+pub(super) const CATALOG: &str = "awsdatacatalog";
+
+/// Consumers named when memory runs out.
+const CONSUMERS_NAMED: NonZeroUsize = NonZeroUsize::new(5).unwrap();
+
+/// Makes sessions.
+pub(super) struct Sessions {
+    base: SessionState,
+}
+
+impl std::fmt::Debug for Sessions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Sessions").finish_non_exhaustive()
+    }
+}
+
+impl Sessions {
+    /// # Errors
+    /// `Denied` or `Limit` when the spill directory can't be made.
+    pub(super) fn open(settings: &Settings) -> Result<Self> {
+        let mut base = SessionStateBuilder::new()
+            .with_config(config())
+            .with_runtime_env(Arc::new(runtime(settings)?))
+            .with_default_features()
+            .build();
+        datafusion_functions_json::register_all(&mut base)?;
+        Ok(Self { base })
+    }
+
+    /// A session whose unqualified tables lie in `database` and whose reads are counted by `meter`.
+    pub(super) fn start(&self, database: &str, storage: &Storage, meter: &Arc<Meter>) -> SessionState {
+        let runtime = RuntimeEnv {
+            object_store_registry: Arc::new(WarehouseStores::new(storage.clone(), Arc::clone(meter))),
+            ..self.base.runtime_env().as_ref().clone()
+        };
+        let catalogs: Arc<dyn CatalogProviderList> = Arc::new(MemoryCatalogProviderList::new());
+        let config = self.base.config().clone().with_default_catalog_and_schema(CATALOG, database);
+        SessionStateBuilder::new_from_existing(self.base.clone())
+            .with_config(config)
+            .with_runtime_env(Arc::new(runtime))
+            .with_catalog_list(catalogs)
+            .build()
+    }
+}
+
+fn config() -> SessionConfig {
+    let mut config = SessionConfig::new()
+        .with_create_default_catalog_and_schema(false)
+        .with_information_schema(false)
+        .with_collect_statistics(true)
+        .with_parquet_pruning(true)
+        .with_parquet_bloom_filter_pruning(true);
+    let options = config.options_mut();
+    options.sql_parser.collect_spans = true;
+    options.execution.parquet.pushdown_filters = true;
+    options.execution.parquet.reorder_filters = true;
+    config
+}
+
+/// Memory and spill space as the settings say; footers and statistics of files are kept between queries, listings never are.
+fn runtime(settings: &Settings) -> Result<RuntimeEnv> {
+    std::fs::create_dir_all(&settings.spill)
+        .context(|| format!("making the spill directory `{}`", settings.spill.display()))?;
+    let memory = usize::try_from(settings.memory).map_err(|_| {
+        Error::limit(format!("expected memory that this machine can address, found {}", settings.memory))
+    })?;
+    let caches = CacheManagerConfig::default()
+        .with_list_files_cache_limit(0)
+        .with_file_statistics_cache_limit((memory / 64).clamp(1 << 20, 32 << 20))
+        .with_metadata_cache_limit((memory / 16).clamp(4 << 20, 128 << 20));
+    let disk = DiskManagerBuilder::default()
+        .with_mode(DiskManagerMode::Directories(vec![settings.spill.clone()]))
+        .with_max_temp_directory_size(settings.spill_limit);
+    Ok(RuntimeEnvBuilder::new()
+        .with_memory_pool(Arc::new(TrackConsumersPool::new(FairSpillPool::new(memory), CONSUMERS_NAMED)))
+        .with_disk_manager_builder(disk)
+        .with_cache_manager(caches)
+        .build()?)
+}

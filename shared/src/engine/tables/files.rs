@@ -1,0 +1,180 @@
+//! The files of a table: listed or given, with the values of their partition, and with the statistics of Parquet footers.
+
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+use datafusion::catalog::Session;
+use datafusion::common::{DataFusionError, ScalarValue, Statistics, TableReference};
+use datafusion::datasource::file_format::FileFormat;
+use datafusion::datasource::listing::PartitionedFile;
+use datafusion::datasource::physical_plan::FileGroup;
+use datafusion::datasource::table_schema::TableSchema;
+use datafusion::execution::cache::TableScopedPath;
+use datafusion::execution::cache::cache_manager::CachedFileMetadata;
+use datafusion::execution::object_store::ObjectStoreUrl;
+use futures::{StreamExt, TryStreamExt};
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
+use url::Url;
+
+use crate::catalog::Table;
+use crate::error::Context;
+use crate::model::TableName;
+use crate::storage::Storage;
+use crate::{Error, Result};
+
+/// Folders listed, or footers read, at the same time.
+const CONCURRENCY: usize = 32;
+
+/// A file and where it lies.
+pub(super) struct TableFile {
+    pub(super) url: Url,
+    pub(super) file: PartitionedFile,
+}
+
+/// The URL of a folder of `table`, with a final slash.
+pub(super) fn folder(location: &str, table: &TableName) -> Result<Url> {
+    let mut url = Url::parse(location).map_err(|e| {
+        Error::invalid(format!("table `{table}`: expected a URL as its location, found `{location}`")).with_source(e)
+    })?;
+    if !url.path().ends_with('/') {
+        url.set_path(&format!("{}/", url.path()));
+    }
+    Ok(url)
+}
+
+/// Every file below the folders, in order; hidden and empty ones apart.
+pub(super) async fn listed(storage: &Storage, folders: Vec<(Url, Vec<ScalarValue>)>) -> Result<Vec<TableFile>> {
+    let listings = futures::stream::iter(folders.into_iter().map(|(folder, values)| async move {
+        let (store, prefix) = storage.resolve(&folder)?;
+        let metas: Vec<ObjectMeta> =
+            store.list(Some(&prefix)).try_collect().await.context(|| format!("listing `{folder}`"))?;
+        let depth = prefix.parts().count();
+        let files = metas
+            .into_iter()
+            .filter(|meta| meta.size > 0 && !meta.location.parts().skip(depth).any(|part| is_hidden(part.as_ref())))
+            .map(|meta| table_file(&folder, meta, values.clone()))
+            .collect::<Vec<_>>();
+        Ok::<_, Error>(files)
+    }));
+    let mut files: Vec<TableFile> =
+        listings.buffered(CONCURRENCY).try_collect::<Vec<_>>().await?.into_iter().flatten().collect();
+    files.sort_by(|a, b| a.file.object_meta.location.cmp(&b.file.object_meta.location));
+    Ok(files)
+}
+
+/// The given files, each with the values that `values_of` finds for it.
+///
+/// # Errors
+/// `NotFound` for one that is gone.
+pub(super) async fn given(
+    storage: &Storage,
+    urls: &[Url],
+    values_of: impl Fn(&Url) -> Result<Vec<ScalarValue>>,
+) -> Result<Vec<TableFile>> {
+    let mut files = Vec::with_capacity(urls.len());
+    for url in urls {
+        let (store, path) = storage.resolve(url)?;
+        let meta = store.head(&path).await.context(|| format!("looking up `{url}`"))?;
+        if meta.size > 0 {
+            files.push(TableFile { url: url.clone(), file: with_values(meta, values_of(url)?) });
+        }
+    }
+    Ok(files)
+}
+
+/// Hive's rule: what begins with `_` or `.` is no data, folders of partitions (`_a=1`) apart.
+fn is_hidden(part: &str) -> bool {
+    part.starts_with('.') || (part.starts_with('_') && !part.contains('='))
+}
+
+fn table_file(folder: &Url, meta: ObjectMeta, values: Vec<ScalarValue>) -> TableFile {
+    let mut url = folder.clone();
+    if let Ok(mut segments) = url.path_segments_mut() {
+        segments.clear().extend(meta.location.parts().map(|part| part.as_ref().to_owned()));
+    }
+    TableFile { url, file: with_values(meta, values) }
+}
+
+fn with_values(meta: ObjectMeta, values: Vec<ScalarValue>) -> PartitionedFile {
+    PartitionedFile::new_from_meta(meta).with_partition_values(values)
+}
+
+/// Adds what the footers of Parquet files say, from the cache where the file is still the same.
+///
+/// # Errors
+/// Whatever reading a footer gives, naming the file.
+pub(super) async fn with_statistics(
+    state: &dyn Session,
+    table: &Table,
+    schema: &TableSchema,
+    store: &ObjectStoreUrl,
+    files: Vec<PartitionedFile>,
+) -> Result<Vec<PartitionedFile>, DataFusionError> {
+    let store = state.runtime_env().object_store(store)?;
+    let name = &table.input.name;
+    let reference = TableReference::full(name.database.as_str(), name.table.as_str(), table.version.as_str());
+    futures::stream::iter(files.into_iter().map(|file| {
+        let (store, reference) = (&store, &reference);
+        async move {
+            let statistics = statistics_of(state, store, schema, reference, &file.object_meta).await?;
+            let has_null = file.partition_values.iter().any(ScalarValue::is_null);
+            // DataFusion takes partition values to be there; statistics of a null one would be wrong.
+            Ok(if has_null { file } else { file.with_statistics(statistics) })
+        }
+    }))
+    .buffered(CONCURRENCY)
+    .try_collect()
+    .await
+}
+
+async fn statistics_of(
+    state: &dyn Session,
+    store: &Arc<dyn ObjectStore>,
+    schema: &TableSchema,
+    table: &TableReference,
+    meta: &ObjectMeta,
+) -> Result<Arc<Statistics>, DataFusionError> {
+    let caches = &state.runtime_env().cache_manager;
+    let key = TableScopedPath { table: Some(table.clone()), path: meta.location.clone() };
+    let statistics_cache = caches.get_file_statistic_cache();
+    if let Some(cached) = statistics_cache.as_ref().and_then(|cache| cache.get(&key))
+        && cached.is_valid_for(meta)
+        && cached.meta.e_tag == meta.e_tag
+    {
+        return Ok(cached.statistics);
+    }
+    let format = super::parquet_format(state);
+    let found = format.infer_stats_and_ordering(state, store, Arc::clone(schema.file_schema()), meta).await;
+    let found = found.map_err(|e| external(Error::from(e).context(format!("reading `{}`", meta.location))))?;
+    let statistics = Arc::new(found.statistics);
+    if let Some(cache) = statistics_cache {
+        cache.put(&key, CachedFileMetadata::new(meta.clone(), Arc::clone(&statistics), None));
+    }
+    Ok(statistics)
+}
+
+/// DataFusion takes a cached footer for valid while size and time of change are equal. Stores tell whole seconds only, so a
+/// file replaced within one is told by its etag.
+pub(super) fn forget_changed_footers(state: &dyn Session, files: &[PartitionedFile]) {
+    let footers = state.runtime_env().cache_manager.get_file_metadata_cache();
+    for meta in files.iter().map(|file| &file.object_meta) {
+        if footers.get(&meta.location).is_some_and(|cached| cached.meta.e_tag != meta.e_tag) {
+            footers.remove(&meta.location);
+        }
+    }
+}
+
+/// Statistics of all files together; unknown when one file has none.
+pub(super) fn merged_statistics(groups: &[FileGroup], schema: &SchemaRef) -> Result<Statistics, DataFusionError> {
+    let files: Option<Vec<&Statistics>> =
+        groups.iter().flat_map(|g| g.iter()).map(|f| f.statistics.as_deref()).collect();
+    match files {
+        Some(files) => Statistics::try_merge_iter(files, schema),
+        None => Ok(Statistics::new_unknown(schema)),
+    }
+}
+
+/// An error of ours in DataFusion's clothes.
+pub(super) fn external(error: Error) -> DataFusionError {
+    DataFusionError::External(Box::new(error))
+}

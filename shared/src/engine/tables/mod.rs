@@ -1,0 +1,354 @@
+//! File tables: the folders of CSV, JSON and Parquet files that the catalog describes, as DataFusion tables.
+//!
+//! A scan asks the catalog for the partitions, drops those that the filters rule out, lists only the folders of the rest, and
+//! hands their files to DataFusion's own readers. Nothing is listed before a filter could spare it.
+
+mod definition;
+mod files;
+mod named;
+mod partitions;
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
+use async_trait::async_trait;
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::Statistics;
+use datafusion::datasource::TableType;
+use datafusion::datasource::file_format::FileFormat;
+use datafusion::datasource::file_format::file_compression_type::FileCompressionType;
+use datafusion::datasource::file_format::parquet::ParquetFormat;
+use datafusion::datasource::listing::PartitionedFile;
+use datafusion::datasource::listing::helpers::expr_applicable_for_cols;
+use datafusion::datasource::physical_plan::{CsvSource, FileGroup, FileScanConfigBuilder, FileSource, JsonSource};
+use datafusion::datasource::source::DataSourceExec;
+use datafusion::datasource::table_schema::TableSchema;
+use datafusion::execution::object_store::ObjectStoreUrl;
+use datafusion::logical_expr::{Expr, TableProviderFilterPushDown};
+use datafusion::physical_expr::expressions::Column as ColumnExpr;
+use datafusion::physical_plan::empty::EmptyExec;
+use datafusion::physical_plan::projection::{ProjectionExec, ProjectionExpr};
+use datafusion::physical_plan::union::UnionExec;
+use datafusion::physical_plan::{ExecutionPlan, PhysicalExpr};
+use url::Url;
+
+use self::definition::FileKind;
+use self::files::TableFile;
+use self::named::NamedFiles;
+use crate::catalog::{Catalog, Table};
+use crate::model::{Column, TableName};
+use crate::storage::Storage;
+use crate::{Error, Result};
+
+type DfResult<T> = datafusion::common::Result<T>;
+
+/// How many partitions of a table a query reads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Pruned {
+    pub(super) table: TableName,
+    pub(super) read: usize,
+    pub(super) total: usize,
+}
+
+/// What the scans of one query pruned.
+#[derive(Debug, Clone, Default)]
+pub(super) struct ScanLog(Arc<Mutex<Vec<Pruned>>>);
+
+impl ScanLog {
+    fn note(&self, pruned: Pruned) {
+        let mut log = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if !log.contains(&pruned) {
+            log.push(pruned);
+        }
+    }
+
+    pub(super) fn entries(&self) -> Vec<Pruned> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// A file table of the catalog, as one query sees it.
+#[derive(Debug)]
+pub(super) struct FileTable {
+    table: Table,
+    kind: FileKind,
+    schema: TableSchema,
+    /// Read instead of everything that lies in the table's folders.
+    only: Option<Vec<Url>>,
+    catalog: Arc<dyn Catalog>,
+    storage: Storage,
+    log: ScanLog,
+}
+
+impl FileTable {
+    /// The table, or `only` some of its files.
+    ///
+    /// # Errors
+    /// `Invalid` for a table of a format that is not read, or without columns.
+    pub(super) fn new(
+        table: Table,
+        only: Option<Vec<Url>>,
+        catalog: Arc<dyn Catalog>,
+        storage: Storage,
+        log: ScanLog,
+    ) -> Result<Self> {
+        let kind = FileKind::of(&table.input)?;
+        if table.input.storage.columns.is_empty() && table.input.partition_keys.is_empty() {
+            return Err(Error::invalid(format!("table `{}` has no columns in the catalog", table.input.name)));
+        }
+        let file_schema = Schema::new(fields(&table.input.storage.columns, kind == FileKind::Parquet));
+        let schema = TableSchema::new(Arc::new(file_schema), fields(&table.input.partition_keys, false));
+        Ok(Self { table, kind, schema, only, catalog, storage, log })
+    }
+
+    fn partition_names(&self) -> Vec<&str> {
+        self.schema.table_partition_cols().iter().map(|f| f.name().as_str()).collect()
+    }
+
+    fn prunes_partitions(&self, filter: &Expr) -> bool {
+        let names = self.partition_names();
+        !names.is_empty() && expr_applicable_for_cols(&names, filter)
+    }
+
+    /// The surviving partitions' files, and what that spared, noted in the log.
+    async fn files(&self, filters: &[Expr]) -> Result<Vec<TableFile>> {
+        let name = &self.table.input.name;
+        if self.schema.table_partition_cols().is_empty() {
+            let folder = files::folder(&self.table.input.storage.location, name)?;
+            return match &self.only {
+                Some(only) => files::given(&self.storage, only, |_| Ok(Vec::new())).await,
+                None => files::listed(&self.storage, vec![(folder, Vec::new())]).await,
+            };
+        }
+        let keys = self.schema.table_partition_cols();
+        let all = self.catalog.list_partitions(name, &[]).await?;
+        let total = all.len();
+        let kept = partitions::surviving(name, keys, all, filters)?;
+        self.log.note(Pruned { table: name.clone(), read: kept.len(), total });
+        let folders = kept
+            .into_iter()
+            .map(|(partition, values)| Ok((files::folder(&partition.storage.location, name)?, values)))
+            .collect::<Result<Vec<_>>>()?;
+        match &self.only {
+            Some(only) => {
+                let within = |url: &Url| folders.iter().any(|(f, _)| url.as_str().starts_with(f.as_str()));
+                let only: Vec<Url> = only.iter().filter(|u| within(u)).cloned().collect();
+                files::given(&self.storage, &only, |url| {
+                    let longest = folders
+                        .iter()
+                        .filter(|(folder, _)| url.as_str().starts_with(folder.as_str()))
+                        .max_by_key(|(folder, _)| folder.as_str().len());
+                    longest.map(|(_, values)| values.clone()).ok_or_else(|| {
+                        Error::invalid(format!(
+                            "table `{name}`: expected a file of one of its partitions, found `{url}`"
+                        ))
+                    })
+                })
+                .await
+            }
+            None => files::listed(&self.storage, folders).await,
+        }
+    }
+
+    /// One scan of files of one store and codec.
+    async fn scan_files(
+        &self,
+        state: &dyn Session,
+        group: FileSet,
+        projection: Option<&Vec<usize>>,
+        limit: Option<usize>,
+    ) -> DfResult<Arc<dyn ExecutionPlan>> {
+        if self.kind == FileKind::Parquet {
+            files::forget_changed_footers(state, &group.files);
+        }
+        let names = self.source_names(state, &group).await?;
+        let schema = renamed(&self.schema, &names);
+        let files = match self.kind {
+            FileKind::Parquet => files::with_statistics(state, &self.table, &schema, &group.store, group.files).await?,
+            _ => group.files,
+        };
+        let target = state.config_options().execution.target_partitions;
+        let groups = FileGroup::new(files).split_files(target);
+        let statistics = match self.kind {
+            FileKind::Parquet => files::merged_statistics(&groups, schema.table_schema())?,
+            _ => Statistics::new_unknown(schema.table_schema()),
+        };
+        let source = self.source(schema);
+        let config = FileScanConfigBuilder::new(group.store, source)
+            .with_file_groups(groups)
+            .with_statistics(statistics)
+            .with_projection_indices(projection.cloned())?
+            .with_limit(limit)
+            .with_file_compression_type(group.compression)
+            .build();
+        let plan: Arc<dyn ExecutionPlan> = match self.kind {
+            FileKind::Parquet => parquet_format(state).create_physical_plan(state, config).await?,
+            _ => DataSourceExec::from_data_source(config),
+        };
+        name_columns(plan, &self.schema, projection)
+    }
+
+    fn source(&self, schema: TableSchema) -> Arc<dyn FileSource> {
+        match &self.kind {
+            FileKind::Csv(options) => {
+                Arc::new(NamedFiles::new(Arc::new(CsvSource::new(schema).with_csv_options(options.as_ref().clone()))))
+            }
+            FileKind::JsonLines => Arc::new(NamedFiles::new(Arc::new(JsonSource::new(schema)))),
+            FileKind::JsonArray => {
+                Arc::new(NamedFiles::new(Arc::new(JsonSource::new(schema).with_newline_delimited(false))))
+            }
+            FileKind::Parquet => parquet_format_of_default().file_source(schema),
+        }
+    }
+
+    /// The names of the columns in the files: a JSON table's mapping; in Parquet files, the column that has the name in other
+    /// letters' case.
+    async fn source_names(&self, state: &dyn Session, group: &FileSet) -> DfResult<Vec<String>> {
+        let columns = &self.table.input.storage.columns;
+        match (&self.kind, group.files.first()) {
+            (FileKind::JsonLines | FileKind::JsonArray, _) => {
+                Ok(columns.iter().map(|c| definition::json_name(&self.table.input.storage, &c.name)).collect())
+            }
+            (FileKind::Parquet, Some(file)) => {
+                let store = state.runtime_env().object_store(&group.store)?;
+                let meta = file.object_meta.clone();
+                let doing = format!("reading `{}`", meta.location);
+                let found = parquet_format(state).infer_schema(state, &store, &[meta]).await;
+                let found = found.map_err(|e| files::external(Error::from(e).context(doing)))?;
+                Ok(columns.iter().map(|c| name_in(&found, &c.name)).collect())
+            }
+            _ => Ok(columns.iter().map(|c| c.name.clone()).collect()),
+        }
+    }
+}
+
+/// Files that one scan can read.
+struct FileSet {
+    store: ObjectStoreUrl,
+    compression: FileCompressionType,
+    files: Vec<PartitionedFile>,
+}
+
+#[async_trait]
+impl TableProvider for FileTable {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(self.schema.table_schema())
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    fn supports_filters_pushdown(&self, filters: &[&Expr]) -> DfResult<Vec<TableProviderFilterPushDown>> {
+        let pushed = |filter: &&Expr| match self.prunes_partitions(filter) {
+            true => TableProviderFilterPushDown::Exact,
+            false => TableProviderFilterPushDown::Inexact,
+        };
+        Ok(filters.iter().map(pushed).collect())
+    }
+
+    async fn scan(
+        &self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        limit: Option<usize>,
+    ) -> DfResult<Arc<dyn ExecutionPlan>> {
+        let pruning: Vec<Expr> = filters.iter().filter(|f| self.prunes_partitions(f)).cloned().collect();
+        let files = self.files(&pruning).await.map_err(files::external)?;
+        let mut plans = Vec::new();
+        for group in self.grouped(files).map_err(files::external)? {
+            plans.push(self.scan_files(state, group, projection, limit).await?);
+        }
+        match plans.len() {
+            0 => {
+                let schema = self.schema();
+                let schema = projection.map_or(Ok(schema.as_ref().clone()), |p| schema.project(p))?;
+                Ok(Arc::new(EmptyExec::new(Arc::new(schema))))
+            }
+            1 => Ok(plans.swap_remove(0)),
+            _ => UnionExec::try_new(plans),
+        }
+    }
+}
+
+impl FileTable {
+    /// Files apart by store and codec, in order of their first file.
+    fn grouped(&self, files: Vec<TableFile>) -> Result<Vec<FileSet>> {
+        let mut sets: Vec<FileSet> = Vec::new();
+        for TableFile { url, file } in files {
+            let compression = match self.kind {
+                FileKind::Parquet => FileCompressionType::UNCOMPRESSED,
+                _ => definition::compression(url.path(), &self.table.input)?,
+            };
+            let store = ObjectStoreUrl::parse(&url[..url::Position::BeforePath])?;
+            match sets.iter_mut().find(|s| s.store == store && s.compression == compression) {
+                Some(set) => set.files.push(file),
+                None => sets.push(FileSet { store, compression, files: vec![file] }),
+            }
+        }
+        Ok(sets)
+    }
+}
+
+/// Arrow fields; text in views where the reader makes them without a copy.
+fn fields(columns: &[Column], views: bool) -> Vec<FieldRef> {
+    let field = |column: &Column| {
+        let ty = match (views, column.ty.to_arrow()) {
+            (true, DataType::Utf8) => DataType::Utf8View,
+            (true, DataType::Binary) => DataType::BinaryView,
+            (_, other) => other,
+        };
+        Arc::new(Field::new(&column.name, ty, true))
+    };
+    columns.iter().map(field).collect()
+}
+
+/// The same schema under the names that the files use.
+fn renamed(schema: &TableSchema, names: &[String]) -> TableSchema {
+    let fields: Vec<FieldRef> = schema
+        .file_schema()
+        .fields()
+        .iter()
+        .zip(names)
+        .map(|(field, name)| match field.name() == name {
+            true => Arc::clone(field),
+            false => Arc::new(Field::clone(field).with_name(name)),
+        })
+        .collect();
+    TableSchema::new(Arc::new(Schema::new(fields)), schema.table_partition_cols().clone())
+}
+
+/// Gives the columns of `plan` the table's names back, where the files have others.
+fn name_columns(
+    plan: Arc<dyn ExecutionPlan>,
+    schema: &TableSchema,
+    projection: Option<&Vec<usize>>,
+) -> DfResult<Arc<dyn ExecutionPlan>> {
+    let wanted = schema.table_schema();
+    let wanted = projection.map_or(Ok(wanted.as_ref().clone()), |p| wanted.project(p))?;
+    let found = plan.schema();
+    if wanted.fields().iter().zip(found.fields()).all(|(w, f)| w.name() == f.name()) {
+        return Ok(plan);
+    }
+    let expressions = found.fields().iter().zip(wanted.fields()).enumerate().map(|(i, (f, w))| {
+        let column: Arc<dyn PhysicalExpr> = Arc::new(ColumnExpr::new(f.name(), i));
+        ProjectionExpr { expr: column, alias: w.name().clone() }
+    });
+    Ok(Arc::new(ProjectionExec::try_new(expressions.collect::<Vec<_>>(), plan)?))
+}
+
+fn name_in(found: &Schema, column: &str) -> String {
+    let fields = found.fields();
+    let exact = fields.iter().find(|f| f.name() == column);
+    let near = || fields.iter().find(|f| crate::model::name::to_identifier(f.name()) == column);
+    exact.or_else(near).map_or_else(|| column.to_owned(), |f| f.name().clone())
+}
+
+fn parquet_format(state: &dyn Session) -> ParquetFormat {
+    ParquetFormat::default().with_options(state.default_table_options().parquet)
+}
+
+fn parquet_format_of_default() -> ParquetFormat {
+    ParquetFormat::default()
+}

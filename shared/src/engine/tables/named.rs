@@ -1,0 +1,115 @@
+//! A file source around another whose errors name the file (and the place of a split file) that they happened in.
+
+use std::fmt;
+use std::sync::Arc;
+
+use arrow::record_batch::RecordBatch;
+use datafusion::common::config::ConfigOptions;
+use datafusion::common::{DataFusionError, Result};
+use datafusion::datasource::listing::PartitionedFile;
+use datafusion::datasource::physical_plan::{FileOpenFuture, FileOpener, FileScanConfig, FileSource};
+use datafusion::datasource::table_schema::TableSchema;
+use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_expr::projection::ProjectionExprs;
+use datafusion::physical_plan::DisplayFormatType;
+use datafusion::physical_plan::filter_pushdown::FilterPushdownPropagation;
+use datafusion::physical_plan::metrics::ExecutionPlanMetricsSet;
+use futures::StreamExt;
+use object_store::ObjectStore;
+
+use crate::Error;
+
+/// Wraps a row-format source (CSV, JSON).
+#[derive(Clone)]
+pub(super) struct NamedFiles(Arc<dyn FileSource>);
+
+impl NamedFiles {
+    pub(super) fn new(source: Arc<dyn FileSource>) -> Self {
+        Self(source)
+    }
+}
+
+impl FileSource for NamedFiles {
+    fn create_file_opener(
+        &self,
+        object_store: Arc<dyn ObjectStore>,
+        base_config: &FileScanConfig,
+        partition: usize,
+    ) -> Result<Arc<dyn FileOpener>> {
+        Ok(Arc::new(NamedOpener(self.0.create_file_opener(object_store, base_config, partition)?)))
+    }
+
+    fn table_schema(&self) -> &TableSchema {
+        self.0.table_schema()
+    }
+
+    fn with_batch_size(&self, batch_size: usize) -> Arc<dyn FileSource> {
+        Arc::new(Self(self.0.with_batch_size(batch_size)))
+    }
+
+    fn filter(&self) -> Option<Arc<dyn PhysicalExpr>> {
+        self.0.filter()
+    }
+
+    fn projection(&self) -> Option<&ProjectionExprs> {
+        self.0.projection()
+    }
+
+    fn metrics(&self) -> &ExecutionPlanMetricsSet {
+        self.0.metrics()
+    }
+
+    fn file_type(&self) -> &str {
+        self.0.file_type()
+    }
+
+    fn fmt_extra(&self, t: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt_extra(t, f)
+    }
+
+    fn supports_repartitioning(&self) -> bool {
+        self.0.supports_repartitioning()
+    }
+
+    fn try_pushdown_filters(
+        &self,
+        filters: Vec<Arc<dyn PhysicalExpr>>,
+        config: &ConfigOptions,
+    ) -> Result<FilterPushdownPropagation<Arc<dyn FileSource>>> {
+        let mut pushed = self.0.try_pushdown_filters(filters, config)?;
+        pushed.updated_node = pushed.updated_node.map(|source| Arc::new(Self(source)) as Arc<dyn FileSource>);
+        Ok(pushed)
+    }
+
+    fn try_pushdown_projection(&self, projection: &ProjectionExprs) -> Result<Option<Arc<dyn FileSource>>> {
+        let pushed = self.0.try_pushdown_projection(projection)?;
+        Ok(pushed.map(|source| Arc::new(Self(source)) as Arc<dyn FileSource>))
+    }
+}
+
+struct NamedOpener(Arc<dyn FileOpener>);
+
+impl FileOpener for NamedOpener {
+    fn open(&self, file: PartitionedFile) -> Result<FileOpenFuture> {
+        let doing = doing(&file);
+        let opening = self.0.open(file).map_err(|e| named(e, &doing))?;
+        Ok(Box::pin(async move {
+            let rows = opening.await.map_err(|e| named(e, &doing))?;
+            let rows = rows.map(move |batch: Result<RecordBatch>| batch.map_err(|e| named(e, &doing)));
+            Ok(rows.boxed())
+        }))
+    }
+}
+
+/// Line numbers in errors count from the beginning of the range that one reader took.
+fn doing(file: &PartitionedFile) -> String {
+    let path = &file.object_meta.location;
+    match &file.range {
+        Some(range) if range.start > 0 => format!("reading `{path}` from byte {}", range.start),
+        _ => format!("reading `{path}`"),
+    }
+}
+
+fn named(error: DataFusionError, doing: &str) -> DataFusionError {
+    DataFusionError::External(Box::new(Error::from(error).context(doing)))
+}
