@@ -11,6 +11,7 @@ use shared::project::Project;
 
 #[tokio::main]
 async fn main() -> Result<(), lambda_runtime::Error> {
+    shared::telemetry::init(&|name| std::env::var(name).ok())?;
     let settings = Settings::from_env()?;
     let ports = Ports::open(&settings)?;
     let project = Arc::new(Project::load(&settings.project)?);

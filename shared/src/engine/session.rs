@@ -40,7 +40,7 @@ impl Sessions {
     /// `Denied` or `Limit` when the spill directory can't be made.
     pub(super) fn open(settings: &Settings) -> Result<Self> {
         let mut base = SessionStateBuilder::new()
-            .with_config(config())
+            .with_config(config(settings.memory))
             .with_runtime_env(Arc::new(runtime(settings)?))
             .with_default_features()
             .build();
@@ -64,7 +64,7 @@ impl Sessions {
     }
 }
 
-fn config() -> SessionConfig {
+fn config(memory: u64) -> SessionConfig {
     let mut config = SessionConfig::new()
         .with_create_default_catalog_and_schema(false)
         .with_information_schema(false)
@@ -75,6 +75,9 @@ fn config() -> SessionConfig {
     options.sql_parser.collect_spans = true;
     options.execution.parquet.pushdown_filters = true;
     options.execution.parquet.reorder_filters = true;
+    // What a sort keeps back for merging its spilled runs, in each partition: a small engine must not lose all memory to it.
+    let share = usize::try_from(memory).unwrap_or(usize::MAX) / (16 * options.execution.target_partitions.max(1));
+    options.execution.sort_spill_reservation_bytes = share.min(options.execution.sort_spill_reservation_bytes);
     config
 }
 
