@@ -90,9 +90,57 @@ impl Keys {
     }
 }
 
+/// Metadata of a table at `location`: `{location}/metadata/{version:05}-{id}.metadata.json`, the name that Iceberg writers
+/// share.
+pub fn table_metadata(location: &str, version: u32, id: &str) -> String {
+    format!("{location}/metadata/{version:05}-{id}.metadata.json")
+}
+
+/// The version in the name of a metadata file; 0 when it has none.
+pub fn table_metadata_version(metadata_location: &str) -> u32 {
+    let name = metadata_location.rsplit('/').next().unwrap_or_default();
+    name.split_once('-').and_then(|(version, _)| version.parse().ok()).unwrap_or(0)
+}
+
+/// The `n`th manifest that a commit writes.
+pub fn manifest(location: &str, id: &str, n: usize) -> String {
+    format!("{location}/metadata/{id}-m{n}.avro")
+}
+
+/// The list of a snapshot's manifests.
+pub fn manifest_list(location: &str, snapshot: i64, id: &str) -> String {
+    format!("{location}/metadata/snap-{snapshot}-{id}.avro")
+}
+
+/// The `n`th data file of a commit, in the folder of its partition (`day=2013-01-01`, empty without partitions). The folder
+/// is for people: characters that mean something in a URL become underscores, for `prefix` makes the name unique.
+pub fn data_file(location: &str, partition: &str, prefix: &str, n: usize) -> String {
+    let safe = |c: char| if c.is_ascii_alphanumeric() || "=/._-".contains(c) { c } else { '_' };
+    let folders = partition.split('/').filter(|part| !part.is_empty() && !part.starts_with('.'));
+    let mut path = format!("{location}/data/");
+    for folder in folders {
+        path.extend(folder.chars().take(100).map(safe));
+        path.push('/');
+    }
+    format!("{path}{prefix}-{n:05}.parquet")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_partition_folder_holds_no_character_that_a_url_would_change() {
+        let name = data_file("s3://b/t", "name=a b%2F?/../day=2013-01-01", "p", 3);
+        assert_eq!(name, "s3://b/t/data/name=a_b_2F_/day=2013-01-01/p-00003.parquet");
+        assert_eq!(data_file("s3://b/t", "", "p", 0), "s3://b/t/data/p-00000.parquet");
+    }
+
+    #[test]
+    fn the_version_of_metadata_is_read_back_from_its_name() {
+        assert_eq!(table_metadata_version(&table_metadata("s3://b/t", 17, "x-y")), 17);
+        assert_eq!(table_metadata_version("s3://b/t/metadata/v3.metadata.json"), 0);
+    }
 
     fn keys() -> Keys {
         Keys::new(Url::parse("s3://bucket/lake").unwrap()).unwrap()

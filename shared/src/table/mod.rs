@@ -4,15 +4,35 @@
 //! version; on conflict reload, validate, rebase, retry. A [`Token`] stored in the snapshot that holds the rows makes a commit
 //! happen exactly once.
 
+mod commit;
+mod conform;
+mod create;
+mod field_id;
+mod io;
+mod merge;
+mod metrics;
+mod prune;
+mod scan;
+mod schema;
+mod snapshot;
+#[cfg(test)]
+mod tests;
+mod write;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
 use datafusion::catalog::TableProvider;
 use datafusion::execution::SendableRecordBatchStream;
+use iceberg::spec::{Snapshot, TableMetadata};
+use uuid::Uuid;
 
+use self::io::Io;
+use crate::catalog;
 use crate::config::Ports;
-use crate::model::{Column, TableName};
+use crate::error::Context;
+use crate::model::{Column, TableName, keys};
 use crate::project::PartitionField;
 use crate::{Error, Result};
 
@@ -54,7 +74,7 @@ pub enum Read {
 /// What a commit did.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Committed {
-    /// The new snapshot.
+    /// The new snapshot. Without rows and without a token nothing is committed: the current snapshot then, 0 if there is none.
     pub snapshot_id: i64,
     pub rows_added: u64,
     pub rows_deleted: u64,
@@ -76,15 +96,16 @@ pub struct SnapshotInfo {
     pub summary: BTreeMap<String, String>,
 }
 
-/// The tables of a catalog.
+/// The tables of a catalog. Cheap to clone; clones share a cache of metadata files.
 #[derive(Debug, Clone)]
 pub struct Tables {
     ports: Ports,
+    io: Io,
 }
 
 impl Tables {
     pub fn new(ports: Ports) -> Self {
-        Self { ports }
+        Self { io: Io::new(ports.storage.clone()), ports }
     }
 
     /// Makes an empty table; its database must exist.
@@ -92,66 +113,78 @@ impl Tables {
     /// # Errors
     /// `Conflict` when it exists; `Invalid` for a column or partition field that can't be.
     pub async fn create(&self, name: &TableName, columns: &[Column], partition_by: &[PartitionField]) -> Result<Table> {
-        let _ = (&self.ports, name, columns, partition_by);
-        Err(Error::bug("not built yet"))
+        create::create(self, name, columns, partition_by).await.context(|| format!("creating the table `{name}`"))
     }
 
     /// Loads the table, or makes it (and its database). Columns that the table lacks are added, types are widened where
-    /// Iceberg allows it.
+    /// Iceberg allows it. The partitioning of a table that exists stays as it is.
     ///
     /// # Errors
     /// `Invalid` when a column exists with a type that can't become the one asked for.
     pub async fn ensure(&self, name: &TableName, columns: &[Column], partition_by: &[PartitionField]) -> Result<Table> {
-        let _ = (name, columns, partition_by);
-        Err(Error::bug("not built yet"))
+        create::ensure(self, name, columns, partition_by).await
     }
 
     /// # Errors
     /// `NotFound`; `Invalid` when the catalog holds a table of that name that is not Iceberg.
     pub async fn load(&self, name: &TableName) -> Result<Table> {
-        let _ = name;
-        Err(Error::bug("not built yet"))
+        let entry = self.ports.catalog.get_table(name).await?;
+        Table::open(self, entry).await.context(|| format!("loading the table `{name}`"))
     }
 }
 
 /// A table as it was when it was loaded. Commits reload by themselves when somebody else came first.
 #[derive(Debug, Clone)]
 pub struct Table {
-    name: TableName,
+    ports: Ports,
+    io: Io,
+    /// The table in the catalog.
+    entry: Arc<catalog::Table>,
+    /// URL of `metadata`.
+    location: String,
+    metadata: Arc<TableMetadata>,
+    columns: Arc<Vec<Column>>,
+    schema: SchemaRef,
 }
 
 impl Table {
     pub fn name(&self) -> &TableName {
-        &self.name
+        &self.entry.input.name
     }
 
     /// The columns of the current schema.
     pub fn columns(&self) -> Vec<Column> {
-        Vec::new()
+        self.columns.to_vec()
     }
 
     pub fn arrow_schema(&self) -> SchemaRef {
-        Arc::new(arrow::datatypes::Schema::empty())
+        self.schema.clone()
+    }
+
+    /// URL of the metadata file that this is, for readers of Iceberg.
+    pub fn metadata_location(&self) -> &str {
+        &self.location
     }
 
     /// `None` for a table that never had rows.
     pub fn current_snapshot(&self) -> Option<i64> {
-        None
+        self.metadata.current_snapshot_id()
     }
 
     /// Newest first, from the current one back through its parents.
     pub fn history(&self) -> Vec<SnapshotInfo> {
-        Vec::new()
+        self.ancestors().map(SnapshotInfo::from).collect()
     }
 
     /// The newest value stored under a [`Token`]'s key.
     pub fn token(&self, key: &str) -> Option<String> {
-        let _ = key;
-        None
+        self.ancestors().find_map(|snapshot| snapshot.summary().additional_properties.get(key)).cloned()
     }
 
     /// Writes `rows` and commits them as one snapshot. `rows` has the table's columns by name, in any order; missing columns
     /// that may be null are filled with nulls, values are cast where no information is lost.
+    ///
+    /// Without rows a commit with a token still makes a snapshot, which moves the token.
     ///
     /// # Errors
     /// `Conflict` when the token's `expected` no longer holds (another writer did the same work) or when retries ran out;
@@ -163,8 +196,8 @@ impl Table {
         rows: SendableRecordBatchStream,
         token: Option<Token>,
     ) -> Result<Committed> {
-        let _ = (change, rows, token);
-        Err(Error::bug("not built yet"))
+        let name = self.name();
+        commit::commit(self, change, rows, token).await.context(|| format!("committing to the table `{name}`"))
     }
 
     /// A DataFusion table over the rows that `read` names.
@@ -172,7 +205,90 @@ impl Table {
     /// # Errors
     /// `NotFound` for a snapshot that does not exist; `Invalid` for [`Read::Added`] over a snapshot that removed rows.
     pub async fn provider(&self, read: Read) -> Result<Arc<dyn TableProvider>> {
-        let _ = read;
-        Err(Error::bug("not built yet"))
+        let name = self.name();
+        scan::provider(self, read).await.context(|| format!("reading the table `{name}`"))
+    }
+
+    async fn open(tables: &Tables, entry: catalog::Table) -> Result<Self> {
+        Self::of_entry(tables.ports.clone(), tables.io.clone(), entry).await
+    }
+
+    async fn of_entry(ports: Ports, io: Io, entry: catalog::Table) -> Result<Self> {
+        let parameters = &entry.input.parameters;
+        let location = match parameters.get("metadata_location") {
+            Some(location) if entry.is_iceberg() => location.clone(),
+            _ => {
+                let found = parameters.get("classification").map_or("another kind", String::as_str);
+                return Err(Error::invalid(format!(
+                    "expected an Iceberg table (`table_type=ICEBERG` and `metadata_location`), found `{found}`"
+                )));
+            }
+        };
+        let metadata = io.metadata(&location).await?;
+        let columns = Arc::new(schema::columns(metadata.current_schema())?);
+        let schema = schema::without_ids(&*schema::arrow_schema(metadata.current_schema())?);
+        Ok(Self { ports, io, entry: Arc::new(entry), location, metadata, columns, schema })
+    }
+
+    /// The table as it is now.
+    ///
+    /// # Errors
+    /// `NotFound` when it is gone; `Conflict` when another table took its name.
+    pub async fn reload(&self) -> Result<Self> {
+        let entry = self.ports.catalog.get_table(self.name()).await?;
+        if entry == *self.entry {
+            return Ok(self.clone());
+        }
+        let now = Self::of_entry(self.ports.clone(), self.io.clone(), entry).await?;
+        if now.metadata.uuid() == self.metadata.uuid() {
+            return Ok(now);
+        }
+        Err(Error::conflict(format!("expected the table `{}`, found another that took its name", self.name())))
+    }
+
+    /// A fresh name for the metadata that comes after this.
+    fn next_location(&self) -> String {
+        let version = keys::table_metadata_version(&self.location) + 1;
+        keys::table_metadata(self.metadata.location(), version, &Uuid::new_v4().to_string())
+    }
+
+    /// Writes `metadata` to `location` and makes it current if nobody changed the table since it was loaded.
+    ///
+    /// # Errors
+    /// `Conflict` when somebody did; otherwise what storage or catalog answer, after which the swap may have happened.
+    async fn swap(&self, metadata: Arc<TableMetadata>, location: String) -> Result<Self> {
+        self.io.put_metadata(&location, &metadata).await?;
+        let mut input = self.entry.input.clone();
+        input.parameters.insert("table_type".into(), "ICEBERG".into());
+        input.parameters.insert("previous_metadata_location".into(), self.location.clone());
+        input.parameters.insert("metadata_location".into(), location);
+        input.storage.columns = schema::catalog_columns(metadata.current_schema())?;
+        input.storage.location = metadata.location().to_owned();
+        let entry = self.ports.catalog.update_table(&input, &self.entry.version).await?;
+        Self::of_entry(self.ports.clone(), self.io.clone(), entry).await
+    }
+
+    /// The current snapshot, its parent, and so on.
+    fn ancestors(&self) -> impl Iterator<Item = &Snapshot> {
+        ancestors(&self.metadata, self.metadata.current_snapshot_id())
+    }
+}
+
+/// The snapshot `from`, its parent, and so on, as far back as the metadata reaches.
+fn ancestors(metadata: &TableMetadata, from: Option<i64>) -> impl Iterator<Item = &Snapshot> {
+    let find = |id: Option<i64>| id.and_then(|id| metadata.snapshot_by_id(id)).map(|snapshot| snapshot.as_ref());
+    std::iter::successors(find(from), move |snapshot| find(snapshot.parent_snapshot_id()))
+}
+
+impl From<&Snapshot> for SnapshotInfo {
+    fn from(snapshot: &Snapshot) -> Self {
+        let summary = snapshot.summary();
+        Self {
+            id: snapshot.snapshot_id(),
+            parent: snapshot.parent_snapshot_id(),
+            committed_ms: snapshot.timestamp_ms(),
+            operation: summary.operation.as_str().to_owned(),
+            summary: summary.additional_properties.iter().map(|(k, v)| (k.clone(), v.clone())).collect(),
+        }
     }
 }

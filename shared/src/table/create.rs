@@ -1,0 +1,158 @@
+//! Tables come to be: metadata without a snapshot, registered in the catalog as Athena, Spark and pyiceberg expect.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use iceberg::spec::{
+    FormatVersion, Schema, SortOrder, TableMetadataBuilder, Transform as IcebergTransform, UnboundPartitionSpec,
+};
+use uuid::Uuid;
+
+use super::io::IcebergContext;
+use super::{Table, Tables, schema};
+use crate::catalog::{self, StorageDescriptor, TableInput};
+use crate::error::Context;
+use crate::model::{Column, TableName, keys};
+use crate::project::{PartitionField, Transform};
+use crate::{Error, ErrorKind, Result};
+
+/// Tries of [`ensure`] to add columns while others change the table.
+const ENSURE_ATTEMPTS: u32 = 20;
+
+pub(super) async fn create(
+    tables: &Tables,
+    name: &TableName,
+    columns: &[Column],
+    partition_by: &[PartitionField],
+) -> Result<Table> {
+    let iceberg_schema = schema::new_schema(columns)?;
+    let spec = partition_spec(&iceberg_schema, partition_by)?;
+    let location = tables.ports.keys.table(name).to_string();
+    let properties = HashMap::from([("write.parquet.compression-codec".to_owned(), "zstd".to_owned())]);
+    let order = SortOrder::unsorted_order();
+    let built = TableMetadataBuilder::new(iceberg_schema, spec, order, location, FormatVersion::V2, properties)
+        .and_then(TableMetadataBuilder::build)
+        .map_err(|e| Error::invalid("expected columns and partition fields that Iceberg accepts").with_source(e))?;
+    let metadata = Arc::new(built.metadata);
+    let metadata_location = keys::table_metadata(metadata.location(), 0, &Uuid::new_v4().to_string());
+    tables.io.put_metadata(&metadata_location, &metadata).await?;
+    let input = TableInput {
+        name: name.clone(),
+        description: None,
+        table_type: "EXTERNAL_TABLE".into(),
+        parameters: BTreeMap::from([
+            ("table_type".into(), "ICEBERG".into()),
+            ("metadata_location".into(), metadata_location.clone()),
+        ]),
+        storage: StorageDescriptor {
+            columns: schema::catalog_columns(metadata.current_schema())?,
+            location: metadata.location().to_owned(),
+            ..StorageDescriptor::default()
+        },
+        partition_keys: Vec::new(),
+    };
+    match tables.ports.catalog.create_table(&input).await {
+        Ok(entry) => Table::open(tables, entry).await,
+        Err(error) => {
+            // A lost answer may hide a success: the metadata may be in use. Otherwise nothing names it.
+            if matches!(error.kind(), ErrorKind::Conflict | ErrorKind::NotFound) {
+                return settle_creation(tables, name, metadata_location, error).await;
+            }
+            Err(error)
+        }
+    }
+}
+
+/// Tells a table that this call made, though the answer was lost, from one that somebody else made.
+async fn settle_creation(tables: &Tables, name: &TableName, location: String, error: Error) -> Result<Table> {
+    let ours = |entry: &catalog::Table| entry.input.parameters.get("metadata_location") == Some(&location);
+    match tables.ports.catalog.get_table(name).await {
+        Ok(entry) if ours(&entry) => Table::open(tables, entry).await,
+        Ok(_) => {
+            tables.io.discard([location]).await;
+            Err(error)
+        }
+        Err(_) => Err(error),
+    }
+}
+
+fn partition_spec(schema: &Schema, fields: &[PartitionField]) -> Result<UnboundPartitionSpec> {
+    let mut builder = UnboundPartitionSpec::builder();
+    for field in fields {
+        let source = schema.field_by_name(&field.column).ok_or_else(|| {
+            let known: Vec<_> = schema.as_struct().fields().iter().map(|f| format!("`{}`", f.name)).collect();
+            Error::invalid(format!(
+                "partition field `{field}`: expected one of {}, found `{}`",
+                known.join(", "),
+                field.column
+            ))
+        })?;
+        let column = &field.column;
+        let (name, transform) = match field.transform {
+            Transform::Identity => (column.clone(), IcebergTransform::Identity),
+            Transform::Year => (format!("{column}_year"), IcebergTransform::Year),
+            Transform::Month => (format!("{column}_month"), IcebergTransform::Month),
+            Transform::Day => (format!("{column}_day"), IcebergTransform::Day),
+            Transform::Hour => (format!("{column}_hour"), IcebergTransform::Hour),
+            Transform::Bucket(n) => (format!("{column}_bucket"), IcebergTransform::Bucket(n)),
+            Transform::Truncate(n) => (format!("{column}_trunc"), IcebergTransform::Truncate(n)),
+        };
+        if transform.result_type(&source.field_type).is_err() {
+            return Err(Error::invalid(format!(
+                "partition field `{field}`: expected a column of a type that `{transform}` takes, found `{}`",
+                source.field_type
+            )));
+        }
+        builder = builder
+            .add_partition_field(source.id, name, transform)
+            .map_err(|e| Error::invalid(format!("partition field `{field}`")).with_source(e))?;
+    }
+    Ok(builder.build())
+}
+
+pub(super) async fn ensure(
+    tables: &Tables,
+    name: &TableName,
+    columns: &[Column],
+    partition_by: &[PartitionField],
+) -> Result<Table> {
+    let table = match tables.load(name).await {
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            catalog::ensure_database(tables.ports.catalog.as_ref(), &name.database).await?;
+            match create(tables, name, columns, partition_by).await {
+                Err(error) if error.kind() == ErrorKind::Conflict => tables.load(name).await?,
+                other => return other,
+            }
+        }
+        other => other?,
+    };
+    grow(table, columns).await.context(|| format!("adding columns to the table `{name}`"))
+}
+
+/// Adds and widens columns until the rows of `columns` fit.
+async fn grow(mut table: Table, columns: &[Column]) -> Result<Table> {
+    for _ in 0..ENSURE_ATTEMPTS {
+        let metadata = &table.metadata;
+        let is_empty = metadata.current_snapshot().is_none();
+        let last_id = metadata.last_column_id();
+        let Some(evolved) = schema::evolve(metadata.current_schema(), columns, last_id, is_empty)? else {
+            return Ok(table);
+        };
+        let builder = metadata.as_ref().clone().into_builder(Some(table.location.clone()));
+        let built = builder
+            .add_current_schema(evolved)
+            .and_then(TableMetadataBuilder::build)
+            .doing(|| "adding a schema".into())?;
+        match table.swap(Arc::new(built.metadata), table.next_location()).await {
+            Ok(grown) => return Ok(grown),
+            Err(error)
+                if matches!(error.kind(), ErrorKind::Conflict | ErrorKind::Retry | ErrorKind::OutcomeUnknown) =>
+            {
+                // Whether it happened or not: the table as it is now says what is still missing.
+                table = table.reload().await?;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Err(Error::conflict(format!("expected to add columns within {ENSURE_ATTEMPTS} tries, others came first each time")))
+}

@@ -1,0 +1,257 @@
+//! Metadata files between the warehouse and memory: table metadata (JSON), manifest lists and manifests (Avro).
+//!
+//! All of them are written once under a name of their own and never changed, so what was read once is kept.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use iceberg::io::FileIO;
+use iceberg::spec::{
+    DataContentType, FormatVersion, Manifest, ManifestContentType, ManifestFile, ManifestList, Snapshot, TableMetadata,
+};
+use url::Url;
+
+use crate::error::Context;
+use crate::storage::Storage;
+use crate::{Error, ErrorKind, Result};
+
+/// Bytes of metadata files that are kept in memory; past it everything is forgotten and read anew.
+const CACHE_BYTES: usize = 64 << 20;
+
+/// Reads and writes metadata files. Cheap to clone; clones share what was read.
+#[derive(Debug, Clone)]
+pub(super) struct Io {
+    pub(super) storage: Storage,
+    cache: Arc<Mutex<Cache>>,
+}
+
+#[derive(Debug, Default)]
+struct Cache {
+    bytes: usize,
+    files: HashMap<String, Cached>,
+}
+
+#[derive(Debug, Clone)]
+enum Cached {
+    Metadata(Arc<TableMetadata>),
+    List(Arc<Vec<ManifestFile>>),
+    Manifest(Arc<Manifest>),
+}
+
+impl Io {
+    pub(super) fn new(storage: Storage) -> Self {
+        Self { storage, cache: Arc::default() }
+    }
+
+    /// # Errors
+    /// `Bug`, naming the file, when it is missing or can't be parsed: the catalog points at it.
+    pub(super) async fn metadata(&self, location: &str) -> Result<Arc<TableMetadata>> {
+        if let Some(Cached::Metadata(found)) = self.cached(location) {
+            return Ok(found);
+        }
+        let bytes = self.get(location).await?;
+        let parsed: TableMetadata =
+            serde_json::from_slice(&bytes).map_err(|e| damaged("table metadata", location).with_source(e))?;
+        let parsed = Arc::new(parsed);
+        self.keep(location, bytes.len(), Cached::Metadata(parsed.clone()));
+        Ok(parsed)
+    }
+
+    /// Writes metadata under a name that nobody else writes.
+    pub(super) async fn put_metadata(&self, location: &str, metadata: &Arc<TableMetadata>) -> Result<()> {
+        let bytes = serde_json::to_vec(metadata.as_ref())
+            .map_err(|e| Error::bug(format!("table metadata `{location}` has no JSON")).with_source(e))?;
+        let size = bytes.len();
+        self.storage.put_if_absent(&url(location)?, bytes).await?;
+        self.keep(location, size, Cached::Metadata(metadata.clone()));
+        Ok(())
+    }
+
+    /// The manifests of a snapshot.
+    ///
+    /// # Errors
+    /// `Bug`, naming the file, when it is missing or can't be parsed.
+    pub(super) async fn manifest_list(
+        &self,
+        snapshot: &Snapshot,
+        version: FormatVersion,
+    ) -> Result<Arc<Vec<ManifestFile>>> {
+        let location = snapshot.manifest_list();
+        if let Some(Cached::List(found)) = self.cached(location) {
+            return Ok(found);
+        }
+        let bytes = self.get(location).await?;
+        let list = ManifestList::parse_with_version(&bytes, version)
+            .map_err(|e| damaged("the manifest list", location).with_source(e))?;
+        let list: Arc<Vec<_>> = Arc::new(list.consume_entries().into_iter().collect());
+        self.keep(location, bytes.len(), Cached::List(list.clone()));
+        Ok(list)
+    }
+
+    /// The entries of a manifest, with what they inherit from the list.
+    ///
+    /// # Errors
+    /// `Bug`, naming the file, when it is missing or can't be parsed; `Invalid` when it holds row-level deletes.
+    pub(super) async fn manifest(&self, file: &ManifestFile) -> Result<Arc<Manifest>> {
+        let location = &file.manifest_path;
+        if let Some(Cached::Manifest(found)) = self.cached(location) {
+            return Ok(found);
+        }
+        let bytes = self.get(location).await?;
+        let size = bytes.len();
+        let parsed = async {
+            let memory = FileIO::new_with_memory();
+            memory.new_output(location)?.write(bytes).await?;
+            file.load_manifest(&memory).await
+        };
+        let manifest = parsed.await.map_err(|e| damaged("the manifest", location).with_source(e))?;
+        let deletes = manifest.entries().iter().any(|e| e.is_alive() && e.content_type() != DataContentType::Data);
+        if deletes || file.content == ManifestContentType::Deletes {
+            return Err(Error::invalid(format!(
+                "expected a table without row-level delete files, found some in the manifest `{location}`: compact the table with the engine that wrote them"
+            )));
+        }
+        let manifest = Arc::new(manifest);
+        // Parsed entries take several times their compressed size.
+        self.keep(location, size * 8, Cached::Manifest(manifest.clone()));
+        Ok(manifest)
+    }
+
+    pub(super) async fn put(&self, location: &str, bytes: Bytes) -> Result<()> {
+        self.storage.put_if_absent(&url(location)?, bytes).await
+    }
+
+    /// Removes files that no snapshot names. What can't be removed is left behind and logged: it takes space, nothing else.
+    pub(super) async fn discard(&self, locations: impl IntoIterator<Item = String>) {
+        for location in locations {
+            let removed = match url(&location) {
+                Ok(url) => self.storage.delete(&url).await,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = removed {
+                tracing::warn!(%error, location, "left an unused file behind");
+            }
+        }
+    }
+
+    /// A file that the table's metadata names.
+    async fn get(&self, location: &str) -> Result<Bytes> {
+        self.storage.get(&url(location)?).await.map_err(|error| match error.kind() {
+            ErrorKind::NotFound => damaged("an existing metadata file", location).with_source(error),
+            _ => error,
+        })
+    }
+
+    fn cached(&self, location: &str) -> Option<Cached> {
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner).files.get(location).cloned()
+    }
+
+    fn keep(&self, location: &str, size: usize, what: Cached) {
+        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        if cache.bytes + size > CACHE_BYTES {
+            *cache = Cache::default();
+        }
+        cache.bytes += size;
+        cache.files.insert(location.to_owned(), what);
+    }
+}
+
+/// Bytes that the `iceberg` crate writes to an output file, which we store ourselves.
+pub(super) struct Scratch {
+    memory: FileIO,
+    location: String,
+}
+
+impl Scratch {
+    pub(super) fn new(location: &str) -> Self {
+        Self { memory: FileIO::new_with_memory(), location: location.to_owned() }
+    }
+
+    pub(super) fn output(&self) -> Result<iceberg::io::OutputFile> {
+        self.memory.new_output(&self.location).map_err(|e| from_iceberg(e, || format!("writing `{}`", self.location)))
+    }
+
+    pub(super) async fn bytes(&self) -> Result<Bytes> {
+        let read = async { self.memory.new_input(&self.location)?.read().await };
+        read.await.map_err(|e| from_iceberg(e, || format!("writing `{}`", self.location)))
+    }
+}
+
+pub(super) fn url(location: &str) -> Result<Url> {
+    Url::parse(location)
+        .map_err(|e| Error::bug(format!("expected the URL of an object, found `{location}`")).with_source(e))
+}
+
+/// An error of the `iceberg` crate about values that we made ourselves.
+pub(super) fn from_iceberg(error: iceberg::Error, doing: impl FnOnce() -> String) -> Error {
+    let kind = match error.kind() {
+        iceberg::ErrorKind::FeatureUnsupported => ErrorKind::Invalid,
+        _ => ErrorKind::Bug,
+    };
+    Error::new(kind, "iceberg refused the request").with_source(error).context(doing())
+}
+
+fn damaged(expected: &str, location: &str) -> Error {
+    Error::bug(format!("expected {expected} in `{location}`, found none that can be read"))
+}
+
+/// Adds what was being done to a result of the `iceberg` crate.
+pub(super) trait IcebergContext<T> {
+    fn doing(self, doing: impl FnOnce() -> String) -> Result<T>;
+}
+
+impl<T> IcebergContext<T> for iceberg::Result<T> {
+    fn doing(self, doing: impl FnOnce() -> String) -> Result<T> {
+        self.map_err(|e| from_iceberg(e, doing))
+    }
+}
+
+impl<T> IcebergContext<T> for parquet::errors::Result<T> {
+    fn doing(self, doing: impl FnOnce() -> String) -> Result<T> {
+        self.map_err(from_parquet).context(doing)
+    }
+}
+
+/// The kind of a Parquet error is that of the storage error underneath, if there is one.
+fn from_parquet(error: parquet::errors::ParquetError) -> Error {
+    use parquet::errors::ParquetError as P;
+    match error {
+        P::External(source) => match source.downcast::<object_store::Error>() {
+            Ok(error) => Error::from(*error),
+            Err(source) => match source.downcast::<std::io::Error>() {
+                Ok(error) => from_io(*error),
+                Err(source) => Error::bug("parquet refused the request").with_source(source),
+            },
+        },
+        other => Error::bug("parquet refused the request").with_source(other),
+    }
+}
+
+/// An upload's I/O error carries the object store's own error inside.
+fn from_io(error: std::io::Error) -> Error {
+    let inner = error.get_ref().is_some_and(|e| e.is::<object_store::Error>());
+    match inner.then(|| error.downcast::<object_store::Error>()) {
+        Some(Ok(error)) => Error::from(error),
+        Some(Err(error)) => Error::from(error),
+        None => Error::retry("the upload failed"),
+    }
+}
+
+/// An error of the rows that are written: the project's own passes through, the rest is told apart by its root.
+pub(super) fn from_datafusion(error: datafusion::error::DataFusionError) -> Error {
+    use datafusion::error::DataFusionError as D;
+    let kind = match error.find_root() {
+        D::ResourcesExhausted(_) => ErrorKind::Limit,
+        D::NotImplemented(_) | D::Internal(_) => ErrorKind::Bug,
+        D::ObjectStore(_) | D::IoError(_) => ErrorKind::Retry,
+        _ => ErrorKind::Invalid,
+    };
+    match error {
+        D::External(source) => match source.downcast::<Error>() {
+            Ok(error) => *error,
+            Err(source) => Error::new(kind, "the rows could not be read").with_source(source),
+        },
+        other => Error::new(kind, "the rows could not be read").with_source(other),
+    }
+}

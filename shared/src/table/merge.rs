@@ -1,0 +1,208 @@
+//! Merge by key, copy on write: data files that hold a key of the new rows are written anew without those rows.
+//!
+//! The keys of the new rows are held in memory; files are read one at a time, first the key columns only. What was found out
+//! about a file stays true as long as the file is live, because files never change: after a conflict only files that came
+//! since are read. Keys compare as SQL's `IS NOT DISTINCT FROM`: null equals null.
+
+use std::collections::{HashMap, HashSet};
+
+use arrow::array::{ArrayRef, BooleanArray, RecordBatch};
+use arrow::compute::filter_record_batch;
+use arrow::datatypes::SchemaRef;
+use arrow::row::{RowConverter, SortField};
+use arrow::util::display::{ArrayFormatter, FormatOptions};
+use datafusion::common::ScalarValue;
+use datafusion::execution::SendableRecordBatchStream;
+use datafusion::prelude::SessionContext;
+use futures::TryStreamExt;
+use iceberg::spec::DataFile;
+
+use super::conform::Conform;
+use super::io::from_datafusion;
+use super::prune::bounds;
+use super::snapshot::LiveFile;
+use super::write::Writer;
+use super::{Table, scan};
+use crate::{Error, Result};
+
+/// The keys of a merge's new rows, and what is known of the files that may hold them.
+pub(super) struct Merge {
+    columns: Vec<KeyColumn>,
+    converter: RowConverter,
+    keys: HashSet<Box<[u8]>>,
+    /// By location: files that were examined, and what replaces them (`None`: they hold no key).
+    examined: HashMap<String, Option<Vec<DataFile>>>,
+}
+
+struct KeyColumn {
+    name: String,
+    index: usize,
+    range: Option<(ScalarValue, ScalarValue)>,
+    has_null: bool,
+}
+
+/// What changes in the live files.
+#[derive(Default)]
+pub(super) struct Replaced {
+    pub(super) removed: HashSet<String>,
+    pub(super) added: Vec<DataFile>,
+}
+
+impl Merge {
+    /// # Errors
+    /// `Invalid` for an empty key, or a column that the table lacks or that can't be compared.
+    pub(super) fn new(key: &[String], schema: &SchemaRef) -> Result<Self> {
+        if key.is_empty() {
+            return Err(Error::invalid("expected at least one key column to merge by, found none"));
+        }
+        let mut columns = Vec::with_capacity(key.len());
+        for name in key {
+            let index = schema.index_of(name).map_err(|_| {
+                let known: Vec<_> = schema.fields().iter().map(|f| format!("`{}`", f.name())).collect();
+                Error::invalid(format!("expected a key column out of {}, found `{name}`", known.join(", ")))
+            })?;
+            columns.push(KeyColumn { name: name.clone(), index, range: None, has_null: false });
+        }
+        let fields = columns.iter().map(|c| SortField::new(schema.field(c.index).data_type().clone())).collect();
+        let converter = RowConverter::new(fields)?;
+        Ok(Self { columns, converter, keys: HashSet::new(), examined: HashMap::new() })
+    }
+
+    /// Remembers the keys of new rows.
+    ///
+    /// # Errors
+    /// `Invalid`, naming the key, when it came before.
+    pub(super) fn observe(&mut self, batch: &RecordBatch) -> Result<()> {
+        let values: Vec<ArrayRef> = self.columns.iter().map(|c| batch.column(c.index).clone()).collect();
+        let rows = self.converter.convert_columns(&values)?;
+        for (i, row) in rows.iter().enumerate() {
+            if !self.keys.insert(Box::from(row.as_ref())) {
+                return Err(Error::invalid(format!(
+                    "expected every key once in the rows to merge, found {} twice",
+                    self.shown(&values, i)?
+                )));
+            }
+        }
+        for (column, values) in self.columns.iter_mut().zip(&values) {
+            column.has_null |= values.null_count() > 0;
+            for i in 0..values.len() {
+                let value = ScalarValue::try_from_array(values, i).map_err(from_datafusion)?;
+                if !value.is_null() {
+                    column.include(value);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn shown(&self, values: &[ArrayRef], row: usize) -> Result<String> {
+        let options = FormatOptions::default().with_null("null");
+        let parts = self.columns.iter().zip(values).map(|(column, values)| {
+            Ok(format!("`{}={}`", column.name, ArrayFormatter::try_new(values.as_ref(), &options)?.value(row)))
+        });
+        Ok(parts.collect::<Result<Vec<_>>>()?.join(", "))
+    }
+
+    /// Examines the live files that were not examined before and says what is to be replaced by what.
+    ///
+    /// # Errors
+    /// What reading and writing answer. `created` lists every file that was begun.
+    pub(super) async fn replace(
+        &mut self,
+        base: &Table,
+        live: &[LiveFile],
+        prefix: &str,
+        created: &mut Vec<String>,
+    ) -> Result<Replaced> {
+        let mut writer = Writer::new(&base.io, &base.metadata, prefix.to_owned())?;
+        for file in live {
+            let location = file.data().file_path();
+            if self.examined.contains_key(location) || !self.may_hold_keys(file.data(), base) {
+                continue;
+            }
+            let begun = writer.created().len();
+            let outcome = self.examine(base, file, &mut writer).await;
+            created.extend_from_slice(&writer.created()[begun..]);
+            self.examined.insert(location.to_owned(), outcome?);
+        }
+        let mut replaced = Replaced::default();
+        for file in live {
+            let location = file.data().file_path();
+            if let Some(Some(files)) = self.examined.get(location) {
+                replaced.removed.insert(location.to_owned());
+                replaced.added.extend(files.iter().cloned());
+            }
+        }
+        Ok(replaced)
+    }
+
+    /// Whether a file's bounds leave room for a key.
+    fn may_hold_keys(&self, file: &DataFile, base: &Table) -> bool {
+        self.columns.iter().all(|column| {
+            let Some(field) = base.metadata.current_schema().field_by_name(&column.name) else { return true };
+            if column.has_null && file.null_value_counts().get(&field.id) != Some(&0) {
+                return true;
+            }
+            let Some((least, greatest)) = &column.range else { return false };
+            let Some((lower, upper)) = bounds(file, field.id, &least.data_type()) else { return true };
+            *least <= upper && lower <= *greatest
+        })
+    }
+
+    /// What replaces a file; `None` when it holds no key.
+    async fn examine(&self, base: &Table, file: &LiveFile, writer: &mut Writer) -> Result<Option<Vec<DataFile>>> {
+        let names: Vec<_> = self.columns.iter().map(|c| c.name.as_str()).collect();
+        let mut keys = read(base, file, Some(&names)).await?;
+        let mut found = false;
+        while let Some(batch) = keys.try_next().await.map_err(from_datafusion)? {
+            if self.unmatched(batch.columns())?.false_count() > 0 {
+                found = true;
+                break;
+            }
+        }
+        if !found {
+            return Ok(None);
+        }
+        let mut rows = read(base, file, None).await?;
+        let conform = Conform::new(&rows.schema(), writer.arrow_schema())?;
+        while let Some(batch) = rows.try_next().await.map_err(from_datafusion)? {
+            let keys: Vec<ArrayRef> = self.columns.iter().map(|c| batch.column(c.index).clone()).collect();
+            let kept = filter_record_batch(&batch, &self.unmatched(&keys)?)?;
+            writer.write(conform.apply(&kept)?).await?;
+        }
+        writer.finish().await.map(Some)
+    }
+
+    /// True for rows whose key none of the new rows has.
+    fn unmatched(&self, keys: &[ArrayRef]) -> Result<BooleanArray> {
+        let rows = self.converter.convert_columns(keys)?;
+        Ok(rows.iter().map(|row| Some(!self.keys.contains(row.as_ref()))).collect())
+    }
+}
+
+impl KeyColumn {
+    fn include(&mut self, value: ScalarValue) {
+        match &mut self.range {
+            Some((least, greatest)) => {
+                if value < *least {
+                    *least = value;
+                } else if value > *greatest {
+                    *greatest = value;
+                }
+            }
+            None => self.range = Some((value.clone(), value)),
+        }
+    }
+}
+
+/// The rows of one file in the table's present schema, or some columns of them.
+async fn read(base: &Table, file: &LiveFile, columns: Option<&[&str]>) -> Result<SendableRecordBatchStream> {
+    let session = SessionContext::new_with_config(datafusion::prelude::SessionConfig::new().with_target_partitions(1));
+    let provider = scan::files(base, vec![file.clone()])?;
+    scan::register_store(&session, base, file)?;
+    let mut frame = session.read_table(provider).map_err(from_datafusion)?;
+    if let Some(columns) = columns {
+        frame = frame.select_columns(columns).map_err(from_datafusion)?;
+    }
+    frame.execute_stream().await.map_err(from_datafusion)
+}

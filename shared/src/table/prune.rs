@@ -1,0 +1,163 @@
+//! What the manifests know of data files, in the words of DataFusion: statistics, and files that a filter rules out.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, BooleanArray, UInt64Array};
+use arrow::datatypes::{DataType, SchemaRef};
+use datafusion::common::pruning::PruningStatistics;
+use datafusion::common::stats::Precision;
+use datafusion::common::{Column, ColumnStatistics, ScalarValue, Statistics};
+use iceberg::spec::{DataFile, Datum, PrimitiveLiteral, PrimitiveType, Transform};
+use iceberg::transform::create_transform_function;
+
+use super::snapshot::LiveFile;
+
+/// The statistics of one file for every column of the schema that is read, found by field id.
+pub(super) fn statistics(file: &DataFile, schema: &SchemaRef, ids: &[i32]) -> Statistics {
+    let rows = usize::try_from(file.record_count()).unwrap_or(usize::MAX);
+    let size = usize::try_from(file.file_size_in_bytes()).unwrap_or(usize::MAX);
+    let columns = schema.fields().iter().zip(ids).map(|(field, id)| {
+        let mut column = ColumnStatistics::new_unknown();
+        // Counts of nested columns count their leaves, not their rows.
+        if !field.data_type().is_nested()
+            && let Some(nulls) = file.null_value_counts().get(id)
+        {
+            column.null_count = Precision::Exact(usize::try_from(*nulls).unwrap_or(usize::MAX));
+        }
+        // Bounds only bound: a text is cut short, and other writers need not give the least value itself.
+        if let Some((lower, upper)) = bounds(file, *id, field.data_type()) {
+            column.min_value = Precision::Inexact(lower);
+            column.max_value = Precision::Inexact(upper);
+        }
+        column
+    });
+    Statistics {
+        num_rows: Precision::Exact(rows),
+        total_byte_size: Precision::Inexact(size),
+        column_statistics: columns.collect(),
+    }
+}
+
+/// Values that all values of a column lie between, as SQL orders them.
+pub(super) fn bounds(file: &DataFile, id: i32, ty: &DataType) -> Option<(ScalarValue, ScalarValue)> {
+    // Iceberg's bounds pass over NaN, which SQL orders last.
+    if ty.is_floating() && file.nan_value_counts().get(&id) != Some(&0) {
+        return None;
+    }
+    let lower = scalar(file.lower_bounds().get(&id)?, ty)?;
+    let upper = scalar(file.upper_bounds().get(&id)?, ty)?;
+    Some((lower, upper))
+}
+
+/// A bound as a value of the column's present type; the file may be older than a widening.
+fn scalar(datum: &Datum, ty: &DataType) -> Option<ScalarValue> {
+    use PrimitiveType as P;
+    let value = match (datum.data_type(), datum.literal()) {
+        (_, PrimitiveLiteral::Boolean(v)) => ScalarValue::Boolean(Some(*v)),
+        (P::Date, PrimitiveLiteral::Int(v)) => ScalarValue::Date32(Some(*v)),
+        (_, PrimitiveLiteral::Int(v)) => ScalarValue::Int32(Some(*v)),
+        (P::Timestamp, PrimitiveLiteral::Long(v)) => ScalarValue::TimestampMicrosecond(Some(*v), None),
+        (P::Timestamptz, PrimitiveLiteral::Long(v)) => {
+            ScalarValue::TimestampMicrosecond(Some(*v), Some("+00:00".into()))
+        }
+        (P::Long, PrimitiveLiteral::Long(v)) => ScalarValue::Int64(Some(*v)),
+        (_, PrimitiveLiteral::Float(v)) => ScalarValue::Float32(Some(v.0)),
+        (_, PrimitiveLiteral::Double(v)) => ScalarValue::Float64(Some(v.0)),
+        (_, PrimitiveLiteral::String(v)) => ScalarValue::Utf8(Some(v.clone())),
+        (P::Binary, PrimitiveLiteral::Binary(v)) => ScalarValue::Binary(Some(v.clone())),
+        (P::Decimal { precision, scale }, PrimitiveLiteral::Int128(v)) => {
+            ScalarValue::Decimal128(Some(*v), u8::try_from(*precision).ok()?, i8::try_from(*scale).ok()?)
+        }
+        _ => return None,
+    };
+    if value.data_type() == *ty { Some(value) } else { value.cast_to(ty).ok() }
+}
+
+/// Files as the containers of DataFusion's pruning.
+pub(super) struct Files<'a> {
+    pub(super) files: &'a [LiveFile],
+    pub(super) schema: &'a SchemaRef,
+    /// Field ids of the schema's columns, by name.
+    pub(super) ids: &'a HashMap<String, i32>,
+}
+
+impl Files<'_> {
+    fn each(
+        &self,
+        column: &Column,
+        value: impl Fn(&DataFile, i32, &DataType) -> Option<ScalarValue>,
+    ) -> Option<ArrayRef> {
+        let id = *self.ids.get(&column.name)?;
+        let ty = self.schema.field_with_name(&column.name).ok()?.data_type();
+        let null = ScalarValue::try_from(ty).ok()?;
+        let values = self.files.iter().map(|file| value(file.data(), id, ty).unwrap_or_else(|| null.clone()));
+        ScalarValue::iter_to_array(values).ok()
+    }
+
+    fn counts(&self, count: impl Fn(&DataFile) -> Option<u64>) -> ArrayRef {
+        Arc::new(self.files.iter().map(|file| count(file.data())).collect::<UInt64Array>())
+    }
+}
+
+impl PruningStatistics for Files<'_> {
+    fn min_values(&self, column: &Column) -> Option<ArrayRef> {
+        self.each(column, |file, id, ty| Some(bounds(file, id, ty)?.0))
+    }
+
+    fn max_values(&self, column: &Column) -> Option<ArrayRef> {
+        self.each(column, |file, id, ty| Some(bounds(file, id, ty)?.1))
+    }
+
+    fn num_containers(&self) -> usize {
+        self.files.len()
+    }
+
+    fn null_counts(&self, column: &Column) -> Option<ArrayRef> {
+        let id = *self.ids.get(&column.name)?;
+        let nested = self.schema.field_with_name(&column.name).ok()?.data_type().is_nested();
+        (!nested).then(|| self.counts(|file| file.null_value_counts().get(&id).copied()))
+    }
+
+    fn row_counts(&self) -> Option<ArrayRef> {
+        Some(self.counts(|file| Some(file.record_count())))
+    }
+
+    /// Hash buckets keep no order; a file holds none of the values when each belongs to another bucket.
+    fn contained(&self, column: &Column, values: &HashSet<ScalarValue>) -> Option<BooleanArray> {
+        let id = *self.ids.get(&column.name)?;
+        let mut found = HashMap::new();
+        let answers: BooleanArray = self
+            .files
+            .iter()
+            .map(|file| {
+                let spec = file.manifest().metadata().partition_spec();
+                let place = spec
+                    .fields()
+                    .iter()
+                    .position(|f| f.source_id == id && matches!(f.transform, Transform::Bucket(_)))?;
+                let transform = spec.fields()[place].transform;
+                let buckets =
+                    found.entry(transform.to_string()).or_insert_with(|| buckets(values, transform)).as_ref()?;
+                let own = file.data().partition()[place].as_ref()?.as_primitive_literal()?;
+                (!buckets.contains(&own)).then_some(false)
+            })
+            .collect();
+        (answers.null_count() < answers.len()).then_some(answers)
+    }
+}
+
+/// The buckets that hold the values; `None` when one can't be computed.
+fn buckets(values: &HashSet<ScalarValue>, transform: Transform) -> Option<HashSet<PrimitiveLiteral>> {
+    let transform = create_transform_function(&transform).ok()?;
+    values
+        .iter()
+        .map(|value| {
+            let array = transform.transform(value.to_array().ok()?).ok()?;
+            match ScalarValue::try_from_array(&array, 0).ok()? {
+                ScalarValue::Int32(Some(bucket)) => Some(PrimitiveLiteral::Int(bucket)),
+                _ => None,
+            }
+        })
+        .collect()
+}

@@ -1,0 +1,223 @@
+//! Reads: manifests name the files, filters prune them, DataFusion's own Parquet scan reads what is left.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+use async_trait::async_trait;
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::{DFSchema, DataFusionError, Statistics, project_schema};
+use datafusion::datasource::TableType;
+use datafusion::datasource::file_format::FileFormat;
+use datafusion::datasource::file_format::parquet::ParquetFormat;
+use datafusion::datasource::listing::PartitionedFile;
+use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
+use datafusion::execution::object_store::ObjectStoreUrl;
+use datafusion::logical_expr::utils::conjunction;
+use datafusion::logical_expr::{Expr, TableProviderFilterPushDown};
+use datafusion::physical_optimizer::pruning::PruningPredicate;
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::empty::EmptyExec;
+use datafusion::prelude::SessionContext;
+use iceberg::spec::{Operation, Schema, Snapshot, TableMetadata};
+use object_store::ObjectMeta;
+
+use super::field_id::FieldIdAdapterFactory;
+use super::io::{IcebergContext, url};
+use super::prune::{Files, statistics};
+use super::snapshot::{LiveFile, live_files};
+use super::{Read, Table, ancestors, schema};
+use crate::storage::Storage;
+use crate::{Error, Result};
+
+/// Some files of a table, as DataFusion reads them.
+#[derive(Debug)]
+struct IcebergTable {
+    schema: SchemaRef,
+    /// Field ids of the schema's columns, in their order.
+    ids: Vec<i32>,
+    files: Vec<LiveFile>,
+    storage: Storage,
+}
+
+pub(super) async fn provider(table: &Table, read: Read) -> Result<Arc<dyn TableProvider>> {
+    let metadata = &table.metadata;
+    let (iceberg_schema, files) = match read {
+        Read::Current => {
+            let files = match metadata.current_snapshot() {
+                Some(snapshot) => live_files(&table.io, metadata, snapshot).await?,
+                None => Vec::new(),
+            };
+            (metadata.current_schema().clone(), files)
+        }
+        Read::Snapshot(id) => {
+            let snapshot = find(metadata, id)?;
+            let schema = snapshot.schema(metadata).doing(|| format!("reading the schema of snapshot `{id}`"))?;
+            (schema, live_files(&table.io, metadata, snapshot).await?)
+        }
+        Read::Added { after, to } => (metadata.current_schema().clone(), added(table, after, to).await?),
+    };
+    over(table, &iceberg_schema, files)
+}
+
+/// Some files of a table in its present schema.
+pub(super) fn files(table: &Table, files: Vec<LiveFile>) -> Result<Arc<dyn TableProvider>> {
+    over(table, table.metadata.current_schema(), files)
+}
+
+fn over(table: &Table, iceberg_schema: &Schema, files: Vec<LiveFile>) -> Result<Arc<dyn TableProvider>> {
+    let schema = schema::without_ids(&*schema::arrow_schema(iceberg_schema)?);
+    let ids = iceberg_schema.as_struct().fields().iter().map(|f| f.id).collect();
+    Ok(Arc::new(IcebergTable { schema, ids, files, storage: table.io.storage.clone() }))
+}
+
+/// Lets a session find the store of a table's file.
+pub(super) fn register_store(session: &SessionContext, table: &Table, file: &LiveFile) -> Result<()> {
+    let url = url(file.data().file_path())?;
+    let (store, _) = table.io.storage.resolve(&url)?;
+    session.register_object_store(&url, store);
+    Ok(())
+}
+
+fn find(metadata: &TableMetadata, id: i64) -> Result<&Snapshot> {
+    metadata.snapshot_by_id(id).map(|s| s.as_ref()).ok_or_else(|| {
+        let known = metadata.snapshots().len();
+        Error::not_found(format!("expected one of the table's {known} snapshots, found `{id}`"))
+    })
+}
+
+/// The files that came in the snapshots after `after` up to `to`.
+async fn added(table: &Table, after: Option<i64>, to: i64) -> Result<Vec<LiveFile>> {
+    let metadata = &table.metadata;
+    find(metadata, to)?;
+    if let Some(after) = after {
+        find(metadata, after)?;
+    }
+    let mut files = Vec::new();
+    let mut next = after;
+    for snapshot in ancestors(metadata, Some(to)) {
+        if Some(snapshot.snapshot_id()) == after {
+            next = None;
+            break;
+        }
+        match snapshot.summary().operation {
+            Operation::Append => {}
+            Operation::Replace => continue,
+            ref other => {
+                return Err(Error::invalid(format!(
+                    "expected snapshots that only add rows, found `{}` of the kind `{}`: read the table whole",
+                    snapshot.snapshot_id(),
+                    other.as_str()
+                )));
+            }
+        }
+        let live = live_files(&table.io, metadata, snapshot).await?;
+        files.extend(live.into_iter().filter(|file| file.added_by(snapshot.snapshot_id())));
+    }
+    match next {
+        None => Ok(files),
+        Some(after) => Err(Error::invalid(format!("expected an ancestor of the snapshot `{to}`, found `{after}`"))),
+    }
+}
+
+#[async_trait]
+impl TableProvider for IcebergTable {
+    fn schema(&self) -> SchemaRef {
+        self.schema.clone()
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    fn supports_filters_pushdown(
+        &self,
+        filters: &[&Expr],
+    ) -> datafusion::common::Result<Vec<TableProviderFilterPushDown>> {
+        Ok(vec![TableProviderFilterPushDown::Inexact; filters.len()])
+    }
+
+    fn statistics(&self) -> Option<Statistics> {
+        let all: Vec<_> = self.files.iter().map(|f| statistics(f.data(), &self.schema, &self.ids)).collect();
+        Statistics::try_merge_iter(&all, &self.schema).ok()
+    }
+
+    async fn scan(
+        &self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        limit: Option<usize>,
+    ) -> datafusion::common::Result<Arc<dyn ExecutionPlan>> {
+        let kept = self.prune(state, filters)?;
+        let kept = if filters.is_empty() { enough(kept, limit) } else { kept };
+        let Some(store) = self.store_url(&kept)? else {
+            return Ok(Arc::new(EmptyExec::new(project_schema(&self.schema, projection)?)));
+        };
+        let files = kept.iter().map(|file| self.partitioned_file(file)).collect::<Result<Vec<_>>>();
+        let files = files.map_err(|e| DataFusionError::External(Box::new(e)))?;
+        let all = Statistics::try_merge_iter(files.iter().filter_map(|f| f.statistics.as_deref()), &self.schema)?;
+        let names = self.ids.iter().copied().zip(self.schema.fields().iter().map(|f| f.name().clone())).collect();
+        let groups = FileGroup::new(files).split_files(state.config().target_partitions().max(1));
+        let config = FileScanConfigBuilder::new(store, Arc::new(ParquetSource::new(self.schema.clone())))
+            .with_file_groups(groups)
+            .with_statistics(all)
+            .with_projection_indices(projection.cloned())?
+            .with_limit(limit)
+            .with_expr_adapter(Some(Arc::new(FieldIdAdapterFactory { names })))
+            .build();
+        let format = ParquetFormat::new().with_options(state.default_table_options().parquet);
+        format.create_physical_plan(state, config).await
+    }
+}
+
+impl IcebergTable {
+    /// The files that may hold rows which the filters let pass.
+    fn prune(&self, state: &dyn Session, filters: &[Expr]) -> datafusion::common::Result<Vec<&LiveFile>> {
+        let Some(filter) = conjunction(filters.iter().cloned()) else { return Ok(self.files.iter().collect()) };
+        let schema = DFSchema::try_from(self.schema.as_ref().clone())?;
+        let predicate = PruningPredicate::try_new(state.create_physical_expr(filter, &schema)?, self.schema.clone())?;
+        if predicate.always_true() {
+            return Ok(self.files.iter().collect());
+        }
+        let ids: HashMap<_, _> =
+            self.schema.fields().iter().zip(&self.ids).map(|(field, id)| (field.name().clone(), *id)).collect();
+        let keep = predicate.prune(&Files { files: &self.files, schema: &self.schema, ids: &ids })?;
+        Ok(self.files.iter().zip(keep).filter_map(|(file, keep)| keep.then_some(file)).collect())
+    }
+
+    /// The store of all files; `None` without files.
+    fn store_url(&self, files: &[&LiveFile]) -> datafusion::common::Result<Option<ObjectStoreUrl>> {
+        let Some(first) = files.first() else { return Ok(None) };
+        let location = first.data().file_path();
+        let url = url(location).map_err(|e| DataFusionError::External(Box::new(e)))?;
+        ObjectStoreUrl::parse(&url[..url::Position::BeforePath]).map(Some)
+    }
+
+    fn partitioned_file(&self, file: &LiveFile) -> Result<PartitionedFile> {
+        let data = file.data();
+        let (_, path) = self.storage.resolve(&url(data.file_path())?)?;
+        // Data files never change, so a constant time keeps what the caches know of them.
+        let meta = ObjectMeta {
+            location: path,
+            last_modified: chrono::DateTime::UNIX_EPOCH,
+            size: data.file_size_in_bytes(),
+            e_tag: None,
+            version: None,
+        };
+        let statistics = Arc::new(statistics(data, &self.schema, &self.ids));
+        Ok(PartitionedFile::new_from_meta(meta).with_statistics(statistics))
+    }
+}
+
+/// The first files that hold `limit` rows.
+fn enough(files: Vec<&LiveFile>, limit: Option<usize>) -> Vec<&LiveFile> {
+    let Some(limit) = limit else { return files };
+    let mut rows = 0;
+    let mut open = |file: &&LiveFile| {
+        let more = rows < limit as u64;
+        rows += file.data().record_count();
+        more
+    };
+    files.into_iter().take_while(|file| open(file)).collect()
+}

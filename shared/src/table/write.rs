@@ -1,0 +1,315 @@
+//! Rows → Parquet data files, one set for each partition.
+//!
+//! Rows go straight to the writer of their partition while few partitions are open. The rows of further partitions wait in
+//! memory up to a budget; past it the partition that was used longest ago is closed to make room for the one that waits with
+//! most. So any number of partitions works in bounded memory, and rows that come in order of their partition are written
+//! without waiting.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, Float32Array, Float64Array, RecordBatch, UInt32Array};
+use arrow::compute::{concat_batches, take_record_batch};
+use arrow::datatypes::{DataType, SchemaRef as ArrowSchemaRef};
+use arrow::row::{RowConverter, SortField};
+use iceberg::arrow::arrow_primitive_to_literal;
+use iceberg::spec::{DataFile, PartitionSpecRef, SchemaRef, Struct, TableMetadata, Type};
+use iceberg::transform::{BoxedTransformFunction, create_transform_function};
+use object_store::buffered::BufWriter;
+use parquet::arrow::AsyncArrowWriter;
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::file::properties::WriterProperties;
+
+use super::io::{IcebergContext, Io, url};
+use super::metrics::{Written, data_file};
+use super::schema;
+use crate::model::keys;
+use crate::{Error, Result};
+
+/// Partitions that are written at the same time.
+const OPEN_PARTITIONS: usize = 12;
+/// Bytes of rows that wait for a writer.
+const WAITING_BYTES: usize = 64 << 20;
+/// Bytes of a finished data file, about.
+const FILE_BYTES: usize = 128 << 20;
+/// Encoded bytes of a row group, which a writer holds in memory.
+const ROW_GROUP_BYTES: usize = 16 << 20;
+
+/// Writes rows of one schema and partition spec.
+pub(super) struct Writer {
+    io: Io,
+    schema: SchemaRef,
+    arrow: ArrowSchemaRef,
+    spec: PartitionSpecRef,
+    properties: WriterProperties,
+    /// The table's own folder.
+    location: String,
+    /// First part of every file's name; no other commit uses it.
+    prefix: String,
+    splitter: Option<Splitter>,
+    open: HashMap<Arc<[u8]>, OpenFile>,
+    waiting: HashMap<Arc<[u8]>, Waiting>,
+    waiting_bytes: usize,
+    clock: u64,
+    created: Vec<String>,
+    done: Vec<DataFile>,
+}
+
+struct OpenFile {
+    partition: Struct,
+    location: String,
+    writer: AsyncArrowWriter<BufWriter>,
+    nan_counts: HashMap<i32, u64>,
+    used: u64,
+}
+
+struct Waiting {
+    partition: Struct,
+    batches: Vec<RecordBatch>,
+    bytes: usize,
+}
+
+impl Writer {
+    /// # Errors
+    /// `Invalid` for a schema or partition spec that Tarn can't write.
+    pub(super) fn new(io: &Io, metadata: &TableMetadata, prefix: String) -> Result<Self> {
+        let (schema, spec) = (metadata.current_schema().clone(), metadata.default_partition_spec().clone());
+        let splitter = if spec.is_unpartitioned() { None } else { Some(Splitter::new(&schema, &spec)?) };
+        let properties = WriterProperties::builder()
+            .set_compression(Compression::ZSTD(ZstdLevel::default()))
+            .set_max_row_group_bytes(Some(ROW_GROUP_BYTES))
+            .set_statistics_truncate_length(Some(64))
+            .build();
+        Ok(Self {
+            io: io.clone(),
+            arrow: schema::arrow_schema(&schema)?,
+            schema,
+            spec,
+            properties,
+            location: metadata.location().to_owned(),
+            prefix,
+            splitter,
+            open: HashMap::new(),
+            waiting: HashMap::new(),
+            waiting_bytes: 0,
+            clock: 0,
+            created: Vec::new(),
+            done: Vec::new(),
+        })
+    }
+
+    /// What batches must look like: the table's columns with their field ids.
+    pub(super) fn arrow_schema(&self) -> &ArrowSchemaRef {
+        &self.arrow
+    }
+
+    /// Every file that was begun, finished or not.
+    pub(super) fn created(&self) -> &[String] {
+        &self.created
+    }
+
+    /// # Errors
+    /// What the store answers (`Limit` on a full disk); `Invalid` for values that the partition transform refuses.
+    pub(super) async fn write(&mut self, batch: RecordBatch) -> Result<()> {
+        if batch.num_rows() == 0 {
+            return Ok(());
+        }
+        let Some(splitter) = &self.splitter else {
+            return self.write_part(Arc::from([]), Struct::empty(), batch).await;
+        };
+        for part in splitter.split(batch)? {
+            self.write_part(part.key, part.partition, part.rows).await?;
+        }
+        Ok(())
+    }
+
+    /// Closes every file and gives what was written.
+    ///
+    /// # Errors
+    /// What the store answers.
+    pub(super) async fn finish(&mut self) -> Result<Vec<DataFile>> {
+        for key in self.open.keys().cloned().collect::<Vec<_>>() {
+            self.close(&key).await?;
+        }
+        for key in self.waiting.keys().cloned().collect::<Vec<_>>() {
+            self.admit(&key).await?;
+            self.close(&key).await?;
+        }
+        self.done.sort_by(|a, b| a.file_path().cmp(b.file_path()));
+        Ok(std::mem::take(&mut self.done))
+    }
+
+    async fn write_part(&mut self, key: Arc<[u8]>, partition: Struct, rows: RecordBatch) -> Result<()> {
+        self.clock += 1;
+        if !self.open.contains_key(&key) && self.open.len() < OPEN_PARTITIONS {
+            self.begin(&key, partition.clone())?;
+        }
+        if self.open.contains_key(&key) {
+            return self.append(&key, &rows).await;
+        }
+        let bytes = rows.get_array_memory_size();
+        let waiting = self.waiting.entry(key).or_insert_with(|| Waiting { partition, batches: Vec::new(), bytes: 0 });
+        waiting.batches.push(rows);
+        waiting.bytes += bytes;
+        self.waiting_bytes += bytes;
+        if self.waiting_bytes > WAITING_BYTES { self.make_room().await } else { Ok(()) }
+    }
+
+    /// Closes the partition that was used longest ago and opens the one that waits with most.
+    async fn make_room(&mut self) -> Result<()> {
+        let oldest = self.open.iter().min_by_key(|(_, file)| file.used).map(|(key, _)| key.clone());
+        let largest = self.waiting.iter().max_by_key(|(_, waiting)| waiting.bytes).map(|(key, _)| key.clone());
+        if let Some(key) = oldest {
+            self.close(&key).await?;
+        }
+        match largest {
+            Some(key) => self.admit(&key).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Opens a partition that waits and writes its rows.
+    async fn admit(&mut self, key: &Arc<[u8]>) -> Result<()> {
+        let Some(waiting) = self.waiting.remove(key) else { return Ok(()) };
+        self.waiting_bytes -= waiting.bytes;
+        self.begin(key, waiting.partition)?;
+        let rows = concat_batches(&self.arrow, &waiting.batches)?;
+        self.append(key, &rows).await
+    }
+
+    fn begin(&mut self, key: &Arc<[u8]>, partition: Struct) -> Result<()> {
+        let folder = self.spec.partition_to_path(&partition, self.schema.clone());
+        let location = keys::data_file(&self.location, &folder, &self.prefix, self.created.len());
+        let writer = AsyncArrowWriter::try_new(
+            self.io.storage.writer(&url(&location)?)?,
+            self.arrow.clone(),
+            Some(self.properties.clone()),
+        )
+        .doing(|| format!("writing `{location}`"))?;
+        self.created.push(location.clone());
+        let file = OpenFile { partition, location, writer, nan_counts: HashMap::new(), used: self.clock };
+        self.open.insert(key.clone(), file);
+        Ok(())
+    }
+
+    async fn append(&mut self, key: &Arc<[u8]>, rows: &RecordBatch) -> Result<()> {
+        let Some(file) = self.open.get_mut(key) else { return Ok(()) };
+        file.used = self.clock;
+        count_nans(&self.schema, rows, &mut file.nan_counts);
+        file.writer.write(rows).await.doing(|| format!("writing `{}`", file.location))?;
+        if file.writer.bytes_written() + file.writer.in_progress_size() >= FILE_BYTES {
+            self.close(key).await?;
+        }
+        Ok(())
+    }
+
+    async fn close(&mut self, key: &Arc<[u8]>) -> Result<()> {
+        let Some(mut file) = self.open.remove(key) else { return Ok(()) };
+        let footer = file.writer.finish().await.doing(|| format!("writing `{}`", file.location))?;
+        let written = Written {
+            size: file.writer.bytes_written() as u64,
+            location: file.location,
+            footer: &footer,
+            partition: file.partition,
+            spec_id: self.spec.spec_id(),
+            nan_counts: file.nan_counts,
+        };
+        self.done.push(data_file(&self.schema, written)?);
+        Ok(())
+    }
+}
+
+fn count_nans(schema: &SchemaRef, rows: &RecordBatch, counts: &mut HashMap<i32, u64>) {
+    for (field, column) in schema.as_struct().fields().iter().zip(rows.columns()) {
+        let any = column.as_any();
+        let nans = if let Some(values) = any.downcast_ref::<Float64Array>() {
+            values.iter().flatten().filter(|v| v.is_nan()).count()
+        } else if let Some(values) = any.downcast_ref::<Float32Array>() {
+            values.iter().flatten().filter(|v| v.is_nan()).count()
+        } else {
+            continue;
+        };
+        *counts.entry(field.id).or_default() += nans as u64;
+    }
+}
+
+/// Tells rows apart by their partition.
+struct Splitter {
+    fields: Vec<SplitField>,
+    converter: RowConverter,
+}
+
+struct SplitField {
+    column: usize,
+    transform: BoxedTransformFunction,
+    ty: Type,
+}
+
+struct Part {
+    key: Arc<[u8]>,
+    partition: Struct,
+    rows: RecordBatch,
+}
+
+impl Splitter {
+    fn new(schema: &SchemaRef, spec: &PartitionSpecRef) -> Result<Self> {
+        let partition_type = spec.partition_type(schema).doing(|| "reading the partition spec".into())?;
+        let mut fields = Vec::with_capacity(spec.fields().len());
+        let mut sort_fields = Vec::with_capacity(spec.fields().len());
+        for (field, target) in spec.fields().iter().zip(partition_type.fields()) {
+            let column = schema.as_struct().fields().iter().position(|f| f.id == field.source_id).ok_or_else(|| {
+                Error::invalid(format!("expected the partition field `{}` over a top-level column", field.name))
+            })?;
+            let transform = create_transform_function(&field.transform)
+                .doing(|| format!("partitioning by `{}`", field.transform))?;
+            let arrow_type = iceberg::arrow::type_to_arrow_type(&target.field_type)
+                .doing(|| format!("partitioning by `{}`", field.transform))?;
+            sort_fields.push(SortField::new(if arrow_type == DataType::LargeBinary {
+                DataType::Binary
+            } else {
+                arrow_type
+            }));
+            fields.push(SplitField { column, transform, ty: target.field_type.as_ref().clone() });
+        }
+        Ok(Self { fields, converter: RowConverter::new(sort_fields)? })
+    }
+
+    fn split(&self, batch: RecordBatch) -> Result<Vec<Part>> {
+        let values: Vec<ArrayRef> = self
+            .fields
+            .iter()
+            .map(|f| f.transform.transform(batch.column(f.column).clone()).doing(|| "computing partitions".into()))
+            .collect::<Result<_>>()?;
+        let rows = self.converter.convert_columns(&values)?;
+        let mut groups: HashMap<&[u8], Vec<u32>> = HashMap::new();
+        let keys: Vec<_> = rows.iter().collect();
+        for (row, key) in keys.iter().zip(0_u32..) {
+            groups.entry(row.as_ref()).or_default().push(key);
+        }
+        if groups.len() == 1 {
+            let partition = self.partition(&values, 0)?;
+            return Ok(vec![Part { key: Arc::from(rows.row(0).as_ref()), partition, rows: batch }]);
+        }
+        let mut groups: Vec<_> = groups.into_iter().collect();
+        groups.sort_by_key(|(_, rows)| rows[0]);
+        groups
+            .into_iter()
+            .map(|(key, indices)| {
+                let partition = self.partition(&values, indices[0] as usize)?;
+                let rows = take_record_batch(&batch, &UInt32Array::from(indices))?;
+                Ok(Part { key: Arc::from(key), partition, rows })
+            })
+            .collect()
+    }
+
+    /// The partition values of one row.
+    fn partition(&self, values: &[ArrayRef], row: usize) -> Result<Struct> {
+        let mut literals = Vec::with_capacity(values.len());
+        for (field, value) in self.fields.iter().zip(values) {
+            let one = value.slice(row, 1);
+            let literal = arrow_primitive_to_literal(&one, &field.ty).doing(|| "reading a partition value".into())?;
+            literals.push(literal.into_iter().next().flatten());
+        }
+        Ok(literals.into_iter().collect())
+    }
+}
