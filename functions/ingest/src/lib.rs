@@ -1,1 +1,113 @@
+//! The door of the lakehouse: records into streams, files into the raw zone, over HTTP.
+//!
+//! ```text
+//! POST /streams/{name}/records      NDJSON, a JSON array or CSV with a header line; content-encoding gzip
+//! PUT  /files/{location}/{path…}    the bytes as they come
+//! GET  /streams                     what is declared
+//! ```
+//!
+//! A body of records goes through [`body`] (decompress, bounded), [`split`] (cut into records, without copying), [`check`]
+//! (against the stream's schema) and [`put`] (into the stream); [`answer`] says of each record what became of it.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
+
+use serde_json::Value;
+use shared::api::{Event, Request, Response};
+use shared::config::Ports;
+use shared::error::Context;
+use shared::format::records::RecordSchema;
+use shared::project::{Project, StreamDeclaration};
+use shared::{Error, Result};
+use tokio::sync::Semaphore;
+
+mod answer;
+mod body;
+mod check;
+mod files;
+mod idempotency;
+mod put;
+mod records;
+mod split;
+mod streams;
+
+/// Bytes of one request's body at most, as it comes (API Gateway's limit for Lambda).
+pub const MAX_BODY_BYTES: usize = 6 << 20;
+/// Bytes of one request's body at most, decompressed.
+pub const MAX_DECODED_BYTES: usize = 64 << 20;
+/// Records of one request at most.
+pub const MAX_RECORDS: usize = 10_000;
+
+/// Mebibytes of decoded bodies that may be in work at once; requests past it are told to come again.
+const MEBIBYTES_IN_WORK: usize = 512;
+
+/// The function.
+#[derive(Debug)]
+pub struct Ingest {
+    project: Arc<Project>,
+    ports: Ports,
+    doors: BTreeMap<String, Arc<Door>>,
+    in_work: Semaphore,
+    /// When old idempotency keys were last removed, milliseconds since the epoch.
+    forgot_ms: AtomicI64,
+}
+
+/// What a stream's records are checked against.
+#[derive(Debug)]
+struct Door {
+    stream: String,
+    declaration: StreamDeclaration,
+    schema: RecordSchema,
+}
+
+impl Ingest {
+    /// The function for one lakehouse.
+    ///
+    /// # Errors
+    /// `Invalid` when a stream's schema can't be checked.
+    pub fn new(project: Arc<Project>, ports: Ports) -> Result<Self> {
+        let doors = project.file().streams.iter().map(|(name, declaration)| {
+            let schema = RecordSchema::new(&declaration.schema).context(|| format!("stream `{name}`"))?;
+            Ok((name.clone(), Arc::new(Door { stream: name.clone(), declaration: declaration.clone(), schema })))
+        });
+        let doors = doors.collect::<Result<_>>()?;
+        Ok(Self { project, ports, doors, in_work: Semaphore::new(MEBIBYTES_IN_WORK), forgot_ms: AtomicI64::new(0) })
+    }
+
+    /// Answers an API Gateway request (payload version 2.0). What is wrong with the request is in the answer.
+    ///
+    /// # Errors
+    /// `Invalid` for an event that is no HTTP request.
+    pub async fn handle(&self, payload: Value) -> Result<Value> {
+        let request = match Event::parse(payload)? {
+            Event::Http(request) => request,
+            other => return Err(other.unserved("ingest", "an HTTP request")),
+        };
+        let response = self.answer(&request).await.unwrap_or_else(|error| {
+            tracing::info!(method = request.method, path = request.path, %error, "request refused");
+            Response::error(&error)
+        });
+        response.into_value()
+    }
+
+    async fn answer(&self, request: &Request) -> Result<Response> {
+        match (request.method.as_str(), request.segments().as_slice()) {
+            ("POST", ["streams", name, "records"]) => self.records(name, request).await,
+            ("PUT", ["files", location, _, ..]) => self.file(location, request).await,
+            ("GET", ["streams"]) => self.streams(),
+            (method, _) => Err(Error::not_found(format!(
+                "expected `POST /streams/{{name}}/records`, `PUT /files/{{location}}/{{path}}` or `GET /streams`, found `{method} {}`",
+                request.path
+            ))),
+        }
+    }
+
+    fn door(&self, stream: &str) -> Result<Arc<Door>> {
+        self.project.stream(stream)?;
+        self.doors.get(stream).cloned().ok_or_else(|| Error::bug(format!("stream `{stream}` has no schema")))
+    }
+}
+
+#[cfg(test)]
+mod tests;

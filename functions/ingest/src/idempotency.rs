@@ -1,0 +1,233 @@
+//! The header `idempotency-key`: a request that comes again within 24 hours has the first one's effect and answer.
+//!
+//! A state document says who works on a key until when, and what was answered. A repeat is answered from it; records that the
+//! first answer told to send again are put now. When the first request ended without an answer (its process was killed), the
+//! repeat looks in the stream for what it had stored, and puts the rest.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use shared::api::Request;
+use shared::config::Ports;
+use shared::state::{Expect, State, Version, get_json, put_json};
+use shared::stream::{MAX_READ_RECORDS, ReadFrom, Stream};
+use shared::{Error, ErrorKind, Result};
+
+use crate::answer::{Answer, Outcome};
+use crate::check::Verdict;
+
+const DAY_MS: i64 = 86_400_000;
+/// How long a key is remembered.
+const REMEMBERED_MS: i64 = DAY_MS;
+/// How long a request may work before a repeat takes over; longer than it goes on putting.
+const LEASE_MS: i64 = 15_000;
+/// How far the stream's clock may lie behind this one.
+const CLOCK_SKEW_MS: i64 = 5_000;
+const MAX_KEY_CHARACTERS: usize = 256;
+
+/// An idempotency key of a stream, and the body that it came with.
+#[derive(Debug)]
+pub(crate) struct Key {
+    /// Stream and hash of the key: the same whenever it comes.
+    pub(crate) identity: String,
+    fingerprint: String,
+}
+
+/// What is known of a key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Memory {
+    /// Hash of the body.
+    fingerprint: String,
+    first_ms: i64,
+    /// Until when somebody works on it.
+    lease_ms: i64,
+    answer: Option<Answer>,
+}
+
+/// The right to work on a key.
+#[derive(Debug)]
+pub(crate) struct Claim {
+    document: String,
+    version: Version,
+    memory: Memory,
+    /// Whether an earlier request began the work.
+    taken_over: bool,
+}
+
+/// What to do with a request that has a key.
+#[derive(Debug)]
+pub(crate) enum Turn {
+    Work(Claim),
+    /// It was answered before.
+    Answered(Answer),
+}
+
+impl Key {
+    /// The request's key, when it has one.
+    ///
+    /// # Errors
+    /// `Invalid` for a key that is empty or too long.
+    pub(crate) fn of(request: &Request, stream: &str) -> Result<Option<Self>> {
+        let Some(text) = request.header("idempotency-key") else { return Ok(None) };
+        let characters = text.chars().count();
+        if !(1..=MAX_KEY_CHARACTERS).contains(&characters) {
+            return Err(Error::invalid(format!(
+                "expected an idempotency key of 1 to {MAX_KEY_CHARACTERS} characters, found {characters}"
+            )));
+        }
+        Ok(Some(Self { identity: format!("{stream}/{}", hash(text.as_bytes())), fingerprint: hash(&request.body) }))
+    }
+
+    /// Takes the key for this request.
+    ///
+    /// # Errors
+    /// `Conflict` when it came with another body; `Retry` while another request works on it.
+    pub(crate) async fn claim(&self, state: &dyn State, now_ms: i64) -> Result<Turn> {
+        for day in [now_ms / DAY_MS, now_ms / DAY_MS - 1] {
+            let document = self.document(day);
+            match get_json::<Memory>(state, &document).await? {
+                Some((memory, version)) if now_ms - memory.first_ms < REMEMBERED_MS => {
+                    return self.meet(state, document, memory, version, now_ms).await;
+                }
+                _ => {}
+            }
+        }
+        let document = self.document(now_ms / DAY_MS);
+        let fingerprint = self.fingerprint.clone();
+        let memory = Memory { fingerprint, first_ms: now_ms, lease_ms: now_ms + LEASE_MS, answer: None };
+        let version = put_json(state, &document, &memory, Expect::Absent).await.map_err(in_work)?;
+        Ok(Turn::Work(Claim { document, version, memory, taken_over: false }))
+    }
+
+    /// A key that is known.
+    async fn meet(
+        &self,
+        state: &dyn State,
+        document: String,
+        mut memory: Memory,
+        version: Version,
+        now_ms: i64,
+    ) -> Result<Turn> {
+        if memory.fingerprint != self.fingerprint {
+            return Err(Error::conflict("expected the body that this idempotency key came with first, found another"));
+        }
+        match memory.answer {
+            Some(answer) if answer.throttled == 0 => return Ok(Turn::Answered(answer)),
+            _ if now_ms < memory.lease_ms => return Err(busy()),
+            _ => memory.lease_ms = now_ms + LEASE_MS,
+        }
+        let version = put_json(state, &document, &memory, Expect::Version(version)).await.map_err(in_work)?;
+        Ok(Turn::Work(Claim { document, version, memory, taken_over: true }))
+    }
+
+    fn document(&self, day: i64) -> String {
+        format!("ingest/{day:06}/{}", self.identity)
+    }
+}
+
+impl Claim {
+    /// Which records earlier requests with this key have stored, by their place in the request.
+    pub(crate) async fn stored(
+        &self,
+        ports: &Ports,
+        stream: &str,
+        verdicts: &[Verdict],
+    ) -> Result<BTreeMap<usize, Outcome>> {
+        if !self.taken_over {
+            return Ok(BTreeMap::new());
+        }
+        let entries = self.memory.answer.iter().flat_map(|answer| &answer.records);
+        let unknown = entries.clone().any(|entry| matches!(entry.outcome, Outcome::Unknown { .. }));
+        let mut stored: BTreeMap<_, _> = entries
+            .filter(|entry| matches!(entry.outcome, Outcome::Stored { .. }))
+            .map(|entry| (entry.index, entry.outcome.clone()))
+            .collect();
+        if unknown || self.memory.answer.is_none() {
+            let since_ms = self.memory.first_ms - CLOCK_SKEW_MS;
+            find(&*ports.stream, stream, since_ms, verdicts, &mut stored).await?;
+        }
+        Ok(stored)
+    }
+
+    /// Keeps the answer for repeats.
+    ///
+    /// # Errors
+    /// `Conflict` when a repeat took over because this request took too long.
+    pub(crate) async fn answered(self, state: &dyn State, answer: &Answer) -> Result<()> {
+        let memory = Memory { lease_ms: 0, answer: Some(answer.clone()), ..self.memory };
+        put_json(state, &self.document, &memory, Expect::Version(self.version)).await?;
+        Ok(())
+    }
+}
+
+/// Removes what is remembered of the days before yesterday.
+pub(crate) async fn forget(state: &dyn State, now_ms: i64) -> Result<()> {
+    let kept = format!("ingest/{:06}/", now_ms / DAY_MS - 1);
+    for document in state.list("ingest/").await?.into_iter().take_while(|document| *document < kept) {
+        state.delete(&document, Expect::Anything).await?;
+    }
+    Ok(())
+}
+
+/// Finds records that were put since `since_ms`: same partition key, same bytes, each counted once.
+async fn find(
+    port: &dyn Stream,
+    stream: &str,
+    since_ms: i64,
+    verdicts: &[Verdict],
+    stored: &mut BTreeMap<usize, Outcome>,
+) -> Result<()> {
+    let mut sought: HashMap<(String, Bytes), Vec<usize>> = HashMap::new();
+    for (index, verdict) in verdicts.iter().enumerate().rev() {
+        if let (Verdict::Good(record), false) = (verdict, stored.contains_key(&index)) {
+            sought.entry((record.partition_key.clone(), record.data.clone())).or_default().push(index);
+        }
+    }
+    let taken: BTreeSet<_> = stored.values().filter_map(place).collect();
+    let shards = match port.shards(stream).await {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        other => other?,
+    };
+    for shard in shards {
+        let mut from = ReadFrom::Time(since_ms);
+        loop {
+            let batch = port.read(stream, &shard.id, from, MAX_READ_RECORDS).await?;
+            let at_end = batch.records.is_empty() || batch.behind_ms == 0;
+            for record in batch.records {
+                let outcome = Outcome::Stored { shard: shard.id.clone(), sequence: record.sequence };
+                let counted = place(&outcome).is_some_and(|place| taken.contains(&place));
+                let wanted = sought.get_mut(&(record.partition_key, record.data));
+                if let (false, Some(index)) = (counted, wanted.and_then(Vec::pop)) {
+                    stored.insert(index, outcome);
+                }
+            }
+            if at_end {
+                break;
+            }
+            from = batch.next;
+        }
+    }
+    Ok(())
+}
+
+fn place(outcome: &Outcome) -> Option<(String, String)> {
+    match outcome {
+        Outcome::Stored { shard, sequence } => Some((shard.0.clone(), sequence.as_str().to_owned())),
+        _ => None,
+    }
+}
+
+/// Somebody else was first to write the document.
+fn in_work(error: Error) -> Error {
+    if error.kind() == ErrorKind::Conflict { busy() } else { error }
+}
+
+fn busy() -> Error {
+    Error::retry("another request with this idempotency key is in work: send this one again later")
+}
+
+fn hash(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}

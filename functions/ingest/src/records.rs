@@ -1,0 +1,104 @@
+//! `POST /streams/{name}/records`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use sha2::{Digest, Sha256};
+use shared::api::{Request, Response};
+use shared::{Error, Result};
+use tokio::sync::SemaphorePermit;
+
+use crate::answer::Answer;
+use crate::check::{Spread, Verdict, check};
+use crate::idempotency::{self, Key, Turn};
+use crate::put::put;
+use crate::split::split;
+use crate::{Door, Ingest, body};
+
+const MEBIBYTE: usize = 1 << 20;
+
+/// How long a request may go on putting, milliseconds; what is left then is to be sent again.
+const WORK_MS: i64 = 10_000;
+const FORGET_EVERY_MS: i64 = 3_600_000;
+
+impl Ingest {
+    /// Checks and puts the body's records; the answer says of each what became of it.
+    pub(crate) async fn records(&self, stream: &str, request: &Request) -> Result<Response> {
+        let door = self.door(stream)?;
+        let key = Key::of(request, stream)?;
+        let Some(_permit) = self.admit(body::bound(request)?) else { return busy() };
+        let verdicts = verdicts(door.clone(), request.clone(), spread(request, key.as_ref())).await?;
+        match key {
+            Some(key) => self.put_once(&door, verdicts, &key).await,
+            None => {
+                let deadline_ms = self.ports.clock.now_ms() + WORK_MS;
+                let answer = Answer::new(stream, put(&self.ports, &door, verdicts, BTreeMap::new(), deadline_ms).await);
+                log(&answer);
+                answer.response()
+            }
+        }
+    }
+
+    /// Puts what no earlier request with this key has put.
+    async fn put_once(&self, door: &Door, verdicts: Vec<Verdict>, key: &Key) -> Result<Response> {
+        let (state, now_ms) = (&*self.ports.state, self.ports.clock.now_ms());
+        self.forget_old_keys(now_ms).await?;
+        let claim = match key.claim(state, now_ms).await? {
+            Turn::Answered(answer) => return Ok(answer.response()?.with_header("idempotent-replay", "true")),
+            Turn::Work(claim) => claim,
+        };
+        let stored = claim.stored(&self.ports, &door.stream, &verdicts).await?;
+        let answer = Answer::new(&door.stream, put(&self.ports, door, verdicts, stored, now_ms + WORK_MS).await);
+        claim.answered(state, &answer).await?;
+        log(&answer);
+        answer.response()
+    }
+
+    /// Once in an hour.
+    async fn forget_old_keys(&self, now_ms: i64) -> Result<()> {
+        let last_ms = self.forgot_ms.load(Ordering::Relaxed);
+        if now_ms - last_ms < FORGET_EVERY_MS {
+            return Ok(());
+        }
+        self.forgot_ms.store(now_ms, Ordering::Relaxed);
+        idempotency::forget(&*self.ports.state, now_ms).await
+    }
+
+    /// Room for a body of `bytes`, or nothing when too much is in work.
+    fn admit(&self, bytes: usize) -> Option<SemaphorePermit<'_>> {
+        let mebibytes = u32::try_from(bytes.div_ceil(MEBIBYTE)).ok()?;
+        self.in_work.try_acquire_many(mebibytes).ok()
+    }
+}
+
+/// Decodes, cuts and checks a body, away from the threads that serve requests.
+async fn verdicts(door: Arc<Door>, request: Request, spread: Spread) -> Result<Vec<Verdict>> {
+    let work = move || {
+        let decoded = body::decode(&request)?;
+        let records = split(&decoded, body::shape(&request, &decoded)?, &door.schema)?;
+        Ok(check(records, &door, spread))
+    };
+    tokio::task::spawn_blocking(work).await.map_err(|e| Error::bug("a check stopped before its end").with_source(e))?
+}
+
+/// Spread keys come from the idempotency key or else from the request's id.
+fn spread(request: &Request, key: Option<&Key>) -> Spread {
+    let digest = match key {
+        Some(key) => Sha256::digest(key.identity.as_bytes()),
+        None => Sha256::digest(request.request_id.as_bytes()),
+    };
+    Spread(digest.iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte)))
+}
+
+fn busy() -> Result<Response> {
+    let error = Error::retry("expected less work at once, found too many requests: send this one again later");
+    let mut response = Response::error(&error);
+    response.status = 429;
+    Ok(response)
+}
+
+fn log(answer: &Answer) {
+    let Answer { stream, received, stored, rejected, throttled, .. } = answer;
+    tracing::info!(stream, received, stored, rejected, throttled, "records");
+}

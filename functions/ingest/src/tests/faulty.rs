@@ -1,0 +1,195 @@
+//! Overload, faults and repeats: a stream that refuses by plan.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use shared::model::ShardId;
+use shared::stream::{NewRecord, PutOutcome, ReadBatch, ReadFrom, Shard, Stream, StreamSpec};
+
+use super::*;
+
+/// What the stream does with its puts, counted from 0.
+#[derive(Debug, Clone, Copy)]
+enum Fault {
+    /// Takes only the first records of each put.
+    Throttle { takes: usize },
+    /// Stores the put, but its caller gets an error.
+    LostReply { at: usize },
+    /// Fails the put whole.
+    Fail { at: usize },
+    /// Stores the put and never answers: the caller is killed.
+    Hang { at: usize },
+}
+
+#[derive(Debug)]
+struct Faulty {
+    inner: Arc<dyn Stream>,
+    fault: std::sync::Mutex<Option<Fault>>,
+    puts: AtomicUsize,
+}
+
+#[async_trait::async_trait]
+impl Stream for Faulty {
+    async fn create(&self, spec: &StreamSpec) -> Result<()> {
+        self.inner.create(spec).await
+    }
+
+    async fn list(&self) -> Result<Vec<String>> {
+        self.inner.list().await
+    }
+
+    async fn shards(&self, stream: &str) -> Result<Vec<Shard>> {
+        self.inner.shards(stream).await
+    }
+
+    async fn put(&self, stream: &str, mut records: Vec<NewRecord>) -> Result<Vec<PutOutcome>> {
+        let (at, fault) = (self.puts.fetch_add(1, Ordering::SeqCst), *self.fault.lock().unwrap());
+        match fault {
+            Some(Fault::Throttle { takes }) => {
+                let all = records.len();
+                records.truncate(takes);
+                let mut outcomes = if takes > 0 { self.inner.put(stream, records).await? } else { Vec::new() };
+                outcomes.resize(all, PutOutcome::Throttled { message: "over the rate".into() });
+                Ok(outcomes)
+            }
+            Some(Fault::Fail { at: fails }) if fails == at => Err(Error::limit("the disk is full")),
+            Some(Fault::LostReply { at: fails }) if fails == at => {
+                self.inner.put(stream, records).await?;
+                Err(Error::new(shared::ErrorKind::OutcomeUnknown, "the reply was lost"))
+            }
+            Some(Fault::Hang { at: hangs }) if hangs == at => {
+                self.inner.put(stream, records).await?;
+                std::future::pending().await
+            }
+            _ => self.inner.put(stream, records).await,
+        }
+    }
+
+    async fn read(&self, stream: &str, shard: &ShardId, from: ReadFrom, max_records: usize) -> Result<ReadBatch> {
+        self.inner.read(stream, shard, from, max_records).await
+    }
+}
+
+/// A lake whose streams exist and then fail as told.
+async fn lake(fault: Fault) -> (Arc<Lake>, Arc<Faulty>) {
+    let clock = Arc::new(ManualClock::at(1_700_000_000_000));
+    let ports = Ports::in_memory(clock.clone()).unwrap();
+    for (name, shards) in [("flights", 1), ("keyed", 8)] {
+        ports.stream.create(&StreamSpec { name: name.into(), shards, retention_hours: 24 }).await.unwrap();
+    }
+    let faulty = Faulty { inner: ports.stream.clone(), fault: Some(fault).into(), puts: AtomicUsize::new(0) };
+    let faulty = Arc::new(faulty);
+    (Arc::new(Lake::with(Ports { stream: faulty.clone(), ..ports }, clock)), faulty)
+}
+
+fn body(records: usize) -> String {
+    (0..records).map(|n| format!("{{\"n\":{n},\"carrier\":\"c{}\"}}\n", n % 3)).collect()
+}
+
+const KEY: &[(&str, &str)] = &[("idempotency-key", "k")];
+
+#[tokio::test]
+async fn a_stream_over_its_rate_says_so_of_each_record() {
+    let (lake, _) = lake(Fault::Throttle { takes: 2 }).await;
+    let (status, answer) = lake.post("flights", &[], body(3)).await;
+    assert_eq!((status, statuses(&answer)), (207, vec!["stored", "stored", "throttled"]));
+
+    let (lake, _) = super::faulty::lake(Fault::Throttle { takes: 0 }).await;
+    let response = lake.send("POST", "/streams/flights/records", &[], body(2).as_bytes()).await;
+    assert_eq!((response.status, response.headers["retry-after"].as_str()), (429, "1"));
+    let answer: Value = serde_json::from_slice(&response.body).unwrap();
+    assert_eq!(statuses(&answer), ["throttled", "throttled"]);
+}
+
+#[tokio::test]
+async fn a_put_that_fails_ends_the_putting_and_the_rest_is_to_be_sent_again() {
+    let (lake, _) = lake(Fault::Fail { at: 1 }).await;
+    let (status, answer) = lake.post("flights", &[], body(1_200)).await;
+    assert_eq!((status, &answer["stored"], &answer["throttled"]), (207, &json!(500), &json!(700)));
+    assert_eq!(answer["records"][500]["code"], "failed");
+    assert!(answer["records"][500]["message"].as_str().unwrap().contains("the disk is full"));
+    assert_eq!(answer["records"][1_000]["code"], "not_tried");
+    assert_eq!(lake.stored("flights").await.len(), 500);
+}
+
+#[tokio::test]
+async fn too_much_work_at_once_is_told_to_come_again() {
+    let (lake, _) = lake(Fault::Fail { at: 9 }).await;
+    let all = lake.ingest.in_work.acquire_many(MEBIBYTES_IN_WORK as u32).await.unwrap();
+    let response = lake.send("POST", "/streams/flights/records", &[], body(1).as_bytes()).await;
+    assert_eq!((response.status, response.headers["retry-after"].as_str()), (429, "1"));
+    drop(all);
+    assert_eq!(lake.post("flights", &[], body(1)).await.0, 200);
+}
+
+#[tokio::test]
+async fn a_repeat_gets_the_first_answer_and_stores_nothing() {
+    let lake = Lake::new();
+    let first = lake.post("flights", KEY, body(3)).await;
+    lake.clock.advance(23 * 3_600_000);
+    let response = lake.send("POST", "/streams/flights/records", KEY, body(3).as_bytes()).await;
+    assert_eq!(response.headers["idempotent-replay"], "true");
+    assert_eq!((response.status, serde_json::from_slice::<Value>(&response.body).unwrap()), first);
+    assert_eq!(lake.stored("flights").await.len(), 3);
+
+    assert_eq!(lake.post("flights", KEY, body(4)).await.0, 409, "another body under the same key");
+    assert_eq!(lake.post("keyed", KEY, body(3)).await.0, 200, "the same key of another stream");
+    lake.clock.advance(3_600_000);
+    assert_eq!(lake.post("flights", KEY, body(3)).await.0, 200);
+    assert!(lake.ports.state.list("ingest/").await.unwrap().len() >= 2);
+    lake.clock.advance(3 * 86_400_000);
+    assert_eq!(lake.post("flights", &[("idempotency-key", "other")], body(1)).await.0, 200);
+    assert_eq!(lake.ports.state.list("ingest/").await.unwrap().len(), 1, "old keys are forgotten");
+}
+
+#[tokio::test]
+async fn a_repeat_puts_what_the_first_request_could_not() {
+    for stream in ["flights", "keyed"] {
+        let (lake, faulty) = lake(Fault::LostReply { at: 1 }).await;
+        let (status, answer) = lake.post(stream, KEY, body(1_300)).await;
+        assert_eq!((status, &answer["stored"]), (207, &json!(500)));
+        assert_eq!(answer["records"][700]["status"], "unknown");
+        faulty.fault.lock().unwrap().take();
+        let (status, answer) = lake.post(stream, KEY, body(1_300)).await;
+        assert_eq!((status, &answer["stored"]), (200, &json!(1_300)));
+        assert_eq!(lake.stored(stream).await.len(), 1_300, "none doubled");
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_died_is_finished_by_its_repeat() {
+    for stream in ["flights", "keyed"] {
+        let (lake, faulty) = lake(Fault::Hang { at: 1 }).await;
+        let died = tokio::spawn({
+            let lake = lake.clone();
+            async move { lake.post(stream, KEY, body(1_300)).await }
+        });
+        while faulty.puts.load(Ordering::SeqCst) < 2 {
+            tokio::task::yield_now().await;
+        }
+        while lake.stored(stream).await.len() < 1_000 {
+            tokio::task::yield_now().await;
+        }
+        died.abort();
+        faulty.fault.lock().unwrap().take();
+        let (status, answer) = lake.post(stream, KEY, body(1_300)).await;
+        assert_eq!(status, 503, "the first may still be at work: {answer}");
+        lake.clock.advance(15_000);
+        let (status, answer) = lake.post(stream, KEY, body(1_300)).await;
+        assert_eq!((status, &answer["stored"]), (200, &json!(1_300)));
+        assert_eq!(lake.stored(stream).await.len(), 1_300, "none lost, none doubled");
+    }
+}
+
+#[tokio::test]
+async fn of_many_repeats_at_once_one_does_the_work() {
+    let lake = Arc::new(Lake::new());
+    let racers = (0..8).map(|_| {
+        let lake = lake.clone();
+        tokio::spawn(async move { lake.post("flights", KEY, body(100)).await.0 })
+    });
+    for racer in racers.collect::<Vec<_>>() {
+        let status = racer.await.unwrap();
+        assert!([200, 503].contains(&status), "{status}");
+    }
+    assert_eq!(lake.stored("flights").await.len(), 100);
+}
