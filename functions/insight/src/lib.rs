@@ -1,1 +1,113 @@
+//! Forecasts, anomalies and narratives over the rows of any query with a date column.
+//!
+//! A question (declared in the lakehouse file or sent with a request) is run as SQL; its rows become a regular [`series`];
+//! the series is answered by [`forecast`](mod@forecast), [`anomalies`](mod@anomalies) or [`narrative`](mod@narrative): pure
+//! functions that give the same answer every time. A result goes into an Iceberg table when the question names one.
 
+pub mod anomalies;
+pub mod answer;
+mod decompose;
+mod event;
+pub mod forecast;
+pub mod narrative;
+pub mod question;
+mod robust;
+mod season;
+pub mod series;
+#[cfg(test)]
+mod shapes;
+mod store;
+
+use std::sync::Arc;
+
+use serde_json::Value;
+use shared::api::{Event, Request, Response};
+use shared::config::Ports;
+use shared::engine::{Engine, QueryOptions};
+use shared::project::Project;
+use shared::table::Tables;
+use shared::{Error, Result};
+
+use answer::Answer;
+use event::Asked;
+use question::Question;
+use series::{Rows, Series};
+
+/// The function: answers questions over the tables of one lakehouse.
+#[derive(Debug, Clone)]
+pub struct Insight {
+    project: Arc<Project>,
+    ports: Ports,
+    engine: Engine,
+    tables: Tables,
+}
+
+impl Insight {
+    /// # Errors
+    /// None so far; the signature is that of every function.
+    pub fn new(project: Arc<Project>, ports: Ports, engine: Engine) -> Result<Self> {
+        let tables = Tables::new(ports.clone());
+        Ok(Self { project, ports, engine, tables })
+    }
+
+    /// Serves one event: an HTTP request (errors become responses) or a schedule (errors are errors; the answer is what the
+    /// request would have been answered).
+    ///
+    /// # Errors
+    /// `Invalid` for an event of another kind; for a schedule, whatever kept the insight from being answered.
+    pub async fn handle(&self, payload: Value) -> Result<Value> {
+        match Event::parse(payload)? {
+            Event::Http(request) => self.respond(&request).await.unwrap_or_else(|e| Response::error(&e)).into_value(),
+            Event::Schedule(event) => {
+                let answer = self.ask(event::from_schedule(&event, &self.project)?).await?;
+                serde_json::to_value(answer).map_err(|e| Error::bug("answer has no JSON form").with_source(e))
+            }
+            other => Err(other.unserved("insight", "an HTTP request or a schedule")),
+        }
+    }
+
+    async fn respond(&self, request: &Request) -> Result<Response> {
+        let answer = self.ask(event::from_http(request, &self.project)?).await?;
+        Response::json(200, &answer)
+    }
+
+    async fn ask(&self, asked: Asked) -> Result<Answer> {
+        let Asked { question, id } = asked;
+        let doing = format!("answering the insight `{}`", question.name);
+        let run = async {
+            let series = self.series(&question).await?;
+            let (mut answer, series) = compute(question.clone(), series).await?;
+            if let Some(into) = &question.into {
+                let made = self.ports.clock.now_ms();
+                answer.stored = Some(store::store(&self.tables, into, &answer, &series, &id, made).await?);
+            }
+            Ok(answer)
+        };
+        let answer: Answer = run.await.map_err(|e: Error| e.context(doing))?;
+        tracing::info!(
+            insight = answer.insight,
+            rows = answer.series.rows,
+            periods = answer.series.periods,
+            "answered"
+        );
+        Ok(answer)
+    }
+
+    /// Runs the question's SELECT.
+    async fn series(&self, question: &Question) -> Result<Series> {
+        let options = QueryOptions { database: self.project.database().into(), ..Default::default() };
+        let answer = self.engine.query(&question.sql, &options).await?;
+        let mut rows = Rows::new(question, &answer.schema)?;
+        let (batches, _) = answer.collect().await?;
+        for batch in &batches {
+            rows.push(batch)?;
+        }
+        Series::new(rows, question, self.ports.clock.now_ms())
+    }
+}
+
+/// Models take seconds of processor time, so they run apart from the event loop.
+async fn compute(question: Question, series: Series) -> Result<(Answer, Series)> {
+    let work = move || answer::answer(&series, &question).map(|answer| (answer, series));
+    tokio::task::spawn_blocking(work).await.map_err(|e| Error::bug("the model broke off").with_source(e))?
+}

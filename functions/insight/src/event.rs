@@ -1,0 +1,144 @@
+//! Events to questions, results to answers.
+//!
+//! - `POST /insights/{name}` runs a declared insight, `POST /insight` the one in the body (fields as in the declaration).
+//! - A scheduled event whose detail names an insight runs that one.
+
+use aws_lambda_events::eventbridge::EventBridgeEvent;
+use serde::Deserialize;
+use serde_json::Value;
+use shared::api::Request;
+use shared::project::{Insight as Declaration, Project};
+use shared::{Error, ErrorKind, Result};
+
+use crate::question::Question;
+
+/// The name under which results of a question in a request's body are stored.
+const AD_HOC: &str = "ad_hoc";
+
+/// A question and the id of what asked it, under which its result is stored once. An empty id is none.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Asked {
+    pub(crate) question: Question,
+    pub(crate) id: String,
+}
+
+/// # Errors
+/// `NotFound` for another route or an insight that is not declared; `Invalid` for a body of another shape or a field out of
+/// range.
+pub(crate) fn from_http(request: &Request, project: &Project) -> Result<Asked> {
+    let question = match (request.method.as_str(), request.segments().as_slice()) {
+        ("POST", ["insights", name]) => Question::new(name, project.insight(name)?, project)?,
+        ("POST", ["insight"]) => {
+            let declaration: Declaration = request.json()?;
+            if declaration.schedule.is_some() {
+                return Err(Error::invalid(
+                    "expected no `schedule` in a request: declare the insight to run it by itself",
+                ));
+            }
+            Question::new(AD_HOC, &declaration, project)?
+        }
+        (method, _) => {
+            let served = "`POST /insights/{name}` or `POST /insight`";
+            return Err(Error::new(
+                ErrorKind::NotFound,
+                format!("expected {served}, found `{method} {}`", request.path),
+            ));
+        }
+    };
+    Ok(Asked { question, id: request.request_id.clone() })
+}
+
+/// What is due.
+#[derive(Debug, Deserialize)]
+struct Due {
+    name: String,
+}
+
+/// # Errors
+/// `Invalid` when the detail names nothing; `NotFound` for an insight that is not declared.
+pub(crate) fn from_schedule(event: &EventBridgeEvent<Value>, project: &Project) -> Result<Asked> {
+    let due: Due = serde_json::from_value(event.detail.clone())
+        .map_err(|e| Error::invalid("expected the name of an insight in the event's `detail.name`").with_source(e))?;
+    let question = Question::new(&due.name, project.insight(&due.name)?, project)?;
+    Ok(Asked { question, id: event.id.clone().unwrap_or_default() })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use shared::api::Event;
+
+    use super::*;
+
+    const FILE: &str = "
+version: 1
+database: nyc
+insights:
+  departures:
+    kind: forecast
+    sql: SELECT day, count(*) AS n FROM flights GROUP BY day
+    date: day
+    value: n
+    into: forecasts
+";
+
+    fn project() -> Project {
+        Project::parse(FILE, "lakehouse.yaml").unwrap()
+    }
+
+    fn post(path: &str, body: &Value) -> Result<Asked> {
+        let request = Request {
+            method: "POST".into(),
+            path: path.into(),
+            query: Default::default(),
+            headers: Default::default(),
+            body: body.to_string().into(),
+            request_id: "r1".into(),
+        };
+        from_http(&request, &project())
+    }
+
+    #[test]
+    fn a_declared_insight_is_asked_by_its_name() {
+        let asked = post("/insights/departures", &json!({})).unwrap();
+        assert_eq!((asked.question.horizon, asked.question.into.unwrap().to_string()), (14, "nyc.forecasts".into()));
+        let error = post("/insights/arrivals", &json!({})).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotFound);
+        assert!(error.to_string().contains("`departures`"), "{error}");
+    }
+
+    #[test]
+    fn a_question_in_the_body_has_the_fields_of_a_declaration() {
+        let asked = |extra: Value| {
+            let mut body = json!({"kind": "anomalies", "sql": "SELECT 1", "date": "d", "value": "v"});
+            body.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+            post("/insight", &body)
+        };
+        assert_eq!(asked(json!({"dimensions": ["a"]})).unwrap().question.dimensions, ["a"]);
+        for (extra, found) in [
+            (json!({"horizont": 3}), "horizont"),
+            (json!({"horizon": 0}), "`0`"),
+            (json!({"schedule": "rate(5m)"}), "schedule"),
+        ] {
+            let error = asked(extra).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Invalid);
+            assert!(error.to_string().contains(found), "{error}");
+        }
+    }
+
+    #[test]
+    fn another_route_is_not_found() {
+        assert_eq!(post("/insights", &json!({})).unwrap_err().kind(), ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn a_schedule_runs_the_insight_that_it_names() {
+        let event = json!({
+            "id": "e1", "source": "tarn.scheduler", "detail-type": "Scheduled Event",
+            "detail": {"function": "insight", "name": "departures"},
+        });
+        let Event::Schedule(event) = Event::parse(event).unwrap() else { panic!("a schedule") };
+        let asked = from_schedule(&event, &project()).unwrap();
+        assert_eq!((asked.question.name.as_str(), asked.id.as_str()), ("departures", "e1"));
+    }
+}
