@@ -212,6 +212,34 @@ async fn a_ragged_row_is_an_error_with_file_and_line_unless_the_table_says_null(
 }
 
 #[tokio::test]
+async fn texts_that_stand_for_null_are_null() {
+    let lake = Lake::new().await;
+    let parameters = [("skip.header.line.count", "1"), ("tarn.null", "NA,-"), ("compressionType", "gzip")];
+    lake.table("n", "a:bigint b:string c:double | d:date", LAZY, &parameters).await;
+    lake.put("n/d=1/x.csv", "a,b,c\n1,NA,-\nNA,x,2.5\n").await;
+    lake.put("n/d=1/y.csv.gz", gzip("a,b,c\n7,,NA\n")).await;
+    lake.partition("n", "d=1/", &["2013-01-02"]).await;
+    assert_eq!(
+        lake.cells("SELECT d, c, b, a FROM n ORDER BY a").await,
+        "2013-01-02,,,1;2013-01-02,,,7;2013-01-02,2.5,x,"
+    );
+    assert_eq!(lake.cells("SELECT count(*), count(b) FROM n").await, "3,1");
+}
+
+#[tokio::test]
+async fn json_columns_are_found_under_the_names_that_the_serde_maps() {
+    let lake = Lake::new().await;
+    lake.table("j", "dep_time:bigint b:string", JSON, &[("tarn.json", "stream")]).await;
+    let name = TableName::new("db", "j").unwrap();
+    let table = lake.ports.catalog.get_table(&name).await.unwrap();
+    let mut input = table.input.clone();
+    input.storage.serde_parameters.insert("mapping.dep_time".into(), "Dep Time".into());
+    lake.ports.catalog.update_table(&input, &table.version).await.unwrap();
+    lake.put("j/1.json", "{\"Dep Time\": 5,\n \"b\": \"x\"}\n{\"Dep Time\": 6}").await;
+    assert_eq!(lake.cells("SELECT b, dep_time FROM j WHERE dep_time > 4 ORDER BY dep_time").await, "x,5;,6");
+}
+
+#[tokio::test]
 async fn a_value_that_overflows_its_column_names_the_file() {
     let lake = Lake::new().await;
     lake.table("c", "a:tinyint", LAZY, &[]).await;

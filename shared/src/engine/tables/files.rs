@@ -18,6 +18,7 @@ use url::Url;
 
 use crate::catalog::Table;
 use crate::error::Context;
+use crate::format::glue::FileFilter;
 use crate::model::TableName;
 use crate::storage::Storage;
 use crate::{Error, Result};
@@ -42,16 +43,23 @@ pub(super) fn folder(location: &str, table: &TableName) -> Result<Url> {
     Ok(url)
 }
 
-/// Every file below the folders, in order; hidden and empty ones apart.
-pub(super) async fn listed(storage: &Storage, folders: Vec<(Url, Vec<ScalarValue>)>) -> Result<Vec<TableFile>> {
+/// Every file below the folders, in order; empty ones and those that the filter leaves out apart.
+pub(super) async fn listed(
+    storage: &Storage,
+    filter: &FileFilter,
+    folders: Vec<(Url, Vec<ScalarValue>)>,
+) -> Result<Vec<TableFile>> {
     let listings = futures::stream::iter(folders.into_iter().map(|(folder, values)| async move {
         let (store, prefix) = storage.resolve(&folder)?;
         let metas: Vec<ObjectMeta> =
             store.list(Some(&prefix)).try_collect().await.context(|| format!("listing `{folder}`"))?;
-        let depth = prefix.parts().count();
+        let relative = |meta: &ObjectMeta| {
+            let below = meta.location.prefix_match(&prefix).into_iter().flatten();
+            below.map(|part| part.as_ref().to_owned()).collect::<Vec<_>>().join("/")
+        };
         let files = metas
             .into_iter()
-            .filter(|meta| meta.size > 0 && !meta.location.parts().skip(depth).any(|part| is_hidden(part.as_ref())))
+            .filter(|meta| meta.size > 0 && filter.includes(&relative(meta)))
             .map(|meta| table_file(&folder, meta, values.clone()))
             .collect::<Vec<_>>();
         Ok::<_, Error>(files)
@@ -80,11 +88,6 @@ pub(super) async fn given(
         }
     }
     Ok(files)
-}
-
-/// Hive's rule: what begins with `_` or `.` is no data, folders of partitions (`_a=1`) apart.
-fn is_hidden(part: &str) -> bool {
-    part.starts_with('.') || (part.starts_with('_') && !part.contains('='))
 }
 
 fn table_file(folder: &Url, meta: ObjectMeta, values: Vec<ScalarValue>) -> TableFile {

@@ -3,7 +3,7 @@
 //! A scan asks the catalog for the partitions, drops those that the filters rule out, lists only the folders of the rest, and
 //! hands their files to DataFusion's own readers. Nothing is listed before a filter could spare it.
 
-mod definition;
+mod csv;
 mod files;
 mod named;
 mod partitions;
@@ -14,9 +14,9 @@ use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::Statistics;
+use datafusion::common::config::CsvOptions;
 use datafusion::datasource::TableType;
 use datafusion::datasource::file_format::FileFormat;
-use datafusion::datasource::file_format::file_compression_type::FileCompressionType;
 use datafusion::datasource::file_format::parquet::ParquetFormat;
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::listing::helpers::expr_applicable_for_cols;
@@ -32,10 +32,12 @@ use datafusion::physical_plan::union::UnionExec;
 use datafusion::physical_plan::{ExecutionPlan, PhysicalExpr};
 use url::Url;
 
-use self::definition::FileKind;
+use self::csv::CsvFiles;
 use self::files::TableFile;
 use self::named::NamedFiles;
 use crate::catalog::{Catalog, Table};
+use crate::format::glue::FileFilter;
+use crate::format::{Compression, CsvFormat, Encoding, FileFormat as Format, JsonFormat};
 use crate::model::{Column, TableName};
 use crate::storage::Storage;
 use crate::{Error, Result};
@@ -71,7 +73,8 @@ impl ScanLog {
 #[derive(Debug)]
 pub(super) struct FileTable {
     table: Table,
-    kind: FileKind,
+    format: Format,
+    filter: FileFilter,
     schema: TableSchema,
     /// Read instead of everything that lies in the table's folders.
     only: Option<Vec<Url>>,
@@ -92,13 +95,14 @@ impl FileTable {
         storage: Storage,
         log: ScanLog,
     ) -> Result<Self> {
-        let kind = FileKind::of(&table.input)?;
+        let format = Format::from_table(&table.input)?;
+        let filter = FileFilter::from_table(&table.input)?;
         if table.input.storage.columns.is_empty() && table.input.partition_keys.is_empty() {
             return Err(Error::invalid(format!("table `{}` has no columns in the catalog", table.input.name)));
         }
-        let file_schema = Schema::new(fields(&table.input.storage.columns, kind == FileKind::Parquet));
+        let file_schema = Schema::new(fields(&table.input.storage.columns, format.encoding == Encoding::Parquet));
         let schema = TableSchema::new(Arc::new(file_schema), fields(&table.input.partition_keys, false));
-        Ok(Self { table, kind, schema, only, catalog, storage, log })
+        Ok(Self { table, format, filter, schema, only, catalog, storage, log })
     }
 
     fn partition_names(&self) -> Vec<&str> {
@@ -117,7 +121,7 @@ impl FileTable {
             let folder = files::folder(&self.table.input.storage.location, name)?;
             return match &self.only {
                 Some(only) => files::given(&self.storage, only, |_| Ok(Vec::new())).await,
-                None => files::listed(&self.storage, vec![(folder, Vec::new())]).await,
+                None => files::listed(&self.storage, &self.filter, vec![(folder, Vec::new())]).await,
             };
         }
         let keys = self.schema.table_partition_cols();
@@ -146,7 +150,7 @@ impl FileTable {
                 })
                 .await
             }
-            None => files::listed(&self.storage, folders).await,
+            None => files::listed(&self.storage, &self.filter, folders).await,
         }
     }
 
@@ -158,58 +162,68 @@ impl FileTable {
         projection: Option<&Vec<usize>>,
         limit: Option<usize>,
     ) -> DfResult<Arc<dyn ExecutionPlan>> {
-        if self.kind == FileKind::Parquet {
+        if self.is_parquet() {
             files::forget_changed_footers(state, &group.files);
         }
         let names = self.source_names(state, &group).await?;
         let schema = renamed(&self.schema, &names);
-        let files = match self.kind {
-            FileKind::Parquet => files::with_statistics(state, &self.table, &schema, &group.store, group.files).await?,
-            _ => group.files,
+        let files = match self.is_parquet() {
+            true => files::with_statistics(state, &self.table, &schema, &group.store, group.files).await?,
+            false => group.files,
         };
         let target = state.config_options().execution.target_partitions;
         let groups = FileGroup::new(files).split_files(target);
-        let statistics = match self.kind {
-            FileKind::Parquet => files::merged_statistics(&groups, schema.table_schema())?,
-            _ => Statistics::new_unknown(schema.table_schema()),
+        let statistics = match self.is_parquet() {
+            true => files::merged_statistics(&groups, schema.table_schema())?,
+            false => Statistics::new_unknown(schema.table_schema()),
         };
-        let source = self.source(schema);
+        let source = self.source(schema, state);
         let config = FileScanConfigBuilder::new(group.store, source)
             .with_file_groups(groups)
             .with_statistics(statistics)
             .with_projection_indices(projection.cloned())?
             .with_limit(limit)
-            .with_file_compression_type(group.compression)
+            .with_file_compression_type(group.compression.into())
             .build();
-        let plan: Arc<dyn ExecutionPlan> = match self.kind {
-            FileKind::Parquet => parquet_format(state).create_physical_plan(state, config).await?,
-            _ => DataSourceExec::from_data_source(config),
+        let plan: Arc<dyn ExecutionPlan> = match self.is_parquet() {
+            true => parquet_format(state).create_physical_plan(state, config).await?,
+            false => DataSourceExec::from_data_source(config),
         };
         name_columns(plan, &self.schema, projection)
     }
 
-    fn source(&self, schema: TableSchema) -> Arc<dyn FileSource> {
-        match &self.kind {
-            FileKind::Csv(options) => {
-                Arc::new(NamedFiles::new(Arc::new(CsvSource::new(schema).with_csv_options(options.as_ref().clone()))))
+    fn source(&self, schema: TableSchema, state: &dyn Session) -> Arc<dyn FileSource> {
+        match &self.format.encoding {
+            Encoding::Parquet => parquet_format(state).file_source(schema),
+            Encoding::Csv(csv) => match datafusion_options(csv) {
+                Some(options) => Arc::new(NamedFiles::new(
+                    Arc::new(CsvSource::new(schema).with_csv_options(options)),
+                    !csv.multiline,
+                )),
+                None => Arc::new(NamedFiles::new(Arc::new(CsvFiles::new(csv.clone(), schema)), false)),
+            },
+            Encoding::Json(json) => {
+                let source = JsonSource::new(schema).with_newline_delimited(*json != JsonFormat::Array);
+                Arc::new(NamedFiles::new(Arc::new(source), *json == JsonFormat::Lines))
             }
-            FileKind::JsonLines => Arc::new(NamedFiles::new(Arc::new(JsonSource::new(schema)))),
-            FileKind::JsonArray => {
-                Arc::new(NamedFiles::new(Arc::new(JsonSource::new(schema).with_newline_delimited(false))))
-            }
-            FileKind::Parquet => parquet_format_of_default().file_source(schema),
         }
     }
 
-    /// The names of the columns in the files: a JSON table's mapping; in Parquet files, the column that has the name in other
+    fn is_parquet(&self) -> bool {
+        self.format.encoding == Encoding::Parquet
+    }
+
+    /// The names of the columns in the files: the `mapping.{column}` of a JSON table's serde; in Parquet files, the column that has the name in other
     /// letters' case.
     async fn source_names(&self, state: &dyn Session, group: &FileSet) -> DfResult<Vec<String>> {
         let columns = &self.table.input.storage.columns;
-        match (&self.kind, group.files.first()) {
-            (FileKind::JsonLines | FileKind::JsonArray, _) => {
-                Ok(columns.iter().map(|c| definition::json_name(&self.table.input.storage, &c.name)).collect())
+        match (&self.format.encoding, group.files.first()) {
+            (Encoding::Json(_), _) => {
+                let mapped = &self.table.input.storage.serde_parameters;
+                let name = |c: &Column| mapped.get(&format!("mapping.{}", c.name)).unwrap_or(&c.name).clone();
+                Ok(columns.iter().map(name).collect())
             }
-            (FileKind::Parquet, Some(file)) => {
+            (Encoding::Parquet, Some(file)) => {
                 let store = state.runtime_env().object_store(&group.store)?;
                 let meta = file.object_meta.clone();
                 let doing = format!("reading `{}`", meta.location);
@@ -225,7 +239,7 @@ impl FileTable {
 /// Files that one scan can read.
 struct FileSet {
     store: ObjectStoreUrl,
-    compression: FileCompressionType,
+    compression: Compression,
     files: Vec<PartitionedFile>,
 }
 
@@ -257,7 +271,7 @@ impl TableProvider for FileTable {
         let pruning: Vec<Expr> = filters.iter().filter(|f| self.prunes_partitions(f)).cloned().collect();
         let files = self.files(&pruning).await.map_err(files::external)?;
         let mut plans = Vec::new();
-        for group in self.grouped(files).map_err(files::external)? {
+        for group in self.grouped(files).await.map_err(files::external)? {
             plans.push(self.scan_files(state, group, projection, limit).await?);
         }
         match plans.len() {
@@ -274,13 +288,10 @@ impl TableProvider for FileTable {
 
 impl FileTable {
     /// Files apart by store and codec, in order of their first file.
-    fn grouped(&self, files: Vec<TableFile>) -> Result<Vec<FileSet>> {
+    async fn grouped(&self, files: Vec<TableFile>) -> Result<Vec<FileSet>> {
         let mut sets: Vec<FileSet> = Vec::new();
         for TableFile { url, file } in files {
-            let compression = match self.kind {
-                FileKind::Parquet => FileCompressionType::UNCOMPRESSED,
-                _ => definition::compression(url.path(), &self.table.input)?,
-            };
+            let compression = self.compression(&url).await?;
             let store = ObjectStoreUrl::parse(&url[..url::Position::BeforePath])?;
             match sets.iter_mut().find(|s| s.store == store && s.compression == compression) {
                 Some(set) => set.files.push(file),
@@ -289,6 +300,31 @@ impl FileTable {
         }
         Ok(sets)
     }
+
+    /// What the name says, otherwise the table. Where the table says that it is compressed but the name has the ending of plain
+    /// files, the first bytes decide: folders mix `a.csv` with `b.csv.gz`.
+    async fn compression(&self, url: &Url) -> Result<Compression> {
+        let told = self.format.compression_of(url.path());
+        let plain = [".csv", ".tsv", ".txt", ".json", ".ndjson", ".jsonl"];
+        if told == Compression::None || !plain.iter().any(|ending| url.path().ends_with(ending)) {
+            return Ok(told);
+        }
+        Ok(Compression::of_bytes(&self.storage.get_range(url, 0..6).await?))
+    }
+}
+
+/// The dialect as DataFusion's own source reads it, unless it can't: it passes over texts for null and insists on quotes.
+fn datafusion_options(csv: &CsvFormat) -> Option<CsvOptions> {
+    let quote = csv.quote?;
+    csv.nulls.is_empty().then(|| CsvOptions {
+        has_header: Some(csv.header),
+        delimiter: csv.delimiter,
+        quote,
+        escape: csv.escape,
+        newlines_in_values: Some(csv.multiline),
+        truncated_rows: Some(csv.ragged),
+        ..CsvOptions::default()
+    })
 }
 
 /// Arrow fields; text in views where the reader makes them without a copy.
@@ -347,8 +383,4 @@ fn name_in(found: &Schema, column: &str) -> String {
 
 fn parquet_format(state: &dyn Session) -> ParquetFormat {
     ParquetFormat::default().with_options(state.default_table_options().parquet)
-}
-
-fn parquet_format_of_default() -> ParquetFormat {
-    ParquetFormat::default()
 }

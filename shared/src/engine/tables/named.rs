@@ -21,11 +21,19 @@ use crate::Error;
 
 /// Wraps a row-format source (CSV, JSON).
 #[derive(Clone)]
-pub(super) struct NamedFiles(Arc<dyn FileSource>);
+pub(super) struct NamedFiles {
+    source: Arc<dyn FileSource>,
+    splittable: bool,
+}
 
 impl NamedFiles {
-    pub(super) fn new(source: Arc<dyn FileSource>) -> Self {
-        Self(source)
+    /// `splittable` says that a file may be cut at any line's end.
+    pub(super) fn new(source: Arc<dyn FileSource>, splittable: bool) -> Self {
+        Self { source, splittable }
+    }
+
+    fn around(&self, source: Arc<dyn FileSource>) -> Arc<dyn FileSource> {
+        Arc::new(Self { source, ..self.clone() })
     }
 }
 
@@ -36,39 +44,39 @@ impl FileSource for NamedFiles {
         base_config: &FileScanConfig,
         partition: usize,
     ) -> Result<Arc<dyn FileOpener>> {
-        Ok(Arc::new(NamedOpener(self.0.create_file_opener(object_store, base_config, partition)?)))
+        Ok(Arc::new(NamedOpener(self.source.create_file_opener(object_store, base_config, partition)?)))
     }
 
     fn table_schema(&self) -> &TableSchema {
-        self.0.table_schema()
+        self.source.table_schema()
     }
 
     fn with_batch_size(&self, batch_size: usize) -> Arc<dyn FileSource> {
-        Arc::new(Self(self.0.with_batch_size(batch_size)))
+        self.around(self.source.with_batch_size(batch_size))
     }
 
     fn filter(&self) -> Option<Arc<dyn PhysicalExpr>> {
-        self.0.filter()
+        self.source.filter()
     }
 
     fn projection(&self) -> Option<&ProjectionExprs> {
-        self.0.projection()
+        self.source.projection()
     }
 
     fn metrics(&self) -> &ExecutionPlanMetricsSet {
-        self.0.metrics()
+        self.source.metrics()
     }
 
     fn file_type(&self) -> &str {
-        self.0.file_type()
+        self.source.file_type()
     }
 
     fn fmt_extra(&self, t: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt_extra(t, f)
+        self.source.fmt_extra(t, f)
     }
 
     fn supports_repartitioning(&self) -> bool {
-        self.0.supports_repartitioning()
+        self.splittable && self.source.supports_repartitioning()
     }
 
     fn try_pushdown_filters(
@@ -76,14 +84,14 @@ impl FileSource for NamedFiles {
         filters: Vec<Arc<dyn PhysicalExpr>>,
         config: &ConfigOptions,
     ) -> Result<FilterPushdownPropagation<Arc<dyn FileSource>>> {
-        let mut pushed = self.0.try_pushdown_filters(filters, config)?;
-        pushed.updated_node = pushed.updated_node.map(|source| Arc::new(Self(source)) as Arc<dyn FileSource>);
+        let mut pushed = self.source.try_pushdown_filters(filters, config)?;
+        pushed.updated_node = pushed.updated_node.map(|source| self.around(source));
         Ok(pushed)
     }
 
     fn try_pushdown_projection(&self, projection: &ProjectionExprs) -> Result<Option<Arc<dyn FileSource>>> {
-        let pushed = self.0.try_pushdown_projection(projection)?;
-        Ok(pushed.map(|source| Arc::new(Self(source)) as Arc<dyn FileSource>))
+        let pushed = self.source.try_pushdown_projection(projection)?;
+        Ok(pushed.map(|source| self.around(source)))
     }
 }
 
