@@ -1,14 +1,26 @@
 //! File and record formats: find, infer, read, write.
 //!
-//! A crawl reads the first bytes of a file ([`head`]), tells its format ([`detect`]), infers its schema ([`csv`], [`json`],
+//! A crawl reads the first bytes of a file, tells its format ([`detect`]), infers its schema ([`csv`], [`json`],
 //! [`parquet`]), merges it with that of other files ([`merge`]) and declares the result as Glue does ([`glue`]). A query takes
 //! the way back: [`FileFormat::from_table`] says how the files of a table are read.
 
 pub mod compression;
+pub mod csv;
+pub mod detect;
+pub mod flaw;
 pub mod glue;
+pub mod infer;
+pub mod json;
+pub mod merge;
+pub mod parquet;
 pub mod records;
 
 pub use compression::Compression;
+pub use flaw::Flaw;
+pub use glue::FileFilter;
+pub use merge::{SampledColumn, Shape};
+
+use crate::model::Column;
 
 /// How the files of a table are written, and so how to read them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -148,4 +160,44 @@ impl FileFormat {
 /// Whether readers of a folder pass over the file or folder `name`, as Hive and Athena do.
 pub fn is_hidden(name: &str) -> bool {
     name.starts_with('_') || name.starts_with('.')
+}
+
+/// What the beginning of a file (or its footer) shows.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sample {
+    pub format: FileFormat,
+    pub columns: Vec<SampledColumn>,
+    /// Of CSV only: what is needed to change one's mind about the header ([`Sample::with_header`]).
+    pub first_row: Option<FirstRow>,
+    /// What a reader of the crawl's report should know, e.g. of ragged rows.
+    pub notes: Vec<String>,
+}
+
+/// The first row of delimited text, as names and as values, and the shapes of the values below it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FirstRow {
+    pub names: Vec<String>,
+    pub sources: Vec<String>,
+    pub shapes: Vec<Shape>,
+    pub rest: Vec<Shape>,
+}
+
+/// The columns of a table with such values.
+pub fn declared_columns(columns: &[SampledColumn]) -> Vec<Column> {
+    columns.iter().map(|column| Column::new(&column.name, column.shape.column_type())).collect()
+}
+
+/// Leaves out columns whose names differ only in what identifiers can't hold, and says so: they could not be told apart.
+fn unique_names(columns: Vec<SampledColumn>, notes: &mut Vec<String>) -> Vec<SampledColumn> {
+    let mut unique: Vec<SampledColumn> = Vec::with_capacity(columns.len());
+    for column in columns {
+        match unique.iter().find(|known| known.name == column.name) {
+            Some(known) => notes.push(format!(
+                "the column `{}` is left out: `{}` has the same name `{}` in the catalog",
+                column.source, known.source, known.name
+            )),
+            None => unique.push(column),
+        }
+    }
+    unique
 }
