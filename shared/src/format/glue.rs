@@ -7,7 +7,7 @@
 //! | `tarn.json` | `array`, `stream` | a file is one array of objects; objects span lines (absent: an object a line) |
 //! | `tarn.null` | `NA` or `NA,NULL` | texts of a CSV that stand for no value, beside the empty one |
 //! | `tarn.ragged` | `null` | a CSV row may be short; what it lacks is null |
-//! | `tarn.multiline` | `true` | a quoted CSV field may hold line breaks |
+//! | `tarn.newlines` | `true` | a quoted CSV field may hold line breaks |
 //! | `tarn.quote` | `none` | no character of the CSV encloses fields |
 //! | `exclusions` | `["**/*.bak"]` | glob patterns, relative to the location, of files that are not the table's |
 
@@ -180,7 +180,7 @@ impl Declared<'_> {
             header,
             nulls,
             ragged: self.get("tarn.ragged") == Some("null"),
-            multiline: self.get("tarn.multiline") == Some("true"),
+            multiline: self.get("tarn.newlines") == Some("true"),
             ..CsvFormat::default()
         })
     }
@@ -259,7 +259,7 @@ fn csv_parameters(csv: &CsvFormat) -> BTreeMap<String, String> {
         ("skip.header.line.count", csv.header.then(|| "1".to_owned())),
         ("tarn.null", (!csv.nulls.is_empty()).then(|| csv.nulls.join(","))),
         ("tarn.ragged", csv.ragged.then(|| "null".to_owned())),
-        ("tarn.multiline", csv.multiline.then(|| "true".to_owned())),
+        ("tarn.newlines", csv.multiline.then(|| "true".to_owned())),
         ("tarn.quote", csv.quote.is_none().then(|| "none".to_owned())),
     ];
     parameters.extend(optional.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))));
