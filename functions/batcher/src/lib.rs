@@ -1,1 +1,156 @@
+//! The function `batcher`: streams into Iceberg tables.
+//!
+//! A Kinesis event says that a shard has new records; they are counted ([`pending`](mod@pending)). When the size or the age
+//! that the stream declares is reached, at an event or at a schedule's tick, the stream is read from the positions that its
+//! table holds and written ([`flush`](mod@flush)). Because the table's positions decide what is written, an event that comes twice
+//! changes nothing.
 
+mod decode;
+mod event;
+mod failed;
+mod flush;
+mod pending;
+mod round;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use aws_lambda_events::kinesis::KinesisEvent;
+use serde_json::{Value, json};
+use shared::api::Event;
+use shared::config::Ports;
+use shared::format::records::RecordSchema;
+use shared::model::ShardId;
+use shared::project::Project;
+use shared::table::Tables;
+use shared::{Error, Result};
+
+use self::event::{Tick, arrivals};
+use self::flush::Flush;
+use self::pending::Arrival;
+
+pub use self::flush::Report;
+
+/// Writes the streams of a lakehouse to their tables.
+#[derive(Debug, Clone)]
+pub struct Batcher {
+    project: Arc<Project>,
+    ports: Ports,
+    tables: Tables,
+    schemas: BTreeMap<String, Arc<RecordSchema>>,
+}
+
+impl Batcher {
+    /// # Errors
+    /// `Invalid` when a stream's schema can't be filled from JSON.
+    pub fn new(project: Arc<Project>, ports: Ports) -> Result<Self> {
+        let mut schemas = BTreeMap::new();
+        for (name, declaration) in &project.file().streams {
+            let schema = RecordSchema::new(&declaration.schema).map_err(|e| e.context(format!("stream `{name}`")))?;
+            schemas.insert(name.clone(), Arc::new(schema));
+        }
+        Ok(Self { project, tables: Tables::new(ports.clone()), ports, schemas })
+    }
+
+    /// Takes a Kinesis event or a schedule's tick.
+    ///
+    /// A Kinesis event is answered with `{"batchItemFailures": [{"itemIdentifier": …}], "flushed": [Report]}`: of each shard that
+    /// could not be taken the first record, from which Lambda sends it again. A tick (`detail`: `{"name": stream, "flush": bool}`,
+    /// both may be missing) is answered with `{"flushed": [Report]}`.
+    ///
+    /// # Errors
+    /// `Invalid` for another event; `NotFound` for a stream that the lakehouse file lacks; a tick's failure, after all streams
+    /// had their turn.
+    pub async fn handle(&self, payload: Value) -> Result<Value> {
+        match Event::parse(payload)? {
+            Event::Kinesis(event) => self.take(event).await,
+            Event::Schedule(event) => self.tick(Tick::parse(event.detail)?).await,
+            other => Err(other.unserved("batcher", "a Kinesis event or a schedule")),
+        }
+    }
+
+    async fn take(&self, event: KinesisEvent) -> Result<Value> {
+        let (mut failures, mut flushed) = (Vec::new(), Vec::new());
+        for (stream, shards) in arrivals(event)? {
+            self.project.stream(&stream)?;
+            match self.take_shards(&stream, &shards).await {
+                Ok(report) => flushed.extend(report),
+                Err(error) => {
+                    tracing::error!(stream, %error, "the stream could not be taken");
+                    let first = shards.values().filter_map(|arrivals| arrivals.first());
+                    failures.extend(first.map(|a| json!({"itemIdentifier": a.sequence})));
+                }
+            }
+        }
+        Ok(json!({"batchItemFailures": failures, "flushed": flushed}))
+    }
+
+    async fn take_shards(&self, stream: &str, shards: &BTreeMap<ShardId, Vec<Arrival>>) -> Result<Option<Report>> {
+        let count = |pending: &mut pending::Pending| {
+            let before = pending.clone();
+            shards.iter().for_each(|(shard, arrivals)| pending.count(shard, arrivals));
+            *pending != before
+        };
+        let pending = pending::update(self.ports.state.as_ref(), stream, count).await?;
+        self.flush_if_due(stream, &pending).await
+    }
+
+    async fn tick(&self, tick: Tick) -> Result<Value> {
+        let streams: Vec<&str> = match &tick.name {
+            Some(name) => {
+                self.project.stream(name)?;
+                vec![name]
+            }
+            None => self.schemas.keys().map(String::as_str).collect(),
+        };
+        let (mut flushed, mut failure) = (Vec::new(), None);
+        for stream in streams {
+            match self.tick_stream(stream, tick.flush).await {
+                Ok(report) => flushed.extend(report),
+                Err(error) => {
+                    tracing::error!(stream, %error, "the stream could not be written");
+                    failure.get_or_insert(error.context(format!("flushing stream `{stream}`")));
+                }
+            }
+        }
+        match failure {
+            Some(error) => Err(error),
+            None => Ok(json!({"flushed": flushed})),
+        }
+    }
+
+    async fn tick_stream(&self, stream: &str, flush: bool) -> Result<Option<Report>> {
+        if flush {
+            return self.flush(stream).await.map(Some);
+        }
+        let pending = pending::load(self.ports.state.as_ref(), stream).await?;
+        self.flush_if_due(stream, &pending).await
+    }
+
+    async fn flush_if_due(&self, stream: &str, pending: &pending::Pending) -> Result<Option<Report>> {
+        let buffer = &self.project.stream(stream)?.buffer;
+        let Some(due) = pending.due(buffer, self.ports.clock.now_ms()) else { return Ok(None) };
+        tracing::debug!(stream, ?due, "the stream is due");
+        self.flush(stream).await.map(Some)
+    }
+
+    /// Writes everything that has arrived in `stream`.
+    ///
+    /// # Errors
+    /// `NotFound` for an unknown stream; `Retry`, `OutcomeUnknown` and the errors of the ports: nothing is lost or doubled then.
+    pub async fn flush(&self, stream: &str) -> Result<Report> {
+        let schema = self.schemas.get(stream).ok_or_else(|| Error::not_found(format!("no stream `{stream}`")))?;
+        let flush = Flush {
+            ports: &self.ports,
+            tables: &self.tables,
+            name: stream,
+            declaration: self.project.stream(stream)?,
+            table: self.project.stream_table(stream)?,
+            schema: schema.clone(),
+        };
+        flush.run().await
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,257 @@
+//! Writing a stream to its table: plan an interval, read it, decode it, write the bad records to their objects, commit the
+//! good ones together with the interval's end.
+//!
+//! Exactly once, whatever stops and whoever works at the same time:
+//!
+//! - The table's token holds the positions up to which the stream is in the table. They change only together with the rows.
+//! - The interval that is written next is agreed on before anything is written, in the state document `batcher-plan/{stream}`.
+//!   The document is read before the token. So once a plan begins at the token's positions, everyone who reads the token finds
+//!   that plan and writes that interval; a new plan is made only under compare-and-swap against a plan that begins elsewhere,
+//!   which the token has passed. Hence there is one interval for each beginning, and its error objects, named by the beginning,
+//!   have the same content whoever writes them, however often.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use futures::stream;
+use serde::{Deserialize, Serialize};
+use shared::config::Ports;
+use shared::error::Context;
+use shared::format::records::RecordSchema;
+use shared::model::{Positions, TableName};
+use shared::project::StreamDeclaration;
+use shared::state::{Expect, get_json, put_json};
+use shared::table::{Change, Committed, Table, Tables, Token};
+use shared::{Error, ErrorKind, Result};
+
+use crate::decode::{Rows, decode};
+use crate::pending::{self, Pending};
+use crate::round::{Round, read_again, read_new};
+
+/// Bytes of record data in one commit at most, so that memory stays bounded whatever has piled up.
+const MAX_ROUND_BYTES: usize = 128 << 20;
+/// Bytes of record data in one commit at least, when more has piled up than the stream's buffer size.
+const MIN_ROUND_BYTES: usize = 1 << 20;
+/// Times that another batcher may come first before this one leaves the work to it.
+const MAX_LOST: usize = 20;
+
+/// What a flush did.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Report {
+    pub stream: String,
+    pub table: String,
+    /// Records read: stored and rejected together.
+    pub records: u64,
+    /// Rows in the table.
+    pub stored: u64,
+    /// Lines in the error objects.
+    pub rejected: u64,
+    /// Records that events told of, but the stream no longer holds.
+    pub missing: u64,
+    /// How often records had a field that the schema lacks, by its name.
+    pub ignored: BTreeMap<String, u64>,
+    /// URLs of the error objects.
+    pub error_objects: Vec<String>,
+    /// The last snapshot that this flush made.
+    pub snapshot: Option<i64>,
+    /// Data files and their bytes.
+    pub files: u64,
+    pub bytes: u64,
+    /// Commits that this flush made.
+    pub commits: u64,
+    /// What the table has of each shard.
+    pub positions: Positions,
+    pub elapsed_ms: i64,
+}
+
+/// The interval that is written next.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Plan {
+    from: Positions,
+    to: Positions,
+}
+
+/// How a round ended.
+enum Outcome {
+    /// Committed; the stream may have more.
+    More,
+    /// Everything is written, or nothing was there to write. What was counted up to `settled` is done with.
+    CaughtUp { settled: Positions },
+    /// Another batcher came first.
+    Lost,
+}
+
+/// A stream and its table.
+#[derive(Debug)]
+pub(crate) struct Flush<'a> {
+    pub(crate) ports: &'a Ports,
+    pub(crate) tables: &'a Tables,
+    pub(crate) name: &'a str,
+    pub(crate) declaration: &'a StreamDeclaration,
+    pub(crate) table: TableName,
+    pub(crate) schema: Arc<RecordSchema>,
+}
+
+impl Flush<'_> {
+    /// Writes everything that had arrived when the flush began.
+    ///
+    /// # Errors
+    /// `Retry` when other batchers kept coming first; `OutcomeUnknown` when a commit may have happened (the next flush finds
+    /// out); otherwise as the ports do. Nothing is lost or doubled by any of them.
+    pub(crate) async fn run(&self) -> Result<Report> {
+        let begun_ms = self.ports.clock.now_ms();
+        let mut report = Report { stream: self.name.into(), table: self.table.to_string(), ..Report::default() };
+        let mut lost = 0;
+        let settled = loop {
+            match self.round(begun_ms, &mut report).await? {
+                Outcome::More => {}
+                Outcome::CaughtUp { settled } => break settled,
+                Outcome::Lost => lost += 1,
+            }
+            if lost > MAX_LOST {
+                return Err(Error::retry(format!("other batchers of stream `{}` kept coming first", self.name)));
+            }
+        };
+        pending::update(self.ports.state.as_ref(), self.name, |p| p.settle(&settled)).await?;
+        report.elapsed_ms = self.ports.clock.now_ms() - begun_ms;
+        tracing::info!(
+            stream = self.name,
+            table = report.table,
+            records = report.records,
+            stored = report.stored,
+            rejected = report.rejected,
+            commits = report.commits,
+            files = report.files,
+            "stream written"
+        );
+        Ok(report)
+    }
+
+    async fn round(&self, begun_ms: i64, report: &mut Report) -> Result<Outcome> {
+        let state = self.ports.state.as_ref();
+        let planned = get_json::<Plan>(state, &plan_key(self.name)).await?;
+        let pending = pending::load(state, self.name).await?;
+        let table = self.tables.ensure(&self.table, &self.declaration.schema, &self.declaration.partition_by).await?;
+        let token = table.token(&token_key(self.name));
+        let from = positions(token.as_deref())?;
+        report.positions = from.clone();
+        let Some(round) = self.plan(planned, &from).await? else { return Ok(Outcome::Lost) };
+        let to = round.to.clone();
+        let mut settled = to.clone();
+        let more = round.more && round.oldest_ms().is_none_or(|oldest| oldest <= begun_ms);
+        if !round.more {
+            // The stream was read to its end, so what was counted before and isn't there any more won't come.
+            settled.advance_all(pending.counted());
+        }
+        let missing = self.missing(&pending, &from, &settled, &round);
+        if to != from {
+            let rows = decode(self.name, &self.schema, round).await?;
+            let objects = self.write_failed(&rows, &from).await?;
+            match self.commit(&table, &rows, token, &to).await {
+                Ok(committed) => report.add(rows, objects, &committed, to),
+                Err(error) if error.kind() == ErrorKind::Conflict => return Ok(Outcome::Lost),
+                Err(error) => return Err(error),
+            }
+        }
+        report.missing += missing;
+        Ok(if more { Outcome::More } else { Outcome::CaughtUp { settled } })
+    }
+
+    /// Records that were counted but are not in the stream: they fell out of its retention before they were written.
+    fn missing(&self, pending: &Pending, from: &Positions, to: &Positions, round: &Round) -> u64 {
+        let mut missing = 0;
+        for (shard, counted) in pending.counted_between(from, to) {
+            let last = pending.counted().of(&shard);
+            let records = round.shards.iter().filter(|(id, _)| *id == shard).flat_map(|(_, records)| records);
+            let read = records.filter(|r| r.sequence <= last).count() as u64;
+            let lost = counted.saturating_sub(read);
+            if lost > 0 {
+                tracing::error!(stream = self.name, %shard, records = lost, "records left the stream before they were written");
+            }
+            missing += lost;
+        }
+        missing
+    }
+
+    /// The records of the interval that begins at `from`: as planned by whoever was first, or planned here. `None` when another
+    /// batcher planned at the same time.
+    async fn plan(&self, planned: Option<(Plan, shared::state::Version)>, from: &Positions) -> Result<Option<Round>> {
+        let stream = self.ports.stream.as_ref();
+        let expect = match planned {
+            Some((plan, _)) if plan.from == *from => {
+                return read_again(stream, self.name, from, &plan.to).await.map(Some);
+            }
+            Some((_, version)) => Expect::Version(version),
+            None => Expect::Absent,
+        };
+        let size = usize::try_from(self.declaration.buffer.size.0).unwrap_or(usize::MAX);
+        let round = read_new(stream, self.name, from, size.clamp(MIN_ROUND_BYTES, MAX_ROUND_BYTES)).await?;
+        if round.is_empty() {
+            return Ok(Some(round));
+        }
+        let plan = Plan { from: from.clone(), to: round.to.clone() };
+        match put_json(self.ports.state.as_ref(), &plan_key(self.name), &plan, expect).await {
+            Ok(_) => Ok(Some(round)),
+            Err(error) if error.kind() == ErrorKind::Conflict => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Writes the error object of each shard that has bad records; gives their URLs.
+    async fn write_failed(&self, rows: &Rows, from: &Positions) -> Result<Vec<String>> {
+        let mut urls = Vec::new();
+        for (shard, object) in &rows.failed {
+            let url = self.ports.keys.error_object(self.name, shard, &from.of(shard));
+            self.ports.storage.put(&url, object.clone()).await?;
+            urls.push(url.into());
+        }
+        Ok(urls)
+    }
+
+    async fn commit(&self, table: &Table, rows: &Rows, token: Option<String>, to: &Positions) -> Result<Committed> {
+        let value =
+            serde_json::to_string(to).map_err(|e| Error::bug("stream positions have no JSON form").with_source(e))?;
+        let token = Token { key: token_key(self.name), expected: token, value };
+        let batches = stream::iter(rows.batches.clone().into_iter().map(Ok));
+        let batches = Box::pin(RecordBatchStreamAdapter::new(self.schema.arrow().clone(), batches));
+        table
+            .commit(Change::Append, batches, Some(token))
+            .await
+            .context(|| format!("writing stream `{}` to table `{}`", self.name, self.table))
+    }
+}
+
+impl Report {
+    fn add(&mut self, rows: Rows, objects: Vec<String>, committed: &Committed, to: Positions) {
+        self.records += rows.records;
+        self.stored += rows.stored;
+        self.rejected += rows.rejected;
+        for (name, count) in rows.ignored {
+            *self.ignored.entry(name).or_default() += count;
+        }
+        self.error_objects.extend(objects);
+        self.snapshot = Some(committed.snapshot_id);
+        self.files += committed.files_added;
+        self.bytes += committed.bytes_added;
+        self.commits += 1;
+        self.positions = to;
+    }
+}
+
+/// The token's key in the table.
+pub(crate) fn token_key(stream: &str) -> String {
+    format!("stream.{stream}")
+}
+
+fn plan_key(stream: &str) -> String {
+    format!("batcher-plan/{stream}")
+}
+
+/// The positions that a token holds; a table without one has nothing of the stream.
+fn positions(token: Option<&str>) -> Result<Positions> {
+    let Some(text) = token else { return Ok(Positions::default()) };
+    serde_json::from_str(text)
+        .map_err(|e| Error::bug(format!("expected stream positions in the table, found `{text}`")).with_source(e))
+}

@@ -1,0 +1,362 @@
+use std::collections::BTreeSet;
+use std::future::Future;
+use std::task::Poll;
+
+use arrow::array::AsArray;
+use arrow::datatypes::Int64Type;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use datafusion::prelude::SessionContext;
+use proptest::prelude::*;
+use shared::ErrorKind;
+use shared::clock::ManualClock;
+use shared::model::{SequenceNumber, TableName};
+use shared::stream::{NewRecord, PutOutcome, ReadFrom, StreamSpec};
+use shared::table::{Read, Table};
+use shared::testing::faults::{Fault, Faulty, Operation, Plan};
+
+use super::*;
+
+const LAKEHOUSE: &str = "
+version: 1
+database: nyc
+streams:
+  flights:
+    shards: 2
+    partition_by: [day(at)]
+    buffer: {size: 1MiB, interval: 60s}
+    schema:
+      - {name: id, type: bigint, required: true}
+      - {name: name, type: string}
+      - {name: at, type: timestamp}
+";
+
+/// A lakehouse in memory with the stream `flights` of two shards.
+struct House {
+    ports: Ports,
+    clock: Arc<ManualClock>,
+}
+
+/// What was put: the ids of good records, and where the bad ones are.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Contents {
+    stored: Vec<i64>,
+    rejected: Vec<(ShardId, SequenceNumber)>,
+}
+
+impl Contents {
+    fn sorted(mut self) -> Self {
+        self.stored.sort_unstable();
+        self.rejected.sort();
+        self
+    }
+
+    fn extend(&mut self, other: Self) {
+        self.stored.extend(other.stored);
+        self.rejected.extend(other.rejected);
+    }
+}
+
+impl House {
+    async fn new() -> Self {
+        let clock = Arc::new(ManualClock::at(1_000_000));
+        let ports = Ports::in_memory(clock.clone()).unwrap();
+        let spec = StreamSpec { name: "flights".into(), shards: 2, retention_hours: 24 };
+        ports.stream.create(&spec).await.unwrap();
+        Self { ports, clock }
+    }
+
+    fn batcher(&self) -> Batcher {
+        self.batcher_over(self.ports.clone())
+    }
+
+    fn batcher_over(&self, ports: Ports) -> Batcher {
+        Batcher::new(Arc::new(Project::parse(LAKEHOUSE, "test").unwrap()), ports).unwrap()
+    }
+
+    /// A batcher whose storage fails by `plan`.
+    fn faulty(&self, plan: &Arc<Plan>) -> Batcher {
+        let storage = self.ports.storage.wrapped(|store| Faulty::wrap(store, plan));
+        self.batcher_over(Ports { storage, ..self.ports.clone() })
+    }
+
+    async fn put(&self, records: &[String]) -> Vec<(ShardId, SequenceNumber)> {
+        let records = records
+            .iter()
+            .map(|text| NewRecord { partition_key: text.chars().take(99).collect(), data: text.clone().into() });
+        let outcomes = self.ports.stream.put("flights", records.collect()).await.unwrap();
+        let place = |outcome| match outcome {
+            PutOutcome::Stored { shard, sequence } => (shard, sequence),
+            other => panic!("{other:?}"),
+        };
+        outcomes.into_iter().map(place).collect()
+    }
+
+    /// Puts records with these ids; every id that 5 divides has a bad one.
+    async fn put_ids(&self, ids: std::ops::Range<i64>) -> Contents {
+        let text = |id| match id % 5 {
+            0 => format!(r#"{{"id":"{id}"}}"#),
+            _ => format!(r#"{{"id":{id},"name":"n{id}","at":"2013-01-0{}T00:00:00Z"}}"#, id % 9 + 1),
+        };
+        let places = self.put(&ids.clone().map(text).collect::<Vec<_>>()).await;
+        let rejected = ids.clone().zip(places).filter(|(id, _)| id % 5 == 0).map(|(_, place)| place);
+        Contents { stored: ids.filter(|id| id % 5 != 0).collect(), rejected: rejected.collect() }
+    }
+
+    /// The Kinesis event of everything in the stream.
+    async fn event(&self) -> Value {
+        let mut records = Vec::new();
+        for shard in self.ports.stream.shards("flights").await.unwrap() {
+            let batch = self.ports.stream.read("flights", &shard.id, ReadFrom::Oldest, 10_000).await.unwrap();
+            records.extend(batch.records.into_iter().map(|record| {
+                json!({
+                    "eventSource": "aws:kinesis",
+                    "eventSourceARN": "arn:aws:kinesis:local:000000000000:stream/flights",
+                    "eventID": format!("{}:{}", shard.id, record.sequence),
+                    "kinesis": {
+                        "sequenceNumber": record.sequence,
+                        "partitionKey": record.partition_key,
+                        "data": STANDARD.encode(&record.data),
+                        "approximateArrivalTimestamp": record.arrival_ms as f64 / 1000.0,
+                    },
+                })
+            }));
+        }
+        json!({"Records": records})
+    }
+
+    async fn table(&self) -> Table {
+        Tables::new(self.ports.clone()).load(&TableName::new("nyc", "flights").unwrap()).await.unwrap()
+    }
+
+    /// What lies in the table and in the error objects.
+    async fn contents(&self) -> Contents {
+        let provider = self.table().await.provider(Read::Current).await.unwrap();
+        let session = SessionContext::new();
+        let root = self.ports.keys.root();
+        session.register_object_store(root, self.ports.storage.resolve(root).unwrap().0);
+        let batches = session.read_table(provider).unwrap().collect().await.unwrap();
+        let ids = |batch: &arrow::record_batch::RecordBatch| {
+            batch.column_by_name("id").unwrap().as_primitive::<Int64Type>().values().to_vec()
+        };
+        let mut rejected = Vec::new();
+        for object in self.ports.storage.list(&self.ports.keys.errors("flights")).await.unwrap() {
+            let text = self.ports.storage.get(&object.url).await.unwrap();
+            for line in text.split(|b| *b == b'\n').filter(|line| !line.is_empty()) {
+                let line: Value = serde_json::from_slice(line).unwrap();
+                rejected.push((
+                    ShardId(line["shard"].as_str().unwrap().into()),
+                    line["sequence"].as_str().unwrap().parse().unwrap(),
+                ));
+            }
+        }
+        Contents { stored: batches.iter().flat_map(ids).collect(), rejected }.sorted()
+    }
+}
+
+fn tick(flush: bool) -> Value {
+    json!({
+        "source": "tarn.scheduler", "detail-type": "Scheduled Event",
+        "detail": {"function": "batcher", "name": "flights", "flush": flush},
+    })
+}
+
+/// Polls `future` so many times and then drops it, as a kill would.
+async fn killed_after<F: Future>(polls: usize, future: F) -> Option<F::Output> {
+    let mut future = Box::pin(future);
+    let mut left = polls;
+    std::future::poll_fn(|context| {
+        if left == 0 {
+            return Poll::Ready(None);
+        }
+        left -= 1;
+        future.as_mut().poll(context).map(Some)
+    })
+    .await
+}
+
+#[tokio::test]
+async fn records_wait_until_they_are_old_enough() {
+    let house = House::new().await;
+    let batcher = house.batcher();
+    house.put_ids(1..4).await;
+    let answer = batcher.handle(house.event().await).await.unwrap();
+    assert_eq!(answer, json!({"batchItemFailures": [], "flushed": []}));
+    house.clock.advance(59_999);
+    assert_eq!(batcher.handle(tick(false)).await.unwrap(), json!({"flushed": []}));
+    house.clock.advance(1);
+    let answer = batcher.handle(tick(false)).await.unwrap();
+    assert_eq!(answer["flushed"][0]["stored"], 3);
+    assert_eq!(batcher.handle(tick(false)).await.unwrap(), json!({"flushed": []}));
+    assert_eq!(house.contents().await.stored, [1, 2, 3]);
+}
+
+#[tokio::test]
+async fn enough_bytes_are_written_at_once() {
+    let house = House::new().await;
+    let name = "x".repeat(700_000);
+    house.put(&[format!(r#"{{"id":1,"name":"{name}"}}"#), format!(r#"{{"id":2,"name":"{name}"}}"#)]).await;
+    let answer = house.batcher().handle(house.event().await).await.unwrap();
+    assert_eq!(answer["flushed"][0]["stored"], 2, "{answer}");
+    assert_eq!(house.contents().await.stored, [1, 2]);
+}
+
+#[tokio::test]
+async fn a_replayed_event_changes_nothing() {
+    let house = House::new().await;
+    let batcher = house.batcher();
+    let put = house.put_ids(1..40).await.sorted();
+    let event = house.event().await;
+    batcher.handle(event.clone()).await.unwrap();
+    batcher.handle(tick(true)).await.unwrap();
+    let snapshot = house.table().await.current_snapshot();
+    batcher.handle(event).await.unwrap();
+    house.clock.advance(3_600_000);
+    assert_eq!(batcher.handle(tick(false)).await.unwrap(), json!({"flushed": []}));
+    let answer = batcher.handle(tick(true)).await.unwrap();
+    assert_eq!((&answer["flushed"][0]["records"], &answer["flushed"][0]["commits"]), (&json!(0), &json!(0)));
+    assert_eq!(house.table().await.current_snapshot(), snapshot);
+    assert_eq!(house.contents().await, put);
+}
+
+#[tokio::test]
+async fn bad_records_are_set_aside_with_the_reason_and_the_counts_reconcile() {
+    let house = House::new().await;
+    let good = r#"{"id":1,"name":"a","at":"2013-01-01 05:00:00"}"#;
+    let put = [
+        NewRecord { partition_key: "a".into(), data: good.into() },
+        NewRecord { partition_key: "a".into(), data: r#"{"id":9223372036854775808}"#.into() },
+        NewRecord { partition_key: "a".into(), data: b"{\"id\":2,\"name\":\"\xff\"}"[..].into() },
+        NewRecord { partition_key: "a".into(), data: "{\"id\":".into() },
+        NewRecord { partition_key: "a".into(), data: r#"{"name":"b"}"#.into() },
+        NewRecord { partition_key: "a".into(), data: r#"{"id":3,"extra":true}"#.into() },
+    ];
+    house.ports.stream.put("flights", put.to_vec()).await.unwrap();
+    let report = house.batcher().flush("flights").await.unwrap();
+    assert_eq!((report.records, report.stored, report.rejected), (6, 2, 4));
+    assert_eq!(report.ignored, BTreeMap::from([("extra".to_owned(), 1)]));
+    assert_eq!(house.contents().await.stored, [1, 3]);
+    let object = house.ports.storage.get(&report.error_objects[0].parse().unwrap()).await.unwrap();
+    let lines: Vec<Value> = object
+        .split(|b| *b == b'\n')
+        .filter(|line| !line.is_empty())
+        .map(|line| serde_json::from_slice(line).unwrap())
+        .collect();
+    let codes: Vec<_> = lines.iter().map(|line| line["errorCode"].as_str().unwrap()).collect();
+    assert_eq!(codes, ["overflow", "invalid_utf8", "invalid_json", "missing_required"]);
+    assert_eq!(STANDARD.decode(lines[1]["rawData"].as_str().unwrap()).unwrap(), put[2].data);
+    assert!(lines[0]["errorMessage"].as_str().unwrap().contains("column `id`"));
+    assert_eq!(lines[0]["arrivalTimestamp"], 1_000_000);
+}
+
+#[tokio::test]
+async fn a_commit_that_fails_after_the_error_object_leaves_nothing_double() {
+    let house = House::new().await;
+    let mut put = house.put_ids(1..10).await;
+    house.batcher().flush("flights").await.unwrap();
+    put.extend(house.put_ids(10..30).await);
+    // The first put is an error object; the table's files fail.
+    let plan = Plan::from(Operation::Put, 3, Fault::Refused);
+    let event = house.event().await;
+    house.faulty(&plan).flush("flights").await.unwrap_err();
+    assert!(plan.injected() > 0);
+    put.extend(house.put_ids(30..50).await);
+    house.clock.advance(60_000);
+    let failing = house.faulty(&Plan::from(Operation::Put, 1, Fault::Refused));
+    let answer = failing.handle(event.clone()).await.unwrap();
+    assert_eq!(answer["batchItemFailures"].as_array().unwrap().len(), 2, "{answer}");
+    house.batcher().handle(event).await.unwrap();
+    house.batcher().flush("flights").await.unwrap();
+    assert_eq!(house.contents().await, put.sorted());
+}
+
+#[tokio::test]
+async fn what_left_the_stream_before_it_was_written_is_reported() {
+    let house = House::new().await;
+    let batcher = house.batcher();
+    house.put_ids(1..4).await;
+    batcher.handle(house.event().await).await.unwrap();
+    house.clock.advance(25 * 3_600_000);
+    house.put_ids(6..8).await;
+    let report = batcher.flush("flights").await.unwrap();
+    assert_eq!((report.stored, report.missing), (2, 3));
+    assert_eq!(batcher.flush("flights").await.unwrap().missing, 0);
+}
+
+#[tokio::test]
+async fn what_is_no_event_of_a_declared_stream_is_refused() {
+    let house = House::new().await;
+    let batcher = house.batcher();
+    let mut event = json!({"Records": [{
+        "eventSource": "aws:kinesis", "eventSourceARN": "arn:aws:kinesis:local:0:stream/trains", "eventID": "s:1",
+        "kinesis": {"sequenceNumber": "1", "data": "", "partitionKey": "k", "approximateArrivalTimestamp": 0},
+    }]});
+    assert_eq!(batcher.handle(event.clone()).await.unwrap_err().kind(), ErrorKind::NotFound);
+    event["Records"][0]["eventSource"] = "aws:sqs".into();
+    assert_eq!(batcher.handle(event).await.unwrap_err().kind(), ErrorKind::Invalid);
+}
+
+/// Something that happens to a stream.
+#[derive(Debug, Clone)]
+enum Act {
+    Put(u8),
+    Event,
+    /// A flush that is killed after so many steps.
+    Killed(usize),
+    /// A flush over storage that fails now and then.
+    Faulty(u64),
+    /// Two flushes at once, either of which may be killed.
+    Both(usize, usize),
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    prop_oneof![
+        3 => (1u8..12).prop_map(Act::Put),
+        1 => Just(Act::Event),
+        2 => (0usize..40).prop_map(Act::Killed),
+        1 => any::<u64>().prop_map(Act::Faulty),
+        2 => (0usize..200, 0usize..200).prop_map(|(a, b)| Act::Both(a, b)),
+    ]
+}
+
+async fn live(acts: Vec<Act>) -> (Contents, Contents) {
+    let house = House::new().await;
+    let mut put = Contents::default();
+    let mut next = 1i64;
+    for act in acts {
+        match act {
+            Act::Put(count) => {
+                let end = next + i64::from(count);
+                put.extend(house.put_ids(next..end).await);
+                next = end;
+            }
+            Act::Event if next > 1 => {
+                house.clock.advance(61_000);
+                house.batcher().handle(house.event().await).await.unwrap();
+            }
+            Act::Event => {}
+            Act::Killed(steps) => drop(killed_after(steps, house.batcher().flush("flights")).await),
+            Act::Faulty(seed) => drop(house.faulty(&Plan::random(seed, 100)).flush("flights").await),
+            Act::Both(a, b) => {
+                let (one, other) = (house.batcher(), house.batcher());
+                let (one, other) = (killed_after(a, one.flush("flights")), killed_after(b, other.flush("flights")));
+                drop(futures::join!(one, other));
+            }
+        }
+    }
+    house.batcher().flush("flights").await.unwrap();
+    (put.sorted(), house.contents().await)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn every_record_is_stored_or_rejected_once_whatever_happens(acts in proptest::collection::vec(act(), 1..12)) {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let (put, found) = runtime.block_on(live(acts));
+        let unique: BTreeSet<_> = found.stored.iter().collect();
+        prop_assert_eq!(unique.len(), found.stored.len());
+        prop_assert_eq!(put, found);
+    }
+}
