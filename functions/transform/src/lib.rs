@@ -1,1 +1,229 @@
+//! The function `transform`: runs workflows of SQL jobs.
+//!
+//! [`Transform::handle`] takes an API Gateway request or a schedule's event. A run is planned ([`plan`]), claimed ([`ledger`]:
+//! one run of a workflow at a time), carried out ([`run`]: parallel jobs, tries, timeouts; [`job`]: one try), and added to the
+//! table `tarn.runs` ([`archive`]).
 
+pub mod archive;
+pub mod bookmark;
+pub mod event;
+pub mod job;
+pub mod ledger;
+pub mod parameters;
+pub mod plan;
+pub mod quality;
+pub mod reads;
+pub mod record;
+pub mod run;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use shared::api::{Event, Request, Response};
+use shared::config::Ports;
+use shared::engine::Engine;
+use shared::project::{Project, Workflow};
+use shared::table::Tables;
+use shared::{Error, ErrorKind, Result};
+
+use event::Command;
+use job::{Task, Workshop};
+use ledger::{Claim, Filed, Held, Ledger};
+use plan::{Node, Plan};
+pub use record::{Failure, JobRecord, Outcome, ReadMode, RuleReport, Run, Status};
+use run::{Orders, Pace};
+
+/// The function. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Transform {
+    workshop: Arc<Workshop>,
+    ledger: Ledger,
+    pace: Pace,
+}
+
+impl Transform {
+    /// # Errors
+    /// None today: the signature is that of all functions.
+    pub fn new(project: Arc<Project>, ports: Ports, engine: Engine) -> Result<Self> {
+        let ledger = Ledger::new(&ports);
+        let workshop = Workshop { project, tables: Tables::new(ports.clone()), ports, engine };
+        Ok(Self { workshop: Arc::new(workshop), ledger, pace: Pace::default() })
+    }
+
+    /// The same with other waits.
+    #[must_use]
+    pub fn with_pace(self, pace: Pace) -> Self {
+        Self { pace, ..self }
+    }
+
+    /// Serves one event. HTTP requests are always answered, errors too; a schedule's answer is the run's record, or
+    /// `{"skipped": …}` while another run goes on.
+    ///
+    /// # Errors
+    /// `Invalid` for an event that is neither, and for a schedule whatever kept the run from being carried out. A run whose jobs
+    /// fail is no error.
+    pub async fn handle(&self, payload: Value) -> Result<Value> {
+        match Event::parse(payload)? {
+            Event::Http(request) => {
+                self.answer(&request).await.unwrap_or_else(|error| Response::error(&error)).into_value()
+            }
+            Event::Schedule(event) => self.tick(Command::of_schedule(event)?).await,
+            other => Err(other.unserved("transform", "an HTTP request or a schedule's event")),
+        }
+    }
+
+    /// Gives up the leases of runs whose process is gone, so that the next run need not wait for them to run out. Only for a
+    /// host that knows that no other process runs workflows, when it starts.
+    ///
+    /// # Errors
+    /// What the state answers.
+    pub async fn expire_leases(&self) -> Result<()> {
+        self.ledger.expire_all().await
+    }
+
+    async fn answer(&self, request: &Request) -> Result<Response> {
+        match Command::of_request(request)? {
+            Command::Start { workflow, parameters } => Response::json(200, &self.start(&workflow, &parameters).await?),
+            Command::List { workflow, limit } => {
+                self.workshop.project.workflow(&workflow)?;
+                let runs = self.ledger.list(&workflow, limit).await?;
+                Response::json(200, &json!({"workflow": workflow, "runs": runs}))
+            }
+            Command::Get { run } => Response::json(200, &self.ledger.get(&run).await?.run),
+            Command::Resume { run } => Response::json(200, &self.resume(&run).await?),
+            Command::Cancel { run } => {
+                self.ledger.cancel(&self.ledger.get(&run).await?.run).await?;
+                Response::json(202, &json!({"run": run, "cancel": true}))
+            }
+        }
+    }
+
+    async fn tick(&self, command: Command) -> Result<Value> {
+        let Command::Start { workflow, parameters } = command else {
+            return Err(Error::bug("a schedule starts runs and nothing else"));
+        };
+        match self.start(&workflow, &parameters).await {
+            Ok(run) => serde_json::to_value(run).map_err(|e| Error::bug("a run has no JSON form").with_source(e)),
+            Err(error) if error.kind() == ErrorKind::Conflict => Ok(json!({"skipped": error.to_string()})),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Begins a run and waits for its end.
+    async fn start(&self, workflow: &str, parameters: &BTreeMap<String, String>) -> Result<Run> {
+        let declared = self.workshop.project.workflow(workflow)?;
+        let (id, now) = (self.ledger.new_id(workflow), self.ledger.now());
+        let date = now.date_naive().to_string();
+        let values = parameters::resolve(&declared.parameters, parameters, &id, &date)?;
+        let orders = self.orders(workflow, declared, &values)?;
+        let jobs = orders.tasks.iter().map(|(name, task)| (name.clone(), JobRecord::pending(task.into.to_string(), 1)));
+        let run = Run {
+            run: id.clone(),
+            workflow: workflow.into(),
+            status: Status::Running,
+            attempt: 1,
+            parameters: values,
+            started: now,
+            ended: None,
+            jobs: jobs.collect(),
+            recorded: false,
+        };
+        let held = self.take(workflow, &id).await?;
+        let filed = self.ledger.file(run).await?;
+        self.see_through(orders, filed, held).await
+    }
+
+    /// Does what a run left undone, with the workflow as it is declared now and the run's own parameters.
+    async fn resume(&self, id: &str) -> Result<Run> {
+        let run = self.ledger.get(id).await?.run;
+        let declared = self.workshop.project.workflow(&run.workflow)?;
+        if run.status == Status::Succeeded {
+            return Err(Error::invalid(format!("expected a run with something left to do, but `{id}` succeeded")));
+        }
+        let orders = self.orders(&run.workflow, declared, &run.parameters)?;
+        let held = self.take(&run.workflow, id).await?;
+        self.close(id).await?;
+        let mut filed = self.ledger.get(id).await?;
+        filed.run.resume(orders.tasks.iter().map(|(name, task)| (name.clone(), task.into.to_string())));
+        self.ledger.save(&mut filed).await?;
+        self.see_through(orders, filed, held).await
+    }
+
+    /// The plan and the jobs of a run.
+    fn orders(&self, name: &str, workflow: &Workflow, values: &BTreeMap<String, String>) -> Result<Orders> {
+        let project = &self.workshop.project;
+        let mut tasks = BTreeMap::new();
+        let mut nodes = BTreeMap::new();
+        for (job, declared) in &workflow.jobs {
+            let task = Task::new(project, name, job, declared, values)?;
+            let reads = reads::of(&task.sql, project.database());
+            let after = declared.after.iter().cloned().collect();
+            nodes.insert(job.clone(), Node { writes: task.into.clone(), reads, after });
+            tasks.insert(job.clone(), task);
+        }
+        let parallel = usize::try_from(workflow.parallel).unwrap_or(1).max(1);
+        Ok(Orders { plan: Plan::new(&nodes)?, tasks, parallel, pace: self.pace })
+    }
+
+    /// The lease of the workflow; a run that was left unfinished is closed first.
+    async fn take(&self, workflow: &str, run: &str) -> Result<Held> {
+        match self.ledger.claim(workflow, run).await? {
+            Claim::Held(held) => Ok(held),
+            Claim::Left(held) => {
+                self.close(held.run()).await?;
+                self.ledger.pass_on(held, run).await
+            }
+        }
+    }
+
+    /// Ends a run whose runner is gone and adds it to `tarn.runs`.
+    async fn close(&self, id: &str) -> Result<()> {
+        let mut filed = match self.ledger.get(id).await {
+            Ok(filed) => filed,
+            // The runner stopped before it wrote anything.
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        if !filed.run.status.is_over() {
+            filed.run.abandon(self.ledger.now());
+            self.ledger.save(&mut filed).await?;
+        }
+        self.record(&mut filed).await
+    }
+
+    /// Carries the run out in a task of its own, so that a caller who hangs up does not stop it.
+    async fn see_through(&self, orders: Orders, filed: Filed, held: Held) -> Result<Run> {
+        let this = self.clone();
+        let task = tokio::spawn(async move { this.carry_out(orders, filed, held).await });
+        task.await.map_err(|e| Error::bug("the task of a run broke off").with_source(e))?
+    }
+
+    async fn carry_out(&self, orders: Orders, mut filed: Filed, mut held: Held) -> Result<Run> {
+        let id = filed.run.run.clone();
+        tracing::info!(run = id, jobs = orders.tasks.len(), "run begins");
+        run::carry_out(&self.workshop, &self.ledger, &orders, &mut filed, &mut held).await?;
+        filed.run.end(self.ledger.now());
+        self.ledger.save(&mut filed).await?;
+        tracing::info!(run = id, status = filed.run.status.as_str(), "run ended");
+        match self.record(&mut filed).await {
+            Ok(()) => self.ledger.release(held).await?,
+            Err(error) => {
+                // The next run of the workflow adds it.
+                tracing::error!(run = id, %error, "run is not in `tarn.runs` yet");
+                self.ledger.expire(held).await?;
+            }
+        }
+        self.ledger.prune(&filed.run.workflow).await?;
+        Ok(filed.run)
+    }
+
+    async fn record(&self, filed: &mut Filed) -> Result<()> {
+        if filed.run.recorded {
+            return Ok(());
+        }
+        archive::add(&self.workshop.tables, &filed.run).await?;
+        filed.run.recorded = true;
+        self.ledger.save(filed).await
+    }
+}

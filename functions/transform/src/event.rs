@@ -1,0 +1,157 @@
+//! What a caller asks for: HTTP routes and schedule ticks, as commands.
+
+use std::collections::BTreeMap;
+
+use aws_lambda_events::eventbridge::EventBridgeEvent;
+use serde::Deserialize;
+use serde_json::Value;
+use shared::api::Request;
+use shared::{Error, ErrorKind, Result};
+
+/// Runs that a list holds at most, unless the caller asks for fewer.
+const MOST_RUNS: usize = 100;
+
+/// What is to be done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    /// Begin a run and wait for its end.
+    Start { workflow: String, parameters: BTreeMap<String, String> },
+    /// The newest runs of a workflow, at most `limit`.
+    List { workflow: String, limit: usize },
+    /// One run.
+    Get { run: String },
+    /// Do what a failed run left undone.
+    Resume { run: String },
+    /// Ask a run to stop.
+    Cancel { run: String },
+}
+
+/// The body of a request that starts a run.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StartBody {
+    #[serde(default)]
+    parameters: BTreeMap<String, Value>,
+}
+
+/// What a schedule says is due.
+#[derive(Debug, Deserialize)]
+struct Due {
+    name: String,
+}
+
+impl Command {
+    /// # Errors
+    /// `NotFound` for a route that this function does not have; `Invalid` for a body or a limit of another shape.
+    pub fn of_request(request: &Request) -> Result<Self> {
+        match (request.method.as_str(), request.segments().as_slice()) {
+            ("POST", ["workflows", workflow, "runs"]) => {
+                Ok(Self::Start { workflow: (*workflow).into(), parameters: parameters(request)? })
+            }
+            ("GET", ["workflows", workflow, "runs"]) => {
+                Ok(Self::List { workflow: (*workflow).into(), limit: limit(request)? })
+            }
+            ("GET", ["runs", run]) => Ok(Self::Get { run: (*run).into() }),
+            ("POST", ["runs", run, "resume"]) => Ok(Self::Resume { run: (*run).into() }),
+            ("POST", ["runs", run, "cancel"]) => Ok(Self::Cancel { run: (*run).into() }),
+            (method, _) => Err(Error::new(
+                ErrorKind::NotFound,
+                format!(
+                    "expected POST or GET /workflows/{{name}}/runs, GET /runs/{{id}}, POST /runs/{{id}}/resume or \
+                     POST /runs/{{id}}/cancel, found {method} `{}`",
+                    request.path
+                ),
+            )),
+        }
+    }
+
+    /// # Errors
+    /// `Invalid` when the event's detail has no `name`.
+    pub fn of_schedule(event: EventBridgeEvent<Value>) -> Result<Self> {
+        let due: Due = serde_json::from_value(event.detail)
+            .map_err(|e| Error::invalid("expected a detail with the workflow's `name`").with_source(e))?;
+        Ok(Self::Start { workflow: due.name, parameters: BTreeMap::new() })
+    }
+}
+
+/// The parameters of a request: an empty body has none; numbers and booleans are taken as their text.
+fn parameters(request: &Request) -> Result<BTreeMap<String, String>> {
+    if request.body.iter().all(u8::is_ascii_whitespace) {
+        return Ok(BTreeMap::new());
+    }
+    let body: StartBody = request.json()?;
+    let text = |(name, value): (String, Value)| match value {
+        Value::String(text) => Ok((name, text)),
+        Value::Number(_) | Value::Bool(_) => Ok((name, value.to_string())),
+        other => {
+            Err(Error::invalid(format!("parameter `{name}`: expected text, a number or a boolean, found `{other}`")))
+        }
+    };
+    body.parameters.into_iter().map(text).collect()
+}
+
+fn limit(request: &Request) -> Result<usize> {
+    let Some(text) = request.query.get("limit") else { return Ok(MOST_RUNS) };
+    let limit = text.parse().ok().filter(|limit| (1..=MOST_RUNS).contains(limit));
+    limit.ok_or_else(|| Error::invalid(format!("expected a `limit` from 1 to {MOST_RUNS}, found `{text}`")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(method: &str, path: &str, body: &str) -> Request {
+        Request {
+            method: method.into(),
+            path: path.into(),
+            query: BTreeMap::new(),
+            headers: BTreeMap::new(),
+            body: body.to_owned().into(),
+            request_id: "r".into(),
+        }
+    }
+
+    #[test]
+    fn a_start_takes_text_numbers_and_booleans() {
+        let body = r#"{"parameters": {"start": "2013-01-01", "n": 3, "all": true}}"#;
+        let command = Command::of_request(&request("POST", "/workflows/daily/runs", body)).unwrap();
+        let Command::Start { workflow, parameters } = command else { panic!("{command:?}") };
+        assert_eq!(workflow, "daily");
+        assert_eq!(
+            (parameters["start"].as_str(), parameters["n"].as_str(), parameters["all"].as_str()),
+            ("2013-01-01", "3", "true")
+        );
+    }
+
+    #[test]
+    fn an_empty_body_starts_with_what_is_declared() {
+        for body in ["", " \n", "{}"] {
+            let command = Command::of_request(&request("POST", "/workflows/daily/runs", body)).unwrap();
+            assert_eq!(command, Command::Start { workflow: "daily".into(), parameters: BTreeMap::new() });
+        }
+    }
+
+    #[test]
+    fn a_body_of_another_shape_is_invalid() {
+        for body in ["[", r#"{"parameter": {}}"#, r#"{"parameters": {"a": [1]}}"#, r#"{"parameters": {"a": null}}"#] {
+            let error = Command::of_request(&request("POST", "/workflows/daily/runs", body)).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Invalid, "{body}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_list_is_limited() {
+        let mut list = request("GET", "/workflows/daily/runs", "");
+        assert_eq!(Command::of_request(&list).unwrap(), Command::List { workflow: "daily".into(), limit: 100 });
+        list.query.insert("limit".into(), "5".into());
+        assert_eq!(Command::of_request(&list).unwrap(), Command::List { workflow: "daily".into(), limit: 5 });
+        list.query.insert("limit".into(), "0".into());
+        assert_eq!(Command::of_request(&list).unwrap_err().kind(), ErrorKind::Invalid);
+    }
+
+    #[test]
+    fn an_unknown_route_is_not_found() {
+        let error = Command::of_request(&request("DELETE", "/runs/daily-1", "")).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotFound);
+    }
+}

@@ -1,0 +1,299 @@
+//! What is known of a run: the answer of the HTTP routes, and the state document while it lasts.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use shared::project::QualityAction;
+use shared::{Error, ErrorKind};
+
+/// How far a run or a job is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    /// Waits for its turn (jobs only).
+    Pending,
+    Running,
+    Succeeded,
+    Failed,
+    /// Not begun because a job that it needs did not succeed (jobs only).
+    Skipped,
+    /// Stopped because somebody asked for it.
+    Cancelled,
+}
+
+impl Status {
+    /// Whether nothing more happens.
+    pub fn is_over(self) -> bool {
+        !matches!(self, Self::Pending | Self::Running)
+    }
+
+    /// The name in answers and tables.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Running => "running",
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::Skipped => "skipped",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
+/// A run of a workflow.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Run {
+    /// `{workflow}-{32 hexadecimal digits}`; later runs of a workflow sort behind earlier ones.
+    pub run: String,
+    pub workflow: String,
+    pub status: Status,
+    /// 1, and one more with each resume.
+    pub attempt: u32,
+    /// Every parameter's value, the built-in ones too.
+    pub parameters: BTreeMap<String, String>,
+    pub started: DateTime<Utc>,
+    pub ended: Option<DateTime<Utc>>,
+    pub jobs: BTreeMap<String, JobRecord>,
+    /// Whether the jobs of this attempt are in the table `tarn.runs`.
+    pub recorded: bool,
+}
+
+/// A job of a run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct JobRecord {
+    pub status: Status,
+    /// The table that takes the rows.
+    pub into: String,
+    /// The attempt of the run that this is about: a resume keeps what succeeded before.
+    pub attempt: u32,
+    pub tries: u32,
+    pub started: Option<DateTime<Utc>>,
+    pub ended: Option<DateTime<Utc>>,
+    #[serde(flatten)]
+    pub outcome: Outcome,
+    pub error: Option<Failure>,
+}
+
+impl JobRecord {
+    /// A job that waits for its turn.
+    pub fn pending(into: impl Into<String>, attempt: u32) -> Self {
+        Self {
+            status: Status::Pending,
+            into: into.into(),
+            attempt,
+            tries: 0,
+            started: None,
+            ended: None,
+            outcome: Outcome::default(),
+            error: None,
+        }
+    }
+}
+
+/// What a job did.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Outcome {
+    pub read: Option<ReadMode>,
+    /// Rows that the SQL gave.
+    pub rows_selected: u64,
+    pub rows_written: u64,
+    /// Rows that were replaced or removed.
+    pub rows_deleted: u64,
+    pub rows_quarantined: u64,
+    pub bytes_scanned: u64,
+    pub bytes_written: u64,
+    /// The snapshot that holds the rows; none when nothing was committed.
+    pub snapshot_id: Option<i64>,
+    pub quality: Vec<RuleReport>,
+    /// URL of the rows that quality rules set aside.
+    pub quarantine: Option<String>,
+    /// What the reader of the record should know.
+    pub note: Option<String>,
+}
+
+/// What a job read of its incremental table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReadMode {
+    /// Every table whole: a full job, or the first run of an incremental one.
+    Full,
+    /// What was new.
+    Incremental,
+    /// Everything, because what was read before has been changed since.
+    FullAfterRewrite,
+    /// Nothing was new.
+    NothingNew,
+}
+
+impl ReadMode {
+    /// The name in answers and tables.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::Incremental => "incremental",
+            Self::FullAfterRewrite => "full_after_rewrite",
+            Self::NothingNew => "nothing_new",
+        }
+    }
+}
+
+/// How a quality rule fared.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RuleReport {
+    pub name: String,
+    pub action: QualityAction,
+    pub passed: bool,
+    /// Rows that keep the rule.
+    pub rows_passed: u64,
+    /// Rows that break it.
+    pub rows_failed: u64,
+    /// What was expected and what was found, when the rule does not hold.
+    pub message: Option<String>,
+    /// Some of the rows that break the rule.
+    pub examples: Vec<Value>,
+}
+
+/// An error as records keep it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// An [`ErrorKind`]'s name.
+    pub kind: String,
+    pub message: String,
+}
+
+impl Failure {
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self { kind: kind.as_str().into(), message: message.into() }
+    }
+}
+
+impl From<&Error> for Failure {
+    fn from(error: &Error) -> Self {
+        Self::new(error.kind(), error.to_string())
+    }
+}
+
+impl Run {
+    /// How far each job is.
+    pub fn statuses(&self) -> BTreeMap<String, Status> {
+        self.jobs.iter().map(|(name, job)| (name.clone(), job.status)).collect()
+    }
+
+    /// Ends the run at `now`: succeeded if every job did.
+    pub fn end(&mut self, now: DateTime<Utc>) {
+        let any = |status| self.jobs.values().any(|job| job.status == status);
+        self.status = match () {
+            () if any(Status::Cancelled) => Status::Cancelled,
+            () if self.jobs.values().all(|job| job.status == Status::Succeeded) => Status::Succeeded,
+            () => Status::Failed,
+        };
+        self.ended = Some(now);
+    }
+
+    /// Ends a run whose runner is gone: what it was doing failed, what waited is skipped.
+    pub fn abandon(&mut self, now: DateTime<Utc>) {
+        for job in self.jobs.values_mut() {
+            match job.status {
+                Status::Running => {
+                    job.status = Status::Failed;
+                    job.error =
+                        Some(Failure::new(ErrorKind::Retry, "the process that ran this job stopped before its end"));
+                    job.ended = Some(now);
+                }
+                Status::Pending => job.status = Status::Skipped,
+                _ => {}
+            }
+        }
+        self.end(now);
+    }
+
+    /// Begins the next attempt: `jobs` (name and table) run again unless they succeeded. Jobs that the workflow no longer has
+    /// are dropped.
+    pub fn resume(&mut self, jobs: impl Iterator<Item = (String, String)>) {
+        self.attempt += 1;
+        self.status = Status::Running;
+        self.ended = None;
+        self.recorded = false;
+        let mut before = std::mem::take(&mut self.jobs);
+        for (name, into) in jobs {
+            let kept = before.remove(&name).filter(|job| job.status == Status::Succeeded && job.into == into);
+            self.jobs.insert(name, kept.unwrap_or_else(|| JobRecord::pending(into, self.attempt)));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(jobs: &[(&str, Status)]) -> Run {
+        let record = |status: &Status| JobRecord { status: *status, ..JobRecord::pending("nyc.t", 1) };
+        Run {
+            run: "w-1".into(),
+            workflow: "w".into(),
+            status: Status::Running,
+            attempt: 1,
+            parameters: BTreeMap::new(),
+            started: DateTime::UNIX_EPOCH,
+            ended: None,
+            jobs: jobs.iter().map(|(name, status)| ((*name).to_owned(), record(status))).collect(),
+            recorded: false,
+        }
+    }
+
+    #[test]
+    fn a_run_succeeds_only_with_all_of_its_jobs() {
+        for (jobs, expected) in [
+            (vec![("a", Status::Succeeded), ("b", Status::Succeeded)], Status::Succeeded),
+            (vec![("a", Status::Succeeded), ("b", Status::Failed)], Status::Failed),
+            (vec![("a", Status::Succeeded), ("b", Status::Skipped)], Status::Failed),
+            (vec![("a", Status::Cancelled), ("b", Status::Failed)], Status::Cancelled),
+        ] {
+            let mut run = run(&jobs);
+            run.end(DateTime::UNIX_EPOCH);
+            assert_eq!(run.status, expected, "{jobs:?}");
+        }
+    }
+
+    #[test]
+    fn an_abandoned_run_says_what_was_under_way() {
+        let mut run = run(&[("a", Status::Succeeded), ("b", Status::Running), ("c", Status::Pending)]);
+        run.abandon(DateTime::UNIX_EPOCH);
+        let status: Vec<_> = run.jobs.values().map(|job| job.status).collect();
+        assert_eq!(status, [Status::Succeeded, Status::Failed, Status::Skipped]);
+        assert_eq!(run.jobs["b"].error.as_ref().unwrap().kind, "Retry");
+        assert_eq!(run.status, Status::Failed);
+    }
+
+    #[test]
+    fn a_resume_keeps_what_succeeded_into_the_same_table() {
+        let mut run = run(&[
+            ("a", Status::Succeeded),
+            ("b", Status::Failed),
+            ("moved", Status::Succeeded),
+            ("gone", Status::Failed),
+        ]);
+        let jobs = [("a", "nyc.t"), ("b", "nyc.t"), ("moved", "nyc.u"), ("new", "nyc.t")];
+        run.resume(jobs.iter().map(|(name, into)| ((*name).to_owned(), (*into).to_owned())));
+        let jobs: Vec<_> = run.jobs.iter().map(|(name, job)| (name.as_str(), job.status, job.attempt)).collect();
+        let pending = Status::Pending;
+        assert_eq!(jobs, [("a", Status::Succeeded, 1), ("b", pending, 2), ("moved", pending, 2), ("new", pending, 2)]);
+    }
+
+    #[test]
+    fn a_record_survives_its_json() {
+        let mut run = run(&[("a", Status::Failed)]);
+        let job = run.jobs.get_mut("a").unwrap();
+        job.outcome = Outcome {
+            read: Some(ReadMode::Incremental),
+            rows_selected: 3,
+            snapshot_id: Some(i64::MAX),
+            ..Outcome::default()
+        };
+        job.error = Some(Failure::from(&Error::limit("too much")));
+        let text = serde_json::to_string(&run).unwrap();
+        assert_eq!(serde_json::from_str::<Run>(&text).unwrap(), run);
+    }
+}

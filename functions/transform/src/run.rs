@@ -1,0 +1,203 @@
+//! A run of a workflow: starts jobs when they may start, up to `parallel` at once, tries them again, and keeps the record.
+
+use std::collections::{BTreeMap, HashMap};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+use std::time::Duration;
+
+use shared::{Error, ErrorKind, Result};
+use tokio::task::{Id, JoinError, JoinSet};
+
+use crate::job::{Task, Workshop};
+use crate::ledger::{Filed, Held, Ledger, Pulse};
+use crate::plan::Plan;
+use crate::record::{Failure, Outcome, Status};
+
+/// Waits of a run.
+#[derive(Debug, Clone, Copy)]
+pub struct Pace {
+    /// Before the second try; each further wait is twice as long.
+    pub first_wait: Duration,
+    pub longest_wait: Duration,
+    /// Between renewals of the lease.
+    pub pulse: Duration,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        let seconds = Duration::from_secs;
+        Self { first_wait: seconds(1), longest_wait: seconds(60), pulse: seconds(5) }
+    }
+}
+
+/// What a run needs besides its record.
+#[derive(Debug, Clone)]
+pub struct Orders {
+    pub plan: Plan,
+    pub tasks: BTreeMap<String, Task>,
+    /// Jobs at once.
+    pub parallel: usize,
+    pub pace: Pace,
+}
+
+/// Runs the pending jobs of `filed` until none is left; the record is saved at each step.
+///
+/// # Errors
+/// `Conflict` when somebody else took the run over: the record is theirs then. Failures of jobs are in the record.
+pub async fn carry_out(
+    workshop: &Arc<Workshop>,
+    ledger: &Ledger,
+    orders: &Orders,
+    filed: &mut Filed,
+    held: &mut Held,
+) -> Result<()> {
+    let mut floor = Floor { workshop, ledger, orders, filed, jobs: JoinSet::new(), names: HashMap::new() };
+    let mut pulse = tokio::time::interval(orders.pace.pulse);
+    floor.advance().await?;
+    while !floor.jobs.is_empty() {
+        tokio::select! {
+            Some(done) = floor.jobs.join_next_with_id() => {
+                floor.take(done);
+                floor.advance().await?;
+            }
+            _ = pulse.tick() => match ledger.renew(held).await {
+                Ok(Pulse::GoOn) => {}
+                Ok(Pulse::Cancel) => floor.cancel().await?,
+                Ok(Pulse::Lost) => return Err(lost(&floor.filed.run.run)),
+                // The lease outlasts some missed renewals.
+                Err(error) => tracing::warn!(%error, "the lease of a run was not renewed"),
+            },
+        }
+    }
+    Ok(())
+}
+
+fn lost(run: &str) -> Error {
+    Error::conflict(format!("run `{run}` was taken over by another process because its lease ran out"))
+}
+
+/// What a job's last try left.
+struct Done {
+    name: String,
+    tries: u32,
+    outcome: Outcome,
+    result: Result<()>,
+}
+
+/// The jobs under way.
+struct Floor<'a> {
+    workshop: &'a Arc<Workshop>,
+    ledger: &'a Ledger,
+    orders: &'a Orders,
+    filed: &'a mut Filed,
+    jobs: JoinSet<Done>,
+    names: HashMap<Id, String>,
+}
+
+impl Floor<'_> {
+    /// Skips what can't start any more, starts what may, saves the record.
+    async fn advance(&mut self) -> Result<()> {
+        let now = self.ledger.now();
+        for (name, by) in self.orders.plan.blocked(&self.filed.run.statuses()) {
+            if let Some(job) = self.filed.run.jobs.get_mut(&name) {
+                job.status = Status::Skipped;
+                job.error =
+                    Some(Failure::new(ErrorKind::Invalid, format!("needs the job `{by}`, which did not succeed")));
+                job.ended = Some(now);
+            }
+        }
+        let free = self.orders.parallel.saturating_sub(self.jobs.len());
+        for name in self.orders.plan.ready(&self.filed.run.statuses()).into_iter().take(free) {
+            self.start(&name);
+        }
+        self.ledger.save(self.filed).await
+    }
+
+    fn start(&mut self, name: &str) {
+        let (Some(job), Some(task)) = (self.filed.run.jobs.get_mut(name), self.orders.tasks.get(name)) else { return };
+        job.status = Status::Running;
+        job.started = Some(self.ledger.now());
+        let task = Task { attempt: job.attempt, ..task.clone() };
+        tracing::info!(run = task.run, job = name, "job begins");
+        let handle = self.jobs.spawn(work(self.workshop.clone(), task, self.orders.pace));
+        self.names.insert(handle.id(), name.to_owned());
+    }
+
+    /// Puts a finished job into the record.
+    fn take(&mut self, done: Result<(Id, Done), JoinError>) {
+        let done = match done {
+            Ok((_, done)) => done,
+            Err(error) => {
+                let name = self.names.get(&error.id()).cloned().unwrap_or_default();
+                let result = Err(Error::bug("the job's task broke off").with_source(error));
+                Done { name, tries: 1, outcome: Outcome::default(), result }
+            }
+        };
+        let Some(job) = self.filed.run.jobs.get_mut(&done.name) else { return };
+        job.tries = done.tries;
+        job.outcome = done.outcome;
+        job.ended = Some(self.ledger.now());
+        job.status = if done.result.is_ok() { Status::Succeeded } else { Status::Failed };
+        job.error = done.result.as_ref().err().map(Failure::from);
+        match done.result {
+            Ok(()) => tracing::info!(job = done.name, rows = job.outcome.rows_written, "job succeeded"),
+            Err(error) => tracing::error!(job = done.name, %error, "job failed"),
+        }
+    }
+
+    /// Stops the jobs under way and lets no other begin. A commit that was under way may still have happened: a resume finds it.
+    async fn cancel(&mut self) -> Result<()> {
+        self.jobs.shutdown().await;
+        let now = self.ledger.now();
+        for job in self.filed.run.jobs.values_mut().filter(|job| !job.status.is_over()) {
+            job.status = Status::Cancelled;
+            job.ended = Some(now);
+        }
+        self.ledger.save(self.filed).await
+    }
+}
+
+/// Tries a job until it succeeds, its tries are used up, or its error says that another try would end the same.
+async fn work(workshop: Arc<Workshop>, task: Task, pace: Pace) -> Done {
+    let limit = Duration::from_secs(task.job.timeout.0);
+    let tries = task.job.retries + 1;
+    let mut r#try = 1;
+    loop {
+        let mut outcome = Outcome::default();
+        let tried = tokio::time::timeout(limit, workshop.try_once(&task, r#try, &mut outcome)).await;
+        let mut result = tried.unwrap_or_else(|_| {
+            Err(Error::limit(format!("the job took longer than its timeout of `{}`", task.job.timeout)))
+        });
+        if r#try == tries && result.as_ref().is_err_and(|error| error.kind() == ErrorKind::Limit) {
+            // The time may have run out just behind the commit.
+            result = match workshop.find_commit(&task, &mut outcome).await {
+                Ok(true) => Ok(()),
+                _ => result,
+            };
+        }
+        let again = result.as_ref().is_err_and(|error| is_worth_another_try(error.kind()));
+        if !again || r#try == tries {
+            return Done { name: task.name, tries: r#try, outcome, result };
+        }
+        if let Err(error) = result {
+            tracing::warn!(run = task.run, job = task.name, r#try, %error, "job is tried again");
+        }
+        tokio::time::sleep(wait(pace, r#try, &task)).await;
+        r#try += 1;
+    }
+}
+
+/// What is wrong with the request stays wrong.
+fn is_worth_another_try(kind: ErrorKind) -> bool {
+    !matches!(kind, ErrorKind::Invalid | ErrorKind::Denied | ErrorKind::Bug)
+}
+
+/// The wait after a failed try: twice as long each time, between half of it and all of it, so that jobs that failed together
+/// don't come back together. The run's id is random, and so is what is drawn from it.
+fn wait(pace: Pace, r#try: u32, task: &Task) -> Duration {
+    let whole = pace.first_wait.saturating_mul(1 << (r#try - 1).min(16)).min(pace.longest_wait);
+    let mut hasher = DefaultHasher::new();
+    (&task.run, &task.name, r#try).hash(&mut hasher);
+    let share = (hasher.finish() % 1000) as f64 / 1000.0;
+    whole.mul_f64(0.5 + share / 2.0)
+}

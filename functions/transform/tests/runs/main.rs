@@ -1,0 +1,9 @@
+//! Runs of workflows from request to table: the function as its callers see it, over ports in memory.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, unreachable_pub)]
+
+mod incremental;
+mod lake;
+mod order;
+mod quality;
+mod recovery;
