@@ -14,7 +14,6 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::conform::Conform;
-use super::io::from_datafusion;
 use super::merge::Merge;
 use super::snapshot::{Build, Delta, Prepared, live_files};
 use super::write::Writer;
@@ -23,6 +22,8 @@ use crate::{Error, ErrorKind, Result};
 
 /// How long a commit keeps trying once its rows are written.
 const DEADLINE: Duration = Duration::from_secs(60);
+/// Tries whose outcome stays unknown; then the catalog is taken for unreachable.
+const UNKNOWN_TRIES: u32 = 8;
 /// Longest pause between two tries.
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
@@ -112,7 +113,10 @@ async fn write<'a>(
     let mut change = match change {
         Change::Append => Rows::Append,
         Change::Overwrite => Rows::Overwrite,
-        Change::Merge { key } => Rows::Merge(Box::new(Merge::new(&key, writer.arrow_schema())?)),
+        Change::Merge { key } => {
+            let schema_id = base.metadata.current_schema_id();
+            Rows::Merge(Box::new(Merge::new(&key, writer.arrow_schema(), schema_id)?))
+        }
     };
     match drain(&mut writer, rows, &mut change).await {
         Ok(incoming) => {
@@ -137,7 +141,7 @@ async fn write<'a>(
 async fn drain(writer: &mut Writer, mut rows: SendableRecordBatchStream, change: &mut Rows) -> Result<Vec<DataFile>> {
     let conform = Conform::new(&rows.schema(), writer.arrow_schema())?;
     while let Some(batch) = rows.next().await {
-        let batch = conform.apply(&batch.map_err(from_datafusion)?)?;
+        let batch = conform.apply(&batch?)?;
         if let Rows::Merge(merge) = change {
             merge.observe(&batch)?;
         }
@@ -161,6 +165,7 @@ impl Work<'_> {
     async fn run(mut self, mut base: Table, mut counts: Committed) -> Result<Committed> {
         let deadline = Instant::now() + DEADLINE;
         counts.snapshot_id = self.snapshot_id;
+        let mut unknown = 0;
         loop {
             counts.attempts += 1;
             let error = match self.attempt(&base, &mut counts).await {
@@ -173,6 +178,7 @@ impl Work<'_> {
                 }
                 Ok(Outcome::Unknown(now)) => {
                     base = now;
+                    unknown += 1;
                     Error::new(ErrorKind::OutcomeUnknown, "the catalog's answer was lost")
                 }
                 Err(error) => return self.fail(&base, error).await,
@@ -180,7 +186,7 @@ impl Work<'_> {
             if let Err(error) = check_token(&base, self.token) {
                 return self.fail(&base, error).await;
             }
-            if Instant::now() >= deadline {
+            if Instant::now() >= deadline || unknown == UNKNOWN_TRIES {
                 return self.fail(&base, error).await;
             }
             tokio::time::sleep(pause(counts.attempts)).await;
@@ -197,11 +203,9 @@ impl Work<'_> {
 
     async fn attempt(&mut self, base: &Table, counts: &mut Committed) -> Result<Outcome> {
         let (delta, rewritten_rows) = self.delta(base, counts).await?;
-        let mut prepared = Build::new(base, self.snapshot_id).prepare(&delta, self.token).await?;
+        let prepared = Build::new(base, self.snapshot_id).prepare(&delta, self.token).await?;
         counts.rows_deleted = prepared.rows_removed - rewritten_rows;
-        let location = base.next_location();
-        prepared.files.push(location.clone());
-        match base.swap(prepared.metadata.clone(), location).await {
+        match base.swap(&prepared.metadata, prepared.location.clone()).await {
             Ok(_) => Ok(Outcome::Committed),
             Err(error) => self.settle(base, prepared, error).await,
         }

@@ -143,7 +143,9 @@ async fn grow(mut table: Table, columns: &[Column]) -> Result<Table> {
             .add_current_schema(evolved)
             .and_then(TableMetadataBuilder::build)
             .doing(|| "adding a schema".into())?;
-        match table.swap(Arc::new(built.metadata), table.next_location()).await {
+        let (metadata, location) = (Arc::new(built.metadata), table.next_location());
+        table.io.put_metadata(&location, &metadata).await?;
+        match table.swap(&metadata, location).await {
             Ok(grown) => return Ok(grown),
             Err(error)
                 if matches!(error.kind(), ErrorKind::Conflict | ErrorKind::Retry | ErrorKind::OutcomeUnknown) =>

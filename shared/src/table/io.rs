@@ -63,7 +63,7 @@ impl Io {
         let bytes = serde_json::to_vec(metadata.as_ref())
             .map_err(|e| Error::bug(format!("table metadata `{location}` has no JSON")).with_source(e))?;
         let size = bytes.len();
-        self.storage.put_if_absent(&url(location)?, bytes).await?;
+        self.storage.put(&url(location)?, bytes).await?;
         self.keep(location, size, Cached::Metadata(metadata.clone()));
         Ok(())
     }
@@ -118,8 +118,9 @@ impl Io {
         Ok(manifest)
     }
 
+    /// Writes a file under a name that nobody else writes, so that a repeated request does no harm.
     pub(super) async fn put(&self, location: &str, bytes: Bytes) -> Result<()> {
-        self.storage.put_if_absent(&url(location)?, bytes).await
+        self.storage.put(&url(location)?, bytes).await
     }
 
     /// Removes files that no snapshot names. What can't be removed is left behind and logged: it takes space, nothing else.
@@ -235,23 +236,5 @@ fn from_io(error: std::io::Error) -> Error {
         Some(Ok(error)) => Error::from(error),
         Some(Err(error)) => Error::from(error),
         None => Error::retry("the upload failed"),
-    }
-}
-
-/// An error of the rows that are written: the project's own passes through, the rest is told apart by its root.
-pub(super) fn from_datafusion(error: datafusion::error::DataFusionError) -> Error {
-    use datafusion::error::DataFusionError as D;
-    let kind = match error.find_root() {
-        D::ResourcesExhausted(_) => ErrorKind::Limit,
-        D::NotImplemented(_) | D::Internal(_) => ErrorKind::Bug,
-        D::ObjectStore(_) | D::IoError(_) => ErrorKind::Retry,
-        _ => ErrorKind::Invalid,
-    };
-    match error {
-        D::External(source) => match source.downcast::<Error>() {
-            Ok(error) => *error,
-            Err(source) => Error::new(kind, "the rows could not be read").with_source(source),
-        },
-        other => Error::new(kind, "the rows could not be read").with_source(other),
     }
 }

@@ -13,12 +13,13 @@ use arrow::row::{RowConverter, SortField};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use datafusion::common::ScalarValue;
 use datafusion::execution::SendableRecordBatchStream;
-use datafusion::prelude::SessionContext;
+use datafusion::functions_aggregate::min_max::{MaxAccumulator, MinAccumulator};
+use datafusion::logical_expr::Accumulator;
+use datafusion::prelude::{SessionConfig, SessionContext};
 use futures::TryStreamExt;
 use iceberg::spec::DataFile;
 
 use super::conform::Conform;
-use super::io::from_datafusion;
 use super::prune::bounds;
 use super::snapshot::LiveFile;
 use super::write::Writer;
@@ -27,6 +28,7 @@ use crate::{Error, Result};
 
 /// The keys of a merge's new rows, and what is known of the files that may hold them.
 pub(super) struct Merge {
+    schema_id: i32,
     columns: Vec<KeyColumn>,
     converter: RowConverter,
     keys: HashSet<Box<[u8]>>,
@@ -51,7 +53,7 @@ pub(super) struct Replaced {
 impl Merge {
     /// # Errors
     /// `Invalid` for an empty key, or a column that the table lacks or that can't be compared.
-    pub(super) fn new(key: &[String], schema: &SchemaRef) -> Result<Self> {
+    pub(super) fn new(key: &[String], schema: &SchemaRef, schema_id: i32) -> Result<Self> {
         if key.is_empty() {
             return Err(Error::invalid("expected at least one key column to merge by, found none"));
         }
@@ -65,7 +67,7 @@ impl Merge {
         }
         let fields = columns.iter().map(|c| SortField::new(schema.field(c.index).data_type().clone())).collect();
         let converter = RowConverter::new(fields)?;
-        Ok(Self { columns, converter, keys: HashSet::new(), examined: HashMap::new() })
+        Ok(Self { schema_id, columns, converter, keys: HashSet::new(), examined: HashMap::new() })
     }
 
     /// Remembers the keys of new rows.
@@ -85,11 +87,12 @@ impl Merge {
         }
         for (column, values) in self.columns.iter_mut().zip(&values) {
             column.has_null |= values.null_count() > 0;
-            for i in 0..values.len() {
-                let value = ScalarValue::try_from_array(values, i).map_err(from_datafusion)?;
-                if !value.is_null() {
-                    column.include(value);
-                }
+            if values.null_count() < values.len() {
+                let (mut least, mut greatest) =
+                    (MinAccumulator::try_new(values.data_type())?, MaxAccumulator::try_new(values.data_type())?);
+                least.update_batch(std::slice::from_ref(values))?;
+                greatest.update_batch(std::slice::from_ref(values))?;
+                column.include(least.evaluate()?, greatest.evaluate()?);
             }
         }
         Ok(())
@@ -106,7 +109,7 @@ impl Merge {
     /// Examines the live files that were not examined before and says what is to be replaced by what.
     ///
     /// # Errors
-    /// What reading and writing answer. `created` lists every file that was begun.
+    /// What reading and writing answer; `Conflict` when the table got another schema meanwhile. `created` lists every file that was begun.
     pub(super) async fn replace(
         &mut self,
         base: &Table,
@@ -114,14 +117,23 @@ impl Merge {
         prefix: &str,
         created: &mut Vec<String>,
     ) -> Result<Replaced> {
+        if base.metadata.current_schema_id() != self.schema_id {
+            return Err(Error::conflict(
+                "expected the table's schema to stay while rows were merged, found it changed",
+            ));
+        }
         let mut writer = Writer::new(&base.io, &base.metadata, prefix.to_owned())?;
+        let session = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(1));
+        if let Some(file) = live.first() {
+            scan::register_store(&session, base, file)?;
+        }
         for file in live {
             let location = file.data().file_path();
             if self.examined.contains_key(location) || !self.may_hold_keys(file.data(), base) {
                 continue;
             }
             let begun = writer.created().len();
-            let outcome = self.examine(base, file, &mut writer).await;
+            let outcome = self.examine(&session, base, file, &mut writer).await;
             created.extend_from_slice(&writer.created()[begun..]);
             self.examined.insert(location.to_owned(), outcome?);
         }
@@ -150,11 +162,17 @@ impl Merge {
     }
 
     /// What replaces a file; `None` when it holds no key.
-    async fn examine(&self, base: &Table, file: &LiveFile, writer: &mut Writer) -> Result<Option<Vec<DataFile>>> {
+    async fn examine(
+        &self,
+        session: &SessionContext,
+        base: &Table,
+        file: &LiveFile,
+        writer: &mut Writer,
+    ) -> Result<Option<Vec<DataFile>>> {
         let names: Vec<_> = self.columns.iter().map(|c| c.name.as_str()).collect();
-        let mut keys = read(base, file, Some(&names)).await?;
+        let mut keys = read(session, base, file, Some(&names)).await?;
         let mut found = false;
-        while let Some(batch) = keys.try_next().await.map_err(from_datafusion)? {
+        while let Some(batch) = keys.try_next().await? {
             if self.unmatched(batch.columns())?.false_count() > 0 {
                 found = true;
                 break;
@@ -163,9 +181,9 @@ impl Merge {
         if !found {
             return Ok(None);
         }
-        let mut rows = read(base, file, None).await?;
+        let mut rows = read(session, base, file, None).await?;
         let conform = Conform::new(&rows.schema(), writer.arrow_schema())?;
-        while let Some(batch) = rows.try_next().await.map_err(from_datafusion)? {
+        while let Some(batch) = rows.try_next().await? {
             let keys: Vec<ArrayRef> = self.columns.iter().map(|c| batch.column(c.index).clone()).collect();
             let kept = filter_record_batch(&batch, &self.unmatched(&keys)?)?;
             writer.write(conform.apply(&kept)?).await?;
@@ -181,28 +199,27 @@ impl Merge {
 }
 
 impl KeyColumn {
-    fn include(&mut self, value: ScalarValue) {
-        match &mut self.range {
-            Some((least, greatest)) => {
-                if value < *least {
-                    *least = value;
-                } else if value > *greatest {
-                    *greatest = value;
-                }
-            }
-            None => self.range = Some((value.clone(), value)),
+    fn include(&mut self, lower: ScalarValue, upper: ScalarValue) {
+        let (least, greatest) = self.range.get_or_insert_with(|| (lower.clone(), upper.clone()));
+        if lower < *least {
+            *least = lower;
+        }
+        if upper > *greatest {
+            *greatest = upper;
         }
     }
 }
 
 /// The rows of one file in the table's present schema, or some columns of them.
-async fn read(base: &Table, file: &LiveFile, columns: Option<&[&str]>) -> Result<SendableRecordBatchStream> {
-    let session = SessionContext::new_with_config(datafusion::prelude::SessionConfig::new().with_target_partitions(1));
-    let provider = scan::files(base, vec![file.clone()])?;
-    scan::register_store(&session, base, file)?;
-    let mut frame = session.read_table(provider).map_err(from_datafusion)?;
+async fn read(
+    session: &SessionContext,
+    base: &Table,
+    file: &LiveFile,
+    columns: Option<&[&str]>,
+) -> Result<SendableRecordBatchStream> {
+    let mut frame = session.read_table(scan::files(base, vec![file.clone()])?)?;
     if let Some(columns) = columns {
-        frame = frame.select_columns(columns).map_err(from_datafusion)?;
+        frame = frame.select_columns(columns)?;
     }
-    frame.execute_stream().await.map_err(from_datafusion)
+    Ok(frame.execute_stream().await?)
 }

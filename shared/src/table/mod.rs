@@ -15,6 +15,7 @@ mod prune;
 mod scan;
 mod schema;
 mod snapshot;
+mod source;
 #[cfg(test)]
 mod tests;
 mod write;
@@ -252,12 +253,11 @@ impl Table {
         keys::table_metadata(self.metadata.location(), version, &Uuid::new_v4().to_string())
     }
 
-    /// Writes `metadata` to `location` and makes it current if nobody changed the table since it was loaded.
+    /// Makes `metadata`, written to `location`, current if nobody changed the table since it was loaded.
     ///
     /// # Errors
-    /// `Conflict` when somebody did; otherwise what storage or catalog answer, after which the swap may have happened.
-    async fn swap(&self, metadata: Arc<TableMetadata>, location: String) -> Result<Self> {
-        self.io.put_metadata(&location, &metadata).await?;
+    /// `Conflict` when somebody did; otherwise what the catalog answers, after which the swap may have happened.
+    async fn swap(&self, metadata: &Arc<TableMetadata>, location: String) -> Result<Self> {
         let mut input = self.entry.input.clone();
         input.parameters.insert("table_type".into(), "ICEBERG".into());
         input.parameters.insert("previous_metadata_location".into(), self.location.clone());

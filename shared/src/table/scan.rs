@@ -11,7 +11,8 @@ use datafusion::datasource::TableType;
 use datafusion::datasource::file_format::FileFormat;
 use datafusion::datasource::file_format::parquet::ParquetFormat;
 use datafusion::datasource::listing::PartitionedFile;
-use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
+use datafusion::datasource::physical_plan::{FileGroup, FileScanConfig, FileScanConfigBuilder, ParquetSource};
+use datafusion::datasource::source::DataSourceExec;
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown};
@@ -26,6 +27,7 @@ use super::field_id::FieldIdAdapterFactory;
 use super::io::{IcebergContext, url};
 use super::prune::{Files, statistics};
 use super::snapshot::{LiveFile, live_files};
+use super::source::PrunedSource;
 use super::{Read, Table, ancestors, schema};
 use crate::storage::Storage;
 use crate::{Error, Result};
@@ -151,6 +153,7 @@ impl TableProvider for IcebergTable {
     ) -> datafusion::common::Result<Arc<dyn ExecutionPlan>> {
         let kept = self.prune(state, filters)?;
         let kept = if filters.is_empty() { enough(kept, limit) } else { kept };
+        let files_read = kept.len();
         let Some(store) = self.store_url(&kept)? else {
             return Ok(Arc::new(EmptyExec::new(project_schema(&self.schema, projection)?)));
         };
@@ -167,7 +170,16 @@ impl TableProvider for IcebergTable {
             .with_expr_adapter(Some(Arc::new(FieldIdAdapterFactory { names })))
             .build();
         let format = ParquetFormat::new().with_options(state.default_table_options().parquet);
-        format.create_physical_plan(state, config).await
+        let plan = format.create_physical_plan(state, config).await?;
+        let Some(config) =
+            plan.downcast_ref::<DataSourceExec>().and_then(|exec| exec.data_source().downcast_ref::<FileScanConfig>())
+        else {
+            return Ok(plan);
+        };
+        let inner = config.file_source().clone();
+        let source = PrunedSource { inner, files_read, files_total: self.files.len() };
+        let config = FileScanConfigBuilder::from(config.clone()).with_source(Arc::new(source)).build();
+        Ok(DataSourceExec::from_data_source(config))
     }
 }
 

@@ -30,12 +30,14 @@ pub(super) struct Delta {
 /// A snapshot that is written but not yet current.
 pub(super) struct Prepared {
     pub(super) metadata: Arc<TableMetadata>,
-    /// The manifests and the list that were written for it.
+    /// URL of `metadata`.
+    pub(super) location: String,
+    /// Everything that was written for it.
     pub(super) files: Vec<String>,
     pub(super) rows_removed: u64,
 }
 
-/// Writes everything that a snapshot needs but the metadata file.
+/// Writes everything that a snapshot needs.
 pub(super) struct Build<'a> {
     base: &'a Table,
     io: &'a Io,
@@ -67,13 +69,15 @@ impl<'a> Build<'a> {
         Self { base, io: &base.io, snapshot_id, id, files: Vec::new(), removed: Counts::default() }
     }
 
-    /// Writes the manifests and the list, and makes the metadata.
+    /// Writes the manifests, the list and the metadata.
     ///
     /// # Errors
     /// What the store answers, `Bug` for a damaged manifest; files that were written by then are removed.
     pub(super) async fn prepare(mut self, delta: &Delta, token: Option<&Token>) -> Result<Prepared> {
         match self.write(delta, token).await {
-            Ok(metadata) => Ok(Prepared { metadata, files: self.files, rows_removed: self.removed.rows }),
+            Ok((metadata, location)) => {
+                Ok(Prepared { metadata, location, files: self.files, rows_removed: self.removed.rows })
+            }
             Err(error) => {
                 self.io.discard(self.files).await;
                 Err(error)
@@ -81,7 +85,7 @@ impl<'a> Build<'a> {
         }
     }
 
-    async fn write(&mut self, delta: &Delta, token: Option<&Token>) -> Result<Arc<TableMetadata>> {
+    async fn write(&mut self, delta: &Delta, token: Option<&Token>) -> Result<(Arc<TableMetadata>, String)> {
         let metadata = self.base.metadata.clone();
         let mut manifests = Vec::new();
         if !delta.added.is_empty() {
@@ -103,7 +107,10 @@ impl<'a> Build<'a> {
             .set_branch_snapshot(snapshot, MAIN_BRANCH)
             .and_then(TableMetadataBuilder::build)
             .doing(|| "adding a snapshot".into())?;
-        Ok(Arc::new(built.metadata))
+        let (metadata, location) = (Arc::new(built.metadata), self.base.next_location());
+        self.files.push(location.clone());
+        self.io.put_metadata(&location, &metadata).await?;
+        Ok((metadata, location))
     }
 
     async fn added_manifest(&mut self, delta: &Delta) -> Result<ManifestFile> {

@@ -13,7 +13,7 @@ use arrow::compute::{concat_batches, take_record_batch};
 use arrow::datatypes::{DataType, SchemaRef as ArrowSchemaRef};
 use arrow::row::{RowConverter, SortField};
 use iceberg::arrow::arrow_primitive_to_literal;
-use iceberg::spec::{DataFile, PartitionSpecRef, SchemaRef, Struct, TableMetadata, Type};
+use iceberg::spec::{DataFile, PartitionSpecRef, PrimitiveLiteral, SchemaRef, Struct, TableMetadata, Transform, Type};
 use iceberg::transform::{BoxedTransformFunction, create_transform_function};
 use object_store::buffered::BufWriter;
 use parquet::arrow::AsyncArrowWriter;
@@ -178,7 +178,7 @@ impl Writer {
     }
 
     fn begin(&mut self, key: &Arc<[u8]>, partition: Struct) -> Result<()> {
-        let folder = self.spec.partition_to_path(&partition, self.schema.clone());
+        let folder = self.folder(&partition);
         let location = keys::data_file(&self.location, &folder, &self.prefix, self.created.len());
         let writer = AsyncArrowWriter::try_new(
             self.io.storage.writer(&url(&location)?)?,
@@ -190,6 +190,30 @@ impl Writer {
         let file = OpenFile { partition, location, writer, nan_counts: HashMap::new(), used: self.clock };
         self.open.insert(key.clone(), file);
         Ok(())
+    }
+
+    /// The folder of a partition, as Iceberg's other writers name it.
+    fn folder(&self, partition: &Struct) -> String {
+        let date = |days: i64| chrono::DateTime::from_timestamp(days * 86_400, 0).unwrap_or_default().date_naive();
+        let path = self.spec.partition_to_path(partition, self.schema.clone());
+        let named =
+            self.spec.fields().iter().zip(partition.iter()).zip(path.split('/')).map(|((field, value), named)| {
+                let value = match value.and_then(iceberg::spec::Literal::as_primitive_literal) {
+                    Some(PrimitiveLiteral::Int(value)) => i64::from(value),
+                    _ => return named.to_owned(),
+                };
+                let name = &field.name;
+                match field.transform {
+                    Transform::Year => format!("{name}={}", 1970 + value),
+                    Transform::Month => {
+                        format!("{name}={:04}-{:02}", 1970 + value.div_euclid(12), value.rem_euclid(12) + 1)
+                    }
+                    Transform::Day => format!("{name}={}", date(value)),
+                    Transform::Hour => format!("{name}={}-{:02}", date(value.div_euclid(24)), value.rem_euclid(24)),
+                    _ => named.to_owned(),
+                }
+            });
+        named.collect::<Vec<_>>().join("/")
     }
 
     async fn append(&mut self, key: &Arc<[u8]>, rows: &RecordBatch) -> Result<()> {

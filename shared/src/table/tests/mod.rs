@@ -1,6 +1,11 @@
 //! Tests of tables as a whole: through the public calls, over storage and catalog in memory.
 
 mod commit;
+mod damage;
+mod evolve;
+mod faults;
+mod merge;
+mod partition;
 mod scan;
 
 use std::sync::Arc;

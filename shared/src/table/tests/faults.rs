@@ -1,0 +1,201 @@
+//! Commits while catalog and storage fail, and while many write at once.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use async_trait::async_trait;
+
+use super::*;
+use crate::catalog::{Catalog, Database, Partition, Table as Entry, TableInput};
+use crate::testing::faults::{Fault, Faulty, Operation, Plan};
+use crate::{Error, ErrorKind};
+
+/// A catalog whose `update_table` fails at first.
+#[derive(Debug)]
+struct FaultyCatalog {
+    inner: Arc<dyn Catalog>,
+    faults: AtomicU32,
+    /// Whether the update takes effect though the caller is told that it failed.
+    applies: bool,
+    kind: ErrorKind,
+}
+
+fn faulty(ports: &Ports, faults: u32, applies: bool, kind: ErrorKind) -> Ports {
+    let catalog = FaultyCatalog { inner: ports.catalog.clone(), faults: AtomicU32::new(faults), applies, kind };
+    Ports { catalog: Arc::new(catalog), ..ports.clone() }
+}
+
+#[async_trait]
+impl Catalog for FaultyCatalog {
+    async fn update_table(&self, input: &TableInput, expected_version: &str) -> Result<Entry> {
+        let left = self.faults.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1));
+        if left.is_err() {
+            return self.inner.update_table(input, expected_version).await;
+        }
+        if self.applies {
+            self.inner.update_table(input, expected_version).await?;
+        }
+        Err(Error::new(self.kind, "injected"))
+    }
+
+    async fn create_database(&self, database: &Database) -> Result<()> {
+        self.inner.create_database(database).await
+    }
+    async fn get_database(&self, name: &str) -> Result<Database> {
+        self.inner.get_database(name).await
+    }
+    async fn list_databases(&self) -> Result<Vec<Database>> {
+        self.inner.list_databases().await
+    }
+    async fn delete_database(&self, name: &str) -> Result<()> {
+        self.inner.delete_database(name).await
+    }
+    async fn create_table(&self, input: &TableInput) -> Result<Entry> {
+        self.inner.create_table(input).await
+    }
+    async fn get_table(&self, name: &TableName) -> Result<Entry> {
+        self.inner.get_table(name).await
+    }
+    async fn list_tables(&self, database: &str) -> Result<Vec<Entry>> {
+        self.inner.list_tables(database).await
+    }
+    async fn delete_table(&self, name: &TableName) -> Result<()> {
+        self.inner.delete_table(name).await
+    }
+    async fn table_versions(&self, name: &TableName) -> Result<Vec<Entry>> {
+        self.inner.table_versions(name).await
+    }
+    async fn create_partitions(&self, name: &TableName, partitions: &[Partition]) -> Result<Vec<Vec<String>>> {
+        self.inner.create_partitions(name, partitions).await
+    }
+    async fn list_partitions(&self, name: &TableName, prefix: &[String]) -> Result<Vec<Partition>> {
+        self.inner.list_partitions(name, prefix).await
+    }
+    async fn update_partition(&self, name: &TableName, partition: &Partition) -> Result<()> {
+        self.inner.update_partition(name, partition).await
+    }
+    async fn delete_partitions(&self, name: &TableName, values: &[Vec<String>]) -> Result<()> {
+        self.inner.delete_partitions(name, values).await
+    }
+}
+
+#[tokio::test]
+async fn a_lost_answer_after_success_is_a_success() {
+    for kind in [ErrorKind::OutcomeUnknown, ErrorKind::Retry, ErrorKind::Conflict] {
+        let ports = ports();
+        let plain = table(&ports, &[]).await;
+        append(&plain, rows(&[(1, None, 0)])).await;
+        let table = table(&faulty(&ports, 1, true, kind), &[]).await;
+        let done = table.commit(Change::Append, stream(rows(&[(2, None, 0)])), Some(token(None, "7"))).await.unwrap();
+        assert_eq!(done.attempts, 1);
+        assert_eq!(ids(&plain, Read::Current).await, ["1", "2"], "{kind}");
+        assert_eq!(plain.reload().await.unwrap().token("stream.flights").as_deref(), Some("7"));
+    }
+}
+
+#[tokio::test]
+async fn a_lost_request_is_sent_again_and_takes_effect_once() {
+    for kind in [ErrorKind::OutcomeUnknown, ErrorKind::Retry, ErrorKind::Conflict] {
+        let ports = ports();
+        let table = table(&faulty(&ports, 3, false, kind), &[]).await;
+        let done = table.commit(Change::Append, stream(rows(&[(2, None, 0)])), None).await.unwrap();
+        assert_eq!(done.attempts, 4);
+        assert_eq!(ids(&table, Read::Current).await, ["2"], "{kind}");
+    }
+}
+
+#[tokio::test]
+async fn an_outcome_that_stays_unknown_is_reported_and_nothing_is_removed() {
+    let ports = ports();
+    let table = table(&faulty(&ports, u32::MAX, false, ErrorKind::OutcomeUnknown), &[]).await;
+    let error = table.commit(Change::Append, stream(rows(&[(2, None, 0)])), None).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::OutcomeUnknown, "{error}");
+    let files = ports.storage.list(&ports.keys.table(&name())).await.unwrap();
+    assert!(files.iter().any(|o| o.url.path().ends_with(".parquet")), "the request may still take effect");
+}
+
+#[tokio::test]
+async fn a_refused_commit_leaves_the_table_as_it_was_and_no_files() {
+    let ports = ports();
+    let plain = table(&ports, &[]).await;
+    append(&plain, rows(&[(1, None, 0)])).await;
+    let before = ports.storage.list(&ports.keys.table(&name())).await.unwrap();
+    let table = table(&faulty(&ports, u32::MAX, false, ErrorKind::Denied), &[]).await;
+    let error = table.commit(Change::Overwrite, stream(rows(&[(2, None, 0)])), None).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Denied, "{error}");
+    assert_eq!(ids(&plain, Read::Current).await, ["1"]);
+    assert_eq!(ports.storage.list(&ports.keys.table(&name())).await.unwrap(), before);
+}
+
+#[tokio::test]
+async fn whatever_write_fails_the_table_is_as_before_or_after() {
+    let mut succeeded = false;
+    for nth in 1..12 {
+        for fault in [Fault::Refused, Fault::LostReply] {
+            let ports = ports();
+            let plain = table(&ports, &["day(at)"]).await;
+            append(&plain, rows(&[(1, None, 0), (2, None, 1)])).await;
+            let plan = Plan::nth(Operation::Put, nth, fault);
+            let storage = ports.storage.wrapped(|store| Faulty::wrap(store, &plan));
+            let table = table(&Ports { storage, ..ports.clone() }, &[]).await;
+            let key = vec!["id".to_owned()];
+            let new = rows(&[(2, Some("new"), 1), (3, Some("new"), 4)]);
+            let result = table.commit(Change::Merge { key }, stream(new), None).await;
+            succeeded |= result.is_ok();
+            assert_eq!(result.is_ok(), plan.injected() == 0);
+            let expected: &[&str] = if result.is_ok() { &["1", "2", "3"] } else { &["1", "2"] };
+            assert_eq!(ids(&plain, Read::Current).await, expected, "put {nth} {fault:?}");
+        }
+    }
+    assert!(succeeded, "more writes than faults were tried");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn sixteen_writers_at_once_lose_no_row() {
+    let ports = ports();
+    let table = table(&ports, &[]).await;
+    append(&table, rows(&[(-1, Some("old"), 0), (-2, Some("old"), 0)])).await;
+    let mut writers = tokio::task::JoinSet::new();
+    for writer in 0..16_i64 {
+        let table = table.clone();
+        writers.spawn(async move {
+            for round in 0..3 {
+                let id = 100 * writer + round;
+                let (change, batch) = if writer % 4 == 0 {
+                    // Mergers rewrite the rows that all share, and add their own.
+                    let key = vec!["id".to_owned()];
+                    (Change::Merge { key }, rows(&[(-1, Some("new"), 0), (id, Some("m"), 0)]))
+                } else {
+                    (Change::Append, rows(&[(id, Some("a"), 0)]))
+                };
+                table.commit(change, stream(batch), None).await.unwrap();
+            }
+        });
+    }
+    while let Some(done) = writers.join_next().await {
+        done.unwrap();
+    }
+    let mut expected: Vec<i64> = (0..16).flat_map(|w| (0..3).map(move |r| 100 * w + r)).collect();
+    expected.extend([-1, -2]);
+    expected.sort_unstable();
+    let expected: Vec<_> = expected.iter().map(ToString::to_string).collect();
+    assert_eq!(ids(&table, Read::Current).await, expected);
+    assert_eq!(sql(&table, Read::Current, "SELECT carrier FROM t WHERE id < 0 ORDER BY id").await, ["old", "new"]);
+    assert_eq!(table.reload().await.unwrap().history().len(), 49);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn of_many_with_the_same_token_one_commits() {
+    let table = table(&ports(), &[]).await;
+    let mut writers = tokio::task::JoinSet::new();
+    for _ in 0..8 {
+        let table = table.clone();
+        writers.spawn(async move {
+            table.commit(Change::Append, stream(rows(&[(1, None, 0)])), Some(token(None, "10"))).await
+        });
+    }
+    let results = writers.join_all().await;
+    let refused = results.iter().filter_map(|r| r.as_ref().err());
+    assert!(refused.clone().all(|error| error.kind() == ErrorKind::Conflict));
+    assert_eq!(refused.count(), 7);
+    assert_eq!(ids(&table, Read::Current).await, ["1"]);
+}
