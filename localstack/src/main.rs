@@ -1,1 +1,5 @@
-fn main() {}
+//! The `tarn` program.
+
+fn main() -> std::process::ExitCode {
+    tarn::cli::main()
+}

@@ -1,0 +1,300 @@
+//! The command line as it is written.
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+const EXAMPLES: &str = "\
+Examples:
+  tarn demo                                  real data through everything, with a report at the end
+  tarn init && tarn up                       a lakehouse of your own
+  tarn put orders orders.ndjson              send records to a stream
+  tarn put --file weather 2013-01.csv.gz     upload a file that the crawler will register
+  tarn sql 'SELECT count(*) FROM orders'     ask
+  tarn status                                what is buffered, crawled, run
+
+A command works through a `tarn up` that has the data directory, and on the directory itself when none runs.
+
+Exit codes: 0 done, 1 the work failed, 2 wrong use or invalid input, 3 not found, 4 conflict (the data directory is
+taken, or somebody else changed the same thing).
+
+Environment: TARN_DATA, TARN_PROJECT, TARN_WAREHOUSE, TARN_MEMORY, TARN_SPILL, TARN_SPILL_LIMIT, TARN_LOG, TARN_LOG_FORMAT.";
+
+/// A lakehouse on one machine: streams, files, a catalog, SQL workflows, queries, forecasts.
+#[derive(Debug, Parser)]
+#[command(name = "tarn", version, after_help = EXAMPLES, max_term_width = 100)]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What every command takes.
+#[derive(Debug, Clone, Args)]
+pub struct Global {
+    /// Data directory [default: `data`, or TARN_DATA]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// Lakehouse file [default: `lakehouse.yaml` in the data directory if there is one, else in this one; or TARN_PROJECT]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub project: Option<PathBuf>,
+    /// How results are written to standard output
+    #[arg(long, global = true, value_enum, default_value_t)]
+    pub output: Format,
+}
+
+/// How results are written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people.
+    #[default]
+    Table,
+    Json,
+    Csv,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    Up(Up),
+    Demo(Demo),
+    Init(Init),
+    /// Check the lakehouse file and explain what feeds what
+    Validate,
+    Put(Put),
+    Sql(Sql),
+    Crawl(Crawl),
+    Run(Run),
+    Insight(Insight),
+    /// Show what is buffered, crawled, run and due
+    Status,
+}
+
+/// Run the lakehouse until interrupted
+///
+/// Hosts the six functions in this process and serves them over HTTP on 127.0.0.1; delivers streams, notices files, runs what
+/// is scheduled. Prints its URL when it is ready. Stops on SIGINT or SIGTERM after finishing what is under way; the next start
+/// goes on where this one was, also after `kill -9`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  tarn up                                    on port 4000, data in ./data
+  tarn up --port 0 --output json             on a free port; prints {\"url\":…,\"pid\":…}
+  curl -d '{\"sql\":\"SELECT 1\"}' http://127.0.0.1:4000/query")]
+pub struct Up {
+    /// Port on 127.0.0.1; 0 takes a free one
+    #[arg(long, default_value_t = 4000)]
+    pub port: u16,
+    /// Largest request body; a larger one is answered with 413
+    #[arg(long, default_value = "64MiB", value_name = "SIZE")]
+    pub max_body: shared::project::ByteSize,
+    /// Requests under way at once; more are answered with 429
+    #[arg(long, default_value_t = 64, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub in_flight: u16,
+}
+
+/// Send real data through all six functions and report
+///
+/// Replays the flights that left New York in 2013 through the HTTP API, uploads the weather, planes, airports and airlines as
+/// files, runs a workflow, asks questions, forecasts, explains what was unusual. Ends with where everything lies and an HTML
+/// page of the results. A directory that an earlier demo made is emptied first; any other is refused.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  tarn demo
+  tarn demo --directory /tmp/demo
+  tarn sql --data data/demo 'SELECT carrier, count(*) FROM curated.flights GROUP BY carrier'")]
+pub struct Demo {
+    /// Where the demo's lakehouse is made
+    #[arg(long, default_value = "data/demo", value_name = "DIR")]
+    pub directory: PathBuf,
+}
+
+/// Write a commented lakehouse file and a few records to try it with
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  tarn init
+  tarn init shop && cd shop && tarn validate")]
+pub struct Init {
+    #[arg(default_value = ".")]
+    pub dir: PathBuf,
+}
+
+/// Send records to a stream, or upload a file to a location
+///
+/// Records: NDJSON, a JSON array (`.json`) or CSV with a header (`.csv`), each also gzipped (`.gz`). Each record is checked
+/// against the stream's schema; those that don't fit are reported and the others stored.
+#[derive(Debug, Args)]
+#[command(
+    override_usage = "tarn put [OPTIONS] <STREAM> <FILE|->\n       tarn put [OPTIONS] --file <LOCATION> <FILE>",
+    after_help = "\
+Examples:
+  tarn put orders orders.ndjson
+  zcat orders.gz | tarn put orders -
+  tarn put --file weather station.csv.gz --as 2013/01/station.csv.gz"
+)]
+pub struct Put {
+    /// A stream and a file (`-` reads records from standard input); with `--file`, only the file
+    #[arg(required = true, num_args = 1..=2, value_names = ["STREAM", "FILE"])]
+    pub words: Vec<String>,
+    /// Upload to this location instead
+    #[arg(long, value_name = "LOCATION")]
+    pub file: Option<String>,
+    /// Path of the upload below the location [default: the file's name]
+    #[arg(long = "as", value_name = "PATH", requires = "file")]
+    pub upload_as: Option<String>,
+    /// How records from standard input are written: ndjson, json or csv
+    #[arg(long, value_enum, conflicts_with = "file")]
+    pub format: Option<RecordFormat>,
+}
+
+/// Where [`Put`] sends what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Target<'a> {
+    Records { stream: &'a str, file: &'a Path },
+    Upload { location: &'a str, file: &'a Path },
+}
+
+impl Put {
+    /// # Errors
+    /// `Invalid` for a stream without a file, or a stream beside `--file`.
+    pub fn target(&self) -> shared::Result<Target<'_>> {
+        match (self.file.as_deref(), self.words.as_slice()) {
+            (None, [stream, file]) => Ok(Target::Records { stream, file: Path::new(file) }),
+            (Some(location), [file]) => Ok(Target::Upload { location, file: Path::new(file) }),
+            (None, _) => Err(shared::Error::invalid("expected `put <stream> <file>`, found no file")),
+            (Some(_), _) => Err(shared::Error::invalid("expected `put --file <location> <file>`, found a stream too")),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum RecordFormat {
+    Ndjson,
+    Json,
+    Csv,
+}
+
+/// Ask in SQL
+///
+/// Without a query: reads statements from standard input, interactively with history when it is a terminal. A statement ends
+/// with `;`. `\d` lists tables, `\d TABLE` its columns, `\l` databases, `\timing` switches times, `\q` leaves, `\?` helps.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  tarn sql 'SELECT origin, count(*) FROM flights GROUP BY origin'
+  tarn sql --output csv 'SELECT * FROM curated.daily_delays' > delays.csv
+  tarn sql 'EXPLAIN SELECT * FROM flights WHERE carrier = ''UA'''
+  tarn sql < questions.sql")]
+pub struct Sql {
+    pub query: Option<String>,
+    /// Database of tables that are named without one
+    #[arg(long)]
+    pub database: Option<String>,
+}
+
+/// Look for new files and register them in the catalog
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  tarn crawl
+  tarn crawl weather")]
+pub struct Crawl {
+    /// Only this location
+    pub location: Option<String>,
+}
+
+/// Run a workflow and wait for it
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  tarn run curate
+  tarn run curate -p since=2013-07-01
+  tarn run curate --resume 0198c0de-0000-7000-8000-000000000000")]
+pub struct Run {
+    pub workflow: String,
+    /// A parameter of the run, `name=value`; may be repeated
+    #[arg(short, long = "parameter", value_name = "NAME=VALUE", value_parser = parameter)]
+    pub parameters: Vec<(String, String)>,
+    /// Go on with a run that failed, from the job that failed
+    #[arg(long, value_name = "RUN", conflicts_with = "parameters")]
+    pub resume: Option<String>,
+}
+
+fn parameter(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.into(), value.into())),
+        _ => Err(format!("expected `name=value`, found `{text}`")),
+    }
+}
+
+/// Ask a declared insight: a forecast, anomalies or a narrative
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  tarn insight daily_departures
+  tarn insight cancellations --output json")]
+pub struct Insight {
+    pub name: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split_whitespace())
+    }
+
+    #[test]
+    fn the_definition_holds_together_and_every_command_is_explained() {
+        let mut command = Cli::command();
+        command.build();
+        command.clone().debug_assert();
+        for sub in command.get_subcommands().filter(|c| c.get_name() != "help") {
+            assert!(sub.get_about().is_some(), "`{}` has no description", sub.get_name());
+        }
+    }
+
+    #[test]
+    fn global_options_may_follow_the_command() {
+        let cli = parse("tarn up --data d --output json --port 0").unwrap();
+        assert_eq!((cli.global.data, cli.global.output), (Some("d".into()), Format::Json));
+        assert!(matches!(cli.command, Command::Up(Up { port: 0, .. })));
+    }
+
+    #[test]
+    fn put_takes_a_stream_and_a_file_or_an_upload() {
+        let put = |line: &str| match parse(line).unwrap().command {
+            Command::Put(put) => put,
+            other => panic!("{other:?}"),
+        };
+        let file = Path::new("-");
+        assert_eq!(put("tarn put orders -").target().unwrap(), Target::Records { stream: "orders", file });
+        let file = Path::new("a.csv");
+        assert_eq!(
+            put("tarn put --file weather a.csv").target().unwrap(),
+            Target::Upload { location: "weather", file }
+        );
+        assert!(put("tarn put orders").target().is_err());
+        assert!(put("tarn put --file weather orders a.csv").target().is_err());
+        assert!(parse("tarn put").is_err());
+    }
+
+    #[test]
+    fn run_parameters_are_names_and_values() {
+        let Command::Run(run) = parse("tarn run curate -p a=1 -p b=x=y").unwrap().command else { panic!() };
+        assert_eq!(run.parameters, [("a".into(), "1".into()), ("b".into(), "x=y".into())]);
+        let error = parse("tarn run curate -p nonsense").unwrap_err();
+        assert!(error.to_string().contains("`nonsense`"), "{error}");
+    }
+
+    #[test]
+    fn wrong_use_ends_with_exit_code_2() {
+        assert_eq!(parse("tarn fly").unwrap_err().exit_code(), 2);
+        assert_eq!(parse("tarn up --port 99999").unwrap_err().exit_code(), 2);
+    }
+}

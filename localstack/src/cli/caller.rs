@@ -1,0 +1,173 @@
+//! How a command reaches the lakehouse: over HTTP when a `tarn up` has the data directory, otherwise in this process.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use serde_json::Value;
+use shared::api::{Request, Response};
+use shared::config::Settings;
+use shared::lock::DataLock;
+use shared::{Error, ErrorKind, Result};
+
+use crate::runtime::House;
+
+/// A way to the functions.
+#[derive(Debug)]
+pub(crate) enum Caller {
+    /// A runtime in another process (or in this one, by HTTP).
+    Remote(Remote),
+    /// The functions in this process.
+    Local(Box<House>),
+}
+
+/// A runtime by its URL.
+#[derive(Debug, Clone)]
+pub(crate) struct Remote {
+    client: reqwest::Client,
+    url: String,
+}
+
+impl Remote {
+    /// `url` as `http://127.0.0.1:4000`.
+    pub(crate) fn new(url: &str) -> Self {
+        Self { client: reqwest::Client::new(), url: url.trim_end_matches('/').to_owned() }
+    }
+
+    /// Sends the request and waits for its answer, however long that takes.
+    ///
+    /// # Errors
+    /// `Retry` when nobody answers; the answer's own status is for the caller to judge.
+    pub(crate) async fn call(&self, request: Request) -> Result<Response> {
+        let method = request.method.parse().map_err(|e| Error::bug("expected an HTTP method").with_source(e))?;
+        let mut url = url::Url::parse(&self.url).map_err(|e| {
+            Error::invalid(format!("expected the URL of a runtime, found `{}`", self.url)).with_source(e)
+        })?;
+        if let Ok(mut segments) = url.path_segments_mut() {
+            segments.clear().extend(request.segments());
+        }
+        if !request.query.is_empty() {
+            url.query_pairs_mut().extend_pairs(&request.query);
+        }
+        let mut builder = self.client.request(method, url).body(request.body);
+        for (name, value) in &request.headers {
+            builder = builder.header(name, value);
+        }
+        let unreachable =
+            |e: reqwest::Error| Error::retry(format!("the runtime at `{}` does not answer", self.url)).with_source(e);
+        let answer = builder.send().await.map_err(unreachable)?;
+        let status = answer.status().as_u16();
+        let headers = answer
+            .headers()
+            .iter()
+            .map(|(name, value)| (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned()))
+            .collect();
+        Ok(Response { status, headers, body: answer.bytes().await.map_err(unreachable)? })
+    }
+}
+
+impl Caller {
+    /// Finds the runtime that has the data directory, or opens the directory.
+    ///
+    /// # Errors
+    /// `Conflict`, with the pid, when a process has the directory that can't be called.
+    pub(crate) async fn connect(settings: &Settings) -> Result<Self> {
+        match DataLock::holder(&settings.data)? {
+            Some(holder) if !holder.note.is_empty() => Ok(Self::Remote(Remote::new(&holder.note))),
+            _ => Ok(Self::Local(Box::new(House::open(settings, "").await?))),
+        }
+    }
+
+    pub(crate) fn is_local(&self) -> bool {
+        matches!(self, Self::Local(_))
+    }
+
+    /// # Errors
+    /// `Retry` when nobody answers.
+    pub(crate) async fn call(&self, request: Request) -> Result<Response> {
+        match self {
+            Self::Remote(remote) => remote.call(request).await,
+            Self::Local(house) => Ok(house.answer(request).await),
+        }
+    }
+
+    /// A request whose answer must be a success.
+    ///
+    /// # Errors
+    /// What the answer says, under its own kind.
+    pub(crate) async fn ask(&self, request: Request) -> Result<Response> {
+        succeeded(self.call(request).await?)
+    }
+
+    /// A JSON body out, a JSON answer in.
+    ///
+    /// # Errors
+    /// As [`Caller::ask`].
+    pub(crate) async fn json(&self, method: &str, path: &str, body: Option<&Value>) -> Result<Value> {
+        json_body(&self.ask(request(method, path, body)).await?)
+    }
+}
+
+/// A request with a JSON body, if any.
+pub(crate) fn request(method: &str, path: &str, body: Option<&Value>) -> Request {
+    let headers = body.map(|_| ("content-type".to_owned(), "application/json".to_owned()));
+    Request {
+        method: method.into(),
+        path: path.into(),
+        query: BTreeMap::new(),
+        headers: headers.into_iter().collect(),
+        body: body.map_or_else(Bytes::new, |body| body.to_string().into()),
+        request_id: uuid::Uuid::new_v4().to_string(),
+    }
+}
+
+/// The answer, or the error that it carries.
+///
+/// # Errors
+/// Of the kind and with the message that the answer names.
+pub(crate) fn succeeded(response: Response) -> Result<Response> {
+    if response.status < 400 {
+        return Ok(response);
+    }
+    let body: Value = serde_json::from_slice(&response.body).unwrap_or_default();
+    let kind = body.pointer("/error/kind").and_then(Value::as_str).map_or(ErrorKind::Bug, kind_of);
+    let message = body
+        .pointer("/error/message")
+        .and_then(Value::as_str)
+        .map_or_else(|| format!("the answer has status {} and no message", response.status), str::to_owned);
+    Err(Error::new(kind, message))
+}
+
+/// The answer's body as JSON.
+///
+/// # Errors
+/// `Bug` when it is none.
+pub(crate) fn json_body(response: &Response) -> Result<Value> {
+    serde_json::from_slice(&response.body).map_err(|e| Error::bug("expected an answer in JSON").with_source(e))
+}
+
+fn kind_of(name: &str) -> ErrorKind {
+    use ErrorKind as K;
+    [K::Invalid, K::NotFound, K::Denied, K::Conflict, K::Retry, K::Limit, K::OutcomeUnknown, K::Bug]
+        .into_iter()
+        .find(|kind| kind.as_str() == name)
+        .unwrap_or(K::Bug)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_survives_the_way_over_http() {
+        for kind in ["Invalid", "NotFound", "Denied", "Conflict", "Retry", "Limit", "OutcomeUnknown", "Bug"] {
+            let error = succeeded(Response::error(&Error::new(kind_of(kind), "the `reason`"))).unwrap_err();
+            assert_eq!((error.kind().as_str(), error.message()), (kind, "the `reason`"));
+        }
+    }
+
+    #[test]
+    fn an_answer_that_names_no_error_is_a_defect() {
+        let error = succeeded(Response::new(502, "text/plain", "oops")).unwrap_err();
+        assert!(error.kind() == ErrorKind::Bug && error.message().contains("502"), "{error}");
+    }
+}

@@ -1,0 +1,229 @@
+//! What the program writes: results to standard output in the chosen format, remarks and errors to standard error. Nothing else
+//! in the program writes to either.
+
+use std::io::{self, ErrorKind, IsTerminal, Write};
+use std::time::Duration;
+
+use comfy_table::{ContentArrangement, Table, presets};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::{Map, Value};
+use shared::{Error, Result};
+
+use super::arguments::Format;
+
+/// Where results go and how.
+#[derive(Debug, Clone, Copy)]
+pub struct Out {
+    format: Format,
+}
+
+/// Rows under named columns.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Rows {
+    pub columns: Vec<String>,
+    pub rows: Vec<Vec<Value>>,
+}
+
+impl Rows {
+    pub fn new(columns: &[&str]) -> Self {
+        Self { columns: columns.iter().map(|c| (*c).to_owned()).collect(), rows: Vec::new() }
+    }
+
+    /// One row for each object of `items`, one column for each of `columns`, named by their paths (`a.b` looks into `a`).
+    pub fn of_objects(items: &Value, columns: &[&str]) -> Self {
+        let mut rows = Self::new(columns);
+        for item in items.as_array().into_iter().flatten() {
+            let pick = |path: &&str| path.split('.').fold(item, |at, name| &at[name]).clone();
+            rows.rows.push(columns.iter().map(pick).collect());
+        }
+        rows
+    }
+}
+
+impl Out {
+    pub fn new(format: Format) -> Self {
+        Self { format }
+    }
+
+    pub fn format(self) -> Format {
+        self.format
+    }
+
+    /// Rows as a table, as JSON objects one a line, or as CSV with a header.
+    ///
+    /// # Errors
+    /// What standard output answers; a reader that has gone away is none.
+    pub fn rows(self, rows: &Rows) -> Result<()> {
+        let text = match self.format {
+            Format::Table => table(rows),
+            Format::Json => json_lines(rows),
+            Format::Csv => csv(rows),
+        };
+        self.text(&text)
+    }
+
+    /// A document: as it is in JSON; otherwise `rows` of it.
+    ///
+    /// # Errors
+    /// As [`Out::rows`].
+    pub fn document(self, value: &Value, rows: impl FnOnce(&Value) -> Rows) -> Result<()> {
+        if self.format == Format::Json { self.text(&format!("{value}\n")) } else { self.rows(&rows(value)) }
+    }
+
+    /// Text as it is.
+    ///
+    /// # Errors
+    /// As [`Out::rows`].
+    pub fn text(self, text: &str) -> Result<()> {
+        self.bytes(text.as_bytes())
+    }
+
+    /// Bytes as they are.
+    ///
+    /// # Errors
+    /// As [`Out::rows`].
+    pub fn bytes(self, bytes: &[u8]) -> Result<()> {
+        let mut stdout = io::stdout().lock();
+        match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
+            Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+                Err(Error::from(error).context("writing to standard output"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A remark for a person.
+    pub fn note(self, text: &str) {
+        // Nobody is left to tell when standard error can't be written.
+        let _written = writeln!(io::stderr().lock(), "{text}");
+    }
+
+    /// An error, in JSON when results are.
+    pub fn error(self, error: &Error) {
+        match self.format {
+            Format::Json => {
+                let body = serde_json::json!({"error": {"kind": error.kind().as_str(), "message": error.to_string()}});
+                self.note(&body.to_string());
+            }
+            _ => self.note(&format!("error: {error}")),
+        }
+    }
+
+    /// A bar for `total` steps on standard error; hidden when that is no terminal.
+    pub fn bar(self, total: u64, what: &str) -> ProgressBar {
+        if !io::stderr().is_terminal() {
+            return ProgressBar::hidden();
+        }
+        let style = ProgressStyle::with_template("{msg} {bar:32} {human_pos}/{human_len} {eta}")
+            .unwrap_or_else(|_| ProgressStyle::default_bar());
+        ProgressBar::new(total).with_style(style).with_message(what.to_owned())
+    }
+
+    /// A spinner for work of unknown length; hidden when standard error is no terminal.
+    pub fn spinner(self, what: &str) -> ProgressBar {
+        if !io::stderr().is_terminal() {
+            return ProgressBar::hidden();
+        }
+        let spinner = ProgressBar::new_spinner().with_message(what.to_owned());
+        spinner.enable_steady_tick(Duration::from_millis(120));
+        spinner
+    }
+}
+
+fn table(rows: &Rows) -> String {
+    let mut table = Table::new();
+    table.load_preset(presets::UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic);
+    table.set_header(&rows.columns);
+    for row in &rows.rows {
+        table.add_row(row.iter().map(cell));
+    }
+    for (index, column) in table.column_iter_mut().enumerate() {
+        let mut values = rows.rows.iter().filter_map(|row| row.get(index)).filter(|v| !v.is_null()).peekable();
+        if values.peek().is_some() && values.all(is_numeric) {
+            column.set_cell_alignment(comfy_table::CellAlignment::Right);
+        }
+    }
+    format!("{table}\n")
+}
+
+/// A number, or a decimal, whose digits come as text.
+fn is_numeric(value: &Value) -> bool {
+    value.is_number() || value.as_str().is_some_and(|text| text.parse::<f64>().is_ok())
+}
+
+fn json_lines(rows: &Rows) -> String {
+    let mut text = String::new();
+    for row in &rows.rows {
+        let object: Map<String, Value> = rows.columns.iter().cloned().zip(row.iter().cloned()).collect();
+        text.push_str(&Value::Object(object).to_string());
+        text.push('\n');
+    }
+    text
+}
+
+fn csv(rows: &Rows) -> String {
+    let mut text = String::new();
+    let header = rows.columns.iter().map(|c| quoted(c)).collect::<Vec<_>>();
+    text.push_str(&header.join(","));
+    text.push('\n');
+    for row in &rows.rows {
+        let cells: Vec<_> = row.iter().map(|value| quoted(&cell(value))).collect();
+        text.push_str(&cells.join(","));
+        text.push('\n');
+    }
+    text
+}
+
+/// A value as a cell shows it: nothing for null, text without quotes, anything nested as JSON.
+fn cell(value: &Value) -> String {
+    match value {
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+/// A CSV field, in quotes when it needs them.
+fn quoted(field: &str) -> String {
+    if field.contains([',', '"', '\n', '\r']) {
+        format!("\"{}\"", field.replace('"', "\"\""))
+    } else {
+        field.to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn rows() -> Rows {
+        Rows {
+            columns: vec!["name".into(), "n".into()],
+            rows: vec![vec![json!("a \"b\", c"), json!(1)], vec![Value::Null, json!(20)]],
+        }
+    }
+
+    #[test]
+    fn csv_quotes_what_needs_it() {
+        assert_eq!(csv(&rows()), "name,n\n\"a \"\"b\"\", c\",1\n,20\n");
+    }
+
+    #[test]
+    fn json_is_an_object_a_line() {
+        assert_eq!(json_lines(&rows()), "{\"name\":\"a \\\"b\\\", c\",\"n\":1}\n{\"name\":null,\"n\":20}\n");
+    }
+
+    #[test]
+    fn a_table_sets_numbers_to_the_right() {
+        let text = table(&rows());
+        assert!(text.contains("│  1 │") && text.contains("│ 20 │"), "{text}");
+    }
+
+    #[test]
+    fn columns_of_objects_may_lie_deeper() {
+        let rows = Rows::of_objects(&json!([{"a": {"b": 1}}, {"c": 2}]), &["a.b"]);
+        assert_eq!(rows.rows, [vec![json!(1)], vec![Value::Null]]);
+    }
+}

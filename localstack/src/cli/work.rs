@@ -1,0 +1,72 @@
+//! `tarn crawl` and `tarn run`: work that is asked for and waited for.
+
+use serde_json::{Map, Value, json};
+use shared::config::Settings;
+use shared::{Error, Result};
+
+use super::arguments::Run;
+use super::caller::Caller;
+use super::output::{Out, Rows};
+
+/// Crawls one location or all.
+pub(super) async fn crawl(settings: &Settings, location: Option<&str>, out: &Out) -> Result<()> {
+    let caller = Caller::connect(settings).await?;
+    let body = location.map_or_else(|| json!({}), |location| json!({"location": location}));
+    let spinner = out.spinner("crawling");
+    let report = caller.json("POST", "/crawl", Some(&body)).await;
+    spinner.finish_and_clear();
+    out.document(&report?, crawl_rows)
+}
+
+/// Runs or resumes a workflow; fails when the run did.
+pub(super) async fn run(settings: &Settings, run: &Run, out: &Out) -> Result<()> {
+    let caller = Caller::connect(settings).await?;
+    let (path, body) = match &run.resume {
+        Some(id) => (format!("/runs/{id}/resume"), json!({})),
+        None => {
+            let parameters: Map<String, Value> =
+                run.parameters.iter().map(|(name, value)| (name.clone(), value.as_str().into())).collect();
+            (format!("/workflows/{}/runs", run.workflow), json!({"parameters": parameters}))
+        }
+    };
+    let spinner = out.spinner(&format!("running `{}`", run.workflow));
+    let record = caller.json("POST", &path, Some(&body)).await;
+    spinner.finish_and_clear();
+    let record = record?;
+    out.document(&record, run_rows)?;
+    match record["status"].as_str() {
+        Some("succeeded") => Ok(()),
+        status => Err(Error::retry(format!(
+            "run `{}` of `{}` ended as `{}`",
+            record["run"].as_str().unwrap_or_default(),
+            run.workflow,
+            status.unwrap_or("unknown")
+        ))),
+    }
+}
+
+/// One row a job.
+pub(crate) fn run_rows(record: &Value) -> Rows {
+    let names = ["job", "status", "into", "read", "selected", "written", "replaced", "quarantined", "message"];
+    let mut rows = Rows::new(&names);
+    for (name, job) in record["jobs"].as_object().into_iter().flatten() {
+        let broken = job["quality"].as_array().into_iter().flatten().find_map(|rule| rule["message"].as_str());
+        let message = job["error"]["message"].as_str().or(broken).or(job["note"].as_str());
+        rows.rows.push(vec![
+            json!(name),
+            job["status"].clone(),
+            job["into"].clone(),
+            job["read"].clone(),
+            job["rows_selected"].clone(),
+            job["rows_written"].clone(),
+            job["rows_deleted"].clone(),
+            job["rows_quarantined"].clone(),
+            json!(message),
+        ]);
+    }
+    rows
+}
+
+fn crawl_rows(report: &Value) -> Rows {
+    Rows::of_objects(&report["tables"], &["location", "table", "action", "files", "partitions"])
+}

@@ -1,0 +1,164 @@
+//! The six functions in one process, and which of them owns a route.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use batcher::Batcher;
+use ingest::Ingest;
+use insight::Insight;
+use query::Query;
+use serde_json::Value;
+use shared::config::{Ports, Settings};
+use shared::engine::Engine;
+use shared::project::Project;
+use shared::{Error, Result};
+use tokio::sync::Mutex;
+use transform::Transform;
+
+/// A function by its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Function {
+    Ingest,
+    Batcher,
+    Crawl,
+    Transform,
+    Query,
+    Insight,
+}
+
+impl Function {
+    /// The name that logs and schedule events use.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ingest => "ingest",
+            Self::Batcher => "batcher",
+            Self::Crawl => "crawl",
+            Self::Transform => "transform",
+            Self::Query => "query",
+            Self::Insight => "insight",
+        }
+    }
+}
+
+/// The function that answers a path, given by its parts. `None`: nobody does.
+pub fn owner_of(segments: &[&str]) -> Option<Function> {
+    match segments {
+        ["streams"] | ["streams", _, "records"] | ["files", ..] => Some(Function::Ingest),
+        ["crawl" | "crawls"] => Some(Function::Crawl),
+        ["workflows", ..] | ["runs", ..] => Some(Function::Transform),
+        ["query"] => Some(Function::Query),
+        ["insight"] | ["insights", ..] => Some(Function::Insight),
+        _ => None,
+    }
+}
+
+/// The six libraries, each built once.
+pub struct Functions {
+    ingest: Ingest,
+    batcher: Batcher,
+    transform: Transform,
+    query: Query,
+    insight: Insight,
+    /// One call of the batcher at a time for each stream, as Lambda does for each shard.
+    batching: BTreeMap<String, Mutex<()>>,
+}
+
+impl Functions {
+    /// Builds all six over the same ports and engine.
+    ///
+    /// # Errors
+    /// What a function refuses: `Invalid` for a setting, `Limit` for memory or spill space.
+    pub fn open(settings: &Settings, project: &Arc<Project>, ports: &Ports) -> Result<Arc<Self>> {
+        let engine = Engine::open(settings, ports)?;
+        let batching = project.file().streams.keys().map(|name| (name.clone(), Mutex::new(()))).collect();
+        Ok(Arc::new(Self {
+            ingest: Ingest::new(project.clone(), ports.clone())?,
+            batcher: Batcher::new(project.clone(), ports.clone())?,
+            transform: Transform::new(project.clone(), ports.clone(), engine.clone())?,
+            query: Query::new(project.clone(), ports.clone(), engine.clone())?,
+            insight: Insight::new(project.clone(), ports.clone(), engine)?,
+            batching,
+        }))
+    }
+
+    /// Frees what a process that was killed still holds. Only for the process that has the data directory, before it works.
+    ///
+    /// # Errors
+    /// What the state answers.
+    pub async fn recover(&self) -> Result<()> {
+        self.transform.expire_leases().await
+    }
+
+    /// Calls `function` with an AWS event, on a task of its own: a caller that goes away does not cut the work in half.
+    ///
+    /// # Errors
+    /// What the function answers; `Bug` when it panicked.
+    pub async fn call(self: &Arc<Self>, function: Function, event: Value) -> Result<Value> {
+        let functions = self.clone();
+        let task = tokio::spawn(async move {
+            match function {
+                Function::Ingest => functions.ingest.handle(event).await,
+                Function::Batcher => functions.batcher.handle(event).await,
+                Function::Crawl => Err(Error::not_found("the function `crawl` is not in this build")),
+                Function::Transform => functions.transform.handle(event).await,
+                Function::Query => functions.query.handle(event).await,
+                Function::Insight => functions.insight.handle(event).await,
+            }
+        });
+        task.await.map_err(|e| Error::bug(format!("`{}` broke off", function.as_str())).with_source(e))?
+    }
+
+    /// Calls the batcher about `stream`, after any call about it that is still under way.
+    ///
+    /// # Errors
+    /// As [`Functions::call`]; `NotFound` for a stream that is not declared.
+    pub async fn batch(self: &Arc<Self>, stream: &str, event: Value) -> Result<Value> {
+        let turn = self.batching.get(stream).ok_or_else(|| {
+            let known: Vec<_> = self.batching.keys().map(|n| format!("`{n}`")).collect();
+            Error::not_found(format!("no stream `{stream}`: expected one of {}", known.join(", ")))
+        })?;
+        let _turn = turn.lock().await;
+        self.call(Function::Batcher, event).await
+    }
+}
+
+impl std::fmt::Debug for Functions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Functions").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn owner(path: &str) -> Option<Function> {
+        owner_of(&path.split('/').filter(|s| !s.is_empty()).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn every_documented_route_has_its_function() {
+        for (path, function) in [
+            ("/streams", Function::Ingest),
+            ("/streams/flights/records", Function::Ingest),
+            ("/files/weather/2013/01/w.csv", Function::Ingest),
+            ("/crawl", Function::Crawl),
+            ("/crawls", Function::Crawl),
+            ("/workflows/curate/runs", Function::Transform),
+            ("/runs/1", Function::Transform),
+            ("/runs/1/resume", Function::Transform),
+            ("/query", Function::Query),
+            ("/insight", Function::Insight),
+            ("/insights/daily", Function::Insight),
+        ] {
+            assert_eq!(owner(path), Some(function), "{path}");
+        }
+    }
+
+    #[test]
+    fn an_undocumented_route_has_none() {
+        for path in ["/", "/stream", "/streams/flights", "/query/x", "/etc/passwd"] {
+            assert_eq!(owner(path), None, "{path}");
+        }
+    }
+}

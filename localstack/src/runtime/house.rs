@@ -1,0 +1,95 @@
+//! An opened lakehouse: the locked data directory, its ports, the six functions, and who answers which request.
+
+use std::sync::Arc;
+
+use serde_json::json;
+use shared::api::{Request, Response};
+use shared::config::{Ports, Settings};
+use shared::lock::DataLock;
+use shared::project::{Project, StreamDeclaration};
+use shared::stream::StreamSpec;
+use shared::{Error, ErrorKind, Result};
+
+use super::events;
+use super::functions::{Functions, owner_of};
+use super::status;
+
+/// What the runtime and the commands work on. One process at a time has a data directory.
+#[derive(Debug)]
+pub struct House {
+    pub project: Arc<Project>,
+    pub ports: Ports,
+    pub functions: Arc<Functions>,
+    status: status::Source,
+    _lock: DataLock,
+}
+
+impl House {
+    /// Locks and opens the data directory, loads the lakehouse file, makes the declared streams, builds the functions.
+    /// `address` is what other processes learn from the lock: the URL of the runtime, or nothing.
+    ///
+    /// # Errors
+    /// `Conflict`, with the pid, when another process has the directory; `NotFound` or `Invalid` for the lakehouse file.
+    pub async fn open(settings: &Settings, address: &str) -> Result<Self> {
+        let project = Arc::new(Project::load(&settings.project)?);
+        let lock = DataLock::acquire(&settings.data, address)?;
+        let ports = Ports::open(settings)?;
+        for spec in stream_specs(&project) {
+            ports.stream.create(&spec).await?;
+        }
+        let functions = Functions::open(settings, &project, &ports)?;
+        functions.recover().await?;
+        let status = status::Source {
+            project: project.clone(),
+            ports: ports.clone(),
+            ready_ms: ports.clock.now_ms(),
+            data: settings.data.display().to_string(),
+        };
+        Ok(Self { project, ports, functions, status, _lock: lock })
+    }
+
+    /// The answer to a request; an error becomes an answer here.
+    pub async fn answer(&self, request: Request) -> Response {
+        match self.dispatch(request).await {
+            Ok(response) => response,
+            Err(error) => {
+                if error.kind() == ErrorKind::Bug {
+                    tracing::error!(%error, "request failed");
+                }
+                Response::error(&error)
+            }
+        }
+    }
+
+    /// Gives the request to the function that owns the route; what only the runtime knows is answered here.
+    async fn dispatch(&self, request: Request) -> Result<Response> {
+        let segments = request.segments();
+        match (request.method.as_str(), segments.as_slice()) {
+            ("GET", ["health"]) => return Response::json(200, &self.status.health()),
+            ("GET", ["status"]) => return Response::json(200, &self.status.status(&self.functions).await?),
+            ("POST", ["streams", name, "flush"]) => return self.flush(name, &request.request_id).await,
+            _ => {}
+        }
+        let function = owner_of(&segments)
+            .ok_or_else(|| Error::not_found(format!("no route {} {}", request.method, request.path)))?;
+        let event = events::http(&request, self.ports.clock.now_ms());
+        Response::from_value(self.functions.call(function, event).await?)
+    }
+
+    /// Writes all that a stream has buffered, due or not.
+    async fn flush(&self, stream: &str, id: &str) -> Result<Response> {
+        let detail = json!({"function": "batcher", "name": stream, "flush": true});
+        let report = self.functions.batch(stream, events::schedule(&detail, id, self.ports.clock.now_ms())).await?;
+        Response::json(200, &report)
+    }
+}
+
+/// The streams that the lakehouse file declares.
+fn stream_specs(project: &Project) -> Vec<StreamSpec> {
+    let spec = |(name, stream): (&String, &StreamDeclaration)| StreamSpec {
+        name: name.clone(),
+        shards: stream.shards,
+        retention_hours: u32::try_from(stream.retention.0.div_ceil(3600)).unwrap_or(u32::MAX),
+    };
+    project.file().streams.iter().map(spec).collect()
+}

@@ -1,0 +1,131 @@
+//! The embedded runtime: one process that hosts the six functions and plays for them what AWS has around Lambda.
+//!
+//! [`gateway`] is the HTTP API, [`triggers`] the stream's event source mapping, [`objects`] the bucket's notifications,
+//! [`scheduler`] EventBridge; [`events`] holds the shapes they send. What each of them has done is in state documents, so a
+//! restart goes on where the last process was, however it ended: everything is delivered at least once, and the functions make
+//! once of it.
+
+pub mod events;
+pub mod functions;
+pub mod gateway;
+pub mod house;
+mod objects;
+mod scheduler;
+mod status;
+mod stop;
+mod triggers;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use shared::config::Settings;
+use shared::{Error, Result};
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+
+use gateway::Gateway;
+pub use house::House;
+use objects::Watcher;
+use stop::Stop;
+use triggers::{Pokes, StreamTrigger};
+
+/// How long tasks may take to finish after the gateway has closed.
+const GRACE: Duration = Duration::from_secs(60);
+
+/// How the runtime is reached and what it takes.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Port on 127.0.0.1; 0 takes a free one.
+    pub port: u16,
+    /// Bytes of a request's body at most.
+    pub max_body: usize,
+    /// Requests under way at once at most.
+    pub in_flight: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { port: 0, max_body: 64 << 20, in_flight: 64 }
+    }
+}
+
+/// A runtime that answers requests.
+#[derive(Debug)]
+pub struct Running {
+    /// E.g. `http://127.0.0.1:4000`.
+    pub url: String,
+    stop: watch::Sender<bool>,
+    gateway: tokio::task::JoinHandle<Result<()>>,
+    tasks: JoinSet<()>,
+    house: Arc<House>,
+}
+
+/// Starts the runtime; it is ready when this returns.
+///
+/// # Errors
+/// `Conflict` when the port is taken, otherwise as [`House::open`].
+pub async fn start(settings: &Settings, options: &Options) -> Result<Running> {
+    let listener = TcpListener::bind(("127.0.0.1", options.port))
+        .await
+        .map_err(|e| Error::conflict(format!("port {} on 127.0.0.1 can't be had", options.port)).with_source(e))?;
+    let url = format!("http://{}", listener.local_addr()?);
+    let house = Arc::new(House::open(settings, &url).await?);
+    let (sender, stop) = stop::channel();
+    let pokes = Pokes::new(house.project.file().streams.keys());
+    let watcher = Arc::new(Watcher::new(house.project.clone(), house.ports.clone(), house.functions.clone()));
+    let tasks = spawn_triggers(&house, &pokes, &watcher, &stop);
+    let in_flight = Semaphore::new(options.in_flight);
+    let gateway = Arc::new(Gateway { house: house.clone(), pokes, watcher, max_body: options.max_body, in_flight });
+    let gateway = tokio::spawn(gateway.serve(listener, stop));
+    tracing::info!(url, data = %settings.data.display(), "ready");
+    Ok(Running { url, stop: sender, gateway, tasks, house })
+}
+
+fn spawn_triggers(house: &Arc<House>, pokes: &Pokes, watcher: &Arc<Watcher>, stop: &Stop) -> JoinSet<()> {
+    let mut tasks = JoinSet::new();
+    for stream in house.project.file().streams.keys() {
+        let trigger = StreamTrigger {
+            stream: stream.clone(),
+            ports: house.ports.clone(),
+            functions: house.functions.clone(),
+            pokes: pokes.clone(),
+        };
+        tasks.spawn(trigger.clone().run(stop.clone()));
+        tasks.spawn(trigger.tick(stop.clone()));
+    }
+    tasks.spawn(watcher.clone().run(stop.clone()));
+    for entry in scheduler::entries(&house.project) {
+        tasks.spawn(entry.run(house.ports.clone(), house.functions.clone(), stop.clone()));
+    }
+    tasks
+}
+
+impl Running {
+    /// The opened lakehouse.
+    pub fn house(&self) -> &Arc<House> {
+        &self.house
+    }
+
+    /// Stops: takes no new requests, lets those under way and the triggers finish. What is buffered stays in the stream.
+    ///
+    /// # Errors
+    /// What made the gateway fail, if it did.
+    pub async fn stop(mut self) -> Result<()> {
+        self.stop.send_replace(true);
+        let served = self.gateway.await.map_err(|e| Error::bug("the gateway broke off").with_source(e))?;
+        let finished = async { while self.tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout(GRACE, finished).await.is_err() {
+            tracing::warn!(grace_s = GRACE.as_secs(), "triggers were still at work when the runtime stopped");
+        }
+        served
+    }
+
+    /// Waits until the gateway ends by itself, which it does only by failing.
+    ///
+    /// # Errors
+    /// What made it fail.
+    pub async fn failed(&mut self) -> Result<()> {
+        (&mut self.gateway).await.map_err(|e| Error::bug("the gateway broke off").with_source(e))?
+    }
+}
