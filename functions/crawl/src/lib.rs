@@ -1,1 +1,123 @@
+//! The function `crawl`: keeps the catalog in step with the files in the crawled locations.
+//!
+//! | trigger | does | answers |
+//! |---|---|---|
+//! | `POST /crawl` `{}` or `{"location": …}` | crawls every location, or one | `{"crawls": [report, …]}` |
+//! | `GET /crawls` | | the last report of each location, in the same form |
+//! | S3 event | crawls only the named objects, in the locations that ask for it | `{"crawls": […]}` |
+//! | schedule with `detail.name` | crawls that location | `{"crawls": […]}` |
+//!
+//! A crawl decides purely, then acts: [`select`] says which files are new, [`group`] and [`partitions`] what tables they make,
+//! [`plan`] what that changes in the catalog; [`read`] and [`apply`] do the I/O, [`run`] joins them. A report ([`report`]) says
+//! what happened. What is wrong with a file is in the report; a crawl fails only when storage, state or catalog do.
+//!
+//! A folder whose files don't agree in format or schema becomes no table: readers read every file of a table's folder, so the odd
+//! ones could not be left out. The report names them; a table that was healthy before they came stays as it is. Moving them away,
+//! or excluding them in the lakehouse file, resolves it.
 
+pub mod apply;
+pub mod event;
+pub mod group;
+pub mod marks;
+pub mod partitions;
+pub mod plan;
+pub mod read;
+pub mod report;
+pub mod run;
+pub mod select;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+use shared::api::{Event, Request, Response};
+use shared::config::Ports;
+use shared::project::Project;
+use shared::{Error, Result};
+
+use crate::report::Report;
+use crate::run::Scope;
+
+/// Crawls locations.
+#[derive(Debug, Clone)]
+pub struct Crawl {
+    pub(crate) project: Arc<Project>,
+    pub(crate) ports: Ports,
+}
+
+/// The body of `POST /crawl`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Asked {
+    /// A location of the lakehouse file (default: all).
+    location: Option<String>,
+}
+
+impl Crawl {
+    /// # Errors
+    /// None today; the signature is that of every function.
+    pub fn new(project: Arc<Project>, ports: Ports) -> Result<Self> {
+        Ok(Self { project, ports })
+    }
+
+    /// Answers one event.
+    ///
+    /// # Errors
+    /// Of an HTTP request: none but a wrong event; errors become its response. Otherwise what stopped the crawl, so that the
+    /// event is sent again.
+    pub async fn handle(&self, payload: Value) -> Result<Value> {
+        match Event::parse(payload)? {
+            Event::Http(request) => self.respond(&request).await.unwrap_or_else(|e| Response::error(&e)).into_value(),
+            Event::Objects(event) => {
+                let mut reports = Vec::new();
+                for (location, scope) in event::scopes(&event, &self.project, &self.ports.keys)? {
+                    reports.push(self.crawl(&location, scope).await?);
+                }
+                Ok(json!({ "crawls": reports }))
+            }
+            Event::Schedule(event) => {
+                let name = event.detail.get("name").and_then(Value::as_str).ok_or_else(|| {
+                    Error::invalid("expected a location's name in `detail.name` of the schedule, found none")
+                })?;
+                Ok(json!({ "crawls": [self.crawl(name, Scope::Everything).await?] }))
+            }
+            other => Err(other.unserved("crawl", "`POST /crawl`, `GET /crawls`, an S3 event or a schedule")),
+        }
+    }
+
+    async fn respond(&self, request: &Request) -> Result<Response> {
+        match (request.method.as_str(), request.segments().as_slice()) {
+            ("POST", ["crawl"]) => {
+                let asked = if request.body.is_empty() { Asked::default() } else { request.json()? };
+                Response::json(200, &json!({ "crawls": self.crawl_asked(asked).await? }))
+            }
+            ("GET", ["crawls"]) => {
+                Response::json(200, &json!({ "crawls": report::last(self.ports.state.as_ref()).await? }))
+            }
+            (method, _) => Err(Error::not_found(format!(
+                "expected `POST /crawl` or `GET /crawls`, found `{method} {}`",
+                request.path
+            ))),
+        }
+    }
+
+    async fn crawl_asked(&self, asked: Asked) -> Result<Vec<Report>> {
+        let names = match asked.location {
+            Some(name) => vec![name],
+            None => self.project.file().locations.keys().cloned().collect(),
+        };
+        let mut reports = Vec::with_capacity(names.len());
+        for name in names {
+            reports.push(self.crawl(&name, Scope::Everything).await?);
+        }
+        Ok(reports)
+    }
+
+    async fn crawl(&self, location: &str, scope: Scope) -> Result<Report> {
+        run::crawl(&self.project, &self.ports, location, scope)
+            .await
+            .map_err(|error| error.context(format!("crawling the location `{location}`")))
+    }
+}

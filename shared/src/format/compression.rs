@@ -20,7 +20,7 @@ pub enum Compression {
 }
 
 impl Compression {
-    /// What the name's last extension says; `None` when it says nothing.
+    /// What the name's last extension says, one of plain text among them; `None` when it says nothing.
     pub fn of_name(name: &str) -> Option<Self> {
         let (_, extension) = name.rsplit_once('.')?;
         match extension.to_ascii_lowercase().as_str() {
@@ -28,6 +28,7 @@ impl Compression {
             "bz2" => Some(Self::Bzip2),
             "zst" | "zstd" => Some(Self::Zstd),
             "xz" => Some(Self::Xz),
+            "csv" | "tsv" | "txt" | "json" | "ndjson" | "jsonl" | "parquet" => Some(Self::None),
             _ => None,
         }
     }
@@ -103,7 +104,8 @@ mod tests {
     #[test]
     fn a_compression_is_told_by_name_and_by_content() {
         assert_eq!(Compression::of_name("a/b.csv.GZ"), Some(Compression::Gzip));
-        assert_eq!(Compression::of_name("b.csv"), None);
+        assert_eq!(Compression::of_name("b.csv"), Some(Compression::None));
+        assert_eq!(Compression::of_name("b"), None);
         assert_eq!(Compression::of_bytes(&[0x28, 0xb5, 0x2f, 0xfd, 0]), Compression::Zstd);
         assert_eq!(Compression::of_bytes(b"BZh,a,b"), Compression::None);
         assert_eq!(Compression::of_bytes(b"a,b"), Compression::None);

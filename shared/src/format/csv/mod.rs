@@ -300,8 +300,8 @@ fn float(count: usize) -> f64 {
 /// Whether the name, a compression's extension apart, says that the file is delimited text.
 fn is_delimited_name(name: &str) -> bool {
     let stem = match Compression::of_name(name) {
+        Some(Compression::None) | None => name,
         Some(_) => name.rsplit_once('.').map_or(name, |(stem, _)| stem),
-        None => name,
     };
     let extension = stem.rsplit_once('.').map(|(_, extension)| extension.to_ascii_lowercase());
     matches!(extension.as_deref(), Some("csv" | "tsv" | "psv" | "tab" | "dat"))

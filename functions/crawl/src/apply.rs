@@ -1,0 +1,200 @@
+//! Carries decisions out in the catalog.
+
+use std::collections::BTreeSet;
+
+use shared::catalog::{Catalog, MAX_PARTITIONS_PER_CALL, Partition, Table, TableInput, ensure_database};
+use shared::model::TableName;
+use shared::project::OnDelete;
+use shared::{Error, ErrorKind, Result};
+use url::Url;
+
+use crate::group::Proposal;
+use crate::plan::{DEPRECATED, Decision, Terms, below, partitions, plan};
+use crate::report::{Change, TableReport};
+
+/// Tries to change a table that others change at the same time.
+const TRIES: usize = 20;
+
+/// What became of a proposal.
+#[derive(Debug)]
+pub enum Outcome {
+    Done(TableName, TableReport),
+    /// In words; nothing was changed.
+    Refused(String),
+}
+
+/// Registers or extends the table of a proposal and its partitions.
+///
+/// # Errors
+/// What the catalog answers; `Conflict` when others never stop changing the table.
+pub async fn apply(
+    catalog: &dyn Catalog,
+    database: &str,
+    base: &Url,
+    proposal: &Proposal,
+    terms: &Terms,
+) -> Result<Outcome> {
+    let url = below(base, &proposal.path);
+    for _ in 0..TRIES {
+        let (name, existing) = match find(catalog, database, &url, proposal).await? {
+            Ok(found) => found,
+            Err(refused) => return Ok(Outcome::Refused(refused)),
+        };
+        let plan = match plan(existing.as_ref(), &name, &url, proposal, terms) {
+            Ok(plan) => plan,
+            Err(refused) => return Ok(Outcome::Refused(refused)),
+        };
+        let (change, input) = match carry_out(catalog, existing, plan.decision).await {
+            Ok(done) => done,
+            Err(error) if matches!(error.kind(), ErrorKind::Conflict) => continue,
+            Err(error) => return Err(error),
+        };
+        let added = add_partitions(catalog, &input, &url, proposal, change == Change::Updated).await?;
+        let report = TableReport {
+            table: name.to_string(),
+            change,
+            format: input.parameters.get("classification").cloned().unwrap_or_default(),
+            files: proposal.files.len(),
+            partitions_added: added,
+            partitions_gone: 0,
+            details: plan.details,
+        };
+        return Ok(Outcome::Done(name, report));
+    }
+    Err(Error::conflict(format!("others kept changing the table at `{url}` for {TRIES} tries")))
+}
+
+/// The first of the names that is free or that of the table at `url`; in words when every one is another table's.
+async fn find(
+    catalog: &dyn Catalog,
+    database: &str,
+    url: &Url,
+    proposal: &Proposal,
+) -> Result<std::result::Result<(TableName, Option<Table>), String>> {
+    let same_place = |location: &str| location.trim_end_matches('/') == url.as_str().trim_end_matches('/');
+    for name in &proposal.names {
+        let name = TableName::new(database, name)?;
+        match catalog.get_table(&name).await {
+            Ok(table) if !table.is_iceberg() && same_place(&table.input.storage.location) => {
+                return Ok(Ok((name, Some(table))));
+            }
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Ok((name, None))),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(Err(format!("the names `{}` are other tables' in the database `{database}`", proposal.names.join("`, `"))))
+}
+
+async fn carry_out(catalog: &dyn Catalog, existing: Option<Table>, decision: Decision) -> Result<(Change, TableInput)> {
+    match (decision, existing) {
+        (Decision::Create(input), _) => {
+            ensure_database(catalog, &input.name.database).await?;
+            catalog.create_table(&input).await?;
+            Ok((Change::Created, *input))
+        }
+        (Decision::Update(input, version), _) => {
+            catalog.update_table(&input, &version).await?;
+            Ok((Change::Updated, *input))
+        }
+        (Decision::Keep, Some(table)) => Ok((Change::Unchanged, table.input)),
+        (Decision::Keep, None) => Err(Error::bug("expected a table to keep, found none")),
+    }
+}
+
+/// Adds the partitions that are not there, revives those that were marked; after a change of the table, all get its schema.
+async fn add_partitions(
+    catalog: &dyn Catalog,
+    table: &TableInput,
+    url: &Url,
+    proposal: &Proposal,
+    changed: bool,
+) -> Result<usize> {
+    let wanted = partitions(table, url, proposal);
+    if wanted.is_empty() {
+        return Ok(0);
+    }
+    let known = catalog.list_partitions(&table.name, &[]).await?;
+    let wanted_values: BTreeSet<&Vec<String>> = wanted.iter().map(|partition| &partition.values).collect();
+    for partition in &known {
+        let revive = wanted_values.contains(&partition.values) && partition.parameters.contains_key(DEPRECATED);
+        let drifted = changed && partition.storage.columns != table.storage.columns;
+        if revive || drifted {
+            let mut partition = inheriting(partition.clone(), table);
+            if revive {
+                partition.parameters.remove(DEPRECATED);
+            }
+            catalog.update_partition(&table.name, &partition).await?;
+        }
+    }
+    let known: BTreeSet<&Vec<String>> = known.iter().map(|partition| &partition.values).collect();
+    let new: Vec<Partition> = wanted.iter().filter(|p| !known.contains(&p.values)).cloned().collect();
+    let mut added = new.len();
+    for batch in new.chunks(MAX_PARTITIONS_PER_CALL) {
+        added -= catalog.create_partitions(&table.name, batch).await?.len();
+    }
+    Ok(added)
+}
+
+/// The partition with the table's schema and format, at its own location.
+fn inheriting(mut partition: Partition, table: &TableInput) -> Partition {
+    let location = std::mem::take(&mut partition.storage.location);
+    partition.storage = table.storage.clone();
+    partition.storage.location = location;
+    partition
+}
+
+/// Treats a table whose files are all gone as the policy says.
+///
+/// # Errors
+/// What the catalog answers.
+pub async fn retire_table(catalog: &dyn Catalog, name: &TableName, policy: OnDelete, now_ms: i64) -> Result<Change> {
+    if policy == OnDelete::Log {
+        return Ok(Change::Orphaned);
+    }
+    for _ in 0..TRIES {
+        let outcome = match (catalog.get_table(name).await, policy) {
+            (Err(error), _) if error.kind() == ErrorKind::NotFound => return Ok(Change::Deleted),
+            (Err(error), _) => return Err(error),
+            (Ok(_), OnDelete::Delete) => catalog.delete_table(name).await.map(|()| Change::Deleted),
+            (Ok(mut table), _) => {
+                if table.input.parameters.contains_key(DEPRECATED) {
+                    return Ok(Change::Deprecated);
+                }
+                table.input.parameters.insert(DEPRECATED.into(), now_ms.to_string());
+                catalog.update_table(&table.input, &table.version).await.map(|_| Change::Deprecated)
+            }
+        };
+        match outcome {
+            Err(error) if matches!(error.kind(), ErrorKind::Conflict | ErrorKind::NotFound) => {}
+            done => return done,
+        }
+    }
+    Err(Error::conflict(format!("others kept changing the table `{name}` for {TRIES} tries")))
+}
+
+/// Treats partitions whose files are all gone as the policy says; gives how many there were.
+///
+/// # Errors
+/// What the catalog answers.
+pub async fn retire_partitions(
+    catalog: &dyn Catalog,
+    name: &TableName,
+    gone: &[Vec<String>],
+    policy: OnDelete,
+    now_ms: i64,
+) -> Result<usize> {
+    match policy {
+        OnDelete::Log => {}
+        OnDelete::Delete => catalog.delete_partitions(name, gone).await?,
+        OnDelete::Deprecate => {
+            let known = catalog.list_partitions(name, &[]).await?;
+            for mut partition in known.into_iter().filter(|partition| gone.contains(&partition.values)) {
+                if partition.parameters.insert(DEPRECATED.into(), now_ms.to_string()).is_none() {
+                    catalog.update_partition(name, &partition).await?;
+                }
+            }
+        }
+    }
+    Ok(gone.len())
+}

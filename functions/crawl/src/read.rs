@@ -1,0 +1,86 @@
+//! Reads the heads of files.
+
+use futures::StreamExt;
+use shared::format::detect::{self, HEAD_BYTES, Magic};
+use shared::format::parquet::{self, Footer};
+use shared::format::{Flaw, Sample};
+use shared::storage::Storage;
+use shared::{Error, ErrorKind, Result};
+
+use crate::select::Object;
+
+/// Files read at the same time.
+const CONCURRENCY: usize = 16;
+
+/// A file and what its head shows.
+#[derive(Debug)]
+pub struct ReadFile {
+    pub object: Object,
+    pub sample: Result<Sample, Flaw>,
+}
+
+/// Reads the heads of all, some at a time, in the order given.
+///
+/// # Errors
+/// What storage answers, but for a file that went away: that is the file's flaw.
+pub async fn read_all(storage: &Storage, objects: Vec<Object>) -> Result<Vec<ReadFile>> {
+    let tasks = objects.into_iter().map(|object| {
+        let storage = storage.clone();
+        tokio::spawn(async move { read(&storage, object).await })
+    });
+    let mut reading = futures::stream::iter(tasks.collect::<Vec<_>>()).buffered(CONCURRENCY);
+    let mut files = Vec::new();
+    while let Some(file) = reading.next().await {
+        files.push(file.map_err(|e| Error::bug("reading a file's head broke off").with_source(e))??);
+    }
+    Ok(files)
+}
+
+async fn read(storage: &Storage, object: Object) -> Result<ReadFile> {
+    let sample = match sample(storage, &object).await {
+        Ok(sample) => sample,
+        Err(error) if error.kind() == ErrorKind::NotFound => Err(Flaw::Vanished),
+        Err(error) => return Err(error),
+    };
+    Ok(ReadFile { object, sample })
+}
+
+async fn sample(storage: &Storage, object: &Object) -> Result<Result<Sample, Flaw>> {
+    if object.size == 0 {
+        return Ok(Err(Flaw::Empty));
+    }
+    let length = object.size.min(HEAD_BYTES);
+    let name = object.path.rsplit('/').next().unwrap_or_default();
+    let first = if is_named_parquet(name) { object.size.min(4) } else { length };
+    let head = storage.get_range(&object.url, 0..first).await?;
+    match detect::magic(&head) {
+        Err(flaw) => Ok(Err(flaw)),
+        Ok(Magic::Parquet) => footer(storage, object).await,
+        Ok(Magic::Text) => {
+            let head = if first < length { storage.get_range(&object.url, 0..length).await? } else { head };
+            Ok(detect::sample_text(name, head, length == object.size))
+        }
+    }
+}
+
+/// Parquet is read from its end, so its head is needed for four bytes only.
+fn is_named_parquet(name: &str) -> bool {
+    name.to_ascii_lowercase().ends_with(".parquet")
+}
+
+async fn footer(storage: &Storage, object: &Object) -> Result<Result<Sample, Flaw>> {
+    let tail = storage.get_range(&object.url, detect::footer_range(object.size)).await?;
+    match parquet::footer(tail, object.size) {
+        Err(flaw) => Ok(Err(flaw)),
+        Ok(Footer::Sample(sample)) => Ok(Ok(sample)),
+        Ok(Footer::Needs(bytes)) => {
+            let start = object.size.saturating_sub(bytes);
+            let tail = storage.get_range(&object.url, start..object.size).await?;
+            Ok(match parquet::footer(tail, object.size) {
+                Ok(Footer::Sample(sample)) => Ok(sample),
+                Ok(Footer::Needs(_)) => Err(Flaw::Corrupt { found: "the Parquet footer has no end".into() }),
+                Err(flaw) => Err(flaw),
+            })
+        }
+    }
+}

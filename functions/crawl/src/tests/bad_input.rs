@@ -1,0 +1,92 @@
+//! Files that are wrong: each is reported with its reason, and the others become tables all the same.
+
+use serde_json::json;
+use shared::project::Project;
+
+use super::*;
+
+const GOOD: &str = "id,name\n1,Anna\n2,Bo\n";
+
+#[tokio::test]
+async fn every_flawed_file_is_reported_and_the_sound_ones_make_their_table() {
+    let lake = Lake::with("{table: people}");
+    lake.put("good.csv", GOOD).await;
+    lake.put("empty.csv", "").await;
+    let zipped = gzip(GOOD.repeat(50).as_bytes());
+    lake.put("cut.csv.gz", zipped[..zipped.len() - 6].to_vec()).await;
+    lake.put("latin.csv", &b"id,name\n1,Ren\xe9\n"[..]).await;
+    lake.put("cut.parquet", &b"PAR1\x15\x04\x15\x10"[..]).await;
+    lake.put("page.html", "<html></html>").await;
+    lake.put("table.orc", "ORC....").await;
+    lake.put("_SUCCESS", "").await;
+    lake.put(".hidden.csv", "x").await;
+    let report = lake.crawl().await;
+    assert_eq!(
+        skipped(&report),
+        [
+            "cut.csv.gz truncated",
+            "cut.parquet truncated",
+            "empty.csv empty",
+            "latin.csv invalid_utf8",
+            "page.html unrecognized",
+            "table.orc unsupported",
+        ]
+    );
+    assert_eq!(report["files"]["ignored"], 2);
+    assert_eq!(lake.columns("people").await, "id:bigint name:string");
+}
+
+#[tokio::test]
+async fn a_file_that_vanishes_after_it_was_listed_is_reported_and_read_when_it_comes_back() {
+    let lake = Lake::with("{table: people}");
+    lake.put("a.csv", GOOD).await;
+    let gone = crate::select::Object { path: "b.csv".into(), url: lake.url("b.csv"), size: 10, mark: "m".into() };
+    let files = crate::read::read_all(&lake.ports.storage, vec![gone]).await.unwrap();
+    assert_eq!(files[0].sample, Err(shared::format::Flaw::Vanished));
+    let report = lake.event("ObjectCreated:Put", "never.csv").await;
+    assert_eq!(report["files"]["read"], 0);
+    lake.crawl().await;
+    lake.put("b.csv", GOOD).await;
+    assert_eq!(lake.crawl().await["files"]["read"], 1);
+}
+
+#[tokio::test]
+async fn ragged_rows_are_noted_and_the_table_reads_short_rows() {
+    let lake = Lake::with("{table: t}");
+    lake.put("a.csv", "a,b,c\n1,2,3\n4,5\n6,7,8\n").await;
+    let report = lake.crawl().await;
+    assert!(report["notes"][0].as_str().unwrap().contains("`a.csv`: 1 of 4 rows"), "{report}");
+    assert_eq!(lake.table("t").await.input.parameters["tarn.ragged"], "null");
+}
+
+#[tokio::test]
+async fn a_json_file_that_breaks_in_the_middle_is_reported_with_the_line() {
+    let lake = Lake::with("{table: t}");
+    lake.put("good.json", "{\"a\":1}\n").await;
+    lake.put("bad.json", "{\"a\":1}\n{\"a\":oops}\n").await;
+    let report = lake.crawl().await;
+    assert_eq!(skipped(&report), ["bad.json corrupt"]);
+    assert!(report["skipped"][0]["message"].as_str().unwrap().contains("line 2"), "{report}");
+    assert_eq!(lake.columns("t").await, "a:bigint");
+}
+
+#[tokio::test]
+async fn an_unknown_location_and_an_unknown_route_are_answered_with_their_status() {
+    let lake = Lake::new();
+    let answer = lake.crawl.handle(request("POST", "/crawl", r#"{"location":"nope"}"#)).await.unwrap();
+    assert_eq!(answer["statusCode"], 404);
+    assert!(answer["body"].as_str().unwrap().contains("`nope`"));
+    assert_eq!(lake.crawl.handle(request("POST", "/crawl", r#"{"place":1}"#)).await.unwrap()["statusCode"], 400);
+    assert_eq!(lake.crawl.handle(request("GET", "/nope", "")).await.unwrap()["statusCode"], 404);
+    assert!(lake.crawl.handle(json!({"x": 1})).await.is_err());
+}
+
+#[tokio::test]
+async fn a_location_outside_the_warehouse_is_denied() {
+    let text = "version: 1\ndatabase: nyc\nlocations:\n  raw: {path: \"file:///etc/\"}\n";
+    let Ok(project) = Project::parse(text, "lakehouse.yaml") else { return };
+    let ports = Ports::in_memory(Arc::new(ManualClock::at(0))).unwrap();
+    let crawl = Crawl::new(Arc::new(project), ports).unwrap();
+    let answer = crawl.handle(request("POST", "/crawl", "{}")).await.unwrap();
+    assert_eq!(answer["statusCode"], 403, "{answer}");
+}

@@ -1,0 +1,198 @@
+//! The function as a whole, over ports in memory.
+
+mod bad_input;
+mod incremental;
+mod tables;
+
+use std::io::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use serde_json::{Value, json};
+use shared::catalog::{Catalog, Database, Partition, Table, TableInput};
+use shared::clock::ManualClock;
+use shared::config::Ports;
+use shared::format::FileFormat;
+use shared::model::TableName;
+use shared::project::Project;
+use shared::{ErrorKind, Result};
+use url::Url;
+
+use crate::Crawl;
+
+/// A lakehouse with the one location `raw`, and the function that crawls it.
+struct Lake {
+    crawl: Crawl,
+    ports: Ports,
+    writes: Arc<AtomicUsize>,
+}
+
+impl Lake {
+    fn new() -> Self {
+        Self::with("{}")
+    }
+
+    /// `location` is the declaration of `raw` in YAML's flow style.
+    fn with(location: &str) -> Self {
+        let text = format!("version: 1\ndatabase: nyc\nlocations:\n  raw: {location}\n");
+        let project = Arc::new(Project::parse(&text, "lakehouse.yaml").unwrap());
+        let mut ports = Ports::in_memory(Arc::new(ManualClock::at(1_000))).unwrap();
+        let writes = Arc::new(AtomicUsize::new(0));
+        ports.catalog = Arc::new(Counting { inner: ports.catalog.clone(), writes: writes.clone() });
+        let crawl = Crawl::new(project, ports.clone()).unwrap();
+        Self { crawl, ports, writes }
+    }
+
+    fn url(&self, path: &str) -> Url {
+        crate::plan::below(&self.ports.keys.raw("raw"), path)
+    }
+
+    async fn put(&self, path: &str, bytes: impl Into<Bytes>) {
+        self.ports.storage.put(&self.url(path), bytes).await.unwrap();
+    }
+
+    async fn delete(&self, path: &str) {
+        self.ports.storage.delete(&self.url(path)).await.unwrap();
+    }
+
+    /// Crawls everything and gives the report.
+    async fn crawl(&self) -> Value {
+        let answer = self.crawl.handle(request("POST", "/crawl", r#"{"location":"raw"}"#)).await.unwrap();
+        assert_eq!(answer["statusCode"], 200, "{answer}");
+        let body: Value = serde_json::from_str(answer["body"].as_str().unwrap()).unwrap();
+        body["crawls"][0].clone()
+    }
+
+    async fn event(&self, name: &str, path: &str) -> Value {
+        let key = format!("raw/raw/{path}");
+        let record = json!({
+            "eventVersion": "2.1", "eventSource": "aws:s3", "eventName": name, "awsRegion": "us-east-1",
+            "eventTime": "2013-01-01T00:00:00.000Z", "userIdentity": {"principalId": "p"},
+            "requestParameters": {"sourceIPAddress": "127.0.0.1"}, "responseElements": {},
+            "s3": {"s3SchemaVersion": "1.0", "bucket": {"name": "local"}, "object": {"key": key}},
+        });
+        self.crawl.handle(json!({"Records": [record]})).await.unwrap()["crawls"][0].clone()
+    }
+
+    async fn table(&self, name: &str) -> Table {
+        self.ports.catalog.get_table(&TableName::new("nyc", name).unwrap()).await.unwrap()
+    }
+
+    async fn has_table(&self, name: &str) -> bool {
+        match self.ports.catalog.get_table(&TableName::new("nyc", name).unwrap()).await {
+            Ok(_) => true,
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::NotFound);
+                false
+            }
+        }
+    }
+
+    /// `name:type` of each column, then of each partition key after a `|`.
+    async fn columns(&self, table: &str) -> String {
+        let input = self.table(table).await.input;
+        let list = |columns: &[shared::model::Column]| {
+            columns.iter().map(|c| format!("{}:{}", c.name, c.ty)).collect::<Vec<_>>().join(" ")
+        };
+        if input.partition_keys.is_empty() {
+            return list(&input.storage.columns);
+        }
+        format!("{} | {}", list(&input.storage.columns), list(&input.partition_keys))
+    }
+
+    async fn partitions(&self, table: &str) -> Vec<Partition> {
+        self.ports.catalog.list_partitions(&TableName::new("nyc", table).unwrap(), &[]).await.unwrap()
+    }
+
+    async fn format(&self, table: &str) -> FileFormat {
+        FileFormat::from_table(&self.table(table).await.input).unwrap()
+    }
+
+    fn writes(&self) -> usize {
+        self.writes.load(Ordering::SeqCst)
+    }
+}
+
+fn request(method: &str, path: &str, body: &str) -> Value {
+    json!({
+        "version": "2.0", "routeKey": "$default", "rawPath": path, "rawQueryString": "", "headers": {},
+        "requestContext": {"http": {"method": method, "path": path, "protocol": "HTTP/1.1", "sourceIp": "", "userAgent": ""},
+            "requestId": "r", "stage": "$default", "timeEpoch": 0},
+        "body": body, "isBase64Encoded": false,
+    })
+}
+
+/// `skipped` of a report as `file reason`.
+fn skipped(report: &Value) -> Vec<String> {
+    let skipped = report["skipped"].as_array().unwrap();
+    skipped.iter().map(|s| format!("{} {}", s["file"].as_str().unwrap(), s["reason"].as_str().unwrap())).collect()
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+/// Counts writes.
+#[derive(Debug)]
+struct Counting {
+    inner: Arc<dyn Catalog>,
+    writes: Arc<AtomicUsize>,
+}
+
+impl Counting {
+    fn count(&self) -> &dyn Catalog {
+        self.writes.fetch_add(1, Ordering::SeqCst);
+        self.inner.as_ref()
+    }
+}
+
+#[async_trait]
+impl Catalog for Counting {
+    async fn create_database(&self, database: &Database) -> Result<()> {
+        self.count().create_database(database).await
+    }
+    async fn get_database(&self, name: &str) -> Result<Database> {
+        self.inner.get_database(name).await
+    }
+    async fn list_databases(&self) -> Result<Vec<Database>> {
+        self.inner.list_databases().await
+    }
+    async fn delete_database(&self, name: &str) -> Result<()> {
+        self.count().delete_database(name).await
+    }
+    async fn create_table(&self, input: &TableInput) -> Result<Table> {
+        self.count().create_table(input).await
+    }
+    async fn get_table(&self, name: &TableName) -> Result<Table> {
+        self.inner.get_table(name).await
+    }
+    async fn list_tables(&self, database: &str) -> Result<Vec<Table>> {
+        self.inner.list_tables(database).await
+    }
+    async fn update_table(&self, input: &TableInput, expected_version: &str) -> Result<Table> {
+        self.count().update_table(input, expected_version).await
+    }
+    async fn delete_table(&self, name: &TableName) -> Result<()> {
+        self.count().delete_table(name).await
+    }
+    async fn table_versions(&self, name: &TableName) -> Result<Vec<Table>> {
+        self.inner.table_versions(name).await
+    }
+    async fn create_partitions(&self, name: &TableName, partitions: &[Partition]) -> Result<Vec<Vec<String>>> {
+        assert!(partitions.len() <= shared::catalog::MAX_PARTITIONS_PER_CALL);
+        self.count().create_partitions(name, partitions).await
+    }
+    async fn list_partitions(&self, name: &TableName, prefix: &[String]) -> Result<Vec<Partition>> {
+        self.inner.list_partitions(name, prefix).await
+    }
+    async fn update_partition(&self, name: &TableName, partition: &Partition) -> Result<()> {
+        self.count().update_partition(name, partition).await
+    }
+    async fn delete_partitions(&self, name: &TableName, values: &[Vec<String>]) -> Result<()> {
+        self.count().delete_partitions(name, values).await
+    }
+}
