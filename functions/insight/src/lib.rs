@@ -17,6 +17,8 @@ pub mod series;
 #[cfg(test)]
 mod shapes;
 mod store;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
