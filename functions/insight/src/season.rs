@@ -2,17 +2,17 @@
 //!
 //! Lengths that calendars and clocks suggest (7 days, 24 and 168 hours, 12 months …) are tried first, each on what is left
 //! after the shorter ones were taken out; a length is accepted when the autocorrelation at its lag is significant
-//! (the test of the M4 competition: above 1.645 standard errors by Bartlett's formula) and not small. Without any, the
-//! first clear peak of the autocorrelation counts.
+//! (above 1.96 standard errors by Bartlett's formula) and not small. Without any, the first clear peak of the
+//! autocorrelation counts, and a second one on what it leaves.
 
 use crate::robust::{autocorrelation, median, quantile, sigma};
 
 /// Longest season that is looked for beside the usual ones.
 const LONGEST: usize = 180;
-/// Standard errors that a correlation must exceed: one-sided 95 %.
-const SIGNIFICANT: f64 = 1.645;
+/// Standard errors that a correlation must exceed.
+const SIGNIFICANT: f64 = 1.96;
 /// Correlation that a usual season must have.
-const USUAL: f64 = 0.15;
+const USUAL: f64 = 0.2;
 /// Correlation that a season which no calendar suggests must have.
 const UNUSUAL: f64 = 0.4;
 
@@ -24,14 +24,14 @@ pub(crate) fn find(values: &[f64], usual: &[usize]) -> Vec<usize> {
     for season in usual.iter().copied().filter(|s| values.len() >= 2 * s) {
         let level = detrended(&left, season);
         // Two or three cycles of a long season prove little, so they must agree more.
-        let needed = if values.len() < 4 * season { 2.0 * USUAL } else { USUAL };
+        let needed = if values.len() < 4 * season { 1.5 * USUAL } else { USUAL };
         let correlations = autocorrelation(&level, season);
         if correlations[season] >= needed && is_significant(&correlations, season, values.len()) {
             left = without(&left, &level, season);
             found.push(season);
         }
     }
-    if found.is_empty() { unusual(values).into_iter().collect() } else { found }
+    if found.is_empty() { unusual(values) } else { found }
 }
 
 /// A declared season, if `values` hold it twice; a season of 1 is none.
@@ -39,8 +39,16 @@ pub(crate) fn declared(season: usize, values: &[f64]) -> Vec<usize> {
     if season > 1 && values.len() >= 2 * season { vec![season] } else { Vec::new() }
 }
 
+/// Up to two seasons that no calendar suggests; the second is looked for in what the first leaves.
+fn unusual(values: &[f64]) -> Vec<usize> {
+    let Some(first) = peak(values) else { return Vec::new() };
+    let left = without(values, &detrended(values, first), first);
+    let second = peak(&left).filter(|second| second % first == 0 && second > &first);
+    std::iter::once(first).chain(second).collect()
+}
+
 /// The first lag whose correlation is a peak and nearly the highest of all.
-fn unusual(values: &[f64]) -> Option<usize> {
+fn peak(values: &[f64]) -> Option<usize> {
     let longest = LONGEST.min(values.len() / 3);
     if longest < 4 {
         return None;
@@ -121,6 +129,8 @@ mod tests {
     fn a_season_that_no_calendar_suggests_is_found_by_its_peak() {
         let values: Vec<f64> = (0..200).map(|i| 10.0 * wave(i, 10) + noise(i)).collect();
         assert_eq!(find(&values, &[7]), [10]);
+        let two: Vec<f64> = (0..600).map(|i| 20.0 * wave(i, 10) + 15.0 * wave(i, 50) + 2.0 * noise(i)).collect();
+        assert!(find(&two, &[7]).contains(&50), "{:?}", find(&two, &[7]));
     }
 
     #[test]

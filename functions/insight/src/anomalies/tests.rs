@@ -22,8 +22,10 @@ fn the_blizzard_of_february_2013_stands_out() {
     let values: Vec<f64> = departures().into_iter().map(|d| d.1).collect();
     let found = ask(&values);
     let dates = dates(&found);
-    assert!(dates[..5].contains(&"2013-02-09") && dates[..5].contains(&"2013-02-08"), "{dates:?}");
-    assert!(dates.len() < 30, "{dates:?}");
+    let mut first = [dates[0], dates[1]];
+    first.sort_unstable();
+    assert_eq!(first, ["2013-02-08", "2013-02-09"], "{dates:?}");
+    assert!(dates[2..].contains(&"2013-11-28") && dates.len() < 10, "Thanksgiving, and little else: {dates:?}");
     let blizzard = &found.anomalies[dates.iter().position(|d| *d == "2013-02-09").unwrap()];
     assert_eq!((blizzard.actual, blizzard.direction, blizzard.severity), (291.0, Direction::Below, Severity::Extreme));
     assert!((600.0..750.0).contains(&blizzard.expected), "a Saturday in winter: {blizzard:?}");
