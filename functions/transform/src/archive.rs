@@ -134,7 +134,7 @@ fn rows(run: &Run, schema: SchemaRef) -> Result<RecordBatch> {
         count(&|job| job.outcome.rows_quarantined),
         count(&|job| job.outcome.bytes_scanned),
         count(&|job| job.outcome.bytes_written),
-        long(&|job| job.outcome.snapshot_id),
+        long(&|job| job.outcome.snapshot_id.as_ref()?.parse().ok()),
         same(&parameters),
         Arc::new(StringArray::from(quality)),
         text(&|job| job.outcome.quarantine.clone()),

@@ -243,7 +243,7 @@ fn commit_of(table: &Table, task: &Task) -> Option<SnapshotInfo> {
 /// Takes over what the summary of a snapshot says of the write.
 fn adopt(task: &Task, done: &SnapshotInfo, outcome: &mut Outcome) {
     let count = |key: &str| done.summary.get(key).and_then(|value| value.parse().ok()).unwrap_or(0);
-    outcome.snapshot_id = Some(done.id);
+    outcome.snapshot_id = Some(done.id.to_string());
     outcome.rows_written = count("added-records");
     outcome.rows_deleted = count("deleted-records");
     outcome.bytes_written = count("added-files-size");
@@ -252,7 +252,7 @@ fn adopt(task: &Task, done: &SnapshotInfo, outcome: &mut Outcome) {
 }
 
 fn count(committed: &Committed, outcome: &mut Outcome) {
-    outcome.snapshot_id = Some(committed.snapshot_id);
+    outcome.snapshot_id = Some(committed.snapshot_id.to_string());
     outcome.rows_written = committed.rows_added;
     outcome.rows_deleted = committed.rows_deleted;
     outcome.bytes_written = committed.bytes_added;

@@ -25,6 +25,9 @@ const LEASE_MS: i64 = 60_000;
 /// Finished runs of a workflow that keep their record here; `tarn.runs` has them all.
 const KEPT_RUNS: usize = 100;
 
+/// Tries to cancel a run between two renewals of its lease.
+const CANCEL_TRIES: u32 = 10;
+
 /// Which run of a workflow goes on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Lease {
@@ -220,13 +223,22 @@ impl Ledger {
     pub async fn cancel(&self, run: &Run) -> Result<()> {
         let over =
             || Error::conflict(format!("expected a run that goes on, but `{}` is {}", run.run, run.status.as_str()));
-        let (mut lease, version) = self.lease(&run.workflow).await?.ok_or_else(over)?;
-        if lease.run != run.run || run.status != Status::Running {
-            return Err(over());
+        // The runner's renewals change the document too, but only every few seconds.
+        for _ in 0..CANCEL_TRIES {
+            let (lease, version) = self.lease(&run.workflow).await?.ok_or_else(over)?;
+            if lease.run != run.run || run.status != Status::Running {
+                return Err(over());
+            }
+            let lease = Lease { cancel: true, ..lease };
+            match put_json(self.state.as_ref(), &lease_key(&run.workflow), &lease, Expect::Version(version)).await {
+                Err(error) if error.kind() == ErrorKind::Conflict => {}
+                other => return other.map(|_| ()),
+            }
         }
-        lease.cancel = true;
-        put_json(self.state.as_ref(), &lease_key(&run.workflow), &lease, Expect::Version(version)).await?;
-        Ok(())
+        Err(Error::retry(format!(
+            "the lease of run `{}` changed {CANCEL_TRIES} times while it was to be cancelled",
+            run.run
+        )))
     }
 
     /// Ends every lease: only for a host that knows that no runner is alive, such as one that has just started alone.
@@ -236,9 +248,9 @@ impl Ledger {
     pub async fn expire_all(&self) -> Result<()> {
         for key in self.state.list("leases/").await? {
             let found: Option<(Lease, Version)> = get_json(self.state.as_ref(), &key).await?;
-            let Some((mut lease, version)) = found else { continue };
-            lease.until_ms = 0;
-            put_json(self.state.as_ref(), &key, &lease, Expect::Version(version)).await?;
+            let Some((lease, _)) = found else { continue };
+            // Whoever renews it nevertheless finds another version and stops.
+            put_json(self.state.as_ref(), &key, &Lease { until_ms: 0, ..lease }, Expect::Anything).await?;
         }
         Ok(())
     }

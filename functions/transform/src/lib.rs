@@ -157,7 +157,8 @@ impl Transform {
         let mut nodes = BTreeMap::new();
         for (job, declared) in &workflow.jobs {
             let task = Task::new(project, name, job, declared, values)?;
-            let reads = reads::of(&task.sql, project.database());
+            let mut reads = reads::of(&task.sql, project.database());
+            reads.extend(declared.incremental.as_deref().map(|table| project.table_name(table)).transpose()?);
             let after = declared.after.iter().cloned().collect();
             nodes.insert(job.clone(), Node { writes: task.into.clone(), reads, after });
             tasks.insert(job.clone(), task);

@@ -104,8 +104,8 @@ pub struct Outcome {
     pub rows_quarantined: u64,
     pub bytes_scanned: u64,
     pub bytes_written: u64,
-    /// The snapshot that holds the rows; none when nothing was committed.
-    pub snapshot_id: Option<i64>,
+    /// The snapshot that holds the rows, as text because JSON readers round such large numbers; none when nothing was committed.
+    pub snapshot_id: Option<String>,
     pub quality: Vec<RuleReport>,
     /// URL of the rows that quality rules set aside.
     pub quarantine: Option<String>,
@@ -289,7 +289,7 @@ mod tests {
         job.outcome = Outcome {
             read: Some(ReadMode::Incremental),
             rows_selected: 3,
-            snapshot_id: Some(i64::MAX),
+            snapshot_id: Some(i64::MAX.to_string()),
             ..Outcome::default()
         };
         job.error = Some(Failure::from(&Error::limit("too much")));
