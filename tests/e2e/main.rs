@@ -1,1 +1,12 @@
-fn main() {}
+//! End to end: the real programs, over HTTP and the command line, on files in a temporary directory.
+//!
+//! [`lake`] starts and stops `tarn up`; every other module is one promise of the README. Build the programs first
+//! (`make test` does): the tests run what lies beside them in the target folder.
+
+mod bad_input;
+mod clients;
+mod crash;
+mod demo;
+mod flow;
+mod handlers;
+mod lake;

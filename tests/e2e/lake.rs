@@ -1,0 +1,221 @@
+//! A lakehouse of a test's own: a temporary directory, the program `tarn` on it, an HTTP client.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// How long anything may take that should happen soon.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// The program `name` of this build.
+pub fn program(name: &str) -> PathBuf {
+    let tests = std::env::current_exe().unwrap();
+    let path = tests.parent().and_then(Path::parent).unwrap().join(name);
+    assert!(path.exists(), "`{}` is not built: run `cargo build --workspace --bins` or `make test`", path.display());
+    path
+}
+
+/// A directory with a lakehouse file, and `tarn up` when it was started.
+pub struct Lake {
+    /// Kept so that the directory lives as long as the lake; `None` when the test owns it.
+    _own: Option<TempDir>,
+    dir: PathBuf,
+    running: Option<Running>,
+    client: reqwest::Client,
+}
+
+struct Running {
+    child: Child,
+    url: String,
+}
+
+impl Lake {
+    /// A lakehouse that nothing runs on yet.
+    pub fn new(lakehouse: &str) -> Self {
+        let own = tempfile::tempdir().unwrap();
+        let mut lake = Self::at(own.path(), lakehouse);
+        lake._own = Some(own);
+        lake
+    }
+
+    /// A lakehouse in a directory of the test's.
+    pub fn at(dir: &Path, lakehouse: &str) -> Self {
+        std::fs::write(dir.join("lakehouse.yaml"), lakehouse).unwrap();
+        let client = reqwest::Client::builder().timeout(PATIENCE).build().unwrap();
+        Self { _own: None, dir: dir.into(), running: None, client }
+    }
+
+    /// A lakehouse with `tarn up` on it.
+    pub fn up(lakehouse: &str) -> Self {
+        let mut lake = Self::new(lakehouse);
+        lake.start();
+        lake
+    }
+
+    pub fn data(&self) -> PathBuf {
+        self.dir.join("data")
+    }
+
+    /// `tarn` on this lakehouse, arguments to follow.
+    pub fn tarn(&self, command: &str) -> Command {
+        let mut tarn = Command::new(program("tarn"));
+        tarn.arg(command).arg("--data").arg(self.data()).arg("--project").arg(self.dir.join("lakehouse.yaml"));
+        for variable in shared::config::VARIABLES {
+            tarn.env_remove(variable.name);
+        }
+        tarn
+    }
+
+    /// Runs a command to its end.
+    pub fn run(&self, command: &str, arguments: &[&str]) -> Output {
+        self.tarn(command).args(arguments).stdin(Stdio::null()).output().unwrap()
+    }
+
+    /// Starts `tarn up` and waits until it is ready.
+    pub fn start(&mut self) {
+        assert!(self.running.is_none(), "it runs already");
+        let log = std::fs::File::options().create(true).append(true).open(self.dir.join("log")).unwrap();
+        let mut child = self
+            .tarn("up")
+            .args(["--port", "0", "--output", "json"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let ready: Value = serde_json::from_str(&line)
+            .unwrap_or_else(|e| panic!("expected a JSON line when ready, found `{line}`: {e}\n{}", self.log()));
+        self.running = Some(Running { child, url: ready["url"].as_str().unwrap().into() });
+    }
+
+    /// Ends the process without warning.
+    pub fn kill(&mut self) {
+        let mut running = self.running.take().unwrap();
+        running.child.kill().unwrap();
+        running.child.wait().unwrap();
+    }
+
+    /// Asks the process to stop, and gives its exit code.
+    pub fn stop(&mut self) -> Option<i32> {
+        let mut running = self.running.take().unwrap();
+        let asked = Command::new("kill").arg(running.child.id().to_string()).status().unwrap();
+        assert!(asked.success());
+        running.child.wait().unwrap().code()
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.running.as_ref().unwrap().child.id()
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.running.as_ref().expect("it is not up").url.trim_end_matches('/'))
+    }
+
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.join("log")).unwrap_or_default()
+    }
+
+    /// A POST; status and JSON body.
+    pub async fn post(&self, path: &str, content_type: &str, body: impl Into<Vec<u8>>) -> (u16, Value) {
+        let request = self.client.post(self.url(path)).header("content-type", content_type).body(body.into());
+        answer(request).await.unwrap_or_else(|e| panic!("POST {path}: {e}\n{}", self.log()))
+    }
+
+    /// A POST that may find nobody there.
+    pub async fn try_post(&self, path: &str, content_type: &str, body: Vec<u8>) -> Result<(u16, Value), reqwest::Error> {
+        answer(self.client.post(self.url(path)).header("content-type", content_type).body(body)).await
+    }
+
+    /// A POST with more headers.
+    pub async fn post_with(&self, path: &str, headers: &[(&str, &str)], body: Vec<u8>) -> (u16, Value) {
+        let request = headers.iter().fold(self.client.post(self.url(path)), |r, (name, value)| r.header(*name, *value));
+        answer(request.body(body)).await.unwrap()
+    }
+
+    pub async fn put(&self, path: &str, body: impl Into<Vec<u8>>) -> (u16, Value) {
+        answer(self.client.put(self.url(path)).body(body.into())).await.unwrap()
+    }
+
+    pub async fn get(&self, path: &str) -> (u16, Value) {
+        answer(self.client.get(self.url(path))).await.unwrap()
+    }
+
+    /// The rows of a query that must succeed.
+    pub async fn sql(&self, sql: &str) -> Vec<Vec<Value>> {
+        let (status, body) = self.query(sql).await;
+        assert_eq!(status, 200, "{sql}\n{body:#}\n{}", self.log());
+        serde_json::from_value(body["rows"].clone()).unwrap()
+    }
+
+    /// Status and answer of a query.
+    pub async fn query(&self, sql: &str) -> (u16, Value) {
+        self.post("/query", "application/json", json!({ "sql": sql }).to_string()).await
+    }
+
+    /// The one number that a query gives; `None` while its table does not exist.
+    pub async fn number(&self, sql: &str) -> Option<i64> {
+        let (status, body) = self.query(sql).await;
+        match status {
+            200 => Some(as_i64(&body["rows"][0][0])),
+            404 => None,
+            _ => panic!("{sql}\n{body:#}\n{}", self.log()),
+        }
+    }
+
+    /// Has the batcher write all that a stream holds.
+    pub async fn flush(&self, stream: &str) -> Value {
+        let (status, body) = self.post(&format!("/streams/{stream}/flush"), "application/json", "{}").await;
+        assert_eq!(status, 200, "{body:#}\n{}", self.log());
+        body
+    }
+
+    /// Waits until a query gives `expected`.
+    pub async fn until(&self, sql: &str, expected: i64) {
+        let started = Instant::now();
+        let mut found = None;
+        while started.elapsed() < PATIENCE {
+            found = self.number(sql).await;
+            if found == Some(expected) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        panic!("expected {expected} from `{sql}` within {PATIENCE:?}, found {found:?}\n{}", self.log());
+    }
+}
+
+impl Drop for Lake {
+    fn drop(&mut self) {
+        if let Some(running) = &mut self.running {
+            let _ = running.child.kill();
+            let _ = running.child.wait();
+        }
+    }
+}
+
+/// A JSON number, also one that is written as text because it may be past 2^53.
+pub fn as_i64(value: &Value) -> i64 {
+    value.as_i64().or_else(|| value.as_str()?.parse().ok()).unwrap_or_else(|| panic!("expected an integer, found {value}"))
+}
+
+async fn answer(request: reqwest::RequestBuilder) -> Result<(u16, Value), reqwest::Error> {
+    let response = request.send().await?;
+    let status = response.status().as_u16();
+    let body = response.bytes().await?;
+    let value = serde_json::from_slice(&body).unwrap_or_else(|_| String::from_utf8_lossy(&body).into_owned().into());
+    Ok((status, value))
+}
+
+/// Compresses as `Content-Encoding: gzip` does.
+pub fn gzip(bytes: &[u8]) -> Vec<u8> {
+    use std::io::Write;
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
