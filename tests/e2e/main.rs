@@ -3,6 +3,14 @@
 //! [`lake`] starts and stops `tarn up`; every other module is one promise of the README. Build the programs first
 //! (`make test` does): the tests run what lies beside them in the target folder.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "the whole crate is a test: it stops where it fails"
+)]
+
 mod bad_input;
 mod clients;
 mod crash;
