@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use batcher::Batcher;
+use crawl::Crawl;
 use ingest::Ingest;
 use insight::Insight;
 use query::Query;
@@ -56,6 +57,7 @@ pub fn owner_of(segments: &[&str]) -> Option<Function> {
 pub struct Functions {
     ingest: Ingest,
     batcher: Batcher,
+    crawl: Crawl,
     transform: Transform,
     query: Query,
     insight: Insight,
@@ -74,6 +76,7 @@ impl Functions {
         Ok(Arc::new(Self {
             ingest: Ingest::new(project.clone(), ports.clone())?,
             batcher: Batcher::new(project.clone(), ports.clone())?,
+            crawl: Crawl::new(project.clone(), ports.clone())?,
             transform: Transform::new(project.clone(), ports.clone(), engine.clone())?,
             query: Query::new(project.clone(), ports.clone(), engine.clone())?,
             insight: Insight::new(project.clone(), ports.clone(), engine)?,
@@ -99,7 +102,7 @@ impl Functions {
             match function {
                 Function::Ingest => functions.ingest.handle(event).await,
                 Function::Batcher => functions.batcher.handle(event).await,
-                Function::Crawl => Err(Error::not_found("the function `crawl` is not in this build")),
+                Function::Crawl => functions.crawl.handle(event).await,
                 Function::Transform => functions.transform.handle(event).await,
                 Function::Query => functions.query.handle(event).await,
                 Function::Insight => functions.insight.handle(event).await,
