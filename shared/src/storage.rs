@@ -9,7 +9,6 @@ use bytes::Bytes;
 use futures::TryStreamExt;
 use object_store::aws::AmazonS3Builder;
 use object_store::buffered::BufWriter;
-use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions};
@@ -17,6 +16,10 @@ use url::Url;
 
 use crate::error::Context;
 use crate::{Error, Result};
+
+mod durable;
+
+use durable::DurableFiles;
 
 /// An object as a listing shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -133,7 +136,7 @@ impl Storage {
         }
     }
 
-    /// Writes the whole object, replacing one that exists. Atomic: readers see all or nothing.
+    /// Writes the whole object, replacing one that exists. Atomic: readers see all or nothing. Durable when it returns.
     ///
     /// # Errors
     /// `Limit` on a full disk; nothing is left behind then.
@@ -192,7 +195,10 @@ impl Storage {
 impl Root {
     fn open(url: &Url) -> Result<Self> {
         let store: Arc<dyn ObjectStore> = match url.scheme() {
-            "file" => Arc::new(LocalFileSystem::new()),
+            "file" => Arc::new(DurableFiles::new(
+                url.to_file_path()
+                    .map_err(|()| Error::invalid(format!("expected a folder of this machine, found `{url}`")))?,
+            )),
             "memory" => Arc::new(InMemory::new()),
             "s3" => Arc::new(
                 AmazonS3Builder::from_env()

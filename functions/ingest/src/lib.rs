@@ -20,7 +20,7 @@ use shared::error::Context;
 use shared::format::records::RecordSchema;
 use shared::project::{Project, StreamDeclaration};
 use shared::{Error, Result};
-use tokio::sync::Semaphore;
+use tokio::sync::{OnceCell, Semaphore};
 
 mod answer;
 mod body;
@@ -59,6 +59,8 @@ struct Door {
     stream: String,
     declaration: StreamDeclaration,
     schema: RecordSchema,
+    /// Set once the stream is known to exist.
+    made: OnceCell<()>,
 }
 
 impl Ingest {
@@ -69,7 +71,15 @@ impl Ingest {
     pub fn new(project: Arc<Project>, ports: Ports) -> Result<Self> {
         let doors = project.file().streams.iter().map(|(name, declaration)| {
             let schema = RecordSchema::new(&declaration.schema).context(|| format!("stream `{name}`"))?;
-            Ok((name.clone(), Arc::new(Door { stream: name.clone(), declaration: declaration.clone(), schema })))
+            Ok((
+                name.clone(),
+                Arc::new(Door {
+                    stream: name.clone(),
+                    declaration: declaration.clone(),
+                    schema,
+                    made: OnceCell::new(),
+                }),
+            ))
         });
         let doors = doors.collect::<Result<_>>()?;
         Ok(Self { project, ports, doors, in_work: Semaphore::new(MEBIBYTES_IN_WORK), forgot_ms: AtomicI64::new(0) })

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use futures::future::join_all;
 use shared::config::Ports;
 use shared::project::StreamDeclaration;
 use shared::stream::{MAX_PUT_BYTES, MAX_PUT_RECORDS, NewRecord, PutOutcome, StreamSpec};
@@ -11,8 +12,12 @@ use crate::Door;
 use crate::answer::Outcome;
 use crate::check::Verdict;
 
-/// Puts what passed the check and was not stored before, and says what became of each record. The first batch that fails as a
-/// whole ends the putting: those after it keep their order for the next try.
+/// Batches that are put at once: a stream that commits what meets has fewer commits to make.
+const PUTS_AT_ONCE: usize = 8;
+const THROTTLED: &str = "throttled";
+
+/// Puts what passed the check and was not stored before, and says what became of each record. After a fault the batches that
+/// were not begun are left for the next try.
 pub(crate) async fn put(
     ports: &Ports,
     door: &Door,
@@ -32,24 +37,16 @@ pub(crate) async fn put(
             }
         });
     }
-    for batch in batches(waiting) {
-        if ports.clock.now_ms() >= deadline_ms {
-            break;
+    let mut batches = batches(waiting).into_iter().peekable();
+    while batches.peek().is_some() && ports.clock.now_ms() < deadline_ms {
+        let wave = batches.by_ref().take(PUTS_AT_ONCE).map(|batch| put_batch(ports, door, batch));
+        let answers: Vec<_> = join_all(wave).await.into_iter().flatten().collect();
+        let broken = answers.iter().any(|(_, outcome)| !is_answered(outcome));
+        for (index, outcome) in answers {
+            outcomes[index] = outcome;
         }
-        let (indices, records): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
-        match put_batch(ports, door, records).await {
-            Ok(answers) => {
-                for (index, answer) in indices.into_iter().zip(answers) {
-                    outcomes[index] = outcome(answer);
-                }
-            }
-            Err(error) => {
-                tracing::warn!(stream = door.stream, records = indices.len(), %error, "a put failed");
-                for index in indices {
-                    outcomes[index] = failed(&error);
-                }
-                break;
-            }
+        if broken {
+            break;
         }
     }
     outcomes
@@ -75,14 +72,40 @@ fn batches(records: Vec<(usize, NewRecord)>) -> Vec<Vec<(usize, NewRecord)>> {
     batches
 }
 
-/// Puts one batch; a stream that is declared but not there yet is made.
-async fn put_batch(ports: &Ports, door: &Door, records: Vec<NewRecord>) -> Result<Vec<PutOutcome>> {
-    match ports.stream.put(&door.stream, records.clone()).await {
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            ports.stream.create(&spec(&door.stream, &door.declaration)?).await?;
-            ports.stream.put(&door.stream, records).await
+/// Puts one batch and says what became of each record.
+async fn put_batch(ports: &Ports, door: &Door, batch: Vec<(usize, NewRecord)>) -> Vec<(usize, Outcome)> {
+    let (indices, records): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
+    match put_made(ports, door, records).await {
+        Ok(answers) => indices.into_iter().zip(answers.into_iter().map(outcome)).collect(),
+        Err(error) => {
+            tracing::warn!(stream = door.stream, records = indices.len(), %error, "a put failed");
+            indices.into_iter().map(|index| (index, failed(&error))).collect()
         }
-        other => other,
+    }
+}
+
+async fn put_made(ports: &Ports, door: &Door, records: Vec<NewRecord>) -> Result<Vec<PutOutcome>> {
+    make_stream(ports, door).await?;
+    ports.stream.put(&door.stream, records).await
+}
+
+/// Makes the stream if it is declared but not there yet; looks only once.
+async fn make_stream(ports: &Ports, door: &Door) -> Result<()> {
+    let make = async || match ports.stream.shards(&door.stream).await {
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            ports.stream.create(&spec(&door.stream, &door.declaration)?).await
+        }
+        other => other.map(|_| ()),
+    };
+    door.made.get_or_try_init(make).await.map(|()| ())
+}
+
+/// Whether the stream took the record or throttled it; anything else is a fault that more putting would meet too.
+fn is_answered(outcome: &Outcome) -> bool {
+    match outcome {
+        Outcome::Stored { .. } | Outcome::Rejected { .. } => true,
+        Outcome::Throttled { code, .. } => code == THROTTLED,
+        Outcome::Unknown { .. } => false,
     }
 }
 
@@ -96,7 +119,7 @@ fn spec(name: &str, declaration: &StreamDeclaration) -> Result<StreamSpec> {
 fn outcome(answer: PutOutcome) -> Outcome {
     match answer {
         PutOutcome::Stored { shard, sequence } => Outcome::Stored { shard, sequence },
-        PutOutcome::Throttled { message } => Outcome::Throttled { code: "throttled".into(), message },
+        PutOutcome::Throttled { message } => Outcome::Throttled { code: THROTTLED.into(), message },
         PutOutcome::Failed { message } => Outcome::Throttled { code: "failed".into(), message },
     }
 }

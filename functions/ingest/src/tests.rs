@@ -242,6 +242,14 @@ async fn the_declared_column_chooses_the_shard() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn records_keep_their_order_within_a_shard() {
+    let lake = Lake::new();
+    let lines: Vec<_> = (0..MAX_RECORDS).map(|n| format!("{{\"n\":{n}}}")).collect();
+    assert_eq!(lake.post("flights", &[], lines.join("\n")).await.0, 200);
+    assert_eq!(lake.stored_data("flights").await, lines);
+}
+
 #[tokio::test]
 async fn records_without_a_key_spread_over_the_shards() {
     let lake = Lake::new();

@@ -103,12 +103,13 @@ async fn a_stream_over_its_rate_says_so_of_each_record() {
 #[tokio::test]
 async fn a_put_that_fails_ends_the_putting_and_the_rest_is_to_be_sent_again() {
     let (lake, _) = lake(Fault::Fail { at: 1 }).await;
-    let (status, answer) = lake.post("flights", &[], body(1_200)).await;
-    assert_eq!((status, &answer["stored"], &answer["throttled"]), (207, &json!(500), &json!(700)));
+    let (status, answer) = lake.post("flights", &[], body(5_000)).await;
+    assert_eq!((status, &answer["stored"], &answer["throttled"]), (207, &json!(3_500), &json!(1_500)));
     assert_eq!(answer["records"][500]["code"], "failed");
     assert!(answer["records"][500]["message"].as_str().unwrap().contains("the disk is full"));
-    assert_eq!(answer["records"][1_000]["code"], "not_tried");
-    assert_eq!(lake.stored("flights").await.len(), 500);
+    assert_eq!(answer["records"][1_000]["status"], "stored");
+    assert_eq!(answer["records"][4_000]["code"], "not_tried");
+    assert_eq!(lake.stored("flights").await.len(), 3_500);
 }
 
 #[tokio::test]
@@ -146,7 +147,7 @@ async fn a_repeat_puts_what_the_first_request_could_not() {
     for stream in ["flights", "keyed"] {
         let (lake, faulty) = lake(Fault::LostReply { at: 1 }).await;
         let (status, answer) = lake.post(stream, KEY, body(1_300)).await;
-        assert_eq!((status, &answer["stored"]), (207, &json!(500)));
+        assert_eq!((status, &answer["stored"]), (207, &json!(800)));
         assert_eq!(answer["records"][700]["status"], "unknown");
         faulty.fault.lock().unwrap().take();
         let (status, answer) = lake.post(stream, KEY, body(1_300)).await;
@@ -161,22 +162,22 @@ async fn a_request_that_died_is_finished_by_its_repeat() {
         let (lake, faulty) = lake(Fault::Hang { at: 1 }).await;
         let died = tokio::spawn({
             let lake = lake.clone();
-            async move { lake.post(stream, KEY, body(1_300)).await }
+            async move { lake.post(stream, KEY, body(5_000)).await }
         });
-        while faulty.puts.load(Ordering::SeqCst) < 2 {
+        while faulty.puts.load(Ordering::SeqCst) < 8 {
             tokio::task::yield_now().await;
         }
-        while lake.stored(stream).await.len() < 1_000 {
+        while lake.stored(stream).await.len() < 4_000 {
             tokio::task::yield_now().await;
         }
         died.abort();
         faulty.fault.lock().unwrap().take();
-        let (status, answer) = lake.post(stream, KEY, body(1_300)).await;
+        let (status, answer) = lake.post(stream, KEY, body(5_000)).await;
         assert_eq!(status, 503, "the first may still be at work: {answer}");
         lake.clock.advance(15_000);
-        let (status, answer) = lake.post(stream, KEY, body(1_300)).await;
-        assert_eq!((status, &answer["stored"]), (200, &json!(1_300)));
-        assert_eq!(lake.stored(stream).await.len(), 1_300, "none lost, none doubled");
+        let (status, answer) = lake.post(stream, KEY, body(5_000)).await;
+        assert_eq!((status, &answer["stored"]), (200, &json!(5_000)));
+        assert_eq!(lake.stored(stream).await.len(), 5_000, "none lost, none doubled");
     }
 }
 
