@@ -36,6 +36,8 @@ struct Work<'a> {
     snapshot_id: i64,
     /// Every data file that was begun, to be removed if the commit fails for certain.
     created: Vec<String>,
+    /// The catalog version under which a try was sent whose answer was lost: it may become current while that version lasts.
+    pending: Option<String>,
 }
 
 enum Rows {
@@ -129,7 +131,7 @@ async fn write<'a>(
             let created = writer.created().to_vec();
             let spec_id = base.metadata.default_partition_spec_id();
             let snapshot_id = new_snapshot_id(base);
-            Ok((Work { change, incoming, spec_id, token, snapshot_id, created }, counts))
+            Ok((Work { change, incoming, spec_id, token, snapshot_id, created, pending: None }, counts))
         }
         Err(error) => {
             base.io.discard(writer.created().to_vec()).await;
@@ -171,12 +173,14 @@ impl Work<'_> {
             let error = match self.attempt(&base, &mut counts).await {
                 Ok(Outcome::Committed) => return Ok(counts),
                 Ok(Outcome::Lost(now)) => {
+                    self.pending.take_if(|version| *version != now.entry.version);
                     base = now;
                     Error::conflict(format!(
                         "expected to commit within {DEADLINE:?}, other writers came first each time"
                     ))
                 }
                 Ok(Outcome::Unknown(now)) => {
+                    self.pending = Some(now.entry.version.clone());
                     base = now;
                     unknown += 1;
                     Error::new(ErrorKind::OutcomeUnknown, "the catalog's answer was lost")
@@ -195,9 +199,14 @@ impl Work<'_> {
 
     /// Removes the data files unless they may be in use.
     async fn fail(&mut self, base: &Table, error: Error) -> Result<Committed> {
-        if error.kind() != ErrorKind::OutcomeUnknown {
-            base.io.discard(std::mem::take(&mut self.created)).await;
+        if error.kind() == ErrorKind::OutcomeUnknown {
+            return Err(error);
         }
+        if self.pending.is_some() {
+            let message = "an earlier try may still take effect, and the last one failed";
+            return Err(Error::new(ErrorKind::OutcomeUnknown, message).with_source(error));
+        }
+        base.io.discard(std::mem::take(&mut self.created)).await;
         Err(error)
     }
 

@@ -53,25 +53,21 @@ pub(super) async fn create(
     };
     match tables.ports.catalog.create_table(&input).await {
         Ok(entry) => Table::open(tables, entry).await,
-        Err(error) => {
-            // A lost answer may hide a success: the metadata may be in use. Otherwise nothing names it.
-            if matches!(error.kind(), ErrorKind::Conflict | ErrorKind::NotFound) {
-                return settle_creation(tables, name, metadata_location, error).await;
-            }
-            Err(error)
-        }
+        Err(error) => settle_creation(tables, name, metadata_location, error).await,
     }
 }
 
 /// Tells a table that this call made, though the answer was lost, from one that somebody else made.
 async fn settle_creation(tables: &Tables, name: &TableName, location: String, error: Error) -> Result<Table> {
-    let ours = |entry: &catalog::Table| entry.input.parameters.get("metadata_location") == Some(&location);
     match tables.ports.catalog.get_table(name).await {
-        Ok(entry) if ours(&entry) => Table::open(tables, entry).await,
+        Ok(entry) if entry.input.parameters.get("metadata_location") == Some(&location) => {
+            Table::open(tables, entry).await
+        }
         Ok(_) => {
             tables.io.discard([location]).await;
             Err(error)
         }
+        // The request may still take effect, so its metadata stays.
         Err(_) => Err(error),
     }
 }

@@ -54,7 +54,7 @@ pub enum Change {
     Append,
     /// The rows become the whole table.
     Overwrite,
-    /// A row replaces the one with equal values in these columns, or is added.
+    /// A row replaces those with equal values in these columns (null equals null), or is added.
     Merge {
         key: Vec<String>,
     },

@@ -188,10 +188,16 @@ impl IcebergTable {
     fn prune(&self, state: &dyn Session, filters: &[Expr]) -> datafusion::common::Result<Vec<&LiveFile>> {
         let Some(filter) = conjunction(filters.iter().cloned()) else { return Ok(self.files.iter().collect()) };
         let schema = DFSchema::try_from(self.schema.as_ref().clone())?;
-        let predicate = PruningPredicate::try_new(state.create_physical_expr(filter, &schema)?, self.schema.clone())?;
-        if predicate.always_true() {
-            return Ok(self.files.iter().collect());
-        }
+        let filter = state.create_physical_expr(filter, &schema)?;
+        // What can't prune is applied above the scan all the same.
+        let predicate = match PruningPredicate::try_new(filter, self.schema.clone()) {
+            Ok(predicate) if !predicate.always_true() => predicate,
+            Ok(_) => return Ok(self.files.iter().collect()),
+            Err(error) => {
+                tracing::debug!(%error, "a filter prunes no files");
+                return Ok(self.files.iter().collect());
+            }
+        };
         let ids: HashMap<_, _> =
             self.schema.fields().iter().zip(&self.ids).map(|(field, id)| (field.name().clone(), *id)).collect();
         let keep = predicate.prune(&Files { files: &self.files, schema: &self.schema, ids: &ids })?;

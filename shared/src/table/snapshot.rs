@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
+use futures::{StreamExt, TryStreamExt, stream};
 use iceberg::spec::{
     DataFile, MAIN_BRANCH, Manifest, ManifestFile, ManifestListWriter, ManifestStatus, ManifestWriterBuilder,
     Operation, Snapshot, Summary, TableMetadata, TableMetadataBuilder, UNASSIGNED_SEQUENCE_NUMBER,
@@ -16,6 +17,9 @@ use crate::{Error, Result};
 
 /// From this number of manifests on they are merged into one, so that planning a scan stays cheap.
 const MERGE_MANIFESTS: usize = 100;
+
+/// Manifests that are read at the same time.
+const PARALLEL_READS: usize = 16;
 
 /// What a snapshot changes in the live files of its parent.
 #[derive(Debug, Default)]
@@ -258,14 +262,12 @@ fn changed_partitions(added: &[DataFile]) -> u64 {
 pub(super) async fn live_files(io: &Io, metadata: &TableMetadata, snapshot: &Snapshot) -> Result<Vec<LiveFile>> {
     let list = io.manifest_list(snapshot, metadata.format_version()).await?;
     let live = list.iter().filter(|m| m.has_added_files() || m.has_existing_files());
+    let reads: Vec<_> = live.map(|file| io.manifest(file)).collect();
+    let manifests: Vec<_> = stream::iter(reads).buffered(PARALLEL_READS).try_collect().await?;
     let mut files = Vec::new();
-    for manifest_file in live {
-        let manifest = io.manifest(manifest_file).await?;
-        for (i, entry) in manifest.entries().iter().enumerate() {
-            if entry.is_alive() {
-                files.push(LiveFile { manifest: manifest.clone(), entry: i });
-            }
-        }
+    for manifest in manifests {
+        let alive = manifest.entries().iter().enumerate().filter(|(_, entry)| entry.is_alive());
+        files.extend(alive.map(|(entry, _)| LiveFile { manifest: manifest.clone(), entry }));
     }
     Ok(files)
 }

@@ -1,6 +1,7 @@
 //! Commits while catalog and storage fail, and while many write at once.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::collections::VecDeque;
+use std::sync::Mutex;
 
 use async_trait::async_trait;
 
@@ -9,32 +10,47 @@ use crate::catalog::{Catalog, Database, Partition, Table as Entry, TableInput};
 use crate::testing::faults::{Fault, Faulty, Operation, Plan};
 use crate::{Error, ErrorKind};
 
-/// A catalog whose `update_table` fails at first.
+/// A catalog whose first calls of `update_table` fail, as `faults` says in turn.
 #[derive(Debug)]
 struct FaultyCatalog {
     inner: Arc<dyn Catalog>,
-    faults: AtomicU32,
-    /// Whether the update takes effect though the caller is told that it failed.
-    applies: bool,
-    kind: ErrorKind,
+    faults: Mutex<VecDeque<CatalogFault>>,
 }
 
-fn faulty(ports: &Ports, faults: u32, applies: bool, kind: ErrorKind) -> Ports {
-    let catalog = FaultyCatalog { inner: ports.catalog.clone(), faults: AtomicU32::new(faults), applies, kind };
-    Ports { catalog: Arc::new(catalog), ..ports.clone() }
+#[derive(Debug, Clone, Copy)]
+struct CatalogFault {
+    kind: ErrorKind,
+    /// Whether the update takes effect though the caller is told that it failed.
+    applies: bool,
+}
+
+fn lost_reply(kind: ErrorKind) -> CatalogFault {
+    CatalogFault { kind, applies: true }
+}
+
+fn lost_request(kind: ErrorKind) -> CatalogFault {
+    CatalogFault { kind, applies: false }
+}
+
+fn faulty(ports: &Ports, faults: impl IntoIterator<Item = CatalogFault>) -> Ports {
+    let faults = Mutex::new(faults.into_iter().collect());
+    Ports { catalog: Arc::new(FaultyCatalog { inner: ports.catalog.clone(), faults }), ..ports.clone() }
+}
+
+async fn data_files(ports: &Ports) -> usize {
+    let files = ports.storage.list(&ports.keys.table(&name())).await.unwrap();
+    files.iter().filter(|o| o.url.path().ends_with(".parquet")).count()
 }
 
 #[async_trait]
 impl Catalog for FaultyCatalog {
     async fn update_table(&self, input: &TableInput, expected_version: &str) -> Result<Entry> {
-        let left = self.faults.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1));
-        if left.is_err() {
-            return self.inner.update_table(input, expected_version).await;
-        }
-        if self.applies {
+        let fault = self.faults.lock().unwrap().pop_front();
+        let Some(fault) = fault else { return self.inner.update_table(input, expected_version).await };
+        if fault.applies {
             self.inner.update_table(input, expected_version).await?;
         }
-        Err(Error::new(self.kind, "injected"))
+        Err(Error::new(fault.kind, "injected"))
     }
 
     async fn create_database(&self, database: &Database) -> Result<()> {
@@ -84,7 +100,7 @@ async fn a_lost_answer_after_success_is_a_success() {
         let ports = ports();
         let plain = table(&ports, &[]).await;
         append(&plain, rows(&[(1, None, 0)])).await;
-        let table = table(&faulty(&ports, 1, true, kind), &[]).await;
+        let table = table(&faulty(&ports, [lost_reply(kind)]), &[]).await;
         let done = table.commit(Change::Append, stream(rows(&[(2, None, 0)])), Some(token(None, "7"))).await.unwrap();
         assert_eq!(done.attempts, 1);
         assert_eq!(ids(&plain, Read::Current).await, ["1", "2"], "{kind}");
@@ -96,7 +112,7 @@ async fn a_lost_answer_after_success_is_a_success() {
 async fn a_lost_request_is_sent_again_and_takes_effect_once() {
     for kind in [ErrorKind::OutcomeUnknown, ErrorKind::Retry, ErrorKind::Conflict] {
         let ports = ports();
-        let table = table(&faulty(&ports, 3, false, kind), &[]).await;
+        let table = table(&faulty(&ports, [lost_request(kind); 3]), &[]).await;
         let done = table.commit(Change::Append, stream(rows(&[(2, None, 0)])), None).await.unwrap();
         assert_eq!(done.attempts, 4);
         assert_eq!(ids(&table, Read::Current).await, ["2"], "{kind}");
@@ -106,11 +122,20 @@ async fn a_lost_request_is_sent_again_and_takes_effect_once() {
 #[tokio::test]
 async fn an_outcome_that_stays_unknown_is_reported_and_nothing_is_removed() {
     let ports = ports();
-    let table = table(&faulty(&ports, u32::MAX, false, ErrorKind::OutcomeUnknown), &[]).await;
+    let table = table(&faulty(&ports, [lost_request(ErrorKind::OutcomeUnknown); 100]), &[]).await;
     let error = table.commit(Change::Append, stream(rows(&[(2, None, 0)])), None).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::OutcomeUnknown, "{error}");
-    let files = ports.storage.list(&ports.keys.table(&name())).await.unwrap();
-    assert!(files.iter().any(|o| o.url.path().ends_with(".parquet")), "the request may still take effect");
+    assert_eq!(data_files(&ports).await, 1, "the request may still take effect");
+}
+
+#[tokio::test]
+async fn a_failure_after_an_unknown_outcome_removes_nothing() {
+    let ports = ports();
+    let faults = [lost_request(ErrorKind::Retry), lost_request(ErrorKind::Denied)];
+    let table = table(&faulty(&ports, faults), &[]).await;
+    let error = table.commit(Change::Append, stream(rows(&[(2, None, 0)])), None).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::OutcomeUnknown, "{error}");
+    assert_eq!(data_files(&ports).await, 1, "the first request may still take effect");
 }
 
 #[tokio::test]
@@ -119,7 +144,7 @@ async fn a_refused_commit_leaves_the_table_as_it_was_and_no_files() {
     let plain = table(&ports, &[]).await;
     append(&plain, rows(&[(1, None, 0)])).await;
     let before = ports.storage.list(&ports.keys.table(&name())).await.unwrap();
-    let table = table(&faulty(&ports, u32::MAX, false, ErrorKind::Denied), &[]).await;
+    let table = table(&faulty(&ports, [lost_request(ErrorKind::Denied)]), &[]).await;
     let error = table.commit(Change::Overwrite, stream(rows(&[(2, None, 0)])), None).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Denied, "{error}");
     assert_eq!(ids(&plain, Read::Current).await, ["1"]);
