@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use datafusion::execution::SendableRecordBatchStream;
 use futures::StreamExt;
-use iceberg::spec::DataFile;
+use iceberg::spec::{DataFile, FormatVersion};
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -62,6 +62,10 @@ pub(super) async fn commit(
     token: Option<Token>,
 ) -> Result<Committed> {
     let base = table.reload().await?;
+    let version = base.metadata.format_version();
+    if version != FormatVersion::V2 {
+        return Err(Error::invalid(format!("expected a table of Iceberg's format v2 to write to, found `{version}`")));
+    }
     check_token(&base, token.as_ref())?;
     let (work, counts) = write(&base, change, rows, token.as_ref()).await?;
     let nothing = work.incoming.is_empty() && token.is_none();

@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use iceberg::io::FileIO;
 use iceberg::spec::{
-    DataContentType, FormatVersion, Manifest, ManifestContentType, ManifestFile, ManifestList, Snapshot, TableMetadata,
+    DataContentType, DataFileFormat, FormatVersion, Manifest, ManifestContentType, ManifestFile, ManifestList,
+    Snapshot, TableMetadata,
 };
 use url::Url;
 
@@ -92,7 +93,8 @@ impl Io {
     /// The entries of a manifest, with what they inherit from the list.
     ///
     /// # Errors
-    /// `Bug`, naming the file, when it is missing or can't be parsed; `Invalid` when it holds row-level deletes.
+    /// `Bug`, naming the file, when it is missing or can't be parsed; `Invalid` when it lists row-level deletes
+    /// or data files that are not Parquet.
     pub(super) async fn manifest(&self, file: &ManifestFile) -> Result<Arc<Manifest>> {
         let location = &file.manifest_path;
         if let Some(Cached::Manifest(found)) = self.cached(location) {
@@ -111,6 +113,11 @@ impl Io {
             return Err(Error::invalid(format!(
                 "expected a table without row-level delete files, found some in the manifest `{location}`: compact the table with the engine that wrote them"
             )));
+        }
+        let foreign = manifest.entries().iter().find(|e| e.is_alive() && e.file_format() != DataFileFormat::Parquet);
+        if let Some(entry) = foreign {
+            let (found, file) = (entry.file_format(), entry.file_path());
+            return Err(Error::invalid(format!("expected data files in Parquet, found `{found}` in `{file}`")));
         }
         let manifest = Arc::new(manifest);
         // Parsed entries take several times their compressed size.
