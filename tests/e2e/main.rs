@@ -18,3 +18,4 @@ mod demo;
 mod flow;
 mod handlers;
 mod lake;
+mod slt;

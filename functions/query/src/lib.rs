@@ -81,3 +81,6 @@ impl Query {
         delivery.deliver(answer, asked.limit).await
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -125,6 +125,7 @@ fn from_datafusion(error: DataFusionError) -> Error {
             Error::limit(format!("the query needs more memory or spill space than it may use: {}", tidy(&text)))
         }
         D::NotImplemented(text) => Error::invalid(format!("not supported: {}", tidy(&text))),
+        D::SQL(inner, _) => Error::invalid(tidy(&inner.to_string())),
         D::Internal(text) => Error::bug(tidy(&text)),
         D::ExecutionJoin(inner) => Error::bug("a part of the query died").with_source(inner),
         other => Error::invalid(tidy(&other.message())),

@@ -8,11 +8,14 @@
 //! `->` on JSON text.
 
 mod catalog;
+mod dates;
 mod errors;
 mod explain;
+mod functions;
 mod guard;
 mod information;
 mod limit;
+mod memory;
 mod meter;
 mod session;
 mod stats;
@@ -148,7 +151,8 @@ impl Run<'_> {
                 let schema = batch.schema();
                 self.answer(Box::pin(MemoryStream::try_new(vec![batch], schema, None)?), None)
             }
-            Reading::Query(statement) => {
+            Reading::Query(mut statement) => {
+                functions::rewrite(&mut statement)?;
                 // Stores that DataFusion reads through are counted there; the storage below them must not count again.
                 let state = engine.sessions.start(&self.options.database, &engine.ports.storage, &self.meter);
                 self.execute(&state, statement).await

@@ -7,11 +7,13 @@ use datafusion::catalog::{CatalogProviderList, MemoryCatalogProviderList};
 use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::cache::cache_manager::CacheManagerConfig;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
-use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
+use datafusion::execution::memory_pool::TrackConsumersPool;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::session_state::SessionState;
 use datafusion::prelude::SessionConfig;
 
+use super::dates;
+use super::memory::QueryMemory;
 use super::meter::{Meter, WarehouseStores};
 use crate::config::Settings;
 use crate::error::Context;
@@ -39,12 +41,15 @@ impl Sessions {
     /// # Errors
     /// `Denied` or `Limit` when the spill directory can't be made.
     pub(super) fn open(settings: &Settings) -> Result<Self> {
+        let config = config(settings.memory);
+        let runtime = runtime(settings, config.target_partitions())?;
         let mut base = SessionStateBuilder::new()
-            .with_config(config(settings.memory))
-            .with_runtime_env(Arc::new(runtime(settings)?))
+            .with_config(config)
+            .with_runtime_env(Arc::new(runtime))
             .with_default_features()
             .build();
         datafusion_functions_json::register_all(&mut base)?;
+        dates::register(&mut base)?;
         Ok(Self { base })
     }
 
@@ -82,7 +87,7 @@ fn config(memory: u64) -> SessionConfig {
 }
 
 /// Memory and spill space as the settings say; footers and statistics of files are kept between queries, listings never are.
-fn runtime(settings: &Settings) -> Result<RuntimeEnv> {
+fn runtime(settings: &Settings, partitions: usize) -> Result<RuntimeEnv> {
     std::fs::create_dir_all(&settings.spill)
         .context(|| format!("making the spill directory `{}`", settings.spill.display()))?;
     let memory = usize::try_from(settings.memory).map_err(|_| {
@@ -96,7 +101,7 @@ fn runtime(settings: &Settings) -> Result<RuntimeEnv> {
         .with_mode(DiskManagerMode::Directories(vec![settings.spill.clone()]))
         .with_max_temp_directory_size(settings.spill_limit);
     Ok(RuntimeEnvBuilder::new()
-        .with_memory_pool(Arc::new(TrackConsumersPool::new(FairSpillPool::new(memory), CONSUMERS_NAMED)))
+        .with_memory_pool(Arc::new(TrackConsumersPool::new(QueryMemory::new(memory, partitions), CONSUMERS_NAMED)))
         .with_disk_manager_builder(disk)
         .with_cache_manager(caches)
         .build()?)

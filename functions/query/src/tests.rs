@@ -1,0 +1,134 @@
+//! The function behind API Gateway events.
+
+use serde_json::json;
+use shared::clock::SystemClock;
+use shared::config::Settings;
+
+use super::*;
+
+struct Lake {
+    query: Query,
+    ports: Ports,
+    _spill: tempfile::TempDir,
+}
+
+fn lake() -> Lake {
+    let spill = tempfile::tempdir().unwrap();
+    let ports = Ports::in_memory(Arc::new(SystemClock)).unwrap();
+    let engine = Engine::open(&Settings::embedded(spill.path()).unwrap(), &ports).unwrap();
+    let project = Arc::new(Project::parse("version: 1\ndatabase: nyc\n", "lakehouse.yaml").unwrap());
+    Lake { query: Query::new(project, ports.clone(), engine).unwrap(), ports, _spill: spill }
+}
+
+impl Lake {
+    async fn post(&self, body: Value) -> Response {
+        self.send("POST", "/query", body.to_string()).await
+    }
+
+    async fn send(&self, method: &str, path: &str, body: String) -> Response {
+        let event = json!({
+            "version": "2.0",
+            "rawPath": path,
+            "headers": {"content-type": "application/json"},
+            "requestContext": {"http": {"method": method, "path": path}, "requestId": "r"},
+            "body": body,
+            "isBase64Encoded": false,
+        });
+        Response::from_value(self.query.handle(event).await.unwrap()).unwrap()
+    }
+}
+
+fn body(response: &Response) -> Value {
+    serde_json::from_slice(&response.body).unwrap()
+}
+
+#[tokio::test]
+async fn json_answers_hold_columns_rows_and_figures() {
+    let response = lake().post(json!({"sql": "SELECT 1 AS a, 'x' AS b, CAST(1.50 AS decimal(5,2)) AS c"})).await;
+    assert_eq!(response.status, 200);
+    let answer = body(&response);
+    assert_eq!(answer["columns"][2], json!({"name": "c", "type": "decimal(5,2)"}));
+    assert_eq!(answer["rows"], json!([[1, "x", "1.50"]]));
+    assert_eq!((&answer["truncated"], &answer["stats"]["rows"]), (&json!(false), &json!(1)));
+    assert_eq!(response.headers["x-tarn-rows"], "1");
+    assert_eq!(answer["queryId"], json!(response.headers["x-tarn-query-id"]));
+    assert!(
+        response.headers.contains_key("x-tarn-bytes-scanned") && response.headers.contains_key("x-tarn-elapsed-ms")
+    );
+}
+
+#[tokio::test]
+async fn a_limit_cuts_rows_off_and_says_so() {
+    let response = lake().post(json!({"sql": "SELECT * FROM generate_series(1, 100000) AS t(n)", "limit": 3})).await;
+    let answer = body(&response);
+    assert_eq!(answer["rows"], json!([[1], [2], [3]]));
+    assert_eq!((&answer["truncated"], response.headers["x-tarn-rows"].as_str()), (&json!(true), "3"));
+}
+
+#[tokio::test]
+async fn csv_and_arrow_carry_the_rows_alone() {
+    let lake = lake();
+    let csv = lake.post(json!({"sql": "VALUES (1, 'a b'), (2, NULL)", "format": "csv"})).await;
+    assert_eq!(csv.headers["content-type"], "text/csv; charset=utf-8");
+    assert_eq!(csv.body, "column1,column2\r\n1,a b\r\n2,\r\n");
+    let arrow = lake.post(json!({"sql": "VALUES (1), (2)", "format": "arrow"})).await;
+    let reader = arrow::ipc::reader::StreamReader::try_new(arrow.body.as_ref(), None).unwrap();
+    assert_eq!(reader.map(|batch| batch.unwrap().num_rows()).sum::<usize>(), 2);
+}
+
+#[tokio::test]
+async fn an_answer_that_no_response_can_hold_is_stored_whole() {
+    let lake = lake();
+    let sql = "SELECT n, repeat('x', 1000) AS t FROM generate_series(1, 8000) AS g(n)";
+    for format in ["json", "csv", "arrow"] {
+        let response = lake.post(json!({"sql": sql, "format": format})).await;
+        let answer = body(&response);
+        assert_eq!((response.status, answer["rows"].as_array().unwrap().len()), (200, 100), "{format}");
+        let url = answer["result"]["url"].as_str().unwrap();
+        assert_eq!(response.headers["x-tarn-result-url"], url);
+        let whole = lake.ports.storage.get(&url::Url::parse(url).unwrap()).await.unwrap();
+        assert_eq!(answer["result"]["bytes"], json!(whole.len()), "{format}");
+        let rows = match format {
+            "json" => serde_json::from_slice::<Value>(&whole).unwrap()["rows"].as_array().unwrap().len(),
+            "csv" => whole.iter().filter(|b| **b == b'\n').count() - 1,
+            _ => {
+                let reader = arrow::ipc::reader::StreamReader::try_new(whole.as_ref(), None).unwrap();
+                reader.map(|batch| batch.unwrap().num_rows()).sum()
+            }
+        };
+        assert_eq!(rows, 8000, "{format}");
+    }
+}
+
+#[tokio::test]
+async fn errors_become_responses_that_say_where() {
+    let lake = lake();
+    for (sql, status, kind, says) in [
+        ("SELECT\n  1 +", 400, "Invalid", "line 2, column 6"),
+        ("SELECT * FROM nothing", 404, "NotFound", "line 1, column 15"),
+        ("DROP TABLE x", 403, "Denied", "DROP"),
+        ("SELECT 1 / 0", 400, "Invalid", "zero"),
+    ] {
+        let response = lake.post(json!({"sql": sql})).await;
+        let error = &body(&response)["error"];
+        assert_eq!((response.status, error["kind"].as_str().unwrap()), (status, kind), "{sql}: {error}");
+        assert!(error["message"].as_str().unwrap().contains(says), "{sql}: {error}");
+        assert!(response.headers.contains_key("x-tarn-query-id"));
+    }
+    assert_eq!(lake.send("GET", "/query", String::new()).await.status, 400);
+    assert_eq!(lake.send("POST", "/elsewhere", String::new()).await.status, 404);
+    assert_eq!(lake.send("POST", "/query", "{".into()).await.status, 400);
+}
+
+#[tokio::test]
+async fn a_request_can_bound_time_and_bytes() {
+    let body = json!({"sql": "SELECT count(*) FROM generate_series(1, 10000000000)", "timeoutSeconds": 0.2});
+    let response = lake().post(body).await;
+    assert_eq!(response.status, 413);
+}
+
+#[tokio::test]
+async fn other_events_are_not_served() {
+    let event = json!({"Records": [{"eventSource": "aws:s3", "s3": {}}]});
+    assert!(lake().query.handle(event).await.is_err());
+}
