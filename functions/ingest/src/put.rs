@@ -97,7 +97,8 @@ async fn make_stream(ports: &Ports, door: &Door) -> Result<()> {
         }
         other => other.map(|_| ()),
     };
-    door.made.get_or_try_init(make).await.map(|()| ())
+    door.made.get_or_try_init(make).await?;
+    Ok(())
 }
 
 /// Whether the stream took the record or throttled it; anything else is a fault that more putting would meet too.
