@@ -182,7 +182,7 @@ async fn work(workshop: Arc<Workshop>, task: Task, pace: Pace) -> Done {
         if let Err(error) = result {
             tracing::warn!(run = task.run, job = task.name, r#try, %error, "job is tried again");
         }
-        tokio::time::sleep(wait(pace, r#try, &task)).await;
+        tokio::time::sleep(wait(pace, r#try, &(&task.run, &task.name))).await;
         r#try += 1;
     }
 }
@@ -193,11 +193,35 @@ fn is_worth_another_try(kind: ErrorKind) -> bool {
 }
 
 /// The wait after a failed try: twice as long each time, between half of it and all of it, so that jobs that failed together
-/// don't come back together. The run's id is random, and so is what is drawn from it.
-fn wait(pace: Pace, r#try: u32, task: &Task) -> Duration {
-    let whole = pace.first_wait.saturating_mul(1 << (r#try - 1).min(16)).min(pace.longest_wait);
+/// don't come back together. `seed` holds the run's id, which is random, and so is what is drawn from it.
+fn wait(pace: Pace, r#try: u32, seed: &impl Hash) -> Duration {
+    let doubled = 1 << r#try.saturating_sub(1).min(16);
+    let whole = pace.first_wait.saturating_mul(doubled).min(pace.longest_wait);
     let mut hasher = DefaultHasher::new();
-    (&task.run, &task.name, r#try).hash(&mut hasher);
+    (seed, r#try).hash(&mut hasher);
     let share = (hasher.finish() % 1000) as f64 / 1000.0;
     whole.mul_f64(0.5 + share / 2.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn jobs_that_failed_together_come_back_apart() {
+        let waits: std::collections::BTreeSet<_> = (0..10).map(|job| wait(Pace::default(), 1, &("w-1", job))).collect();
+        assert!(waits.len() > 5, "{waits:?}");
+    }
+
+    proptest! {
+        #[test]
+        fn waits_double_up_to_the_longest(r#try in 1u32..100, run in ".*") {
+            let pace = Pace::default();
+            let whole = pace.first_wait.as_secs_f64() * 2f64.powi(i32::try_from(r#try).unwrap() - 1);
+            let whole = whole.min(pace.longest_wait.as_secs_f64());
+            let wait = wait(pace, r#try, &run).as_secs_f64();
+            prop_assert!((whole / 2.0..=whole).contains(&wait), "{wait} of {whole}");
+        }
+    }
 }

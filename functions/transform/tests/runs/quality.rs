@@ -2,6 +2,10 @@
 
 use serde_json::{Value, json};
 
+use shared::ErrorKind;
+use shared::config::Ports;
+
+use crate::lake::catalog::{Fault, FaultyCatalog};
 use crate::lake::{Lake, start, succeed};
 
 async fn lake() -> Lake {
@@ -51,6 +55,26 @@ async fn quarantine_sets_the_breaking_rows_aside_and_writes_the_rest() {
         (&report["passed"], &report["rows_passed"], &report["rows_failed"]),
         (&json!(false), &json!(2), &json!(2))
     );
+}
+
+#[tokio::test]
+async fn another_try_sets_the_same_rows_aside_once() {
+    let lake = lake().await;
+    lake.add("one", "SELECT 0 AS id, 'old' AS name, 0 AS delay").await;
+    let catalog = FaultyCatalog::new(lake.ports.catalog.clone());
+    let ports = Ports { catalog: catalog.clone(), ..lake.ports.clone() };
+    let rules = rule("on_time", "{ row: 'delay >= 0' }", "quarantine");
+    let transform = lake.transform_over(ports, &workflow(&rules).replace("into: one", "into: one\n        retries: 2"));
+    catalog.fail("one", &[Fault::Refused(ErrorKind::Limit), Fault::LostReply(ErrorKind::Limit)]);
+    let run = succeed(&transform, "w").await;
+    assert!(catalog.is_spent());
+    let stored = lake.ports.storage.list(&lake.ports.keys.root().join("quarantine/").unwrap()).await.unwrap();
+    let urls: Vec<_> = stored.iter().map(|object| object.url.as_str()).collect();
+    assert_eq!(urls.len(), 1, "{urls:?}");
+    assert_eq!(run["jobs"]["one"]["quarantine"], urls[0], "{run:#}");
+    let text = lake.ports.storage.get(&stored[0].url).await.unwrap();
+    assert_eq!(text.iter().filter(|byte| **byte == b'\n').count(), 2);
+    assert_eq!(lake.rows("SELECT count(*) AS n FROM one").await, json!([{"n": 2}]));
 }
 
 #[tokio::test]
