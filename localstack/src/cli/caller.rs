@@ -28,9 +28,14 @@ pub(crate) struct Remote {
 }
 
 impl Remote {
-    /// `url` as `http://127.0.0.1:4000`.
-    pub(crate) fn new(url: &str) -> Self {
-        Self { client: reqwest::Client::new(), url: url.trim_end_matches('/').to_owned() }
+    /// `url` as `http://127.0.0.1:4000`. A proxy of the environment is passed by: the runtime is on this machine.
+    ///
+    /// # Errors
+    /// `Bug` when no client can be made.
+    pub(crate) fn new(url: &str) -> Result<Self> {
+        let client = reqwest::Client::builder().no_proxy().build();
+        let client = client.map_err(|e| Error::bug("an HTTP client can't be made").with_source(e))?;
+        Ok(Self { client, url: url.trim_end_matches('/').to_owned() })
     }
 
     /// Sends the request and waits for its answer, however long that takes.
@@ -72,7 +77,7 @@ impl Caller {
     /// `Conflict`, with the pid, when a process has the directory that can't be called.
     pub(crate) async fn connect(settings: &Settings) -> Result<Self> {
         match DataLock::holder(&settings.data)? {
-            Some(holder) if !holder.note.is_empty() => Ok(Self::Remote(Remote::new(&holder.note))),
+            Some(holder) if !holder.note.is_empty() => Remote::new(&holder.note).map(Self::Remote),
             _ => Ok(Self::Local(Box::new(House::open(settings, "").await?))),
         }
     }

@@ -218,7 +218,7 @@ mod tests {
     #[test]
     fn a_table_sets_numbers_to_the_right() {
         let text = table(&rows());
-        assert!(text.contains("│  1 │") && text.contains("│ 20 │"), "{text}");
+        assert!(text.contains("┆  1 │") && text.contains("┆ 20 │"), "{text}");
     }
 
     #[test]

@@ -7,6 +7,7 @@ use shared::config::Settings;
 use super::arguments::Format;
 use super::caller::Caller;
 use super::output::{Out, Rows};
+use super::work::crawl_rows;
 
 pub(super) async fn run(settings: &Settings, out: &Out) -> Result<()> {
     let caller = Caller::connect(settings).await?;
@@ -17,7 +18,7 @@ pub(super) async fn run(settings: &Settings, out: &Out) -> Result<()> {
     let by = if caller.is_local() { "nothing runs".into() } else { format!("`tarn up` runs as pid {}", status["pid"]) };
     out.text(&format!("data in {} ({by})\n", status["data"].as_str().unwrap_or_default()))?;
     section(*out, "Streams", &streams(&status))?;
-    section(*out, "Crawled", &Rows::of_objects(&status["crawls"]["crawls"], &["location", "finished", "tables"]))?;
+    section(*out, "Crawled", &crawl_rows(&status["crawls"]))?;
     section(*out, "Runs", &runs(&status))?;
     section(*out, "Schedules", &Rows::of_objects(&status["schedules"], &["function", "name", "nextMs"]))
 }

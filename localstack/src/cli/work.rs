@@ -67,6 +67,32 @@ pub(crate) fn run_rows(record: &Value) -> Rows {
     rows
 }
 
-fn crawl_rows(report: &Value) -> Rows {
-    Rows::of_objects(&report["tables"], &["location", "table", "action", "files", "partitions"])
+/// One row a table, and one for each file that belongs to none.
+pub(super) fn crawl_rows(report: &Value) -> Rows {
+    let mut rows = Rows::new(&["location", "table", "change", "format", "files", "partitions added", "remark"]);
+    for crawl in report["crawls"].as_array().into_iter().flatten() {
+        for table in crawl["tables"].as_array().into_iter().flatten() {
+            let details: Vec<_> = table["details"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+            rows.rows.push(vec![
+                crawl["location"].clone(),
+                table["table"].clone(),
+                table["change"].clone(),
+                table["format"].clone(),
+                table["files"].clone(),
+                table["partitionsAdded"].clone(),
+                json!(details.join("; ")),
+            ]);
+        }
+        for file in crawl["skipped"].as_array().into_iter().flatten() {
+            let none = Value::Null;
+            let remark = json!(format!("{}: {}", text(&file["file"]), text(&file["message"])));
+            let location = crawl["location"].clone();
+            rows.rows.push(vec![location, none.clone(), json!("skipped"), none.clone(), json!(1), none, remark]);
+        }
+    }
+    rows
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
 }

@@ -27,8 +27,8 @@ pub(super) struct Taken {
 }
 
 impl Client {
-    pub(super) fn new(url: &str) -> Self {
-        Self(Caller::Remote(Remote::new(url)))
+    pub(super) fn new(url: &str) -> Result<Self> {
+        Remote::new(url).map(|remote| Self(Caller::Remote(remote)))
     }
 
     pub(super) async fn json(&self, method: &str, path: &str, body: Option<&Value>) -> Result<Value> {

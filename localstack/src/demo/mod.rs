@@ -43,7 +43,7 @@ pub async fn run(directory: &Path, out: &Out) -> Result<()> {
     let mut settings = Settings::embedded(directory)?;
     settings.project = settings.data.join("lakehouse.yaml");
     let running = runtime::start(&settings, &Options::default()).await?;
-    let client = Client::new(&running.url);
+    let client = Client::new(&running.url)?;
     let mut demo = Demo { client, story: Story::new(*out), ledger: Ledger::default(), answers: Map::new() };
     demo.story.title(&format!("Flights that left New York in 2013, through {}", running.url))?;
     let done = demo.tell().await;

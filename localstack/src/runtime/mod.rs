@@ -13,6 +13,8 @@ mod objects;
 mod scheduler;
 mod status;
 mod stop;
+#[cfg(test)]
+mod tests;
 mod triggers;
 
 use std::sync::Arc;
