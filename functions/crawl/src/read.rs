@@ -24,11 +24,12 @@ pub struct ReadFile {
 /// # Errors
 /// What storage answers, but for a file that went away: that is the file's flaw.
 pub async fn read_all(storage: &Storage, objects: Vec<Object>) -> Result<Vec<ReadFile>> {
-    let tasks = objects.into_iter().map(|object| {
+    // Spawned one by one as places come free: parsing takes a core, so each file is a task of its own.
+    let tasks = futures::stream::iter(objects).map(|object| {
         let storage = storage.clone();
         tokio::spawn(async move { read(&storage, object).await })
     });
-    let mut reading = futures::stream::iter(tasks.collect::<Vec<_>>()).buffered(CONCURRENCY);
+    let mut reading = tasks.buffered(CONCURRENCY);
     let mut files = Vec::new();
     while let Some(file) = reading.next().await {
         files.push(file.map_err(|e| Error::bug("reading a file's head broke off").with_source(e))??);

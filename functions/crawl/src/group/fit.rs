@@ -5,7 +5,9 @@ use std::collections::BTreeSet;
 use shared::Result;
 use shared::catalog::TableInput;
 use shared::format::merge::{merge_by_name, merge_by_position};
-use shared::format::{Compression, CsvFormat, Encoding, FileFormat, JsonFormat, Sample, SampledColumn, Shape};
+use shared::format::{
+    Compression, CsvFormat, Encoding, FileFormat, FirstRow, JsonFormat, Sample, SampledColumn, Shape,
+};
 use shared::model::Column;
 
 use super::is_positional;
@@ -187,25 +189,29 @@ fn join_columns(
     }
 }
 
-/// The header that CSV files have together: that of most files which seem to have one. Files of text alone may seem to have one by
-/// chance: when no name recurs between such files, none has.
+/// The header that CSV files have together: that of the first which surely has one, otherwise of the first that seems to have one.
+/// Where all is text a file may seem to have one by chance: when its names recur in no other file's first row, none has.
 pub(super) fn header_names<'a>(samples: impl Iterator<Item = &'a Sample>) -> Option<HeaderNames> {
-    let (mut with, mut without) = (Vec::new(), 0);
-    for sample in samples {
-        let Encoding::Csv(format) = &sample.format.encoding else { continue };
-        match &sample.first_row {
-            Some(first) if format.header => {
-                with.push((&first.names, first.rest.iter().any(Shape::is_typed_scalar)));
-            }
-            _ => without += 1,
-        }
+    let rows: Vec<(&FirstRow, bool)> = samples
+        .filter_map(|sample| match &sample.format.encoding {
+            Encoding::Csv(format) => sample.first_row.as_ref().map(|first| (first, format.header)),
+            _ => None,
+        })
+        .collect();
+    let headed = || rows.iter().filter(|(_, header)| *header).map(|(first, _)| *first);
+    if let Some(first) = headed().find(|first| is_surely_header(first)) {
+        return Some(Some(first.names.clone()));
     }
-    let (names, sure) = with.first()?;
-    let by_chance = !sure
-        && with.len() + without > 1
-        && with.iter().skip(1).all(|(other, sure)| !sure && !other.iter().any(|name| names.contains(name)));
-    let text_in_all = with.len() > 1 || without > 0;
-    Some(if by_chance && text_in_all { None } else { Some((*names).clone()) })
+    let first = headed().next()?;
+    let sharing = rows.iter().filter(|(other, _)| other.names.iter().any(|name| first.names.contains(name))).count();
+    // The first row shares its names with itself.
+    let by_chance = rows.len() > 1 && sharing == 1;
+    Some(if by_chance { None } else { Some(first.names.clone()) })
+}
+
+/// Whether the row stands over values of another type: texts over numbers or dates.
+fn is_surely_header(first: &FirstRow) -> bool {
+    first.rest.iter().any(Shape::is_typed_scalar)
 }
 
 /// The sample read as `expected` says that the others are: with a header when its first row holds their names, without one when they
@@ -219,7 +225,7 @@ pub(super) fn with_fitting_header(sample: Sample, expected: Option<&HeaderNames>
         Some(names) if !format.header && first.names.iter().zip(names).all(|(found, name)| found == name) => {
             sample.with_header(true)
         }
-        None if format.header => sample.with_header(false),
+        None if format.header && !is_surely_header(first) => sample.with_header(false),
         _ => sample,
     }
 }

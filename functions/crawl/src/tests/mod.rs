@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod incremental;
+mod queried;
 mod tables;
 
 use std::io::Write;

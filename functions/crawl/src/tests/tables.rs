@@ -183,7 +183,10 @@ async fn headers_are_settled_among_files() {
     lake.put("h/b.csv", "code,n\nabcd,x\nefgh,y\n").await;
     lake.put("none/a.csv", "Anna,Paris\nBo,Rome\n").await;
     lake.put("none/b.csv", "Cleo,Cairo\nDan,Oslo\n").await;
+    lake.put("text/a.csv", "carrier,name\nUA,United\nAA,American\n").await;
+    lake.put("text/b.csv", "carrier,name\nregional,four\nnational,five\n").await;
     lake.crawl().await;
+    assert_eq!(lake.columns("text").await, "carrier:string name:string");
     assert_eq!(lake.columns("h").await, "code:string n:string");
     assert_eq!(lake.columns("none").await, "col0:string col1:string");
 }

@@ -43,7 +43,7 @@ pub(super) fn folder(location: &str, table: &TableName) -> Result<Url> {
     Ok(url)
 }
 
-/// Every file below the folders, in order; empty ones and those that the filter leaves out apart.
+/// Every file below the folders, or the one file that a folder's name is, in order; empty ones and those that the filter leaves out apart.
 pub(super) async fn listed(
     storage: &Storage,
     filter: &FileFilter,
@@ -51,8 +51,13 @@ pub(super) async fn listed(
 ) -> Result<Vec<TableFile>> {
     let listings = futures::stream::iter(folders.into_iter().map(|(folder, values)| async move {
         let (store, prefix) = storage.resolve(&folder)?;
-        let metas: Vec<ObjectMeta> =
+        let mut metas: Vec<ObjectMeta> =
             store.list(Some(&prefix)).try_collect().await.context(|| format!("listing `{folder}`"))?;
+        if metas.is_empty()
+            && let Ok(file) = store.head(&prefix).await
+        {
+            metas.push(file);
+        }
         let relative = |meta: &ObjectMeta| {
             let below = meta.location.prefix_match(&prefix).into_iter().flatten();
             below.map(|part| part.as_ref().to_owned()).collect::<Vec<_>>().join("/")
