@@ -13,7 +13,9 @@ use crate::{Error, Result};
 pub fn init(lookup: Lookup<'_>) -> Result<()> {
     let filter = filter(lookup)?;
     let json = wants_json(lookup)?;
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A log that can't be written (a full disk) must not stop the work: the subscriber's own complaint would panic.
+    let subscriber =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).log_internal_errors(false);
     let started = if json {
         let subscriber = subscriber.json().flatten_event(true).with_current_span(true).with_span_list(false);
         tracing::subscriber::set_global_default(subscriber.finish())

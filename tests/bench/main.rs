@@ -28,7 +28,8 @@ async fn main() -> Result<()> {
         ["json-to-table", data, file, columns] => json_to_table(Path::new(data), Path::new(file), columns).await?,
         ["crawl", data] => crawl_twice(Path::new(data)).await?,
         ["tpch", data, tables, queries, runs] => {
-            let runs = runs.parse().map_err(|_| Error::invalid(format!("expected a number of runs, found `{runs}`")))?;
+            let runs =
+                runs.parse().map_err(|_| Error::invalid(format!("expected a number of runs, found `{runs}`")))?;
             tpch(Path::new(data), Path::new(tables), Path::new(queries), runs).await?
         }
         _ => {
@@ -71,7 +72,8 @@ async fn json_to_table(data: &Path, file: &Path, columns: &str) -> Result<Value>
         let schema = schema.clone();
         async move {
             let rest = text.get(from..).filter(|rest| !rest.is_empty())?;
-            let end = rest.iter().enumerate().filter(|(_, b)| **b == b'\n').map(|(i, _)| i + 1).nth(RECORDS_A_BATCH - 1);
+            let end =
+                rest.iter().enumerate().filter(|(_, b)| **b == b'\n').map(|(i, _)| i + 1).nth(RECORDS_A_BATCH - 1);
             let chunk = &rest[..end.unwrap_or(rest.len())];
             let lines = chunk.split(|b| *b == b'\n').filter(|line| !line.is_empty());
             let batch = schema.decode(lines).map(|decoded| decoded.batch);
@@ -100,7 +102,9 @@ async fn crawl_twice(data: &Path) -> Result<Value> {
     let seconds = started.elapsed().as_secs_f64();
     let again = Instant::now();
     crawl.handle(request).await?;
-    Ok(json!({"seconds": seconds, "again_seconds": again.elapsed().as_secs_f64(), "status": first["statusCode"], "report": first["body"]}))
+    Ok(
+        json!({"seconds": seconds, "again_seconds": again.elapsed().as_secs_f64(), "status": first["statusCode"], "report": first["body"]}),
+    )
 }
 
 /// Runs every `<n>.sql` of `queries` over the Parquet files `<table>.parquet` of `tables`, each `runs` times after a warm-up.
@@ -160,5 +164,6 @@ async fn register(ports: &Ports, tables: &Path) -> Result<()> {
 
 fn directory(path: &Path) -> Result<Url> {
     let path = std::path::absolute(path)?;
-    Url::from_directory_path(&path).map_err(|()| Error::invalid(format!("expected a directory, found `{}`", path.display())))
+    Url::from_directory_path(&path)
+        .map_err(|()| Error::invalid(format!("expected a directory, found `{}`", path.display())))
 }

@@ -170,7 +170,11 @@ async fn sql_can_not_read_the_machines_own_files() {
     assert!(!std::path::Path::new("/tmp/tarn-copied.csv").exists());
     let (status, _) = lake.put("/files/customers/..%2F..%2F..%2Fescaped.csv", "id\n1\n").await;
     assert!((400..500).contains(&status), "{status}");
-    assert!(!walk(&lake.data()).iter().any(|f| f.ends_with("escaped.csv") && !f.starts_with(lake.data().join("objects/raw"))));
+    assert!(
+        !walk(&lake.data())
+            .iter()
+            .any(|f| f.ends_with("escaped.csv") && !f.starts_with(lake.data().join("objects/raw")))
+    );
 }
 
 #[tokio::test]
@@ -184,7 +188,9 @@ async fn a_second_process_on_a_data_directory_is_refused_with_the_pid_of_the_fir
 
 #[tokio::test]
 async fn a_lakehouse_file_with_mistakes_is_refused_with_their_places() {
-    let lake = Lake::new("version: 1\ndatabase: shop\nstreams:\n  orders:\n    schema:\n      - {name: id, type: money}\n    buffers: {}\n");
+    let lake = Lake::new(
+        "version: 1\ndatabase: shop\nstreams:\n  orders:\n    schema:\n      - {name: id, type: money}\n    buffers: {}\n",
+    );
     let refused = lake.run("validate", &[]);
     assert_eq!(refused.status.code(), Some(2), "{refused:?}");
     let text = String::from_utf8_lossy(&refused.stderr).into_owned();
@@ -226,7 +232,8 @@ async fn a_full_disk_refuses_new_records_and_loses_no_accepted_one() {
     for round in 0..40 {
         if round == 10 {
             // Leaves next to nothing, so that what follows can't be stored.
-            let _ = Command::new("dd").args(["if=/dev/zero", "bs=64k"]).arg(format!("of={}", padding.display())).output();
+            let _ =
+                Command::new("dd").args(["if=/dev/zero", "bs=64k"]).arg(format!("of={}", padding.display())).output();
         }
         match lake.post(RECORDS, "application/x-ndjson", orders(round * 100, 100)).await {
             (200, _) => accepted += 100,

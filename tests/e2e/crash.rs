@@ -48,7 +48,10 @@ async fn no_accepted_record_is_lost_and_none_is_doubled_by_kill_9() {
     let lost: Vec<_> = accepted.iter().filter(|id| !stored.contains_key(id)).collect();
     let doubled: Vec<_> = stored.iter().filter(|(_, count)| **count != 1).collect();
     let invented: Vec<_> = stored.keys().filter(|id| !accepted.contains(id) && !unknown.contains(id)).collect();
-    assert!(lost.is_empty() && doubled.is_empty() && invented.is_empty(), "lost {lost:?}, doubled {doubled:?}, invented {invented:?}");
+    assert!(
+        lost.is_empty() && doubled.is_empty() && invented.is_empty(),
+        "lost {lost:?}, doubled {doubled:?}, invented {invented:?}"
+    );
     assert_eq!(walk(&lake.data().join("objects/errors")).len(), 0);
 }
 
@@ -60,7 +63,8 @@ async fn a_workflow_that_is_killed_can_run_again_without_doubling() {
         let first = i64::try_from(round).unwrap() * 30;
         let (status, put) = lake.post("/streams/orders/records", "application/x-ndjson", orders(first, 30)).await;
         assert_eq!(status, 200, "{put:#}");
-        let (status, put) = lake.put(&format!("/files/customers/{round}.csv"), format!("id,name\n{},n\n", round + 1)).await;
+        let (status, put) =
+            lake.put(&format!("/files/customers/{round}.csv"), format!("id,name\n{},n\n", round + 1)).await;
         assert_eq!(status, 201, "{put:#}");
         lake.flush("orders").await;
         let pid = lake.pid().to_string();

@@ -41,7 +41,10 @@ fn the_demo_reconciles_finds_the_blizzard_and_gives_the_same_answers_twice() {
     let answers: Value = serde_json::from_str(&answers(&first)).unwrap();
     let text = answers.to_string();
     assert!(printed.contains("336,776") || printed.contains("336776"), "{printed}");
-    assert!(text.contains("2013-02-08") || text.contains("2013-02-09"), "the blizzard of February 2013 is an anomaly: {text}");
+    assert!(
+        text.contains("2013-02-08") || text.contains("2013-02-09"),
+        "the blizzard of February 2013 is an anomaly: {text}"
+    );
 
     page_draws_its_charts(&first);
 }
@@ -69,7 +72,12 @@ fn page_draws_its_charts(directory: &Path) {
     let profile = tempfile::tempdir().unwrap();
     let output = Command::new(browser())
         .args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"])
-        .args(["--disable-background-networking", "--disable-component-update", "--virtual-time-budget=10000", "--dump-dom"])
+        .args([
+            "--disable-background-networking",
+            "--disable-component-update",
+            "--virtual-time-budget=10000",
+            "--dump-dom",
+        ])
         .arg(format!("--user-data-dir={}", profile.path().display()))
         .arg(format!("file://{}", probed.display()))
         .stdin(Stdio::null())

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::lake::{Lake, as_i64, gzip};
 
 /// Orders as a stream, customers as files, a workflow that joins them, questions about both.
-pub const SHOP: &str = r#"
+pub(crate) const SHOP: &str = r#"
 version: 1
 database: shop
 streams:
@@ -48,7 +48,7 @@ insights:
 "#;
 
 /// `count` orders from `first`, three a day, as NDJSON.
-pub fn orders(first: i64, count: i64) -> String {
+pub(crate) fn orders(first: i64, count: i64) -> String {
     (first..first + count).map(|id| order(id).to_string() + "\n").collect()
 }
 
@@ -144,12 +144,15 @@ async fn the_command_line_works_beside_a_running_tarn_and_without_it() {
         if running {
             lake.until("SELECT count(*) FROM orders", 12).await;
             let asked = lake.run("sql", &count);
-            assert_eq!(String::from_utf8_lossy(&asked.stdout), "n\n12\n", "{asked:?}");
+            assert_eq!(String::from_utf8_lossy(&asked.stdout), "n\r\n12\r\n", "{asked:?}");
             lake.stop();
         }
     }
     let validated = lake.run("validate", &[]);
-    assert!(validated.status.success() && String::from_utf8_lossy(&validated.stdout).contains("mart.orders"), "{validated:?}");
+    assert!(
+        validated.status.success() && String::from_utf8_lossy(&validated.stdout).contains("mart.orders"),
+        "{validated:?}"
+    );
     let asked = lake.run("sql", &["--output", "csv", "SELECT count(*) AS n FROM orders WHERE id >= 0"]);
     assert!(asked.status.success(), "{asked:?}");
     let nobody = lake.run("run", &["nightly"]);
@@ -157,7 +160,7 @@ async fn the_command_line_works_beside_a_running_tarn_and_without_it() {
 }
 
 /// Every file below a folder.
-pub fn walk(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
+pub(crate) fn walk(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
     let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
     entries
         .flat_map(|entry| {

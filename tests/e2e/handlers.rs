@@ -33,8 +33,11 @@ impl RuntimeApi {
     async fn start() -> Self {
         let (events, receive) = mpsc::channel(8);
         let (send, answers) = mpsc::channel(8);
-        let shared =
-            Shared { events: Arc::new(tokio::sync::Mutex::new(receive)), answers: send, count: Arc::new(Mutex::new(0)) };
+        let shared = Shared {
+            events: Arc::new(tokio::sync::Mutex::new(receive)),
+            answers: send,
+            count: Arc::new(Mutex::new(0)),
+        };
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let router = Router::new().fallback(serve).with_state(shared);
@@ -52,7 +55,9 @@ impl RuntimeApi {
 async fn serve(State(shared): State<Shared>, request: Request<axum::body::Body>) -> (StatusCode, HeaderMap, String) {
     let path = request.uri().path().to_owned();
     if path.ends_with("/invocation/next") {
-        let Some(event) = shared.events.lock().await.recv().await else { return (StatusCode::GONE, HeaderMap::new(), String::new()) };
+        let Some(event) = shared.events.lock().await.recv().await else {
+            return (StatusCode::GONE, HeaderMap::new(), String::new());
+        };
         let number = {
             let mut count = shared.count.lock().unwrap();
             *count += 1;
@@ -139,7 +144,8 @@ async fn six_programs_do_the_main_job_between_them_as_lambda_functions() {
     let mut ingest = Function::start("ingest", dir.path()).await;
     let (status, put) = ingest.http("POST", "/streams/orders/records", &orders(0, 60)).await;
     assert_eq!(status, 200, "{put:#}");
-    let (status, put) = ingest.http("PUT", "/files/customers/customers.csv", "id,name\n1,Ada\n2,Grace\n3,Edsger\n").await;
+    let (status, put) =
+        ingest.http("PUT", "/files/customers/customers.csv", "id,name\n1,Ada\n2,Grace\n3,Edsger\n").await;
     assert_eq!(status, 201, "{put:#}");
     drop(ingest);
 
@@ -159,7 +165,9 @@ async fn six_programs_do_the_main_job_between_them_as_lambda_functions() {
     drop(transform);
 
     let mut query = Function::start("query", dir.path()).await;
-    let (status, answer) = query.http("POST", "/query", r#"{"sql": "SELECT count(*) AS n FROM mart.orders WHERE customer = 'Ada'"}"#).await;
+    let (status, answer) = query
+        .http("POST", "/query", r#"{"sql": "SELECT count(*) AS n FROM mart.orders WHERE customer = 'Ada'"}"#)
+        .await;
     assert_eq!(status, 200, "{answer:#}");
     assert_eq!(crate::lake::as_i64(&answer["rows"][0][0]), 20);
     drop(query);

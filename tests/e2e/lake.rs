@@ -12,7 +12,7 @@ use tempfile::TempDir;
 const PATIENCE: Duration = Duration::from_secs(90);
 
 /// The program `name` of this build.
-pub fn program(name: &str) -> PathBuf {
+pub(crate) fn program(name: &str) -> PathBuf {
     let tests = std::env::current_exe().unwrap();
     let path = tests.parent().and_then(Path::parent).unwrap().join(name);
     assert!(path.exists(), "`{}` is not built: run `cargo build --workspace --bins` or `make test`", path.display());
@@ -20,7 +20,7 @@ pub fn program(name: &str) -> PathBuf {
 }
 
 /// A directory with a lakehouse file, and `tarn up` when it was started.
-pub struct Lake {
+pub(crate) struct Lake {
     /// Kept so that the directory lives as long as the lake; `None` when the test owns it.
     _own: Option<TempDir>,
     dir: PathBuf,
@@ -35,7 +35,7 @@ struct Running {
 
 impl Lake {
     /// A lakehouse that nothing runs on yet.
-    pub fn new(lakehouse: &str) -> Self {
+    pub(crate) fn new(lakehouse: &str) -> Self {
         let own = tempfile::tempdir().unwrap();
         let mut lake = Self::at(own.path(), lakehouse);
         lake._own = Some(own);
@@ -43,25 +43,25 @@ impl Lake {
     }
 
     /// A lakehouse in a directory of the test's.
-    pub fn at(dir: &Path, lakehouse: &str) -> Self {
+    pub(crate) fn at(dir: &Path, lakehouse: &str) -> Self {
         std::fs::write(dir.join("lakehouse.yaml"), lakehouse).unwrap();
         let client = reqwest::Client::builder().timeout(PATIENCE).build().unwrap();
         Self { _own: None, dir: dir.into(), running: None, client }
     }
 
     /// A lakehouse with `tarn up` on it.
-    pub fn up(lakehouse: &str) -> Self {
+    pub(crate) fn up(lakehouse: &str) -> Self {
         let mut lake = Self::new(lakehouse);
         lake.start();
         lake
     }
 
-    pub fn data(&self) -> PathBuf {
+    pub(crate) fn data(&self) -> PathBuf {
         self.dir.join("data")
     }
 
     /// `tarn` on this lakehouse, arguments to follow.
-    pub fn tarn(&self, command: &str) -> Command {
+    pub(crate) fn tarn(&self, command: &str) -> Command {
         let mut tarn = Command::new(program("tarn"));
         tarn.arg(command).arg("--data").arg(self.data()).arg("--project").arg(self.dir.join("lakehouse.yaml"));
         for variable in shared::config::VARIABLES {
@@ -71,12 +71,12 @@ impl Lake {
     }
 
     /// Runs a command to its end.
-    pub fn run(&self, command: &str, arguments: &[&str]) -> Output {
+    pub(crate) fn run(&self, command: &str, arguments: &[&str]) -> Output {
         self.tarn(command).args(arguments).stdin(Stdio::null()).output().unwrap()
     }
 
     /// Starts `tarn up` and waits until it is ready.
-    pub fn start(&mut self) {
+    pub(crate) fn start(&mut self) {
         assert!(self.running.is_none(), "it runs already");
         let log = std::fs::File::options().create(true).append(true).open(self.dir.join("log")).unwrap();
         let mut child = self
@@ -95,71 +95,76 @@ impl Lake {
     }
 
     /// Ends the process without warning.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         let mut running = self.running.take().unwrap();
         running.child.kill().unwrap();
         running.child.wait().unwrap();
     }
 
     /// Asks the process to stop, and gives its exit code.
-    pub fn stop(&mut self) -> Option<i32> {
+    pub(crate) fn stop(&mut self) -> Option<i32> {
         let mut running = self.running.take().unwrap();
         let asked = Command::new("kill").arg(running.child.id().to_string()).status().unwrap();
         assert!(asked.success());
         running.child.wait().unwrap().code()
     }
 
-    pub fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.running.as_ref().unwrap().child.id()
     }
 
-    pub fn url(&self, path: &str) -> String {
+    pub(crate) fn url(&self, path: &str) -> String {
         format!("{}{path}", self.running.as_ref().expect("it is not up").url.trim_end_matches('/'))
     }
 
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.dir.join("log")).unwrap_or_default()
     }
 
     /// A POST; status and JSON body.
-    pub async fn post(&self, path: &str, content_type: &str, body: impl Into<Vec<u8>>) -> (u16, Value) {
+    pub(crate) async fn post(&self, path: &str, content_type: &str, body: impl Into<Vec<u8>>) -> (u16, Value) {
         let request = self.client.post(self.url(path)).header("content-type", content_type).body(body.into());
-        answer(request).await.unwrap_or_else(|e| panic!("POST {path}: {e}\n{}", self.log()))
+        answer(request).await.unwrap_or_else(|e| panic!("POST {path}: {e:?}\n{}", self.log()))
     }
 
     /// A POST that may find nobody there.
-    pub async fn try_post(&self, path: &str, content_type: &str, body: Vec<u8>) -> Result<(u16, Value), reqwest::Error> {
+    pub(crate) async fn try_post(
+        &self,
+        path: &str,
+        content_type: &str,
+        body: Vec<u8>,
+    ) -> Result<(u16, Value), reqwest::Error> {
         answer(self.client.post(self.url(path)).header("content-type", content_type).body(body)).await
     }
 
     /// A POST with more headers.
-    pub async fn post_with(&self, path: &str, headers: &[(&str, &str)], body: Vec<u8>) -> (u16, Value) {
+    pub(crate) async fn post_with(&self, path: &str, headers: &[(&str, &str)], body: Vec<u8>) -> (u16, Value) {
         let request = headers.iter().fold(self.client.post(self.url(path)), |r, (name, value)| r.header(*name, *value));
         answer(request.body(body)).await.unwrap()
     }
 
-    pub async fn put(&self, path: &str, body: impl Into<Vec<u8>>) -> (u16, Value) {
+    pub(crate) async fn put(&self, path: &str, body: impl Into<Vec<u8>>) -> (u16, Value) {
         answer(self.client.put(self.url(path)).body(body.into())).await.unwrap()
     }
 
-    pub async fn get(&self, path: &str) -> (u16, Value) {
+    pub(crate) async fn get(&self, path: &str) -> (u16, Value) {
         answer(self.client.get(self.url(path))).await.unwrap()
     }
 
     /// The rows of a query that must succeed.
-    pub async fn sql(&self, sql: &str) -> Vec<Vec<Value>> {
+    pub(crate) async fn sql(&self, sql: &str) -> Vec<Vec<Value>> {
         let (status, body) = self.query(sql).await;
         assert_eq!(status, 200, "{sql}\n{body:#}\n{}", self.log());
         serde_json::from_value(body["rows"].clone()).unwrap()
     }
 
     /// Status and answer of a query.
-    pub async fn query(&self, sql: &str) -> (u16, Value) {
+    pub(crate) async fn query(&self, sql: &str) -> (u16, Value) {
         self.post("/query", "application/json", json!({ "sql": sql }).to_string()).await
     }
 
     /// The one number that a query gives; `None` while its table does not exist.
-    pub async fn number(&self, sql: &str) -> Option<i64> {
+    pub(crate) async fn number(&self, sql: &str) -> Option<i64> {
         let (status, body) = self.query(sql).await;
         match status {
             200 => Some(as_i64(&body["rows"][0][0])),
@@ -169,14 +174,14 @@ impl Lake {
     }
 
     /// Has the batcher write all that a stream holds.
-    pub async fn flush(&self, stream: &str) -> Value {
+    pub(crate) async fn flush(&self, stream: &str) -> Value {
         let (status, body) = self.post(&format!("/streams/{stream}/flush"), "application/json", "{}").await;
         assert_eq!(status, 200, "{body:#}\n{}", self.log());
         body
     }
 
     /// Waits until a query gives `expected`.
-    pub async fn until(&self, sql: &str, expected: i64) {
+    pub(crate) async fn until(&self, sql: &str, expected: i64) {
         let started = Instant::now();
         let mut found = None;
         while started.elapsed() < PATIENCE {
@@ -200,8 +205,11 @@ impl Drop for Lake {
 }
 
 /// A JSON number, also one that is written as text because it may be past 2^53.
-pub fn as_i64(value: &Value) -> i64 {
-    value.as_i64().or_else(|| value.as_str()?.parse().ok()).unwrap_or_else(|| panic!("expected an integer, found {value}"))
+pub(crate) fn as_i64(value: &Value) -> i64 {
+    value
+        .as_i64()
+        .or_else(|| value.as_str()?.parse().ok())
+        .unwrap_or_else(|| panic!("expected an integer, found {value}"))
 }
 
 async fn answer(request: reqwest::RequestBuilder) -> Result<(u16, Value), reqwest::Error> {
@@ -213,7 +221,7 @@ async fn answer(request: reqwest::RequestBuilder) -> Result<(u16, Value), reqwes
 }
 
 /// Compresses as `Content-Encoding: gzip` does.
-pub fn gzip(bytes: &[u8]) -> Vec<u8> {
+pub(crate) fn gzip(bytes: &[u8]) -> Vec<u8> {
     use std::io::Write;
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     encoder.write_all(bytes).unwrap();

@@ -4,8 +4,8 @@
 
 use std::fmt;
 use std::ops::Range;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -29,6 +29,8 @@ pub(super) struct Meter {
     bytes: AtomicU64,
     requests: AtomicU64,
     limit: Option<u64>,
+    /// The first object that was to be read and was not there.
+    missing: OnceLock<String>,
 }
 
 impl Meter {
@@ -40,6 +42,25 @@ impl Meter {
     /// Bytes read so far.
     pub(super) fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// The error of a query: when an object was gone, that it was, because readers of files pass only its text on.
+    pub(super) fn explain(&self, error: DataFusionError) -> DataFusionError {
+        match self.missing.get() {
+            Some(path) => DataFusionError::External(Box::new(
+                Error::not_found(format!("no object `{path}`; it was there when the table's files were listed"))
+                    .with_source(error),
+            )),
+            None => error,
+        }
+    }
+
+    /// Remembers the object that a failed read did not find.
+    fn note<T>(&self, read: object_store::Result<T>) -> object_store::Result<T> {
+        if let Err(object_store::Error::NotFound { path, .. }) = &read {
+            self.missing.get_or_init(|| path.clone());
+        }
+        read
     }
 
     fn ask(&self) {
@@ -112,7 +133,7 @@ impl ObjectStore for MeteredStore {
     async fn get_opts(&self, location: &Path, options: GetOptions) -> object_store::Result<GetResult> {
         self.meter.ask();
         let head = options.head;
-        let result = self.below(location)?.get_opts(location, options).await?;
+        let result = self.meter.note(self.below(location)?.get_opts(location, options).await)?;
         if !head {
             self.meter.charge(result.range.end - result.range.start)?;
         }
@@ -122,7 +143,7 @@ impl ObjectStore for MeteredStore {
     async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> object_store::Result<Vec<Bytes>> {
         self.meter.ask();
         self.meter.charge(ranges.iter().map(|r| r.end - r.start).sum())?;
-        self.below(location)?.get_ranges(location, ranges).await
+        self.meter.note(self.below(location)?.get_ranges(location, ranges).await)
     }
 
     fn delete_stream(

@@ -180,7 +180,7 @@ impl Run<'_> {
     }
 
     async fn plan(&self, state: &SessionState, statement: Statement) -> Result<Arc<dyn ExecutionPlan>> {
-        let of_statement = |e| errors::of_statement(e, self.sql);
+        let of_statement = |e| errors::of_statement(self.meter.explain(e), self.sql);
         let logical = state.statement_to_plan(statement).await.map_err(of_statement)?;
         state.create_physical_plan(&logical).await.map_err(of_statement)
     }

@@ -144,7 +144,8 @@ impl Stream for Counted {
             }
             Poll::Ready(end) => {
                 self.finish();
-                Poll::Ready(end)
+                let meter = &self.progress.0.meter;
+                Poll::Ready(end.map(|last| last.map_err(|e| meter.explain(e))))
             }
             Poll::Pending => Poll::Pending,
         }
