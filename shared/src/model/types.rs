@@ -18,7 +18,6 @@ pub struct Column {
     pub name: String,
     /// A Glue/Athena type, e.g. `bigint`, `timestamp`, `decimal(10,2)`, `array<string>`.
     #[serde(rename = "type")]
-    #[schemars(with = "String")]
     pub ty: ColumnType,
     /// Refuse records without a value (default: false).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -190,6 +189,21 @@ impl fmt::Display for ColumnType {
                 f.write_str(">")
             }
         }
+    }
+}
+
+impl schemars::JsonSchema for ColumnType {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "ColumnType".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({
+            "type": "string",
+            "description": "A Glue or Athena type.",
+            "pattern": "^ *(boolean|bool|tinyint|smallint|int|integer|bigint|long|float|real|double|decimal(\\(.+\\))?|string|varchar(\\(.+\\))?|char(\\(.+\\))?|binary|varbinary|date|timestamp|timestamptz|array ?<.+>|map ?<.+,.+>|struct ?<.+:.+>) *$",
+            "examples": ["string", "bigint", "double", "decimal(10,2)", "boolean", "date", "timestamp", "array<string>", "map<string,int>", "struct<city:string,zip:int>"],
+        })
     }
 }
 

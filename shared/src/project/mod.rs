@@ -1,21 +1,35 @@
 //! The lakehouse file `lakehouse.yaml`: what the user declares, and what it means once validated as a whole.
 //!
 //! [`file`] holds the raw shape (serde, JSON Schema); [`units`] the small texts in it (sizes, durations, schedules,
-//! partition fields); [`Project`] is the validated result that every function reads.
+//! partition fields); [`Project`] is the validated result that every function reads; [`lineage`] says what feeds what.
+//!
+//! A text becomes a tree that knows its lines (`tree`), the tree is held against the JSON Schema of the types (`shape`), then
+//! against what must hold between its parts (`rules`): each step reports all that it finds.
 
 pub mod file;
+pub mod lineage;
+mod problem;
+mod rules;
+mod shape;
+pub mod sql;
+mod tree;
 pub mod units;
 
 pub use file::{
     Buffering, Format, Insight, InsightKind, Job, LakehouseFile, Location, Mode, OnDelete, OnSchemaChange,
     QualityAction, QualityRule, RuleCheck, StreamDeclaration, Workflow, Write,
 };
+pub use lineage::Lineage;
 pub use units::{ByteSize, PartitionField, Schedule, Seconds, Transform};
 
 use std::path::Path;
 
 use url::Url;
 
+use self::problem::Problem;
+use self::rules::Rules;
+use self::shape::Shape;
+use self::tree::Node;
 use crate::model::{Keys, TableName};
 use crate::{Error, Result};
 
@@ -31,8 +45,18 @@ impl Project {
     /// # Errors
     /// `Invalid`, with every problem found: line, path, what was expected and what was found.
     pub fn parse(text: &str, origin: &str) -> Result<Self> {
+        let root = Node::parse(text).map_err(|e| e.context(format!("`{origin}`")))?;
+        let problems = Shape::check(&json_schema(), &root);
+        if !problems.is_empty() {
+            return Err(refusal(origin, problems));
+        }
+        // The shape fits; what could still be refused here, the deserializer knows the place of.
         let file: LakehouseFile =
             serde_saphyr::from_str(text).map_err(|e| Error::invalid(format!("`{origin}`: {e}")))?;
+        let problems = Rules::check(&file, &root);
+        if !problems.is_empty() {
+            return Err(refusal(origin, problems));
+        }
         Ok(Self { file })
     }
 
@@ -121,3 +145,18 @@ fn unknown<'a>(what: &str, name: &str, known: impl Iterator<Item = &'a String>) 
         if known.is_empty() { "none is declared".into() } else { format!("expected one of {}", known.join(", ")) };
     Error::not_found(format!("no {what} `{name}` in the lakehouse file: {known}"))
 }
+
+/// All problems in one error, in the order of the text.
+fn refusal(origin: &str, mut problems: Vec<Problem>) -> Error {
+    problems.sort_by_key(|problem| problem.place);
+    let lines: Vec<_> = problems.iter().map(|problem| format!("{origin}:{problem}")).collect();
+    Error::invalid(lines.join("\n"))
+}
+
+/// The JSON Schema of the lakehouse file, for editors.
+pub fn json_schema() -> serde_json::Value {
+    schemars::schema_for!(LakehouseFile).to_value()
+}
+
+#[cfg(test)]
+mod tests;

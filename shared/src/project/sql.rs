@@ -1,0 +1,211 @@
+//! What can be told of an SQL text without a catalog: whether it is one SELECT, which tables it reads, what its columns are
+//! called, which parameters it takes.
+
+use std::collections::BTreeSet;
+
+use datafusion::sql::TableReference;
+use datafusion::sql::parser::{DFParser, DFParserBuilder, Statement};
+use datafusion::sql::resolve::resolve_table_references;
+use datafusion::sql::sqlparser::ast::{Expr, Ident, Query, SelectItem, SetExpr, Statement as SqlStatement};
+
+use crate::model::TableName;
+use crate::{Error, Result};
+
+/// A SELECT.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Select {
+    /// Tables that it reads, wherever they stand in it; names of CTEs and aliases are none.
+    pub reads: BTreeSet<TableName>,
+    /// What its columns are called, as far as they have names; `None` when a wildcard hides them.
+    pub columns: Option<Vec<String>>,
+}
+
+impl Select {
+    /// Parses `sql`, in which `${name}` may stand for a literal or in quotes. Tables without a database lie in `database`.
+    ///
+    /// # Errors
+    /// `Invalid` when it is not exactly one SELECT, or names a table in more than two parts.
+    pub fn parse(sql: &str, database: &str) -> Result<Self> {
+        let sql = with_placeholders(sql);
+        let mut statements =
+            DFParser::parse_sql(&sql).map_err(|e| Error::invalid(format!("expected a SELECT: {e}")))?;
+        let (Some(statement), None) = (statements.pop_front(), statements.front()) else {
+            return Err(Error::invalid("expected exactly one SELECT, found none or several statements"));
+        };
+        let query = match &statement {
+            Statement::Statement(inner) => match inner.as_ref() {
+                SqlStatement::Query(query) => query.clone(),
+                other => return Err(not_a_select(&other.to_string())),
+            },
+            other => return Err(not_a_select(&other.to_string())),
+        };
+        let (tables, _) = resolve_table_references(&statement, true)
+            .map_err(|e| Error::invalid("expected tables named `table` or `database.table`").with_source(e))?;
+        let reads = tables.iter().map(|table| name(table, database)).collect::<Result<_>>()?;
+        Ok(Self { reads, columns: columns(&query) })
+    }
+}
+
+/// Checks that `text` is an SQL condition.
+///
+/// # Errors
+/// `Invalid`, with what the parser says.
+pub(super) fn check_condition(text: &str) -> Result<()> {
+    let text = with_placeholders(text);
+    let parsed = DFParserBuilder::new(text.as_str()).build().and_then(|mut parser| parser.parse_into_expr());
+    parsed.map(drop).map_err(|e| Error::invalid(format!("expected an SQL condition, found `{text}`: {e}")))
+}
+
+fn not_a_select(statement: &str) -> Error {
+    let beginning: String = statement.chars().take(40).collect();
+    Error::invalid(format!("expected a SELECT, found `{beginning}`"))
+}
+
+fn name(table: &TableReference, database: &str) -> Result<TableName> {
+    match table {
+        TableReference::Bare { table } => TableName::new(database, table.as_ref()),
+        TableReference::Partial { schema, table } => TableName::new(schema.as_ref(), table.as_ref()),
+        TableReference::Full { .. } => {
+            Err(Error::invalid(format!("expected a table named `table` or `database.table`, found `{table}`")))
+        }
+    }
+}
+
+fn columns(query: &Query) -> Option<Vec<String>> {
+    let mut body = query.body.as_ref();
+    let select = loop {
+        match body {
+            SetExpr::Select(select) => break select,
+            SetExpr::Query(query) => return columns(query),
+            SetExpr::SetOperation { left, .. } => body = left.as_ref(),
+            _ => return None,
+        }
+    };
+    let mut names = Vec::new();
+    for item in &select.projection {
+        match item {
+            SelectItem::ExprWithAlias { alias, .. } => names.push(normal(alias)),
+            SelectItem::UnnamedExpr(Expr::Identifier(ident)) => names.push(normal(ident)),
+            SelectItem::UnnamedExpr(Expr::CompoundIdentifier(parts)) => names.extend(parts.last().map(normal)),
+            SelectItem::UnnamedExpr(_) => {}
+            _ => return None,
+        }
+    }
+    Some(names)
+}
+
+fn normal(ident: &Ident) -> String {
+    if ident.quote_style.is_some() { ident.value.clone() } else { ident.value.to_lowercase() }
+}
+
+/// The parameters that `sql` takes as `${name}`, outside comments.
+pub(super) fn parameters(sql: &str) -> BTreeSet<String> {
+    pieces(sql)
+        .into_iter()
+        .filter_map(|piece| if let Piece::Parameter(name, _) = piece { Some(name) } else { None })
+        .collect()
+}
+
+/// `sql` with something that parses in place of each parameter.
+fn with_placeholders(sql: &str) -> String {
+    let text = |piece| match piece {
+        Piece::Text(text) => text,
+        Piece::Parameter(_, true) => "x".into(),
+        Piece::Parameter(_, false) => "'1'".into(),
+    };
+    pieces(sql).into_iter().map(text).collect()
+}
+
+enum Piece {
+    Text(String),
+    /// The name, and whether it stands in quotes.
+    Parameter(String, bool),
+}
+
+/// Cuts a text at its parameters; those in comments are text.
+fn pieces(sql: &str) -> Vec<Piece> {
+    let (mut pieces, mut text, mut rest) = (Vec::new(), String::new(), sql);
+    let mut quote: Option<char> = None;
+    while let Some(c) = rest.chars().next() {
+        let taken = match quote {
+            None if rest.starts_with("--") => rest.find('\n').unwrap_or(rest.len()),
+            None if rest.starts_with("/*") => rest.find("*/").map_or(rest.len(), |end| end + 2),
+            _ => match parameter(rest) {
+                Some(name) => {
+                    pieces.push(Piece::Text(std::mem::take(&mut text)));
+                    pieces.push(Piece::Parameter(name.into(), quote.is_some()));
+                    rest = &rest[name.len() + "${}".len()..];
+                    continue;
+                }
+                None => c.len_utf8(),
+            },
+        };
+        if taken == c.len_utf8() && matches!(c, '\'' | '"') {
+            quote = match quote {
+                None => Some(c),
+                Some(open) if open == c => None,
+                same => same,
+            };
+        }
+        text.push_str(&rest[..taken]);
+        rest = &rest[taken..];
+    }
+    pieces.push(Piece::Text(text));
+    pieces
+}
+
+fn parameter(text: &str) -> Option<&str> {
+    let (name, _) = text.strip_prefix("${")?.split_once('}')?;
+    let head_fits = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
+    (head_fits && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')).then_some(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reads(sql: &str) -> Vec<String> {
+        Select::parse(sql, "nyc").unwrap().reads.iter().map(TableName::to_string).collect()
+    }
+
+    #[test]
+    fn tables_are_found_wherever_they_stand_and_ctes_are_none() {
+        assert_eq!(reads("SELECT * FROM flights f JOIN ref.planes p ON f.t = p.t"), ["nyc.flights", "ref.planes"]);
+        assert_eq!(
+            reads("WITH a AS (SELECT * FROM b) SELECT * FROM a WHERE x IN (SELECT x FROM c)"),
+            ["nyc.b", "nyc.c"]
+        );
+        assert_eq!(
+            reads("SELECT (SELECT max(x) FROM a) FROM b UNION ALL SELECT x FROM c"),
+            ["nyc.a", "nyc.b", "nyc.c"]
+        );
+        assert_eq!(reads("SELECT 1"), Vec::<String>::new());
+    }
+
+    #[test]
+    fn columns_are_named_by_alias_or_column() {
+        let columns = |sql| Select::parse(sql, "nyc").unwrap().columns;
+        assert_eq!(
+            columns("SELECT a, t.B, count(*) AS n, sum(x) FROM t"),
+            Some(vec!["a".into(), "b".into(), "n".into()])
+        );
+        assert_eq!(columns("SELECT a, t.* FROM t"), None);
+        assert_eq!(columns("(SELECT a FROM t) UNION SELECT b FROM u"), Some(vec!["a".into()]));
+    }
+
+    #[test]
+    fn parameters_stand_for_literals_and_in_quotes_but_not_in_comments() {
+        let sql = "SELECT a FROM t WHERE d >= ${start} AND n = 'x ${name}' -- ${nothing}\n LIMIT 1 /* ${no} */";
+        assert_eq!(parameters(sql).into_iter().collect::<Vec<_>>(), ["name", "start"]);
+        assert!(Select::parse(sql, "nyc").is_ok());
+    }
+
+    #[test]
+    fn what_is_not_one_select_is_refused() {
+        for bad in ["DELETE FROM t", "SELECT 1; SELECT 2", "SELEC 1", "", "SELECT * FROM a.b.c"] {
+            assert!(Select::parse(bad, "nyc").is_err(), "{bad}");
+        }
+        assert!(check_condition("a > 1 AND b IS NOT NULL").is_ok());
+        assert!(check_condition("a >").is_err());
+    }
+}

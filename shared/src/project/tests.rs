@@ -1,0 +1,188 @@
+use super::*;
+
+const GOOD: &str = "
+version: 1
+database: nyc
+streams:
+  flights:
+    schema:
+      - {name: id, type: bigint, required: true}
+      - {name: at, type: timestamp}
+    partition_by: [day(at)]
+    partition_key: id
+locations:
+  planes: {description: The planes}
+workflows:
+  curate:
+    parameters: {start: 2013-01-01}
+    jobs:
+      daily:
+        sql: SELECT day, count(*) AS n FROM clean WHERE day >= ${start} GROUP BY day
+        into: daily
+        write: merge
+        key: [day]
+      clean:
+        sql: SELECT f.id, CAST(at AS DATE) AS day FROM flights f JOIN planes p ON p.id = f.id JOIN ref.dates ON true
+        into: clean
+        mode: incremental
+        incremental: flights
+        write: append
+        quality:
+          - {name: known, check: {row: id > 0}, action: quarantine}
+          - {name: all, check: {completeness: {column: day, at_least: 1}}}
+insights:
+  departures: {kind: forecast, sql: 'SELECT day, n FROM daily', date: day, value: n}
+";
+
+fn problems(text: &str) -> Vec<String> {
+    let error = Project::parse(text, "f").unwrap_err();
+    error.to_string().lines().map(str::to_owned).collect()
+}
+
+/// The problems of the good file with `from` replaced by `to`.
+fn changed(from: &str, to: &str) -> Vec<String> {
+    assert!(GOOD.contains(from), "{from}");
+    problems(&GOOD.replacen(from, to, 1))
+}
+
+#[test]
+fn a_good_file_is_taken_and_says_what_feeds_what() {
+    let project = Project::parse(GOOD, "f").unwrap();
+    assert_eq!(project.job_order("curate").unwrap(), ["clean", "daily"]);
+    assert_eq!(
+        project.explain().unwrap(),
+        "lakehouse `nyc`
+
+streams
+  flights → nyc.flights: 2 columns, written at 64MiB or after 1m, parted by day(at)
+
+locations
+  planes → nyc.planes: raw/planes/, crawled when a file lands
+
+workflow curate, on demand, 2 at once
+  1. clean: nyc.flights (new rows), nyc.planes, ref.dates → nyc.clean (append, 2 rules)
+  2. daily: nyc.clean → nyc.daily (merge by day)
+
+insights
+  departures: nyc.daily → forecast of n for 14 periods, on demand
+
+read, but written by nothing here (must be in the catalog): ref.dates
+"
+    );
+    let lineage = serde_json::to_value(Lineage::of(&project).unwrap()).unwrap();
+    assert!(lineage["edges"].as_array().unwrap().contains(&serde_json::json!(["table:nyc.clean", "job:curate.daily"])));
+}
+
+#[test]
+fn all_problems_of_the_shape_are_reported_at_once_with_their_places() {
+    let text = "version: one
+databse: nyc
+streams:
+  flights:
+    schema:
+      - {name: id, type: bignt}
+      - {nam: at, type: timestamp}
+    buffer: {size: 5 parsecs, interval: 1m}
+    shards: [1]
+workflows:
+  w:
+    jobs:
+      j: {sql: SELECT 1, into: t, write: upsert, quality: [{name: r, check: {rows: x}}]}
+";
+    let found = problems(text);
+    let expected = [
+        "f:1:1: expected the field `database`, found none",
+        "f:1:10: version: expected a whole number of 0 or more, found `one`",
+        "f:2:1: databse: unknown field `databse`; did you mean `database`?",
+        "f:6:26: streams.flights.schema[0].type: expected a column type",
+        "f:7:9: streams.flights.schema[1]: expected the field `name`, found none",
+        "f:7:10: streams.flights.schema[1].nam: unknown field `nam`; did you mean `name`?",
+        "f:8:20: streams.flights.buffer.size: expected a size such as `64MiB`, found `5 parsecs`",
+        "f:9:13: streams.flights.shards: expected a whole number of 0 or more, found a list",
+        "f:13:42: workflows.w.jobs.j.write: expected one of `overwrite`, `append`, `merge`, found `upsert`",
+        "f:13:78: workflows.w.jobs.j.quality[0].check.rows: expected one of `row`, `completeness`, `unique`, `row_count`, found `rows`; did you mean `row`?",
+    ];
+    assert_eq!(found.len(), expected.len(), "{found:#?}");
+    for (found, expected) in found.iter().zip(expected) {
+        assert!(found.starts_with(expected), "{found}\n{expected}");
+    }
+}
+
+#[test]
+fn all_broken_rules_are_reported_at_once() {
+    let text =
+        GOOD.replace("partition_key: id", "partition_key: idd\n    shards: 65").replace("key: [day]", "key: [dya]");
+    let found = problems(&text);
+    assert_eq!(
+        found,
+        [
+            "f:10:20: streams.flights.partition_key: expected a column (`id`, `at`), found `idd`; did you mean `id`?",
+            "f:11:13: streams.flights.shards: expected 1 to 64, found `65`",
+            "f:22:15: workflows.curate.jobs.daily.key[0]: expected a column (`day`, `n`), found `dya`; did you mean `day`?",
+        ]
+    );
+}
+
+#[test]
+fn each_rule_refuses_what_breaks_it() {
+    for (from, to, expected) in [
+        ("version: 1", "version: 2", "version: expected 1, found `2`"),
+        ("database: nyc", "database: NYC", "expected a database name"),
+        ("  flights:\n", "  Flights:\n", "expected a stream name"),
+        ("{name: at, type: timestamp}", "{name: id, type: timestamp}", "expected each column once, found `id` again"),
+        ("type: timestamp}", "type: string}", "expected a column that `day(at)` can part, found one of type string"),
+        ("partition_key: id", "buffer: {size: 129MiB}", "expected 1MiB to 128MiB, found `129MiB`"),
+        ("partition_key: id", "buffer: {interval: 901s}", "expected 0s to 15m, found `901s`"),
+        ("partition_key: id", "retention: 1h", "expected 1d to 365d, found `1h`"),
+        ("partition_key: id", "table: clean", "found `nyc.clean`, which `streams.flights.table` writes"),
+        ("{description: The planes}", "{sample: 250}", "expected 1 to 249, found `250`"),
+        ("{description: The planes}", "{exclude: ['a[']}", "expected a glob pattern"),
+        ("planes: {description: The planes}", "planes: {}\n  more: {path: raw/planes/2013}", "overlaps `raw/more/`"),
+        ("key: [day]", "retries: 11", "`write: merge` expects the columns"),
+        ("key: [day]", "key: [day]\n        retries: 11", "expected 0 to 10, found `11`"),
+        ("key: [day]", "key: [day]\n        after: [claen]", "found `claen`; did you mean `clean`?"),
+        ("write: append", "write: append\n        key: [id]", "`key` is for `write: merge` only"),
+        ("        incremental: flights\n", "", "`mode: incremental` expects the table"),
+        ("incremental: flights", "incremental: daily", "expected a table that the SQL reads"),
+        ("        mode: incremental\n", "", "`incremental` is for `mode: incremental` only"),
+        ("into: daily", "into: a.b.c", "expected `table` or `database.table`"),
+        ("SELECT day, count(*)", "SELEC day, count(*)", "expected a SELECT"),
+        ("${start}", "${strat}", "found `${strat}`; did you mean `start`?"),
+        ("row: id > 0", "row: id >", "expected an SQL condition"),
+        ("at_least: 1}", "at_least: 1.5}", "expected 0 to 1, found `1.5`"),
+        ("at_least: 1}}", "at_least: 1}}, action: quarantine", "`quarantine` is for `row` rules only"),
+        ("value: n", "value: m", "expected a column (`day`, `n`), found `m`"),
+        ("value: n", "value: n, horizon: 0", "expected 1 to 1000, found `0`"),
+        ("value: n", "value: n, interval: 1", "expected 0.5 to 0.99, found `1`"),
+        ("value: n", "value: n, schedule: cron(61 * * * *)", "expected `cron(minute hour day month weekday)`"),
+    ] {
+        let found = changed(from, to);
+        assert!(found.iter().any(|problem| problem.contains(expected)), "{to}: {found:#?}");
+    }
+}
+
+#[test]
+fn jobs_that_wait_for_each_other_are_refused_with_the_circle() {
+    let found = changed("JOIN ref.dates ON true", "JOIN daily ON true");
+    assert_eq!(found.len(), 1, "{found:#?}");
+    assert!(
+        found[0].ends_with("workflows.curate.jobs: jobs wait for each other in a circle: `clean` → `daily` → `clean`"),
+        "{found:#?}"
+    );
+    let declared = GOOD
+        .replace("JOIN ref.dates ON true", "JOIN daily ON true")
+        .replace("mode: incremental", "after: [daily]\n        mode: incremental");
+    assert_eq!(Project::parse(&declared, "f").unwrap().job_order("curate").unwrap(), ["daily", "clean"]);
+}
+
+#[test]
+fn the_checked_in_json_schema_is_that_of_the_types() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/lakehouse.schema.json");
+    let current = format!("{:#}\n", json_schema());
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, &current).unwrap();
+    }
+    let stored = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(stored == current, "`docs/lakehouse.schema.json` is stale: run the test with UPDATE_GOLDEN=1");
+}
