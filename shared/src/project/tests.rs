@@ -137,7 +137,11 @@ fn each_rule_refuses_what_breaks_it() {
         ("partition_key: id", "table: clean", "found `nyc.clean`, which `streams.flights.table` writes"),
         ("{description: The planes}", "{sample: 250}", "expected 1 to 249, found `250`"),
         ("{description: The planes}", "{exclude: ['a[']}", "expected a glob pattern"),
-        ("planes: {description: The planes}", "planes: {}\n  more: {path: raw/planes/2013}", "overlaps `raw/planes/2013/`"),
+        (
+            "planes: {description: The planes}",
+            "planes: {}\n  more: {path: raw/planes/2013}",
+            "overlaps `raw/planes/2013/`",
+        ),
         ("key: [day]", "retries: 11", "`write: merge` expects the columns"),
         ("key: [day]", "key: [day]\n        retries: 11", "expected 0 to 10, found `11`"),
         ("key: [day]", "key: [day]\n        after: [claen]", "found `claen`; did you mean `clean`?"),
