@@ -47,13 +47,13 @@ insights:
     horizon: 7
 "#;
 
-/// `count` orders from `first`, three a day, as NDJSON.
+/// `count` orders from `first`, three a day over sixty days and then again, as NDJSON.
 pub(crate) fn orders(first: i64, count: i64) -> String {
     (first..first + count).map(|id| order(id).to_string() + "\n").collect()
 }
 
 fn order(id: i64) -> Value {
-    let day = chrono::DateTime::from_timestamp(1_704_067_200 + id / 3 * 86_400, 0).unwrap();
+    let day = chrono::DateTime::from_timestamp(1_704_067_200 + id / 3 % 60 * 86_400, 0).unwrap();
     json!({"id": id, "customer": id % 3 + 1, "placed_at": day.format("%Y-%m-%dT%H:%M:%S").to_string(), "amount": 10.25, "quantity": 1})
 }
 

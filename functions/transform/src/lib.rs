@@ -12,7 +12,6 @@ pub mod ledger;
 pub mod parameters;
 pub mod plan;
 pub mod quality;
-pub mod reads;
 pub mod record;
 pub mod run;
 
@@ -23,14 +22,14 @@ use serde_json::{Value, json};
 use shared::api::{Event, Request, Response};
 use shared::config::Ports;
 use shared::engine::Engine;
-use shared::project::{Project, Workflow};
+use shared::project::{Project, Workflow, job_needs};
 use shared::table::Tables;
 use shared::{Error, ErrorKind, Result};
 
 use event::Command;
 use job::{Task, Workshop};
 use ledger::{Claim, Filed, Held, Ledger};
-use plan::{Node, Plan};
+use plan::Plan;
 pub use record::{Failure, JobRecord, Outcome, ReadMode, RuleReport, Run, Status};
 use run::{Orders, Pace};
 
@@ -154,17 +153,12 @@ impl Transform {
     fn orders(&self, name: &str, workflow: &Workflow, values: &BTreeMap<String, String>) -> Result<Orders> {
         let project = &self.workshop.project;
         let mut tasks = BTreeMap::new();
-        let mut nodes = BTreeMap::new();
         for (job, declared) in &workflow.jobs {
-            let task = Task::new(project, name, job, declared, values)?;
-            let mut reads = reads::of(&task.sql, project.database());
-            reads.extend(declared.incremental.as_deref().map(|table| project.table_name(table)).transpose()?);
-            let after = declared.after.iter().cloned().collect();
-            nodes.insert(job.clone(), Node { writes: task.into.clone(), reads, after });
-            tasks.insert(job.clone(), task);
+            tasks.insert(job.clone(), Task::new(project, name, job, declared, values)?);
         }
         let parallel = usize::try_from(workflow.parallel).unwrap_or(1).max(1);
-        Ok(Orders { plan: Plan::new(&nodes)?, tasks, parallel, pace: self.pace })
+        let plan = Plan::new(job_needs(workflow, project.database()));
+        Ok(Orders { plan, tasks, parallel, pace: self.pace })
     }
 
     /// The lease of the workflow; a run that was left unfinished is closed first.

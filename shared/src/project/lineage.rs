@@ -77,7 +77,7 @@ fn table_node(table: &TableName) -> String {
 /// # Errors
 /// `Invalid` when jobs wait for each other in a circle, which the message names.
 pub fn job_order(workflow: &Workflow, database: &str) -> Result<Vec<String>> {
-    let needs = needs(workflow, database);
+    let needs = job_needs(workflow, database);
     let mut order: Vec<String> = Vec::new();
     while order.len() < needs.len() {
         let ready = needs.iter().find(|(job, needs)| {
@@ -94,8 +94,9 @@ pub fn job_order(workflow: &Workflow, database: &str) -> Result<Vec<String>> {
     Ok(order)
 }
 
-/// The jobs that each job waits for. SQL that does not parse reads nothing.
-fn needs(workflow: &Workflow, database: &str) -> BTreeMap<String, BTreeSet<String>> {
+/// The jobs that each job waits for: those in `after`, and the writers of what it reads, unless the user placed them after it (it
+/// wants their rows of the run before). A job may read the table that it writes. SQL that does not parse reads nothing.
+pub fn job_needs(workflow: &Workflow, database: &str) -> BTreeMap<String, BTreeSet<String>> {
     let declared: BTreeMap<String, BTreeSet<String>> =
         workflow.jobs.iter().map(|(name, job)| (name.clone(), job.after.iter().cloned().collect())).collect();
     let mut needs = declared.clone();

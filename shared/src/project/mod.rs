@@ -19,7 +19,7 @@ pub use file::{
     Buffering, Format, Insight, InsightKind, Job, LakehouseFile, Location, Mode, OnDelete, OnSchemaChange,
     QualityAction, QualityRule, RuleCheck, StreamDeclaration, Workflow, Write,
 };
-pub use lineage::Lineage;
+pub use lineage::{Lineage, job_needs};
 pub use units::{ByteSize, PartitionField, Schedule, Seconds, Transform};
 
 use std::path::Path;

@@ -20,7 +20,7 @@ pub(crate) struct Plan {
 impl Plan {
     /// Spreads cut-offs over the second half of `n` periods. Each leaves two rounds of `season` to learn from, if it can.
     pub(crate) fn new(n: usize, season: usize, horizon: usize) -> Self {
-        let least = (n / 2).max(2 * season + 1).min(n.saturating_sub(1)).max(2.min(n));
+        let least = (n / 2).max(2 * season + 1).max(2).min(n.saturating_sub(1));
         let room = n.saturating_sub(least);
         // Half of the room for the window, the rest to move it along.
         let window = horizon.min(room.div_ceil(2).max(1));
