@@ -133,7 +133,7 @@ def json_to_table(bench, work, runs):
         )
     megabytes = file.stat().st_size / 1e6
     columns = json.dumps([{"name": n, "type": t} for n, t in EVENT_COLUMNS])
-    types = "{" + ", ".join(f"{n}: '{DUCKDB_TYPES[t]}'" for n, t in EVENT_COLUMNS) + "}"
+    types = "{" + ", ".join(f"'{n}': '{DUCKDB_TYPES[t]}'" for n, t in EVENT_COLUMNS) + "}"
     best = best_of(runs, {
         "tarn": lambda: measure([bench, "json-to-table", fresh(work / "json"), file, columns]),
         "DuckDB": peer(
@@ -315,7 +315,7 @@ def row(what, best, other, say):
         "what": what,
         "tarn": say(best["tarn"]),
         "peer": f"{other} {say(best[other])}",
-        "ratio": f"{best['tarn']['seconds'] / best[other]['seconds']:.2f}",
+        "ratio": f"{best['tarn']['seconds'] / best[other]['seconds']:.3g}",
         "memory": f"{best['tarn']['peak_mib']:.0f} / {best[other]['peak_mib']:.0f} MiB",
     }
 
