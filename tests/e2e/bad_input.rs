@@ -115,7 +115,7 @@ async fn bad_files_are_reported_and_the_good_ones_beside_them_are_tables() {
 }
 
 #[tokio::test]
-async fn ragged_rows_do_not_make_a_crawl_or_a_query_fail() {
+async fn ragged_rows_are_reported_and_a_query_reads_them_or_names_the_file() {
     let lake = Lake::up(SHOP);
     lake.put("/files/customers/ragged.csv", "id,name\n1,Ada\n2\n3,Edsger,extra\n4,Barbara\n").await;
     let (status, report) = lake.post("/crawl", "application/json", "{}").await;
