@@ -8,12 +8,22 @@ find_browser() {
   command -v chromium || command -v chromium-browser || command -v google-chrome
 }
 
-if ! find_browser >/dev/null; then
-  echo "Installing Chromium (the demo's page is checked in it)."
-  as_root=()
+# apt_install PACKAGE…
+apt_install() {
+  local as_root=()
   [ "$(id -u)" -eq 0 ] || as_root=(sudo)
   "${as_root[@]}" apt-get update -qq
-  "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null
+  "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null
+}
+
+if ! find_browser >/dev/null; then
+  echo "Installing Chromium (the demo's page is checked in it)."
+  apt_install chromium
+fi
+
+if ! python3 -c 'import ensurepip' 2>/dev/null; then
+  echo "Installing Python's venv module."
+  apt_install python3-venv
 fi
 
 wanted=$(cat tests/clients/requirements.txt)
