@@ -6,11 +6,15 @@
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::error::Context;
 use crate::{Error, Result};
 
 const NAME: &str = "tarn.lock";
+/// Times that the lock is tried, and the pause between: one that only looks has it for a moment.
+const TRIES: u32 = 5;
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// The lock of a data directory, held until it is dropped.
 #[derive(Debug)]
@@ -37,7 +41,14 @@ impl DataLock {
         let path = data.join(NAME);
         let doing = || format!("locking `{}`", path.display());
         let file = open(&path).context(doing)?;
-        match file.try_lock() {
+        let mut locked = file.try_lock();
+        for _ in 1..TRIES {
+            if matches!(locked, Err(TryLockError::WouldBlock)) {
+                std::thread::sleep(PAUSE);
+                locked = file.try_lock();
+            }
+        }
+        match locked {
             Ok(()) => {
                 let mut lock = Self { file, path: path.clone() };
                 lock.set_note(note)?;

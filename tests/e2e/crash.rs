@@ -1,7 +1,6 @@
 //! `kill -9` at any moment: what was accepted is there once, nothing is there twice.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
 use crate::flow::{SHOP, orders, walk};
 use crate::lake::{Lake, as_i64};
@@ -28,11 +27,7 @@ async fn no_accepted_record_is_lost_and_none_is_doubled_by_kill_9() {
     // From within the first request to after several commits: the buffer is written every second.
     for alive_ms in [120, 400, 900, 1300, 1700, 2600] {
         lake.start();
-        let pid = lake.pid().to_string();
-        let killer = tokio::spawn(async move {
-            tokio::time::sleep(Duration::from_millis(alive_ms)).await;
-            assert!(tokio::process::Command::new("kill").args(["-9", &pid]).status().await.unwrap().success());
-        });
+        let killer = lake.kill_in(alive_ms);
         let (yes, maybe) = send_until_killed(&lake, &mut next).await;
         killer.await.unwrap();
         lake.kill();
@@ -67,11 +62,7 @@ async fn a_workflow_that_is_killed_can_run_again_without_doubling() {
             lake.put(&format!("/files/customers/{round}.csv"), format!("id,name\n{},n\n", round + 1)).await;
         assert_eq!(status, 201, "{put:#}");
         lake.flush("orders").await;
-        let pid = lake.pid().to_string();
-        let killer = tokio::spawn(async move {
-            tokio::time::sleep(Duration::from_millis(alive_ms)).await;
-            assert!(tokio::process::Command::new("kill").args(["-9", &pid]).status().await.unwrap().success());
-        });
+        let killer = lake.kill_in(alive_ms);
         while lake.try_post("/workflows/daily/runs", "application/json", b"{}".into()).await.is_ok() {}
         killer.await.unwrap();
         lake.kill();

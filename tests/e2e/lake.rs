@@ -109,6 +109,15 @@ impl Lake {
         running.child.wait().unwrap().code()
     }
 
+    /// Ends the process without warning in a while; what waits for the result knows that it is gone.
+    pub(crate) fn kill_in(&self, milliseconds: u64) -> tokio::task::JoinHandle<()> {
+        let pid = self.pid().to_string();
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_millis(milliseconds)).await;
+            assert!(tokio::process::Command::new("kill").args(["-9", &pid]).status().await.unwrap().success());
+        })
+    }
+
     pub(crate) fn pid(&self) -> u32 {
         self.running.as_ref().unwrap().child.id()
     }
@@ -134,7 +143,19 @@ impl Lake {
         content_type: &str,
         body: Vec<u8>,
     ) -> Result<(u16, Value), reqwest::Error> {
-        answer(self.client.post(self.url(path)).header("content-type", content_type).body(body)).await
+        self.try_send("POST", path, &[("content-type", content_type)], body).await
+    }
+
+    /// A request that may find nobody there.
+    pub(crate) async fn try_send(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Vec<u8>,
+    ) -> Result<(u16, Value), reqwest::Error> {
+        let request = self.client.request(method.parse().unwrap(), self.url(path)).body(body);
+        answer(headers.iter().fold(request, |request, (name, value)| request.header(*name, *value))).await
     }
 
     /// A POST with more headers.

@@ -18,4 +18,5 @@ mod demo;
 mod flow;
 mod handlers;
 mod lake;
+mod resend;
 mod slt;

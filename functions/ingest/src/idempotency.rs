@@ -154,10 +154,10 @@ impl Claim {
     /// Keeps the answer for repeats.
     ///
     /// # Errors
-    /// `Conflict` when a repeat took over because this request took too long.
+    /// `Retry` when a repeat took over because this request took too long: what it says counts.
     pub(crate) async fn answered(self, state: &dyn State, answer: &Answer) -> Result<()> {
         let memory = Memory { lease_ms: 0, answer: Some(answer.clone()), ..self.memory };
-        put_json(state, &self.document, &memory, Expect::Version(self.version)).await?;
+        put_json(state, &self.document, &memory, Expect::Version(self.version)).await.map_err(in_work)?;
         Ok(())
     }
 }

@@ -125,6 +125,9 @@ pub struct Init {
 ///
 /// Records: NDJSON, a JSON array (`.json`) or CSV with a header (`.csv`), each also gzipped (`.gz`). Each record is checked
 /// against the stream's schema; those that don't fit are reported and the others stored.
+///
+/// What gets no answer, because the connection broke or the runtime is starting anew, is sent again for up to a minute; nothing
+/// is stored twice by that. Each call of this command stores its records anew, unless it has the `--key` of an earlier one.
 #[derive(Debug, Args)]
 #[command(
     override_usage = "tarn put [OPTIONS] <STREAM> <FILE|->\n       tarn put [OPTIONS] --file <LOCATION> <FILE>",
@@ -132,6 +135,7 @@ pub struct Init {
 Examples:
   tarn put orders orders.ndjson
   zcat orders.gz | tarn put orders -
+  tarn put orders orders.ndjson --key orders-2013-01-02   again, after it was killed: stores only what is missing
   tarn put --file weather station.csv.gz --as 2013/01/station.csv.gz"
 )]
 pub struct Put {
@@ -147,6 +151,9 @@ pub struct Put {
     /// How records from standard input are written: ndjson, json or csv
     #[arg(long, value_enum, conflicts_with = "file")]
     pub format: Option<RecordFormat>,
+    /// Name of this delivery: the same input under the same key within 24 hours is stored once [default: a new key each time]
+    #[arg(long, conflicts_with = "file", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub key: Option<String>,
 }
 
 /// Where [`Put`] sends what.
@@ -279,6 +286,8 @@ mod tests {
             put("tarn put --file weather a.csv").target().unwrap(),
             Target::Upload { location: "weather", file }
         );
+        assert_eq!(put("tarn put orders - --key k").key.as_deref(), Some("k"));
+        assert!(parse("tarn put --file weather a.csv --key k").is_err(), "an upload replaces itself");
         assert!(put("tarn put orders").target().is_err());
         assert!(put("tarn put --file weather orders a.csv").target().is_err());
         assert!(parse("tarn put").is_err());

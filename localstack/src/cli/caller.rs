@@ -1,6 +1,7 @@
 //! How a command reaches the lakehouse: over HTTP when a `tarn up` has the data directory, otherwise in this process.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use bytes::Bytes;
 use serde_json::Value;
@@ -25,6 +26,8 @@ pub(crate) enum Caller {
 pub(crate) struct Remote {
     client: reqwest::Client,
     url: String,
+    /// The data directory whose lock tells the runtime's URL: a new one after each start.
+    data: Option<PathBuf>,
 }
 
 impl Remote {
@@ -35,7 +38,13 @@ impl Remote {
     pub(crate) fn new(url: &str) -> Result<Self> {
         let client = reqwest::Client::builder().no_proxy().build();
         let client = client.map_err(|e| Error::bug("an HTTP client can't be made").with_source(e))?;
-        Ok(Self { client, url: url.trim_end_matches('/').to_owned() })
+        Ok(Self { client, url: url.trim_end_matches('/').to_owned(), data: None })
+    }
+
+    /// Where the runtime is now: what the lock says, or the last that was known while nobody has the directory.
+    fn address(&self) -> Result<String> {
+        let holder = self.data.as_deref().map(DataLock::holder).transpose()?.flatten();
+        Ok(holder.map(|holder| holder.note).filter(|url| !url.is_empty()).unwrap_or_else(|| self.url.clone()))
     }
 
     /// Sends the request and waits for its answer, however long that takes.
@@ -44,9 +53,9 @@ impl Remote {
     /// `Retry` when nobody answers; the answer's own status is for the caller to judge.
     pub(crate) async fn call(&self, request: Request) -> Result<Response> {
         let method = request.method.parse().map_err(|e| Error::bug("expected an HTTP method").with_source(e))?;
-        let mut url = url::Url::parse(&self.url).map_err(|e| {
-            Error::invalid(format!("expected the URL of a runtime, found `{}`", self.url)).with_source(e)
-        })?;
+        let address = self.address()?;
+        let mut url = url::Url::parse(&address)
+            .map_err(|e| Error::invalid(format!("expected the URL of a runtime, found `{address}`")).with_source(e))?;
         if let Ok(mut segments) = url.path_segments_mut() {
             segments.clear().extend(request.segments());
         }
@@ -57,8 +66,10 @@ impl Remote {
         for (name, value) in &request.headers {
             builder = builder.header(name, value);
         }
-        let unreachable =
-            |e: reqwest::Error| Error::retry(format!("the runtime at `{}` does not answer", self.url)).with_source(e);
+        let unreachable = |e: reqwest::Error| match e.is_builder() {
+            true => Error::bug("expected a request that HTTP can carry").with_source(e),
+            false => Error::retry(format!("the runtime at `{address}` does not answer")).with_source(e),
+        };
         let answer = builder.send().await.map_err(unreachable)?;
         let status = answer.status().as_u16();
         let headers = answer
@@ -77,7 +88,9 @@ impl Caller {
     /// `Conflict`, with the pid, when a process has the directory that can't be called.
     pub(crate) async fn connect(settings: &Settings) -> Result<Self> {
         match DataLock::holder(&settings.data)? {
-            Some(holder) if !holder.note.is_empty() => Remote::new(&holder.note).map(Self::Remote),
+            Some(holder) if !holder.note.is_empty() => {
+                Ok(Self::Remote(Remote { data: Some(settings.data.clone()), ..Remote::new(&holder.note)? }))
+            }
             _ => Ok(Self::Local(Box::new(House::open(settings, "").await?))),
         }
     }

@@ -2,10 +2,11 @@
 
 pub mod arguments;
 pub(crate) mod caller;
+pub(crate) mod delivery;
 mod init;
 mod insight;
 pub mod output;
-pub(crate) mod put;
+mod put;
 pub(crate) mod sql;
 mod status;
 mod up;

@@ -2,25 +2,22 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
-use std::time::Duration;
 
 use bytes::Bytes;
 use flate2::bufread::MultiGzDecoder;
-use serde_json::{Value, json};
-use shared::api::Request;
+use serde_json::json;
 use shared::config::Settings;
 use shared::error::Context;
-use shared::{Error, Result};
+use shared::{Error, ErrorKind, Result};
 
 use super::arguments::{Put, RecordFormat, Target};
-use super::caller::{Caller, json_body, request, succeeded};
+use super::caller::{Caller, json_body, request};
+use super::delivery::{self, Delivery, Sent};
 use super::output::{Out, Rows};
 
-/// Bytes of records in one request: well below what the gateway takes.
+/// Bytes and lines of records in one request: no more than `ingest` takes.
 const CHUNK: usize = 2 << 20;
-/// Times that records are sent while there is too much to do, and the pause between.
-const PATIENCE: u32 = 600;
-const PAUSE: Duration = Duration::from_millis(100);
+const CHUNK_LINES: usize = ingest::MAX_RECORDS;
 /// Records that were not stored and are shown.
 const SHOWN: usize = 10;
 
@@ -44,7 +41,7 @@ async fn upload(caller: &Caller, location: &str, file: &Path, put: &Put, out: &O
     let mut put_file = request("PUT", &format!("/files/{location}/{name}"), None);
     put_file.headers.insert("content-type".into(), "application/octet-stream".into());
     put_file.body = bytes.into();
-    let answer = json_body(&caller.ask(put_file).await?)?;
+    let answer = json_body(&delivery::upload(caller, put_file).await?)?;
     if caller.is_local() {
         caller.json("POST", "/crawl", Some(&json!({"location": location}))).await?;
     }
@@ -58,6 +55,8 @@ struct Tally {
     rejected: u64,
     /// Neither stored nor rejected, or nobody knows: to be sent again.
     unsure: u64,
+    /// Of the stored ones, those that an earlier request had stored.
+    repeated: u64,
     /// The first of the rejected ones: place in the input, reason.
     shown: Vec<(u64, String)>,
 }
@@ -65,14 +64,21 @@ struct Tally {
 /// Sends records in requests of whole records. Without a runtime that would write them, the stream is flushed at once.
 async fn records(caller: &Caller, stream: &str, file: &Path, put: &Put, out: &Out) -> Result<()> {
     let format = put.format.map_or_else(|| format_of(file), Ok)?;
+    let delivery = Delivery::new(put.key.as_deref());
     let mut chunks = Chunks { input: open(file)?, format, header: None, quoted: false };
     let spinner = out.spinner("sending");
     let mut tally = Tally::default();
-    while let Some(chunk) = chunks.next()? {
+    for number in 0_u64.. {
+        let Some(chunk) = chunks.next()? else { break };
         let mut send = request("POST", &format!("/streams/{stream}/records"), None);
         send.headers.insert("content-type".into(), content_type(format).into());
         send.body = chunk;
-        tally.add(&records_answer(caller, send).await?);
+        let sent = delivery.send(caller, send, &number.to_string()).await;
+        tally.add(&sent.inspect_err(|error| {
+            if error.kind() == ErrorKind::Retry {
+                advise(&delivery, file, out);
+            }
+        })?);
         spinner.set_message(format!("{} stored, {} rejected", tally.stored, tally.rejected));
     }
     if caller.is_local() && tally.stored > 0 {
@@ -85,15 +91,30 @@ async fn records(caller: &Caller, stream: &str, file: &Path, put: &Put, out: &Ou
     for (at, reason) in &tally.shown {
         out.note(&format!("record {at}: {reason}"));
     }
+    if put.key.is_some() && tally.repeated > 0 {
+        out.note(&format!("{} of them were sent under this key before and not stored again", tally.repeated));
+    }
+    if tally.unsure > 0 {
+        advise(&delivery, file, out);
+    }
     tally.judge()
+}
+
+/// How to go on after a delivery that stopped half-way.
+fn advise(delivery: &Delivery, file: &Path, out: &Out) {
+    if file != Path::new("-") {
+        out.note(&format!("the same command with `--key {}` goes on without storing twice", delivery.key()));
+    }
 }
 
 impl Tally {
     /// Adds the answer to one request.
-    fn add(&mut self, answer: &Value) {
+    fn add(&mut self, sent: &Sent) {
+        let answer = &sent.answer;
         let before = self.stored + self.rejected + self.unsure;
         let count = |name: &str| answer[name].as_u64().unwrap_or_default();
         self.stored += count("stored");
+        self.repeated += if sent.repeated { count("stored") } else { 0 };
         self.rejected += count("rejected");
         self.unsure += count("throttled");
         let records = answer["records"].as_array().into_iter().flatten();
@@ -117,26 +138,6 @@ impl Tally {
             _ => Err(Error::retry(format!("{} of {all} records are to be sent again", self.unsure))),
         }
     }
-}
-
-/// Sends records; again, while the answer is that there is too much to do. The answer says of each record what became of it,
-/// also when all were rejected.
-///
-/// # Errors
-/// What the answer says when it is about the request and not about its records.
-pub(crate) async fn records_answer(caller: &Caller, send: Request) -> Result<Value> {
-    for _ in 0..PATIENCE {
-        let response = caller.call(send.clone()).await?;
-        if response.status == 429 {
-            tokio::time::sleep(PAUSE).await;
-            continue;
-        }
-        return match json_body(&response) {
-            Ok(answer) if answer["records"].is_array() => Ok(answer),
-            _ => json_body(&succeeded(response)?),
-        };
-    }
-    Err(Error::retry("the runtime has too much to do: send the records again later"))
 }
 
 fn content_type(format: RecordFormat) -> &'static str {
@@ -192,8 +193,10 @@ impl Chunks {
             chunk.extend_from_slice(header);
         }
         let begin = chunk.len();
-        while chunk.len() < CHUNK || self.quoted {
+        let mut lines = 0;
+        while (chunk.len() < CHUNK && lines < CHUNK_LINES) || self.quoted {
             let line = chunk.len();
+            lines += 1;
             if self.input.read_until(b'\n', &mut chunk).context(|| "reading records".into())? == 0 {
                 break;
             }
@@ -234,13 +237,22 @@ mod tests {
     }
 
     #[test]
+    fn no_part_has_more_records_than_a_request_may_have() {
+        let parts = chunks(&"{}\n".repeat(2 * CHUNK_LINES + 1), RecordFormat::Ndjson);
+        assert_eq!(parts.iter().map(|part| part.lines().count()).collect::<Vec<_>>(), [CHUNK_LINES, CHUNK_LINES, 1]);
+        let parts = chunks(&"1\n".repeat(CHUNK_LINES + 1), RecordFormat::Csv);
+        assert_eq!(parts.iter().map(|part| part.lines().count()).collect::<Vec<_>>(), [CHUNK_LINES, 2]);
+    }
+
+    #[test]
     fn a_record_that_was_not_stored_is_named_by_its_place_in_the_whole_input() {
         let mut tally = Tally::default();
-        tally.add(&json!({"stored": 2, "rejected": 0, "throttled": 0, "records": []}));
+        let sent = |answer| Sent { answer, repeated: false };
+        tally.add(&sent(json!({"stored": 2, "rejected": 0, "throttled": 0, "records": []})));
         assert!(tally.judge().is_ok());
-        tally.add(&json!({"stored": 1, "rejected": 1, "throttled": 0, "records": [
+        tally.add(&sent(json!({"stored": 1, "rejected": 1, "throttled": 0, "records": [
             {"index": 0, "status": "stored"}, {"index": 1, "status": "rejected", "message": "why"},
-        ]}));
+        ]})));
         assert_eq!(tally.shown, [(4, "why".to_owned())]);
         assert_eq!(tally.judge().unwrap_err().kind(), shared::ErrorKind::Invalid);
     }

@@ -8,8 +8,8 @@ use shared::{Error, Result};
 
 use super::data::RawFile;
 use crate::cli::caller::{Caller, Remote, request};
+use crate::cli::delivery::{self, Delivery};
 use crate::cli::output::Rows;
-use crate::cli::put::records_answer;
 use crate::cli::sql::rows_of;
 
 /// How long the demo waits for something that the runtime does by itself.
@@ -17,7 +17,10 @@ const PATIENCE: Duration = Duration::from_secs(120);
 const LOOK: Duration = Duration::from_millis(100);
 
 /// A client of the runtime.
-pub(super) struct Client(Caller);
+pub(super) struct Client {
+    caller: Caller,
+    flights: Delivery,
+}
 
 /// What the answer to a put of records says.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -28,11 +31,11 @@ pub(super) struct Taken {
 
 impl Client {
     pub(super) fn new(url: &str) -> Result<Self> {
-        Remote::new(url).map(|remote| Self(Caller::Remote(remote)))
+        Ok(Self { caller: Caller::Remote(Remote::new(url)?), flights: Delivery::new(None) })
     }
 
     pub(super) async fn json(&self, method: &str, path: &str, body: Option<&Value>) -> Result<Value> {
-        self.0.json(method, path, body).await
+        self.caller.json(method, path, body).await
     }
 
     /// The rows of a query.
@@ -53,17 +56,18 @@ impl Client {
         let mut put = request("PUT", &format!("/files/{}/{}", file.location, file.path), None);
         put.headers.insert("content-type".into(), "application/octet-stream".into());
         put.body = Bytes::from_static(file.bytes);
-        self.0.ask(put).await?;
+        delivery::upload(&self.caller, put).await?;
         Ok(())
     }
 
-    /// Sends gzipped NDJSON to the stream of flights; waits and sends again when the runtime has too much to do.
-    pub(super) async fn send(&self, body: Bytes) -> Result<Taken> {
+    /// Sends gzipped NDJSON to the stream of flights, once however often it is asked under the name of the same part; waits and
+    /// sends again when the runtime has too much to do.
+    pub(super) async fn send(&self, part: &str, body: Bytes) -> Result<Taken> {
         let mut put = request("POST", "/streams/flights/records", None);
         put.headers.insert("content-type".into(), "application/x-ndjson".into());
         put.headers.insert("content-encoding".into(), "gzip".into());
         put.body = body;
-        let answer = records_answer(&self.0, put).await?;
+        let answer = self.flights.send(&self.caller, put, part).await?.answer;
         let count = |name: &str| {
             let found = &answer[name];
             found.as_u64().ok_or_else(|| Error::bug(format!("expected a number as `{name}`, found `{found}`")))

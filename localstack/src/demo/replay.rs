@@ -43,8 +43,10 @@ pub(super) async fn send(client: &Client, part: Part, before: u64, bar: Progress
             .await
             .map_err(|e| Error::bug("reading the demo's flights broke off").with_source(e))??;
         for batch in batches.into_iter().filter_map(|batch| part.share(batch)) {
+            // The day that is cut is sent in two parts.
+            let name = format!("{}/{}", batch.day, if part.first { "first" } else { "second" });
             let lines = with_bad(batch.lines, before + sent.flights, &mut sent);
-            let taken = client.send(data::gzipped(&lines)?).await?;
+            let taken = client.send(&name, data::gzipped(&lines)?).await?;
             sent.accepted += taken.stored;
             sent.rejected += taken.rejected;
             bar.inc(1);
