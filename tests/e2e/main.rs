@@ -15,6 +15,7 @@ mod bad_input;
 mod clients;
 mod crash;
 mod demo;
+mod demo_killed;
 mod flow;
 mod handlers;
 mod lake;
