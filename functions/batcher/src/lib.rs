@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use aws_lambda_events::kinesis::KinesisEvent;
 use serde_json::{Value, json};
-use shared::api::Event;
+use shared::api::{Event, Request, Response};
 use shared::config::Ports;
 use shared::format::records::RecordSchema;
 use shared::model::ShardId;
@@ -52,11 +52,11 @@ impl Batcher {
         Ok(Self { project, tables: Tables::new(ports.clone()), ports, schemas })
     }
 
-    /// Takes a Kinesis event or a schedule's tick.
+    /// Takes a Kinesis event, a schedule's tick, or the HTTP request `POST /streams/{name}/flush`.
     ///
     /// A Kinesis event is answered with `{"batchItemFailures": [{"itemIdentifier": …}], "flushed": [Report]}`: of each shard that
     /// could not be taken the first record, from which Lambda sends it again. A tick (`detail`: `{"name": stream, "flush": bool}`,
-    /// both may be missing) is answered with `{"flushed": [Report]}`.
+    /// both may be missing) is answered with `{"flushed": [Report]}`. So is a request, whose errors are in its answer.
     ///
     /// # Errors
     /// `Invalid` for another event; `NotFound` for a stream that the lakehouse file lacks; a tick's failure, after all streams
@@ -65,7 +65,21 @@ impl Batcher {
         match Event::parse(payload)? {
             Event::Kinesis(event) => self.take(event).await,
             Event::Schedule(event) => self.tick(Tick::parse(event.detail)?).await,
-            other => Err(other.unserved("batcher", "a Kinesis event or a schedule")),
+            Event::Http(request) => self.respond(&request).await.unwrap_or_else(|e| Response::error(&e)).into_value(),
+            other => Err(other.unserved("batcher", "a Kinesis event, a schedule or `POST /streams/{name}/flush`")),
+        }
+    }
+
+    async fn respond(&self, request: &Request) -> Result<Response> {
+        match (request.method.as_str(), request.segments().as_slice()) {
+            ("POST", ["streams", name, "flush"]) => {
+                let report = self.flush(name).await.map_err(|e| e.context(format!("flushing stream `{name}`")))?;
+                Response::json(200, &json!({"flushed": [report]}))
+            }
+            (method, _) => Err(Error::not_found(format!(
+                "expected `POST /streams/{{name}}/flush`, found `{method} {}`",
+                request.path
+            ))),
         }
     }
 

@@ -201,6 +201,31 @@ async fn enough_bytes_are_written_at_once() {
     assert_eq!(house.contents().await.stored, [1, 2]);
 }
 
+/// A request as API Gateway sends it; status and body of its answer.
+async fn http(batcher: &Batcher, method: &str, path: &str) -> (u16, Value) {
+    let event = json!({
+        "version": "2.0", "routeKey": "$default", "rawPath": path, "rawQueryString": "", "headers": {},
+        "requestContext": {"requestId": "r", "http": {"method": method, "path": path}, "timeEpoch": 0},
+        "isBase64Encoded": false,
+    });
+    let response = Response::from_value(batcher.handle(event).await.unwrap()).unwrap();
+    (response.status, serde_json::from_slice(&response.body).unwrap())
+}
+
+#[tokio::test]
+async fn a_flush_over_http_writes_what_is_buffered() {
+    let house = House::new().await;
+    let batcher = house.batcher();
+    house.put_ids(1..4).await;
+    let (status, answer) = http(&batcher, "POST", "/streams/flights/flush").await;
+    assert_eq!((status, &answer["flushed"][0]["stored"]), (200, &json!(3)), "{answer}");
+    assert_eq!(house.contents().await.stored, [1, 2, 3]);
+    for (method, path) in [("POST", "/streams/trains/flush"), ("GET", "/streams/flights/flush"), ("POST", "/flush")] {
+        let (status, answer) = http(&batcher, method, path).await;
+        assert_eq!((status, &answer["error"]["kind"]), (404, &json!("NotFound")), "{method} {path}");
+    }
+}
+
 #[tokio::test]
 async fn a_replayed_event_changes_nothing() {
     let house = House::new().await;

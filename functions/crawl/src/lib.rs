@@ -6,6 +6,7 @@
 //! | `GET /crawls` | | the last report of each location, in the same form |
 //! | S3 event | crawls only the named objects, in the locations that ask for it | `{"crawls": […]}` |
 //! | schedule with `detail.name` | crawls that location | `{"crawls": […]}` |
+//! | schedule without | crawls the locations whose own schedule is due | `{"ran": [{"name", "answer"}], "left": […]}` |
 //!
 //! A crawl decides purely, then acts: [`select`] says which files are new, [`group`] and [`partitions`] what tables they make,
 //! [`plan`] what that changes in the catalog; [`read`] and [`apply`] do the I/O, [`run`] joins them. A report ([`report`]) says
@@ -35,6 +36,7 @@ use serde_json::{Value, json};
 use shared::api::{Event, Request, Response};
 use shared::config::Ports;
 use shared::project::Project;
+use shared::schedule::{self, Kind, Progress, Turn};
 use shared::{Error, Result};
 
 use crate::report::Report;
@@ -77,12 +79,13 @@ impl Crawl {
                 }
                 Ok(json!({ "crawls": reports }))
             }
-            Event::Schedule(event) => {
-                let name = event.detail.get("name").and_then(Value::as_str).ok_or_else(|| {
-                    Error::invalid("expected a location's name in `detail.name` of the schedule, found none")
-                })?;
-                Ok(json!({ "crawls": [self.crawl(name, Scope::Everything).await?] }))
-            }
+            Event::Schedule(event) => match schedule::named(&event.detail)? {
+                Some(name) => self.scheduled(name).await,
+                None => {
+                    let run = |turn: Turn| async move { Ok(Progress::Done(self.scheduled(&turn.name).await?)) };
+                    schedule::tick(&self.ports, &self.project, Kind::Crawl, run).await
+                }
+            },
             other => Err(other.unserved("crawl", "`POST /crawl`, `GET /crawls`, an S3 event or a schedule")),
         }
     }
@@ -101,6 +104,10 @@ impl Crawl {
                 request.path
             ))),
         }
+    }
+
+    async fn scheduled(&self, location: &str) -> Result<Value> {
+        Ok(json!({ "crawls": [self.crawl(location, Scope::Everything).await?] }))
     }
 
     async fn crawl_asked(&self, asked: Asked) -> Result<Vec<Report>> {

@@ -1,11 +1,8 @@
 //! Events to questions, results to answers.
 //!
 //! - `POST /insights/{name}` runs a declared insight, `POST /insight` the one in the body (fields as in the declaration).
-//! - A scheduled event whose detail names an insight runs that one.
+//! - A schedule runs a declared one by its name.
 
-use aws_lambda_events::eventbridge::EventBridgeEvent;
-use serde::Deserialize;
-use serde_json::Value;
 use shared::api::Request;
 use shared::project::{Insight as Declaration, Project};
 use shared::{Error, ErrorKind, Result};
@@ -48,25 +45,17 @@ pub(crate) fn from_http(request: &Request, project: &Project) -> Result<Asked> {
     Ok(Asked { question, id: request.request_id.clone() })
 }
 
-/// What is due.
-#[derive(Debug, Deserialize)]
-struct Due {
-    name: String,
-}
-
+/// A declared insight, asked by a schedule.
+///
 /// # Errors
-/// `Invalid` when the detail names nothing; `NotFound` for an insight that is not declared.
-pub(crate) fn from_schedule(event: &EventBridgeEvent<Value>, project: &Project) -> Result<Asked> {
-    let due: Due = serde_json::from_value(event.detail.clone())
-        .map_err(|e| Error::invalid("expected the name of an insight in the event's `detail.name`").with_source(e))?;
-    let question = Question::new(&due.name, project.insight(&due.name)?, project)?;
-    Ok(Asked { question, id: event.id.clone().unwrap_or_default() })
+/// `NotFound` for an insight that is not declared.
+pub(crate) fn declared(name: &str, id: String, project: &Project) -> Result<Asked> {
+    Ok(Asked { question: Question::new(name, project.insight(name)?, project)?, id })
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-    use shared::api::Event;
+    use serde_json::{Value, json};
 
     use super::*;
 
@@ -133,12 +122,8 @@ insights:
 
     #[test]
     fn a_schedule_runs_the_insight_that_it_names() {
-        let event = json!({
-            "id": "e1", "source": "tarn.scheduler", "detail-type": "Scheduled Event",
-            "detail": {"function": "insight", "name": "departures"},
-        });
-        let Event::Schedule(event) = Event::parse(event).unwrap() else { panic!("a schedule") };
-        let asked = from_schedule(&event, &project()).unwrap();
+        let asked = declared("departures", "e1".into(), &project()).unwrap();
+        assert_eq!(declared("arrivals", "e1".into(), &project()).unwrap_err().kind(), ErrorKind::NotFound);
         assert_eq!((asked.question.name.as_str(), asked.id.as_str()), ("departures", "e1"));
     }
 }

@@ -27,6 +27,7 @@ use shared::api::{Event, Request, Response};
 use shared::config::Ports;
 use shared::engine::{Engine, QueryOptions};
 use shared::project::Project;
+use shared::schedule::{self, Kind, Progress, Turn};
 use shared::table::Tables;
 use shared::{Error, Result};
 
@@ -53,19 +54,29 @@ impl Insight {
     }
 
     /// Serves one event: an HTTP request (errors become responses) or a schedule (errors are errors; the answer is what the
-    /// request would have been answered).
+    /// request would have been answered). A schedule that names no insight answers those that are due by their own.
     ///
     /// # Errors
     /// `Invalid` for an event of another kind; for a schedule, whatever kept the insight from being answered.
     pub async fn handle(&self, payload: Value) -> Result<Value> {
         match Event::parse(payload)? {
             Event::Http(request) => self.respond(&request).await.unwrap_or_else(|e| Response::error(&e)).into_value(),
-            Event::Schedule(event) => {
-                let answer = self.ask(event::from_schedule(&event, &self.project)?).await?;
-                serde_json::to_value(answer).map_err(|e| Error::bug("answer has no JSON form").with_source(e))
-            }
+            Event::Schedule(event) => match schedule::named(&event.detail)? {
+                Some(name) => self.scheduled(name, event.id.unwrap_or_default()).await,
+                None => {
+                    let run =
+                        |turn: Turn| async move { Ok(Progress::Done(self.scheduled(&turn.name, turn.id()).await?)) };
+                    schedule::tick(&self.ports, &self.project, Kind::Insight, run).await
+                }
+            },
             other => Err(other.unserved("insight", "an HTTP request or a schedule")),
         }
+    }
+
+    /// Answers a declared insight; its result is stored once for each `id`.
+    async fn scheduled(&self, name: &str, id: String) -> Result<Value> {
+        let answer = self.ask(event::declared(name, id, &self.project)?).await?;
+        serde_json::to_value(answer).map_err(|e| Error::bug("answer has no JSON form").with_source(e))
     }
 
     async fn respond(&self, request: &Request) -> Result<Response> {

@@ -31,14 +31,19 @@ insights:
     value: n
     dimensions: [origin]
     into: unusual_days
+    schedule: rate(5m)
 ";
 /// 2014-01-01T00:00:00Z: the day after the last one of the data.
 const NOW_MS: i64 = 1_388_534_400_000;
 
 /// A lakehouse whose table `departures` holds the flights of each day of 2013, two of three from Newark.
 async fn lakehouse() -> (Insight, tempfile::TempDir) {
+    lakehouse_at(Arc::new(ManualClock::at(NOW_MS))).await
+}
+
+async fn lakehouse_at(clock: Arc<ManualClock>) -> (Insight, tempfile::TempDir) {
     let spill = tempfile::tempdir().unwrap();
-    let ports = Ports::in_memory(Arc::new(ManualClock::at(NOW_MS))).unwrap();
+    let ports = Ports::in_memory(clock).unwrap();
     let engine = Engine::open(&Settings::embedded(spill.path()).unwrap(), &ports).unwrap();
     let rows: Vec<(i32, &str, i64)> = (15_706..)
         .zip(departures())
@@ -107,6 +112,19 @@ async fn a_scheduled_search_stores_every_day_and_marks_the_blizzard() {
     assert_eq!(count(&insight, "SELECT count(*) FROM unusual_days").await, 365);
     let blizzard = "SELECT count(*) FROM unusual_days WHERE anomaly AND date BETWEEN '2013-02-08' AND '2013-02-09'";
     assert_eq!(count(&insight, blizzard).await, 2);
+}
+
+#[tokio::test]
+async fn a_tick_without_a_name_answers_what_is_due() {
+    let clock = Arc::new(ManualClock::at(NOW_MS));
+    let (insight, _spill) = lakehouse_at(clock.clone()).await;
+    let tick = || json!({"source": "aws.events", "detail-type": "Scheduled Event", "detail": {}});
+    assert_eq!(insight.handle(tick()).await.unwrap(), json!({"ran": [], "left": []}));
+    clock.advance(300_000);
+    let answer = insight.handle(tick()).await.unwrap();
+    assert_eq!(answer["ran"][0]["name"], "unusual");
+    assert_eq!(answer["ran"][0]["answer"]["stored"]["rows"], 365, "{answer:#}");
+    assert_eq!(insight.handle(tick()).await.unwrap()["ran"], json!([]));
 }
 
 #[tokio::test]

@@ -1,8 +1,7 @@
-//! What a caller asks for: HTTP routes and schedule ticks, as commands.
+//! What a caller asks for: HTTP routes as commands.
 
 use std::collections::BTreeMap;
 
-use aws_lambda_events::eventbridge::EventBridgeEvent;
 use serde::Deserialize;
 use serde_json::Value;
 use shared::api::Request;
@@ -34,12 +33,6 @@ struct StartBody {
     parameters: BTreeMap<String, Value>,
 }
 
-/// What a schedule says is due.
-#[derive(Debug, Deserialize)]
-struct Due {
-    name: String,
-}
-
 impl Command {
     /// # Errors
     /// `NotFound` for a route that this function does not have; `Invalid` for a body or a limit of another shape.
@@ -63,14 +56,6 @@ impl Command {
                 ),
             )),
         }
-    }
-
-    /// # Errors
-    /// `Invalid` when the event's detail has no `name`.
-    pub fn of_schedule(event: EventBridgeEvent<Value>) -> Result<Self> {
-        let due: Due = serde_json::from_value(event.detail)
-            .map_err(|e| Error::invalid("expected a detail with the workflow's `name`").with_source(e))?;
-        Ok(Self::Start { workflow: due.name, parameters: BTreeMap::new() })
     }
 }
 

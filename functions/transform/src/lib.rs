@@ -17,14 +17,16 @@ pub mod run;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use shared::api::{Event, Request, Response};
 use shared::config::Ports;
 use shared::engine::Engine;
 use shared::project::{Project, Workflow, job_needs};
+use shared::schedule::{self, Kind, Progress, Turn};
 use shared::table::Tables;
-use shared::{Error, ErrorKind, Result};
+use shared::{Error, ErrorKind, Result, deadline};
 
 use event::Command;
 use job::{Task, Workshop};
@@ -56,18 +58,25 @@ impl Transform {
         Self { pace, ..self }
     }
 
-    /// Serves one event. HTTP requests are always answered, errors too; a schedule's answer is the run's record, or
-    /// `{"skipped": …}` while another run goes on.
+    /// Serves one event. HTTP requests are always answered, errors too; the answer of a schedule that names a workflow is the
+    /// run's record, or `{"skipped": …}` while another run goes on. One that names none runs the workflows that are due by their
+    /// own schedule ([`schedule::tick`]).
     ///
     /// # Errors
-    /// `Invalid` for an event that is neither, and for a schedule whatever kept the run from being carried out. A run whose jobs
-    /// fail is no error.
+    /// `Invalid` for an event that is neither, and for a schedule whatever kept the run from being carried out, `Retry` when time
+    /// was up before its end: the same event does the rest. A run whose jobs fail is no error.
     pub async fn handle(&self, payload: Value) -> Result<Value> {
         match Event::parse(payload)? {
             Event::Http(request) => {
                 self.answer(&request).await.unwrap_or_else(|error| Response::error(&error)).into_value()
             }
-            Event::Schedule(event) => self.tick(Command::of_schedule(event)?).await,
+            Event::Schedule(event) => match schedule::named(&event.detail)? {
+                Some(workflow) => self.told(workflow, event.id.as_deref().unwrap_or_default()).await,
+                None => {
+                    let run = |turn: Turn| async move { self.scheduled(&turn.name, &turn.id()).await };
+                    schedule::tick(&self.workshop.ports, &self.workshop.project, Kind::Transform, run).await
+                }
+            },
             other => Err(other.unserved("transform", "an HTTP request or a schedule's event")),
         }
     }
@@ -83,7 +92,9 @@ impl Transform {
 
     async fn answer(&self, request: &Request) -> Result<Response> {
         match Command::of_request(request)? {
-            Command::Start { workflow, parameters } => Response::json(200, &self.start(&workflow, &parameters).await?),
+            Command::Start { workflow, parameters } => {
+                Response::json(200, &self.start(&workflow, &parameters, None).await?)
+            }
             Command::List { workflow, limit } => {
                 self.workshop.project.workflow(&workflow)?;
                 let runs = self.ledger.list(&workflow, limit).await?;
@@ -98,19 +109,39 @@ impl Transform {
         }
     }
 
-    async fn tick(&self, command: Command) -> Result<Value> {
-        let Command::Start { workflow, parameters } = command else {
-            return Err(Error::bug("a schedule starts runs and nothing else"));
+    /// Runs a workflow for an event that names it.
+    async fn told(&self, workflow: &str, id: &str) -> Result<Value> {
+        match self.scheduled(workflow, id).await? {
+            Progress::Done(answer) => Ok(answer),
+            Progress::Unfinished(run) => Err(out_of_time(run["run"].as_str().unwrap_or_default())),
+        }
+    }
+
+    /// Runs a workflow for a schedule. `cause` tells one due time from every other: the run that was begun for it goes on if time
+    /// was up before its end, and is not begun again when it is over.
+    async fn scheduled(&self, workflow: &str, cause: &str) -> Result<Progress<Value>> {
+        let begun = self.ledger.list(workflow, 1).await?.pop();
+        let ran = match begun.filter(|run| !cause.is_empty() && run.cause.as_deref() == Some(cause)) {
+            Some(run) if run.interrupted => self.resume(&run.run).await,
+            Some(run) if run.status.is_over() => Ok(run),
+            _ => self.start(workflow, &BTreeMap::new(), Some(cause)).await,
         };
-        match self.start(&workflow, &parameters).await {
-            Ok(run) => serde_json::to_value(run).map_err(|e| Error::bug("a run has no JSON form").with_source(e)),
-            Err(error) if error.kind() == ErrorKind::Conflict => Ok(json!({"skipped": error.to_string()})),
-            Err(error) => Err(error),
+        let run = match ran {
+            Err(error) if error.kind() == ErrorKind::Conflict => {
+                return Ok(Progress::Done(json!({"skipped": error.to_string()})));
+            }
+            other => other?,
+        };
+        let value = serde_json::to_value(&run).map_err(|e| Error::bug("a run has no JSON form").with_source(e))?;
+        match (run.interrupted, run.got_on()) {
+            (false, _) => Ok(Progress::Done(value)),
+            (true, true) => Ok(Progress::Unfinished(value)),
+            (true, false) => Err(out_of_time(&run.run)),
         }
     }
 
     /// Begins a run and waits for its end.
-    async fn start(&self, workflow: &str, parameters: &BTreeMap<String, String>) -> Result<Run> {
+    async fn start(&self, workflow: &str, parameters: &BTreeMap<String, String>, cause: Option<&str>) -> Result<Run> {
         let declared = self.workshop.project.workflow(workflow)?;
         let (id, now) = (self.ledger.new_id(workflow), self.ledger.now());
         let date = now.date_naive().to_string();
@@ -127,6 +158,8 @@ impl Transform {
             ended: None,
             jobs: jobs.collect(),
             recorded: false,
+            cause: cause.filter(|cause| !cause.is_empty()).map(str::to_owned),
+            interrupted: false,
         };
         let held = self.take(workflow, &id).await?;
         let filed = self.ledger.file(run).await?;
@@ -158,7 +191,14 @@ impl Transform {
         }
         let parallel = usize::try_from(workflow.parallel).unwrap_or(1).max(1);
         let plan = Plan::new(job_needs(workflow, project.database()));
-        Ok(Orders { plan, tasks, parallel, pace: self.pace })
+        Ok(Orders { plan, tasks, parallel, pace: self.pace, time: self.time() })
+    }
+
+    /// How long jobs may work: a quarter of the time until the deadline, or less, stays free to end the run in good order.
+    fn time(&self) -> Option<Duration> {
+        let left_ms = deadline::current()?.saturating_sub(self.workshop.ports.clock.now_ms());
+        let left = Duration::from_millis(u64::try_from(left_ms).unwrap_or(0));
+        Some(left - deadline::RESERVE.min(left / 4))
     }
 
     /// The lease of the workflow; a run that was left unfinished is closed first.
@@ -221,4 +261,8 @@ impl Transform {
         filed.run.recorded = true;
         self.ledger.save(filed).await
     }
+}
+
+fn out_of_time(run: &str) -> Error {
+    Error::retry(format!("time was up before the end of run `{run}`: a resume does the rest"))
 }

@@ -58,6 +58,12 @@ pub struct Run {
     pub jobs: BTreeMap<String, JobRecord>,
     /// Whether the jobs of this attempt are in the table `tarn.runs`.
     pub recorded: bool,
+    /// The event or due time of a schedule that it was begun for; none when a caller asked for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<String>,
+    /// Whether it was stopped because its function's time was up: a resume does the rest.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub interrupted: bool,
 }
 
 /// A job of a run.
@@ -209,6 +215,23 @@ impl Run {
         self.end(now);
     }
 
+    /// Notes of what is not over that its function's time was up before.
+    pub fn interrupt(&mut self, now: DateTime<Utc>) {
+        for job in self.jobs.values_mut().filter(|job| !job.status.is_over()) {
+            let begun = job.status == Status::Running;
+            job.status = if begun { Status::Failed } else { Status::Skipped };
+            job.ended = begun.then_some(now);
+            job.error =
+                Some(Failure::new(ErrorKind::Retry, "the function's time was up: a resume of the run does this job"));
+        }
+        self.interrupted = true;
+    }
+
+    /// Whether this attempt did any job.
+    pub fn got_on(&self) -> bool {
+        self.jobs.values().any(|job| job.status == Status::Succeeded && job.attempt == self.attempt)
+    }
+
     /// Begins the next attempt: `jobs` (name and table) run again unless they succeeded. Jobs that the workflow no longer has
     /// are dropped.
     pub fn resume(&mut self, jobs: impl Iterator<Item = (String, String)>) {
@@ -216,6 +239,7 @@ impl Run {
         self.status = Status::Running;
         self.ended = None;
         self.recorded = false;
+        self.interrupted = false;
         let mut before = std::mem::take(&mut self.jobs);
         for (name, into) in jobs {
             let kept = before.remove(&name).filter(|job| job.status == Status::Succeeded && job.into == into);
@@ -240,6 +264,8 @@ mod tests {
             ended: None,
             jobs: jobs.iter().map(|(name, status)| ((*name).to_owned(), record(status))).collect(),
             recorded: false,
+            cause: None,
+            interrupted: false,
         }
     }
 

@@ -38,6 +38,8 @@ pub struct Orders {
     /// Jobs at once.
     pub parallel: usize,
     pub pace: Pace,
+    /// How long jobs may work before what is left has to wait for a resume; none: as long as they take.
+    pub time: Option<Duration>,
 }
 
 /// Runs the pending jobs of `filed` until none is left; the record is saved at each step.
@@ -53,12 +55,22 @@ pub async fn carry_out(
 ) -> Result<()> {
     let mut floor = Floor { workshop, ledger, orders, filed, jobs: JoinSet::new(), names: HashMap::new() };
     let mut pulse = tokio::time::interval(orders.pace.pulse);
+    let mut time_up = std::pin::pin!(async {
+        match orders.time {
+            Some(time) => tokio::time::sleep(time).await,
+            None => std::future::pending().await,
+        }
+    });
     floor.advance().await?;
     while !floor.jobs.is_empty() {
         tokio::select! {
             Some(done) = floor.jobs.join_next_with_id() => {
                 floor.take(done);
                 floor.advance().await?;
+            }
+            () = &mut time_up => {
+                floor.interrupt().await?;
+                return Ok(());
             }
             _ = pulse.tick() => match ledger.renew(held).await {
                 Ok(Pulse::GoOn) => {}
@@ -143,6 +155,14 @@ impl Floor<'_> {
             Ok(()) => tracing::info!(job = done.name, rows = job.outcome.rows_written, "job succeeded"),
             Err(error) => tracing::error!(job = done.name, %error, "job failed"),
         }
+    }
+
+    /// Stops the jobs under way because time is up. A commit that was under way may still have happened: a resume finds it.
+    async fn interrupt(&mut self) -> Result<()> {
+        self.jobs.shutdown().await;
+        self.filed.run.interrupt(self.ledger.now());
+        tracing::warn!(run = self.filed.run.run, "the function's time was up before the end of the run");
+        self.ledger.save(self.filed).await
     }
 
     /// Stops the jobs under way and lets no other begin. A commit that was under way may still have happened: a resume finds it.

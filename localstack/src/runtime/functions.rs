@@ -28,7 +28,7 @@ pub enum Function {
 }
 
 impl Function {
-    /// The name that logs and schedule events use.
+    /// The name that logs use.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Ingest => "ingest",
@@ -45,6 +45,7 @@ impl Function {
 pub fn owner_of(segments: &[&str]) -> Option<Function> {
     match segments {
         ["streams"] | ["streams", _, "records"] | ["files", ..] => Some(Function::Ingest),
+        ["streams", _, "flush"] => Some(Function::Batcher),
         ["crawl" | "crawls"] => Some(Function::Crawl),
         ["workflows", ..] | ["runs", ..] => Some(Function::Transform),
         ["query"] => Some(Function::Query),
@@ -144,6 +145,7 @@ mod tests {
         for (path, function) in [
             ("/streams", Function::Ingest),
             ("/streams/flights/records", Function::Ingest),
+            ("/streams/flights/flush", Function::Batcher),
             ("/files/weather/2013/01/w.csv", Function::Ingest),
             ("/crawl", Function::Crawl),
             ("/crawls", Function::Crawl),

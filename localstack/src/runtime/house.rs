@@ -2,16 +2,16 @@
 
 use std::sync::Arc;
 
-use serde_json::json;
 use shared::api::{Request, Response};
 use shared::config::{Ports, Settings};
 use shared::lock::DataLock;
 use shared::project::{Project, StreamDeclaration};
+use shared::schedule;
 use shared::stream::StreamSpec;
 use shared::{Error, ErrorKind, Result};
 
 use super::events;
-use super::functions::{Functions, owner_of};
+use super::functions::{Function, Functions, owner_of};
 use super::status;
 
 /// What the runtime and the commands work on. One process at a time has a data directory.
@@ -39,6 +39,7 @@ impl House {
         }
         let functions = Functions::open(settings, &project, &ports)?;
         functions.recover().await?;
+        schedule::release_all(&ports, &project).await?;
         let status = status::Source {
             project: project.clone(),
             ports: ports.clone(),
@@ -67,20 +68,16 @@ impl House {
         match (request.method.as_str(), segments.as_slice()) {
             ("GET", ["health"]) => return Response::json(200, &self.status.health()),
             ("GET", ["status"]) => return Response::json(200, &self.status.status(&self.functions).await?),
-            ("POST", ["streams", name, "flush"]) => return self.flush(name, &request.request_id).await,
             _ => {}
         }
         let function = owner_of(&segments)
             .ok_or_else(|| Error::not_found(format!("no route {} {}", request.method, request.path)))?;
         let event = events::http(&request, self.ports.clock.now_ms());
-        Response::from_value(self.functions.call(function, event).await?)
-    }
-
-    /// Writes all that a stream has buffered, due or not.
-    async fn flush(&self, stream: &str, id: &str) -> Result<Response> {
-        let detail = json!({"function": "batcher", "name": stream, "flush": true});
-        let report = self.functions.batch(stream, events::schedule(&detail, id, self.ports.clock.now_ms())).await?;
-        Response::json(200, &report)
+        let answer = match (function, segments.as_slice()) {
+            (Function::Batcher, ["streams", stream, ..]) => self.functions.batch(stream, event).await?,
+            _ => self.functions.call(function, event).await?,
+        };
+        Response::from_value(answer)
     }
 }
 

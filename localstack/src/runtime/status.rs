@@ -8,12 +8,13 @@ use shared::api::{Request, Response};
 use shared::config::Ports;
 use shared::model::{Positions, ShardId};
 use shared::project::Project;
+use shared::schedule;
 use shared::stream::{MAX_READ_RECORDS, ReadFrom};
 use shared::table::Tables;
 use shared::{ErrorKind, Result};
 
 use super::functions::{Function, Functions};
-use super::{events, objects, scheduler, triggers};
+use super::{events, objects, triggers};
 
 /// Where the figures come from.
 #[derive(Debug, Clone)]
@@ -118,9 +119,9 @@ impl Source {
             locations.push(LocationStatus { name: name.clone(), objects: objects::told(&self.ports, name).await? });
         }
         let mut schedules = Vec::new();
-        for entry in scheduler::entries(&self.project) {
+        for entry in schedule::entries(&self.project) {
             let next_ms = entry.due(&self.ports).await?.map(|due| due.next_ms);
-            schedules.push(ScheduleStatus { function: entry.function.as_str(), name: entry.name, next_ms });
+            schedules.push(ScheduleStatus { function: entry.kind.function(), name: entry.name, next_ms });
         }
         let mut runs = serde_json::Map::new();
         for name in self.project.file().workflows.keys() {

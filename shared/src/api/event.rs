@@ -9,6 +9,9 @@ use serde_json::Value;
 use super::Request;
 use crate::{Error, Result};
 
+/// The `detail-type` of what an EventBridge schedule sends.
+const SCHEDULED: &str = "Scheduled Event";
+
 /// What a function was called with.
 #[derive(Debug)]
 pub enum Event {
@@ -33,7 +36,14 @@ impl Event {
             return Ok(Self::Http(event.try_into()?));
         }
         if payload.get("detail-type").is_some() {
-            return Ok(Self::Schedule(decode(payload, "an EventBridge event")?));
+            let event: EventBridgeEvent<Value> = decode(payload, "an EventBridge event")?;
+            if event.detail_type != SCHEDULED {
+                return Err(Error::invalid(format!(
+                    "expected an EventBridge event with the detail-type `{SCHEDULED}`, found `{}` from `{}`",
+                    event.detail_type, event.source
+                )));
+            }
+            return Ok(Self::Schedule(event));
         }
         match payload.pointer("/Records/0/eventSource").and_then(Value::as_str) {
             Some("aws:kinesis") => Ok(Self::Kinesis(decode(payload, "a Kinesis event")?)),

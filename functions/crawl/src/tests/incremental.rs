@@ -177,3 +177,15 @@ async fn marks_of_another_shape_are_a_defect_that_is_named() {
     assert_eq!(answer["statusCode"], 500);
     assert!(answer["body"].as_str().unwrap().contains("crawl/raw"));
 }
+
+#[tokio::test]
+async fn a_tick_without_a_name_crawls_what_is_due() {
+    let lake = Lake::with("{schedule: rate(5m)}");
+    lake.put("a.csv", "id,n\n1,2\n").await;
+    let tick = || json!({"detail-type": "Scheduled Event", "source": "aws.events", "detail": {}});
+    assert_eq!(lake.crawl.handle(tick()).await.unwrap(), json!({"ran": [], "left": []}));
+    lake.clock.advance(300_000);
+    let answer = lake.crawl.handle(tick()).await.unwrap();
+    assert_eq!(answer["ran"][0]["answer"]["crawls"][0]["files"]["read"], 1, "{answer:#}");
+    assert_eq!(lake.crawl.handle(tick()).await.unwrap()["ran"], json!([]));
+}

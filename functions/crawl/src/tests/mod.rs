@@ -27,6 +27,7 @@ use crate::Crawl;
 struct Lake {
     crawl: Crawl,
     ports: Ports,
+    clock: Arc<ManualClock>,
     writes: Arc<AtomicUsize>,
 }
 
@@ -39,11 +40,12 @@ impl Lake {
     fn with(location: &str) -> Self {
         let text = format!("version: 1\ndatabase: nyc\nlocations:\n  raw: {location}\n");
         let project = Arc::new(Project::parse(&text, "lakehouse.yaml").unwrap());
-        let mut ports = Ports::in_memory(Arc::new(ManualClock::at(1_000))).unwrap();
+        let clock = Arc::new(ManualClock::at(1_000));
+        let mut ports = Ports::in_memory(clock.clone()).unwrap();
         let writes = Arc::new(AtomicUsize::new(0));
         ports.catalog = Arc::new(Counting { inner: ports.catalog.clone(), writes: writes.clone() });
         let crawl = Crawl::new(project, ports.clone()).unwrap();
-        Self { crawl, ports, writes }
+        Self { crawl, ports, clock, writes }
     }
 
     fn url(&self, path: &str) -> Url {

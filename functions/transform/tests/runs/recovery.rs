@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use serde_json::json;
-use shared::ErrorKind;
+use shared::clock::Clock;
 use shared::config::Ports;
 use shared::table::Change;
 use shared::testing::faults::{Faulty, Plan};
+use shared::{ErrorKind, deadline};
 use transform::Transform;
 
 use crate::lake::catalog::{Fault, FaultyCatalog};
@@ -253,4 +254,78 @@ async fn workflows_that_write_one_table_at_once_lose_nothing() {
         json!([{"n": 400, "d": 100}])
     );
     assert_eq!(lake.rows("SELECT count(*) AS n FROM tarn.runs").await, json!([{"n": 4}]));
+}
+
+/// A tick that names no workflow.
+fn tick() -> serde_json::Value {
+    json!({"detail-type": "Scheduled Event", "source": "aws.events", "detail": {}})
+}
+
+#[tokio::test]
+async fn a_tick_runs_the_workflows_that_are_due_and_no_other() {
+    let lake = Lake::new().await;
+    let jobs = "jobs: { one: { sql: 'SELECT 1 AS id', into: one, write: append } }";
+    let transform = lake.transform(&format!("  w: {{ schedule: rate(5m), {jobs} }}\n  by_hand: {{ {jobs} }}\n"));
+    assert_eq!(transform.handle(tick()).await.unwrap(), json!({"ran": [], "left": []}));
+    lake.clock.advance(300_000);
+    let answer = transform.handle(tick()).await.unwrap();
+    assert_eq!((answer["ran"].as_array().unwrap().len(), &answer["ran"][0]["name"]), (1, &json!("w")), "{answer:#}");
+    assert_eq!(answer["ran"][0]["answer"]["status"], "succeeded", "{answer:#}");
+    assert_eq!(transform.handle(tick()).await.unwrap()["ran"], json!([]));
+}
+
+#[tokio::test]
+async fn an_event_that_comes_twice_begins_one_run() {
+    let lake = Lake::new().await;
+    let transform = lake.transform(ONE);
+    lake.add("raw", "SELECT 1 AS id").await;
+    let event = |id: &str| {
+        json!({
+            "detail-type": "Scheduled Event", "source": "aws.events", "id": id, "detail": {"name": "w"},
+        })
+    };
+    let first = transform.handle(event("a")).await.unwrap();
+    assert_eq!(transform.handle(event("a")).await.unwrap(), first);
+    lake.clock.advance(1);
+    assert_ne!(transform.handle(event("b")).await.unwrap()["run"], first["run"]);
+}
+
+#[tokio::test]
+async fn a_run_that_time_cuts_short_goes_on_at_the_next_tick() {
+    let lake = Lake::new().await;
+    let workflows = "  w: { schedule: rate(5m), jobs: {
+        one: { sql: 'SELECT 1 AS id', into: one, write: append }, two: { sql: 'SELECT id FROM one', into: two, write: append } } }\n";
+    let (transform, catalog) = faulty(&lake, workflows);
+    transform.handle(tick()).await.unwrap();
+    lake.clock.advance(300_000);
+    catalog.fail("two", &[Fault::HangAfter]);
+    let soon = lake.clock.now_ms() + 4_000;
+    let cut = deadline::until(soon, transform.handle(tick())).await.unwrap()["ran"][0]["answer"].clone();
+    assert_eq!((&cut["status"], &cut["interrupted"]), (&json!("failed"), &json!(true)), "{cut:#}");
+    assert_eq!(cut["jobs"]["one"]["status"], "succeeded", "{cut:#}");
+    assert_eq!(cut["jobs"]["two"]["error"]["kind"], "Retry", "{cut:#}");
+    let rest = transform.handle(tick()).await.unwrap()["ran"][0]["answer"].clone();
+    assert_eq!(
+        (&rest["run"], &rest["attempt"], &rest["status"]),
+        (&cut["run"], &json!(2), &json!("succeeded")),
+        "{rest:#}"
+    );
+    assert_eq!(lake.rows("SELECT * FROM two").await, json!([{"id": 1}]));
+    assert_eq!(transform.handle(tick()).await.unwrap()["ran"], json!([]));
+}
+
+#[tokio::test]
+async fn a_run_without_time_for_any_job_is_to_be_tried_again() {
+    let lake = Lake::new().await;
+    let (transform, catalog) = faulty(&lake, ONE);
+    lake.add("raw", "SELECT 1 AS id").await;
+    catalog.fail("one", &[Fault::HangAfter]);
+    let event =
+        || json!({"detail-type": "Scheduled Event", "source": "aws.events", "id": "a", "detail": {"name": "w"}});
+    let soon = lake.clock.now_ms() + 1_000;
+    let error = deadline::until(soon, transform.handle(event())).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Retry, "{error}");
+    let run = transform.handle(event()).await.unwrap();
+    assert_eq!((&run["status"], &run["attempt"]), (&json!("succeeded"), &json!(2)), "{run:#}");
+    assert_eq!(lake.rows("SELECT * FROM one").await, json!([{"id": 1}]));
 }
