@@ -1,0 +1,201 @@
+"""The AWS emulator: start it, deploy Tarn to it, stop it.
+
+    emulator.py up      runs the emulator until it is stopped; prints {"endpoint", "port", "pid"} when it is ready
+    emulator.py deploy  deploys infra/template.yaml to a running one; prints the outputs as JSON
+    emulator.py start   both, in the background; writes out/emulator/state.json (`make emulator`)
+    emulator.py down    stops what `start` started (`make emulator-down`)
+
+Results go to standard output, everything else to standard error.
+"""
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+OUT = ROOT / "out" / "emulator"
+STATE = OUT / "state.json"
+HOST = "127.0.0.1"
+REGION = "us-east-1"
+# Functions see the whole environment of the emulator, so it gets no more than programs need.
+KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "USER", "RUST_BACKTRACE", "LLVM_PROFILE_FILE")
+
+
+def up(port: int, auth: bool) -> None:
+    """Is the emulator from here on: one process, so that stopping it in whatever way stops it whole."""
+    port = port or free_port()
+    endpoint = f"http://{HOST}:{port}"
+    result = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    folder = tempfile.mkdtemp(prefix="tarn-emulator-")
+    kept = {name: os.environ[name] for name in KEPT if name in os.environ}
+    os.environ.clear()
+    os.environ.update(
+        kept,
+        GATEWAY_PORT=str(port),
+        BIND_HOST=HOST,
+        MINISTACK_HOST=HOST,
+        AWS_ENDPOINT_URL=endpoint,
+        AWS_DEFAULT_REGION=REGION,
+        IOT_MTLS_ENABLED="0",
+        AUTH=str(auth).lower(),
+        TMPDIR=folder,
+        STATE_DIR=f"{folder}/state",
+        S3_DATA_DIR=f"{folder}/s3",
+    )
+    tempfile.tempdir = folder
+    ready = json.dumps({"endpoint": endpoint, "port": port, "pid": os.getpid()})
+    threading.Thread(target=announce, args=(endpoint, ready, result), daemon=True).start()
+    # Answers to small requests wait for more to send otherwise: a warm call takes 58 ms instead of 16.
+    import socketserver
+
+    socketserver.StreamRequestHandler.disable_nagle_algorithm = True
+    import ministack.app
+
+    sys.argv = ["ministack"]
+    try:
+        ministack.app.main()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return probe.getsockname()[1]
+
+
+def announce(endpoint: str, ready: str, result) -> None:
+    while True:
+        try:
+            with urllib.request.urlopen(f"{endpoint}/_ministack/ready", timeout=2) as answer:
+                if answer.status == 200:
+                    break
+        except OSError:
+            time.sleep(0.05)
+    print(ready, file=result, flush=True)
+
+
+def deploy(options: argparse.Namespace, endpoint: str) -> dict:
+    import stack
+    from lakehouse import Lakehouse, Mistake
+
+    account = stack.Account(options.region, endpoint)
+    lakehouse = Lakehouse.load(options.lakehouse)
+    code = account.code_bucket()
+    stack.make_code_bucket(account, code)
+    chosen = dict(text.partition("=")[::2] for text in options.parameter)
+    parameters = {
+        "CodeBucket": code,
+        "CodePrefix": stack.upload(account, code, options.stack, options.zips, lakehouse),
+        "Architecture": "arm64" if platform.machine() in ("arm64", "aarch64") else "x86_64",
+        "BucketName": f"{options.stack}-{account.id}-{account.region}",
+        "Authorization": "AWS_IAM" if options.auth else "NONE",
+        **lakehouse.parameters(),
+        **chosen,
+    }
+    return {"endpoint": endpoint, **stack.deploy(account, options.stack, parameters, code, options.adopt)}
+
+
+def start(options: argparse.Namespace) -> None:
+    """Starts the emulator in the background, unless it runs already, and deploys to it."""
+    log = OUT / "emulator.log"
+    state = json.loads(STATE.read_text()) if STATE.exists() else None
+    if not state or not alive(state["pid"]):
+        state = launch(options, log)
+    state.update(deploy(options, state["endpoint"]))
+    STATE.write_text(json.dumps(state, indent=2) + "\n")
+    print(f"endpoint   {state['endpoint']}   (pid {state['pid']}, log {log})")
+    print(f"HTTP API   {state['apiUrl']}")
+    print(f"warehouse  s3://{state['bucket']}/")
+    print(f"functions  {', '.join(state['functions'].values())}")
+    print(f"\nAWS_ENDPOINT_URL={state['endpoint']} AWS_DEFAULT_REGION={REGION} AWS_ACCESS_KEY_ID=test AWS_SECRET_ACCESS_KEY=test aws s3 ls")
+    print("stop it with `make emulator-down`")
+
+
+def launch(options: argparse.Namespace, log: Path) -> dict:
+    OUT.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, __file__, "up", "--port", str(options.port), *(["--auth"] if options.auth else [])]
+    with log.open("wb") as errors:
+        server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, stdin=subprocess.DEVNULL, start_new_session=True)
+    line = server.stdout.readline()
+    if not line:
+        sys.exit(f"the emulator did not start: see {log}")
+    STATE.write_bytes(line)
+    return json.loads(line)
+
+
+def alive(pid: int) -> bool:
+    """Whether the process is an emulator of ours; a number may have been given to another process since."""
+    command = subprocess.run(["ps", "-p", str(pid), "-o", "args="], capture_output=True, text=True).stdout
+    return "emulator.py up" in command
+
+
+def down() -> None:
+    if not STATE.exists():
+        sys.exit(f"no emulator was started: expected {STATE}")
+    pid = json.loads(STATE.read_text())["pid"]
+    if alive(pid):
+        os.kill(pid, signal.SIGTERM)
+        for _ in range(100):
+            if not alive(pid):
+                break
+            time.sleep(0.1)
+        else:
+            os.kill(pid, signal.SIGKILL)
+    STATE.unlink()
+    print(f"stopped the emulator (pid {pid})")
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name in ("up", "start", "deploy", "down"):
+        command = commands.add_parser(name)
+        if name in ("up", "start"):
+            command.add_argument("--port", type=int, default=0, help="0: any that is free")
+        if name != "down":
+            command.add_argument("--auth", action="store_true", help="enforce signatures and policies")
+        if name in ("deploy", "start"):
+            command.add_argument("--zips", type=Path, required=True, help="folder of the six zips")
+            command.add_argument("--lakehouse", type=Path, default=ROOT / "localstack/demo/lakehouse.yaml")
+            command.add_argument("--stack", default="tarn")
+            command.add_argument("--region", default=REGION)
+            command.add_argument("--parameter", action="append", default=[], metavar="NAME=VALUE", help="of infra/template.yaml")
+            command.add_argument("--adopt", action="store_true", help="take over data that a deleted stack left")
+        if name == "deploy":
+            command.add_argument("--endpoint", required=True)
+    return parser.parse_args()
+
+
+def main() -> None:
+    options = arguments()
+    if options.command == "up":
+        up(options.port, options.auth)
+    elif options.command == "down":
+        down()
+    else:
+        from lakehouse import Mistake
+
+        try:
+            if options.command == "start":
+                start(options)
+            else:
+                print(json.dumps(deploy(options, options.endpoint)))
+        except Mistake as mistake:
+            sys.exit(f"error: {mistake}")
+
+
+if __name__ == "__main__":
+    main()

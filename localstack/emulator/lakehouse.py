@@ -1,0 +1,88 @@
+"""What a deployment must know of the lakehouse file: its streams and databases. And the zips that carry it."""
+
+import hashlib
+import shutil
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+FUNCTIONS = ("ingest", "batcher", "crawl", "transform", "query", "insight")
+FILE = "lakehouse.yaml"
+SYSTEM_DATABASE = "tarn"
+# The same bytes make the same zip, whenever it is made.
+ZIP_TIME = (1980, 1, 1, 0, 0, 0)
+
+
+class Mistake(Exception):
+    """Something that the user can put right; its text says what."""
+
+
+@dataclass(frozen=True)
+class Lakehouse:
+    """A lakehouse file, as text and as what it makes necessary."""
+
+    text: bytes
+    streams: list[str]
+    databases: list[str]
+
+    @classmethod
+    def load(cls, path: Path) -> "Lakehouse":
+        try:
+            text = path.read_bytes()
+            file = yaml.safe_load(text)
+            own = file["database"]
+        except (OSError, yaml.YAMLError, TypeError, KeyError) as error:
+            raise Mistake(f"{path}: expected a lakehouse file with a `database` (check it with `tarn validate`), found: {error}") from error
+
+        def parts(name: str) -> list[dict]:
+            return list((file.get(name) or {}).values())
+
+        jobs = [job for workflow in parts("workflows") for job in (workflow.get("jobs") or {}).values()]
+        tables = [part.get("table") for part in parts("streams")] + [part.get("into") for part in jobs + parts("insights")]
+        databases = {own, SYSTEM_DATABASE}
+        databases |= {location["database"] for location in parts("locations") if location.get("database")}
+        databases |= {table.split(".")[0] for table in tables if table and "." in table}
+        return cls(text, sorted(file.get("streams") or {}), sorted(database.lower() for database in databases))
+
+    def parameters(self) -> dict[str, str]:
+        """The template's parameters that follow from the file. Stream names have no capitals, so `U` can stand for `_`."""
+        return {
+            "Streams": ",".join(name.replace("_", "U") for name in self.streams),
+            "Databases": ",".join(self.databases),
+        }
+
+
+def entry(name: str, mode: int, method: int) -> zipfile.ZipInfo:
+    info = zipfile.ZipInfo(name, ZIP_TIME)
+    info.external_attr = (0o100000 | mode) << 16
+    info.create_system = 3
+    info.compress_type = method
+    return info
+
+
+def add_lakehouse(zipped: zipfile.ZipFile, lakehouse: Lakehouse) -> None:
+    """The lakehouse file is the last entry of a zip, so that another one can take its place without packing the program anew."""
+    zipped.writestr(entry(FILE, 0o644, zipfile.ZIP_STORED), lakehouse.text)
+
+
+def with_lakehouse(source: Path, target: Path, lakehouse: Lakehouse) -> None:
+    """Copies a function's zip, with `lakehouse` in place of the lakehouse file that it may hold."""
+    shutil.copyfile(source, target)
+    with zipfile.ZipFile(target, "a") as zipped:
+        last = zipped.infolist()[-1]
+        if last.filename == FILE:
+            zipped.filelist.remove(last)
+            del zipped.NameToInfo[FILE]
+            zipped.start_dir = last.header_offset
+        add_lakehouse(zipped, lakehouse)
+
+
+def fingerprint(paths: list[Path]) -> str:
+    """Names what some files hold."""
+    digest = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:16]
