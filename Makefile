@@ -7,6 +7,19 @@ TARGET_DIR := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 TARN := $(TARGET_DIR)/debug/tarn
 DEMO_DIR ?= data/demo
 
+# The AWS part: what `zips`, `emulator` and `deploy` take.
+PYTHON := .venv-emulator/bin/python
+EMULATOR := $(PYTHON) localstack/emulator
+HOST_ARCH := $(if $(filter arm64 aarch64,$(shell uname -m)),arm64,x86_64)
+PROFILE ?= release
+ARCH ?= $(if $(filter dev,$(PROFILE)),$(HOST_ARCH),arm64)
+LAKEHOUSE ?= localstack/demo/lakehouse.yaml
+STACK ?= tarn
+# NAME=VALUE …, parameters of infra/template.yaml
+PARAMETERS ?=
+parameters = $(foreach p,$(PARAMETERS),--parameter $(p))
+account = --stack $(STACK) $(if $(REGION),--region $(REGION))
+
 .PHONY: help
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -35,7 +48,8 @@ test: setup ## Pass all tests
 	@$(CARGO) test --workspace --locked
 
 .PHONY: lint
-lint: ## Check formatting and lints, warnings denied
+lint: emulator-setup ## Check formatting, lints and the AWS template, warnings denied
+	@.venv-emulator/bin/cfn-lint infra/template.yaml --include-checks I --non-zero-exit-code informational
 	@$(CARGO) fmt --all --check
 	@$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 
@@ -43,3 +57,30 @@ lint: ## Check formatting and lints, warnings denied
 bench: setup ## Measure beside peers and write docs/benchmarks.md (builds optimised: about 40 minutes the first time)
 	@$(CARGO) build --workspace --bins --release --locked
 	@.venv/bin/python tests/bench/run.py --target $(TARGET_DIR)/release
+
+.PHONY: emulator-setup
+emulator-setup:
+	@tests/python-env.sh .venv-emulator localstack/emulator/requirements.txt "AWS emulator, deployment, zips, lint of the template"
+
+.PHONY: zips
+zips: emulator-setup ## Pack the functions for Lambda: PROFILE=release|dev ARCH=arm64|x86_64 LAKEHOUSE=file
+	@$(EMULATOR)/zips.py --profile $(PROFILE) --arch $(ARCH) --lakehouse $(LAKEHOUSE) --target $(TARGET_DIR)
+
+.PHONY: emulator
+emulator: emulator-setup ## Start the AWS emulator and deploy the debug programs to it: LAKEHOUSE=file
+	@$(CARGO) build --workspace --bins --locked
+	@$(EMULATOR)/zips.py --profile dev --lakehouse $(LAKEHOUSE) --target $(TARGET_DIR)
+	@$(EMULATOR)/emulator.py start --zips out/zips/dev/$(HOST_ARCH) --lakehouse $(LAKEHOUSE) --stack $(STACK) $(parameters)
+
+.PHONY: emulator-down
+emulator-down: ## Stop the AWS emulator
+	@$(EMULATOR)/emulator.py down
+
+.PHONY: deploy
+deploy: emulator-setup ## Deploy to AWS: STACK=name LAKEHOUSE=file [REGION=…] [ARCH=…] [PARAMETERS="NAME=VALUE …"]; see docs/deploy.md
+	@$(MAKE) --no-print-directory zips PROFILE=release
+	@$(EMULATOR)/deploy.py deploy $(account) --lakehouse $(LAKEHOUSE) --arch $(ARCH) $(parameters) $(if $(ADOPT),--adopt)
+
+.PHONY: rollback
+rollback: emulator-setup ## Go back to the deployment before on AWS: STACK=name [REGION=…] [TO=code prefix]
+	@$(EMULATOR)/deploy.py rollback $(account) $(if $(TO),--to $(TO))

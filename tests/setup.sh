@@ -21,15 +21,4 @@ if ! find_browser >/dev/null; then
   apt_install chromium
 fi
 
-if ! python3 -c 'import ensurepip' 2>/dev/null; then
-  echo "Installing Python's venv module."
-  apt_install python3-venv
-fi
-
-wanted=$(cat tests/clients/requirements.txt)
-if [ ! -x .venv/bin/python ] || [ "$(cat .venv/wanted 2>/dev/null)" != "$wanted" ]; then
-  echo "Making the Python environment .venv (third-party readers and peers)."
-  python3 -m venv .venv
-  .venv/bin/pip install --quiet --disable-pip-version-check -r tests/clients/requirements.txt
-  printf '%s' "$wanted" > .venv/wanted
-fi
+tests/python-env.sh .venv tests/clients/requirements.txt "third-party readers and peers"

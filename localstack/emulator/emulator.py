@@ -32,13 +32,13 @@ REGION = "us-east-1"
 KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "USER", "RUST_BACKTRACE", "LLVM_PROFILE_FILE")
 
 
-def up(port: int, auth: bool) -> None:
+def up(port: int, auth: bool, directory: Path | None) -> None:
     """Is the emulator from here on: one process, so that stopping it in whatever way stops it whole."""
     port = port or free_port()
     endpoint = f"http://{HOST}:{port}"
     result = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    folder = tempfile.mkdtemp(prefix="tarn-emulator-")
+    folder = str(directory or own_folder())
     kept = {name: os.environ[name] for name in KEPT if name in os.environ}
     os.environ.clear()
     os.environ.update(
@@ -70,6 +70,17 @@ def up(port: int, auth: bool) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def own_folder() -> Path:
+    """A folder for unpacked programs; those of emulators that were killed are removed."""
+    home = Path(tempfile.gettempdir())
+    for left in home.glob("tarn-emulator-*"):
+        if not alive(int(left.name.rsplit("-", 1)[1])):
+            shutil.rmtree(left, ignore_errors=True)
+    folder = home / f"tarn-emulator-{os.getpid()}"
+    folder.mkdir()
+    return folder
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind((HOST, 0))
@@ -89,23 +100,36 @@ def announce(endpoint: str, ready: str, result) -> None:
 
 def deploy(options: argparse.Namespace, endpoint: str) -> dict:
     import stack
-    from lakehouse import Lakehouse, Mistake
+    from lakehouse import Lakehouse
 
     account = stack.Account(options.region, endpoint)
     lakehouse = Lakehouse.load(options.lakehouse)
     code = account.code_bucket()
     stack.make_code_bucket(account, code)
-    chosen = dict(text.partition("=")[::2] for text in options.parameter)
     parameters = {
         "CodeBucket": code,
         "CodePrefix": stack.upload(account, code, options.stack, options.zips, lakehouse),
         "Architecture": "arm64" if platform.machine() in ("arm64", "aarch64") else "x86_64",
-        "BucketName": f"{options.stack}-{account.id}-{account.region}",
+        "RequireTls": "false",
         "Authorization": "AWS_IAM" if options.auth else "NONE",
         **lakehouse.parameters(),
-        **chosen,
+        **stack.settings(options.parameter),
     }
-    return {"endpoint": endpoint, **stack.deploy(account, options.stack, parameters, code, options.adopt)}
+    outputs = stack.deploy(account, options.stack, parameters, code, options.adopt)
+    if options.auth:
+        grant_databases(account, outputs["functions"], lakehouse)
+    return {"endpoint": endpoint, **outputs}
+
+
+def grant_databases(account, functions: dict[str, str], lakehouse) -> None:
+    """MiniStack takes the name in `glue:GetDatabase` for a table's, so the template's grant does not reach it."""
+    names = [f"arn:aws:glue:{account.region}:{account.id}:table/{name}" for name in lakehouse.databases]
+    statement = {"Effect": "Allow", "Action": "glue:GetDatabase", "Resource": names}
+    policy = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+    for name, function in functions.items():
+        if name != "ingest":
+            role = account.client("lambda").get_function_configuration(FunctionName=function)["Role"].split("/")[-1]
+            account.client("iam").put_role_policy(RoleName=role, PolicyName="emulator", PolicyDocument=policy)
 
 
 def start(options: argparse.Namespace) -> None:
@@ -127,6 +151,7 @@ def start(options: argparse.Namespace) -> None:
 def launch(options: argparse.Namespace, log: Path) -> dict:
     OUT.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, __file__, "up", "--port", str(options.port), *(["--auth"] if options.auth else [])]
+    command += ["--directory", str(options.directory)] if options.directory else []
     with log.open("wb") as errors:
         server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, stdin=subprocess.DEVNULL, start_new_session=True)
     line = server.stdout.readline()
@@ -165,6 +190,7 @@ def arguments() -> argparse.Namespace:
         command = commands.add_parser(name)
         if name in ("up", "start"):
             command.add_argument("--port", type=int, default=0, help="0: any that is free")
+            command.add_argument("--directory", type=Path, help="for temporary files (default: one of its own)")
         if name != "down":
             command.add_argument("--auth", action="store_true", help="enforce signatures and policies")
         if name in ("deploy", "start"):
@@ -182,7 +208,7 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     options = arguments()
     if options.command == "up":
-        up(options.port, options.auth)
+        up(options.port, options.auth, options.directory)
     elif options.command == "down":
         down()
     else:

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import boto3
+import yaml
 from botocore.exceptions import ClientError
 
 from lakehouse import FUNCTIONS, Lakehouse, Mistake, fingerprint, with_lakehouse
@@ -81,6 +82,28 @@ def exists(account: Account, bucket: str, key: str) -> bool:
     return bool(account.s3.list_objects_v2(Bucket=bucket, Prefix=key, MaxKeys=1).get("KeyCount"))
 
 
+def settings(texts: list[str]) -> dict[str, str]:
+    """Parameters as the command line gives them."""
+    wrong = [text for text in texts if not text.partition("=")[1]]
+    if wrong:
+        raise Mistake(f"expected a parameter as NAME=VALUE, found `{wrong[0]}`")
+    return {name: value for name, _, value in (text.partition("=") for text in texts)}
+
+
+def record(account: Account, bucket: str, stack: str, parameters: dict[str, str]) -> None:
+    """Notes a deployment beside its code, for `rollback`."""
+    at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    note = {"at": at, "codePrefix": parameters["CodePrefix"], "architecture": parameters["Architecture"]}
+    account.s3.put_object(Bucket=bucket, Key=f"{stack}/deployments/{time.time_ns()}.json", Body=json.dumps(note).encode())
+
+
+def deployments(account: Account, bucket: str, stack: str) -> list[dict]:
+    """What was deployed, newest first."""
+    pages = account.s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=f"{stack}/deployments/")
+    keys = sorted((o["Key"] for page in pages for o in page.get("Contents", [])), reverse=True)
+    return [json.loads(account.s3.get_object(Bucket=bucket, Key=key)["Body"].read()) for key in keys[:50]]
+
+
 def describe(account: Account, stack: str) -> dict | None:
     """The stack, or None."""
     try:
@@ -95,6 +118,8 @@ def deploy(account: Account, stack: str, parameters: dict[str, str], bucket: str
     """Makes or changes the stack and gives its outputs. Parameters that are not named keep their values. With `adopt`, bucket,
     streams and databases that an earlier stack left are taken over."""
     template = TEMPLATE.read_text()
+    if adopt:
+        parameters = {**parameters, "MakeStorage": "false", "MakeDatabases": "false"}
     found = describe(account, stack)
     if found and found["StackStatus"] == "ROLLBACK_COMPLETE":
         say(f"{stack}: removing what is left of an attempt that failed")
@@ -104,11 +129,14 @@ def deploy(account: Account, stack: str, parameters: dict[str, str], bucket: str
     if found and found["StackStatus"] == "REVIEW_IN_PROGRESS":
         found = None
     known = {p["ParameterKey"]: p["ParameterValue"] for p in (found or {}).get("Parameters", [])}
-    settled = {**known, **parameters}
+    defaults = template_defaults(template)
+    if not found:
+        parameters = {"BucketName": f"{stack}-{account.id}-{account.region}", **parameters}
+    settled = {**{key: value for key, value in defaults.items() if value is not None}, **known, **parameters}
     settled.pop("Release", None)
     parameters = {**parameters, "Release": release(template, settled)}
     chosen = [{"ParameterKey": key, "ParameterValue": value} for key, value in sorted(parameters.items())]
-    chosen += [{"ParameterKey": key, "UsePreviousValue": True} for key in known if key not in parameters and f"\n  {key}:" in template]
+    chosen += [{"ParameterKey": key, "UsePreviousValue": True} for key in known if key not in parameters and key in defaults]
     change = f"{stack}-{time.time_ns()}"
     account.cloudformation.create_change_set(
         StackName=stack,
@@ -117,7 +145,6 @@ def deploy(account: Account, stack: str, parameters: dict[str, str], bucket: str
         Parameters=chosen,
         Capabilities=CAPABILITIES,
         **body(account, stack, bucket, template),
-        **({"ImportExistingResources": True} if adopt else {}),
     )
     if not ready(account, stack, change):
         say(f"{stack}: nothing to change")
@@ -125,7 +152,19 @@ def deploy(account: Account, stack: str, parameters: dict[str, str], bucket: str
     began = time.time()
     account.cloudformation.execute_change_set(StackName=stack, ChangeSetName=change)
     settle(account, stack, "UPDATE" if found else "CREATE", began)
+    record(account, bucket, stack, settled)
     return outputs(account, stack)
+
+
+def template_defaults(template: str) -> dict[str, str | None]:
+    """The template's parameters with their defaults, None where there is none."""
+
+    class Untagged(yaml.SafeLoader):
+        pass
+
+    Untagged.add_multi_constructor("!", lambda _loader, _suffix, _node: None)
+    declared = yaml.load(template, Untagged)["Parameters"]
+    return {name: str(parameter["Default"]) if "Default" in parameter else None for name, parameter in declared.items()}
 
 
 def release(template: str, parameters: dict[str, str]) -> str:

@@ -1,0 +1,82 @@
+"""Deploys Tarn to an AWS account, with the credentials of the environment or the profile.
+
+    deploy.py deploy     uploads the zips below a prefix named by what they hold, deploys infra/template.yaml
+    deploy.py rollback   deploys the code and the lakehouse file of the deployment before; settings stay as they are
+    deploy.py list       the deployments of a stack, newest first
+
+The outputs are printed as JSON.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import botocore.exceptions
+
+import stack
+from lakehouse import Lakehouse, Mistake
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def deploy(options: argparse.Namespace, account: stack.Account, code: str) -> dict:
+    lakehouse = Lakehouse.load(options.lakehouse)
+    stack.make_code_bucket(account, code)
+    parameters = {
+        "CodeBucket": code,
+        "CodePrefix": stack.upload(account, code, options.stack, options.zips or ROOT / "out/zips/release" / options.arch, lakehouse),
+        "Architecture": options.arch,
+        **lakehouse.parameters(),
+        **stack.settings(options.parameter),
+    }
+    return stack.deploy(account, options.stack, parameters, code, options.adopt)
+
+
+def rollback(options: argparse.Namespace, account: stack.Account, code: str) -> dict:
+    found = stack.describe(account, options.stack)
+    if found is None:
+        raise Mistake(f"expected the stack `{options.stack}`, found none")
+    now = {p["ParameterKey"]: p["ParameterValue"] for p in found["Parameters"]}
+    earlier = [d for d in stack.deployments(account, code, options.stack) if d["codePrefix"] != now["CodePrefix"]]
+    chosen = [d for d in earlier if options.to in (None, d["codePrefix"])]
+    if not chosen:
+        raise Mistake(f"expected an earlier deployment{f' with the prefix `{options.to}`' if options.to else ''}, found none (`deploy.py list`)")
+    stack.say(f"{options.stack}: from {now['CodePrefix']} back to {chosen[0]['codePrefix']} of {chosen[0]['at']}")
+    parameters = {"CodePrefix": chosen[0]["codePrefix"], "Architecture": chosen[0]["architecture"]}
+    return stack.deploy(account, options.stack, parameters, code)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name in ("deploy", "rollback", "list"):
+        command = commands.add_parser(name)
+        command.add_argument("--stack", required=True)
+        command.add_argument("--region")
+        command.add_argument("--code-bucket", help="default: tarn-code-<account>-<region>, made when it is missing")
+        if name == "deploy":
+            command.add_argument("--lakehouse", type=Path, required=True)
+            command.add_argument("--arch", choices=["arm64", "x86_64"], default="arm64")
+            command.add_argument("--zips", type=Path, help="default: out/zips/release/<arch>")
+            command.add_argument("--parameter", action="append", default=[], metavar="NAME=VALUE", help="of infra/template.yaml")
+            command.add_argument("--adopt", action="store_true", help="take over the data that a deleted stack of this name left")
+        if name == "rollback":
+            command.add_argument("--to", help="a CodePrefix (default: the one before)")
+    options = parser.parse_args()
+    try:
+        account = stack.Account(options.region)
+        code = options.code_bucket or account.code_bucket()
+        if options.command == "deploy":
+            result = deploy(options, account, code)
+        elif options.command == "rollback":
+            result = rollback(options, account, code)
+        else:
+            result = stack.deployments(account, code, options.stack)
+        print(json.dumps(result, indent=2))
+    except (Mistake, botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError) as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()
