@@ -212,6 +212,8 @@ def main() -> None:
     elif options.command == "down":
         down()
     else:
+        from botocore.exceptions import BotoCoreError, ClientError
+
         from lakehouse import Mistake
 
         try:
@@ -219,8 +221,8 @@ def main() -> None:
                 start(options)
             else:
                 print(json.dumps(deploy(options, options.endpoint)))
-        except Mistake as mistake:
-            sys.exit(f"error: {mistake}")
+        except (Mistake, BotoCoreError, ClientError) as error:
+            sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

@@ -223,7 +223,7 @@ def outputs(account: Account, stack: str) -> dict:
     if found is None:
         raise Mistake(f"expected the stack `{stack}`, found none")
     values = {o["OutputKey"]: o["OutputValue"] for o in found.get("Outputs", [])}
-    names = [name for name in values["StreamNames"].replace("U", "_").split(",") if name]
+    names = [name for name in values.get("StreamNames", "").replace("U", "_").split(",") if name]
     local = f"{account.endpoint}/_aws/execute-api/{values['ApiId']}/$default" if account.endpoint else None
     return {
         "stack": stack,
