@@ -2,25 +2,34 @@
 
     read_iceberg.py pyiceberg|duckdb PATH-OR-URL-OF-METADATA [FILTER]
 
-FILTER is a condition in the reader's own words, e.g. `id > 5`. Rows come in no order.
+FILTER is a condition in the reader's own words, e.g. `id > 5`. Rows come in no order. Values are written as the function `query`
+writes them (see functions/query/src/encode.rs), so that its answer can be compared.
 Needs: pyiceberg[pyarrow]==0.11.1, duckdb==1.5.5, duckdb-extension-iceberg==1.5.5, duckdb-extension-avro==1.5.5.
 """
 
+import base64
+import datetime
 import glob
 import json
+import math
 import os
+import struct
 import sys
 
+import pyarrow.types as types
 
-def pyiceberg_rows(metadata, condition):
+MAX_SAFE = 2**53 - 1
+
+
+def pyiceberg_table(metadata, condition):
     from pyiceberg.table import StaticTable
 
     table = StaticTable.from_metadata(metadata)
     scan = table.scan(row_filter=condition) if condition else table.scan()
-    return scan.to_arrow().to_pylist()
+    return scan.to_arrow()
 
 
-def duckdb_rows(metadata, condition):
+def duckdb_table(metadata, condition):
     import duckdb
 
     connection = duckdb.connect(config={"allow_unsigned_extensions": "true"})
@@ -33,18 +42,66 @@ def duckdb_rows(metadata, condition):
     where = f" WHERE {condition}" if condition else ""
     path = metadata.removeprefix("file://")
     answer = connection.execute(f"SELECT * FROM iceberg_scan('{path}'){where}")
-    return answer.to_arrow_table().to_pylist()
+    return answer.to_arrow_table()
+
+
+def shown(value, kind):
+    """A value of an Arrow type as `query` writes it in JSON."""
+    if value is None or types.is_boolean(kind) or types.is_string(kind) or types.is_large_string(kind):
+        return value
+    if types.is_integer(kind):
+        return value if abs(value) <= MAX_SAFE else str(value)
+    if types.is_floating(kind):
+        return number(value, single=types.is_float32(kind))
+    if types.is_decimal(kind):
+        return format(value, "f")
+    if types.is_date(kind):
+        return value.isoformat()
+    if types.is_timestamp(kind):
+        return moment(value)
+    if types.is_binary(kind) or types.is_large_binary(kind):
+        return base64.b64encode(value).decode()
+    if types.is_list(kind) or types.is_large_list(kind):
+        return [shown(item, kind.value_type) for item in value]
+    if types.is_struct(kind):
+        return {field.name: shown(value[field.name], field.type) for field in kind}
+    if types.is_map(kind):
+        return {str(key): shown(item, kind.item_type) for key, item in value}
+    raise TypeError(f"no way to show a value of the type {kind}: {value!r}")
+
+
+def number(value, single):
+    if math.isnan(value):
+        return "NaN"
+    if math.isinf(value):
+        return "Infinity" if value > 0 else "-Infinity"
+    if not single:
+        return value
+    bits = struct.pack("f", value)
+    # The shortest digits that read back as the same number.
+    texts = (f"{value:.{digits}g}" for digits in range(1, 10))
+    return float(next(text for text in texts if struct.pack("f", float(text)) == bits))
+
+
+def moment(value):
+    zone = ""
+    if value.tzinfo is not None:
+        value, zone = value.astimezone(datetime.timezone.utc).replace(tzinfo=None), "Z"
+    micros = value.microsecond
+    unit = "seconds" if micros == 0 else "milliseconds" if micros % 1000 == 0 else "microseconds"
+    return value.isoformat(timespec=unit) + zone
 
 
 def main():
     if len(sys.argv) not in (3, 4) or sys.argv[1] not in READERS:
         sys.exit(__doc__)
     condition = sys.argv[3] if len(sys.argv) == 4 else None
-    for row in READERS[sys.argv[1]](sys.argv[2], condition):
-        print(json.dumps(row, default=str, sort_keys=True))
+    table = READERS[sys.argv[1]](sys.argv[2], condition)
+    for row in table.to_pylist():
+        print(json.dumps({field.name: shown(row[field.name], field.type) for field in table.schema}, allow_nan=False))
 
 
-READERS = {"pyiceberg": pyiceberg_rows, "duckdb": duckdb_rows}
+READERS = {"pyiceberg": pyiceberg_table, "duckdb": duckdb_table}
 
 if __name__ == "__main__":
     main()
