@@ -138,6 +138,7 @@ async fn write<'a>(
             Ok((Work { change, incoming, spec_id, token, snapshot_id, created, pending: None }, counts))
         }
         Err(error) => {
+            writer.settle().await;
             base.io.discard(writer.created().to_vec()).await;
             Err(error)
         }

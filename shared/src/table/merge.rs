@@ -134,6 +134,9 @@ impl Merge {
             }
             let begun = writer.created().len();
             let outcome = self.examine(&session, base, file, &mut writer).await;
+            if outcome.is_err() {
+                writer.settle().await;
+            }
             created.extend_from_slice(&writer.created()[begun..]);
             self.examined.insert(location.to_owned(), outcome?);
         }

@@ -3,7 +3,7 @@
 //! Rows go straight to the writer of their partition while few partitions are open. The rows of further partitions wait in
 //! memory up to a budget; past it the partition that was used longest ago is closed to make room for the one that waits with
 //! most. So any number of partitions works in bounded memory, and rows that come in order of their partition are written
-//! without waiting.
+//! without waiting. A closed file is finished in the background, a few at a time: most of that is waiting for the store.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -19,6 +19,7 @@ use object_store::buffered::BufWriter;
 use parquet::arrow::AsyncArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
+use tokio::task::JoinSet;
 
 use super::io::{IcebergContext, Io, url};
 use super::metrics::{Written, data_file};
@@ -34,6 +35,11 @@ const WAITING_BYTES: usize = 64 << 20;
 const FILE_BYTES: usize = 128 << 20;
 /// Encoded bytes of a row group, which a writer holds in memory.
 const ROW_GROUP_BYTES: usize = 16 << 20;
+/// Files that are finished at the same time, and bytes that they hold in memory.
+const CLOSING_FILES: usize = 16;
+const CLOSING_BYTES: usize = 64 << 20;
+/// Bytes that an upload keeps back until it has a part or the end.
+const UPLOAD_BYTES: usize = 10 << 20;
 
 /// Writes rows of one schema and partition spec.
 pub(super) struct Writer {
@@ -52,6 +58,9 @@ pub(super) struct Writer {
     waiting_bytes: usize,
     clock: u64,
     created: Vec<String>,
+    /// Files that are being finished, with the bytes that each holds.
+    closing: JoinSet<(usize, Result<DataFile>)>,
+    closing_bytes: usize,
     done: Vec<DataFile>,
 }
 
@@ -94,6 +103,8 @@ impl Writer {
             waiting_bytes: 0,
             clock: 0,
             created: Vec::new(),
+            closing: JoinSet::new(),
+            closing_bytes: 0,
             done: Vec::new(),
         })
     }
@@ -135,8 +146,16 @@ impl Writer {
             self.admit(&key).await?;
             self.close(&key).await?;
         }
+        while !self.closing.is_empty() {
+            self.closed().await?;
+        }
         self.done.sort_by(|a, b| a.file_path().cmp(b.file_path()));
         Ok(std::mem::take(&mut self.done))
+    }
+
+    /// Waits until nothing is being written any more, so that what was begun can be removed.
+    pub(super) async fn settle(&mut self) {
+        while self.closing.join_next().await.is_some() {}
     }
 
     async fn write_part(&mut self, key: Arc<[u8]>, partition: Struct, rows: RecordBatch) -> Result<()> {
@@ -227,19 +246,43 @@ impl Writer {
         Ok(())
     }
 
+    /// Has a file finished, as soon as there is room for it.
     async fn close(&mut self, key: &Arc<[u8]>) -> Result<()> {
-        let Some(mut file) = self.open.remove(key) else { return Ok(()) };
-        let footer = file.writer.finish().await.doing(|| format!("writing `{}`", file.location))?;
-        let written = Written {
-            size: file.writer.bytes_written() as u64,
-            location: file.location,
-            footer: &footer,
-            partition: file.partition,
-            spec_id: self.spec.spec_id(),
-            nan_counts: file.nan_counts,
-        };
-        self.done.push(data_file(&self.schema, written)?);
+        let Some(file) = self.open.remove(key) else { return Ok(()) };
+        let bytes = file.writer.in_progress_size() + file.writer.bytes_written().min(UPLOAD_BYTES);
+        while self.closing.len() >= CLOSING_FILES
+            || (!self.closing.is_empty() && self.closing_bytes + bytes > CLOSING_BYTES)
+        {
+            self.closed().await?;
+        }
+        self.closing_bytes += bytes;
+        let (schema, spec_id) = (self.schema.clone(), self.spec.spec_id());
+        self.closing.spawn(async move { (bytes, file.finish(&schema, spec_id).await) });
         Ok(())
+    }
+
+    /// Waits for one of the files that are being finished.
+    async fn closed(&mut self) -> Result<()> {
+        let Some(closed) = self.closing.join_next().await else { return Ok(()) };
+        let (bytes, file) = closed.map_err(|e| Error::bug("finishing a data file broke off").with_source(e))?;
+        self.closing_bytes -= bytes;
+        self.done.push(file?);
+        Ok(())
+    }
+}
+
+impl OpenFile {
+    async fn finish(mut self, schema: &SchemaRef, spec_id: i32) -> Result<DataFile> {
+        let footer = self.writer.finish().await.doing(|| format!("writing `{}`", self.location))?;
+        let written = Written {
+            size: self.writer.bytes_written() as u64,
+            location: self.location,
+            footer: &footer,
+            partition: self.partition,
+            spec_id,
+            nan_counts: self.nan_counts,
+        };
+        data_file(schema, written)
     }
 }
 
