@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 pub mod catalog;
+pub mod catalog_faults;
 pub mod faults;
 pub mod state;
 pub mod storage;

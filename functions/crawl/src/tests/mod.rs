@@ -7,18 +7,17 @@ mod tables;
 
 use std::io::Write;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
-use async_trait::async_trait;
 use bytes::Bytes;
 use serde_json::{Value, json};
-use shared::catalog::{Catalog, Database, Partition, Table, TableInput};
+use shared::ErrorKind;
+use shared::catalog::{Partition, Table};
 use shared::clock::ManualClock;
 use shared::config::Ports;
 use shared::format::FileFormat;
 use shared::model::TableName;
 use shared::project::Project;
-use shared::{ErrorKind, Result};
+use shared::testing::catalog_faults::FaultyCatalog;
 use url::Url;
 
 use crate::Crawl;
@@ -28,7 +27,7 @@ struct Lake {
     crawl: Crawl,
     ports: Ports,
     clock: Arc<ManualClock>,
-    writes: Arc<AtomicUsize>,
+    catalog: Arc<FaultyCatalog>,
 }
 
 impl Lake {
@@ -42,10 +41,10 @@ impl Lake {
         let project = Arc::new(Project::parse(&text, "lakehouse.yaml").unwrap());
         let clock = Arc::new(ManualClock::at(1_000));
         let mut ports = Ports::in_memory(clock.clone()).unwrap();
-        let writes = Arc::new(AtomicUsize::new(0));
-        ports.catalog = Arc::new(Counting { inner: ports.catalog.clone(), writes: writes.clone() });
+        let catalog = FaultyCatalog::new(ports.catalog.clone());
+        ports.catalog = catalog.clone();
         let crawl = Crawl::new(project, ports.clone()).unwrap();
-        Self { crawl, ports, clock, writes }
+        Self { crawl, ports, clock, catalog }
     }
 
     fn url(&self, path: &str) -> Url {
@@ -114,7 +113,7 @@ impl Lake {
     }
 
     fn writes(&self) -> usize {
-        self.writes.load(Ordering::SeqCst)
+        self.catalog.writes()
     }
 }
 
@@ -137,65 +136,4 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
     encoder.write_all(bytes).unwrap();
     encoder.finish().unwrap()
-}
-
-/// Counts writes.
-#[derive(Debug)]
-struct Counting {
-    inner: Arc<dyn Catalog>,
-    writes: Arc<AtomicUsize>,
-}
-
-impl Counting {
-    fn count(&self) -> &dyn Catalog {
-        self.writes.fetch_add(1, Ordering::SeqCst);
-        self.inner.as_ref()
-    }
-}
-
-#[async_trait]
-impl Catalog for Counting {
-    async fn create_database(&self, database: &Database) -> Result<()> {
-        self.count().create_database(database).await
-    }
-    async fn get_database(&self, name: &str) -> Result<Database> {
-        self.inner.get_database(name).await
-    }
-    async fn list_databases(&self) -> Result<Vec<Database>> {
-        self.inner.list_databases().await
-    }
-    async fn delete_database(&self, name: &str) -> Result<()> {
-        self.count().delete_database(name).await
-    }
-    async fn create_table(&self, input: &TableInput) -> Result<Table> {
-        self.count().create_table(input).await
-    }
-    async fn get_table(&self, name: &TableName) -> Result<Table> {
-        self.inner.get_table(name).await
-    }
-    async fn list_tables(&self, database: &str) -> Result<Vec<Table>> {
-        self.inner.list_tables(database).await
-    }
-    async fn update_table(&self, input: &TableInput, expected_version: &str) -> Result<Table> {
-        self.count().update_table(input, expected_version).await
-    }
-    async fn delete_table(&self, name: &TableName) -> Result<()> {
-        self.count().delete_table(name).await
-    }
-    async fn table_versions(&self, name: &TableName) -> Result<Vec<Table>> {
-        self.inner.table_versions(name).await
-    }
-    async fn create_partitions(&self, name: &TableName, partitions: &[Partition]) -> Result<Vec<Vec<String>>> {
-        assert!(partitions.len() <= shared::catalog::MAX_PARTITIONS_PER_CALL);
-        self.count().create_partitions(name, partitions).await
-    }
-    async fn list_partitions(&self, name: &TableName, prefix: &[String]) -> Result<Vec<Partition>> {
-        self.inner.list_partitions(name, prefix).await
-    }
-    async fn update_partition(&self, name: &TableName, partition: &Partition) -> Result<()> {
-        self.count().update_partition(name, partition).await
-    }
-    async fn delete_partitions(&self, name: &TableName, values: &[Vec<String>]) -> Result<()> {
-        self.count().delete_partitions(name, values).await
-    }
 }

@@ -4,9 +4,9 @@ use serde_json::{Value, json};
 
 use shared::ErrorKind;
 use shared::config::Ports;
+use shared::testing::catalog_faults::{Fault, FaultyCatalog};
 
-use crate::lake::catalog::{Fault, FaultyCatalog};
-use crate::lake::{Lake, start, succeed};
+use crate::lake::{Lake, name, start, succeed};
 
 async fn lake() -> Lake {
     let lake = Lake::new().await;
@@ -65,7 +65,7 @@ async fn another_try_sets_the_same_rows_aside_once() {
     let ports = Ports { catalog: catalog.clone(), ..lake.ports.clone() };
     let rules = rule("on_time", "{ row: 'delay >= 0' }", "quarantine");
     let transform = lake.transform_over(ports, &workflow(&rules).replace("into: one", "into: one\n        retries: 2"));
-    catalog.fail("one", &[Fault::Refused(ErrorKind::Limit), Fault::LostReply(ErrorKind::Limit)]);
+    catalog.fail(&name("one"), &[Fault::Refused(ErrorKind::Limit), Fault::LostReply(ErrorKind::Limit)]);
     let run = succeed(&transform, "w").await;
     assert!(catalog.is_spent());
     let stored = lake.ports.storage.list(&lake.ports.keys.root().join("quarantine/").unwrap()).await.unwrap();

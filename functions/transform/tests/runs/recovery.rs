@@ -6,12 +6,12 @@ use serde_json::json;
 use shared::clock::Clock;
 use shared::config::Ports;
 use shared::table::Change;
+use shared::testing::catalog_faults::{Fault, FaultyCatalog};
 use shared::testing::faults::{Faulty, Plan};
 use shared::{ErrorKind, deadline};
 use transform::Transform;
 
-use crate::lake::catalog::{Fault, FaultyCatalog};
-use crate::lake::{Lake, resume, send, start, succeed};
+use crate::lake::{Lake, name, resume, send, start, succeed};
 
 /// The function over a catalog that can be made to fail.
 fn faulty(lake: &Lake, workflows: &str) -> (Transform, Arc<FaultyCatalog>) {
@@ -28,7 +28,7 @@ async fn a_passing_fault_is_tried_again() {
     let lake = Lake::new().await;
     lake.add("raw", "SELECT 1 AS id").await;
     let (transform, catalog) = faulty(&lake, ONE);
-    catalog.fail("one", &[Fault::Refused(ErrorKind::Limit), Fault::Refused(ErrorKind::Limit)]);
+    catalog.fail(&name("one"), &[Fault::Refused(ErrorKind::Limit), Fault::Refused(ErrorKind::Limit)]);
     let run = succeed(&transform, "w").await;
     assert!(catalog.is_spent());
     assert_eq!(lake.rows("SELECT * FROM one").await, json!([{"id": 1}]));
@@ -41,7 +41,7 @@ async fn a_commit_whose_reply_is_lost_is_not_made_again() {
         let lake = Lake::new().await;
         lake.add("raw", "SELECT 1 AS id").await;
         let (transform, catalog) = faulty(&lake, ONE);
-        catalog.fail("one", &[fault]);
+        catalog.fail(&name("one"), &[fault]);
         succeed(&transform, "w").await;
         assert!(catalog.is_spent(), "{fault:?}");
         assert_eq!(lake.rows("SELECT * FROM one").await, json!([{"id": 1}]), "{fault:?}");
@@ -56,7 +56,7 @@ async fn a_job_that_takes_too_long_fails_and_blocks_its_dependents() {
         .replace("retries: 2", "retries: 1")
         .replace(" } } }\n", " }, two: { sql: 'SELECT * FROM one', into: two } } }\n");
     let (transform, catalog) = faulty(&lake, &two);
-    catalog.fail("one", &[Fault::Hang, Fault::Hang]);
+    catalog.fail(&name("one"), &[Fault::Hang, Fault::Hang]);
     let run = start(&transform, "w").await;
     let job = &run["jobs"]["one"];
     assert_eq!((&job["error"]["kind"], &job["tries"]), (&json!("Limit"), &json!(2)), "{job:#}");
@@ -108,7 +108,7 @@ async fn a_resume_behind_a_commit_that_nobody_saw_writes_nothing_twice() {
     lake.add("raw", "SELECT 1 AS id").await;
     let once = ONE.replace("retries: 2", "retries: 0");
     let (transform, catalog) = faulty(&lake, &once);
-    catalog.fail("one", &[Fault::HangAfter]);
+    catalog.fail(&name("one"), &[Fault::HangAfter]);
     let request = tokio::spawn({
         let transform = transform.clone();
         async move { start(&transform, "w").await }
@@ -135,7 +135,7 @@ async fn a_second_start_is_refused_until_the_first_runner_is_gone() {
     lake.add("raw", "SELECT 1 AS id").await;
     let slow = ONE.replace("timeout: 1s", "timeout: 60s");
     let (transform, catalog) = faulty(&lake, &slow);
-    catalog.fail("one", &[Fault::Hang]);
+    catalog.fail(&name("one"), &[Fault::Hang]);
     let first = tokio::spawn({
         let transform = transform.clone();
         async move { send(&transform, "POST", "/workflows/w/runs", &json!({})).await }
@@ -169,7 +169,7 @@ async fn a_run_that_could_not_be_recorded_is_recorded_by_the_next_one() {
     succeed(&lake.transform(ONE), "w").await;
     lake.clock.advance(1);
     let (transform, catalog) = faulty(&lake, ONE);
-    catalog.fail("tarn.runs", &[Fault::Refused(ErrorKind::Denied)]);
+    catalog.fail(&name("tarn.runs"), &[Fault::Refused(ErrorKind::Denied)]);
     let run = succeed(&transform, "w").await;
     assert!(catalog.is_spent());
     assert_eq!(run["recorded"], false);
@@ -189,7 +189,7 @@ async fn no_more_jobs_begin_than_may_run_at_once() {
             ["a", "b", "c"].map(|t| format!("      {t}: {{ sql: 'SELECT 2 AS id', into: {t} }}\n")).concat();
         let (transform, catalog) = faulty(&lake, &format!("  w:\n    parallel: {parallel}\n    jobs:\n{jobs}"));
         let hung = &["a", "b", "c"][..parallel];
-        hung.iter().for_each(|table| catalog.fail(table, &[Fault::Hang]));
+        hung.iter().for_each(|table| catalog.fail(&name(table), &[Fault::Hang]));
         let request = tokio::spawn({
             let transform = transform.clone();
             async move { start(&transform, "w").await }

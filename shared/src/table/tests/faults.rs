@@ -1,97 +1,21 @@
 //! Commits while catalog and storage fail, and while many write at once.
 
-use std::collections::VecDeque;
-use std::sync::Mutex;
-
-use async_trait::async_trait;
-
 use super::*;
-use crate::catalog::{Catalog, Database, Partition, Table as Entry, TableInput};
+use crate::ErrorKind;
+use crate::testing::catalog_faults::Fault::{LostReply, Refused};
+use crate::testing::catalog_faults::{self, FaultyCatalog};
 use crate::testing::faults::{Fault, Faulty, Operation, Plan};
-use crate::{Error, ErrorKind};
 
-/// A catalog whose first calls of `update_table` fail, as `faults` says in turn.
-#[derive(Debug)]
-struct FaultyCatalog {
-    inner: Arc<dyn Catalog>,
-    faults: Mutex<VecDeque<CatalogFault>>,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct CatalogFault {
-    kind: ErrorKind,
-    /// Whether the update takes effect though the caller is told that it failed.
-    applies: bool,
-}
-
-fn lost_reply(kind: ErrorKind) -> CatalogFault {
-    CatalogFault { kind, applies: true }
-}
-
-fn lost_request(kind: ErrorKind) -> CatalogFault {
-    CatalogFault { kind, applies: false }
-}
-
-fn faulty(ports: &Ports, faults: impl IntoIterator<Item = CatalogFault>) -> Ports {
-    let faults = Mutex::new(faults.into_iter().collect());
-    Ports { catalog: Arc::new(FaultyCatalog { inner: ports.catalog.clone(), faults }), ..ports.clone() }
+/// The ports with a catalog that fails the next updates of the table.
+fn faulty<const N: usize>(ports: &Ports, faults: [catalog_faults::Fault; N]) -> Ports {
+    let catalog = FaultyCatalog::new(ports.catalog.clone());
+    catalog.fail(&name(), &faults);
+    Ports { catalog, ..ports.clone() }
 }
 
 async fn data_files(ports: &Ports) -> usize {
     let files = ports.storage.list(&ports.keys.table(&name())).await.unwrap();
     files.iter().filter(|o| o.url.path().ends_with(".parquet")).count()
-}
-
-#[async_trait]
-impl Catalog for FaultyCatalog {
-    async fn update_table(&self, input: &TableInput, expected_version: &str) -> Result<Entry> {
-        let fault = self.faults.lock().unwrap().pop_front();
-        let Some(fault) = fault else { return self.inner.update_table(input, expected_version).await };
-        if fault.applies {
-            self.inner.update_table(input, expected_version).await?;
-        }
-        Err(Error::new(fault.kind, "injected"))
-    }
-
-    async fn create_database(&self, database: &Database) -> Result<()> {
-        self.inner.create_database(database).await
-    }
-    async fn get_database(&self, name: &str) -> Result<Database> {
-        self.inner.get_database(name).await
-    }
-    async fn list_databases(&self) -> Result<Vec<Database>> {
-        self.inner.list_databases().await
-    }
-    async fn delete_database(&self, name: &str) -> Result<()> {
-        self.inner.delete_database(name).await
-    }
-    async fn create_table(&self, input: &TableInput) -> Result<Entry> {
-        self.inner.create_table(input).await
-    }
-    async fn get_table(&self, name: &TableName) -> Result<Entry> {
-        self.inner.get_table(name).await
-    }
-    async fn list_tables(&self, database: &str) -> Result<Vec<Entry>> {
-        self.inner.list_tables(database).await
-    }
-    async fn delete_table(&self, name: &TableName) -> Result<()> {
-        self.inner.delete_table(name).await
-    }
-    async fn table_versions(&self, name: &TableName) -> Result<Vec<Entry>> {
-        self.inner.table_versions(name).await
-    }
-    async fn create_partitions(&self, name: &TableName, partitions: &[Partition]) -> Result<Vec<Vec<String>>> {
-        self.inner.create_partitions(name, partitions).await
-    }
-    async fn list_partitions(&self, name: &TableName, prefix: &[String]) -> Result<Vec<Partition>> {
-        self.inner.list_partitions(name, prefix).await
-    }
-    async fn update_partition(&self, name: &TableName, partition: &Partition) -> Result<()> {
-        self.inner.update_partition(name, partition).await
-    }
-    async fn delete_partitions(&self, name: &TableName, values: &[Vec<String>]) -> Result<()> {
-        self.inner.delete_partitions(name, values).await
-    }
 }
 
 #[tokio::test]
@@ -100,7 +24,7 @@ async fn a_lost_answer_after_success_is_a_success() {
         let ports = ports();
         let plain = table(&ports, &[]).await;
         append(&plain, rows(&[(1, None, 0)])).await;
-        let table = table(&faulty(&ports, [lost_reply(kind)]), &[]).await;
+        let table = table(&faulty(&ports, [LostReply(kind)]), &[]).await;
         let done = table.commit(Change::Append, stream(rows(&[(2, None, 0)])), Some(token(None, "7"))).await.unwrap();
         assert_eq!(done.attempts, 1);
         assert_eq!(ids(&plain, Read::Current).await, ["1", "2"], "{kind}");
@@ -112,7 +36,7 @@ async fn a_lost_answer_after_success_is_a_success() {
 async fn a_lost_request_is_sent_again_and_takes_effect_once() {
     for kind in [ErrorKind::OutcomeUnknown, ErrorKind::Retry, ErrorKind::Conflict] {
         let ports = ports();
-        let table = table(&faulty(&ports, [lost_request(kind); 3]), &[]).await;
+        let table = table(&faulty(&ports, [Refused(kind); 3]), &[]).await;
         let done = table.commit(Change::Append, stream(rows(&[(2, None, 0)])), None).await.unwrap();
         assert_eq!(done.attempts, 4);
         assert_eq!(ids(&table, Read::Current).await, ["2"], "{kind}");
@@ -122,7 +46,7 @@ async fn a_lost_request_is_sent_again_and_takes_effect_once() {
 #[tokio::test]
 async fn an_outcome_that_stays_unknown_is_reported_and_nothing_is_removed() {
     let ports = ports();
-    let table = table(&faulty(&ports, [lost_request(ErrorKind::OutcomeUnknown); 100]), &[]).await;
+    let table = table(&faulty(&ports, [Refused(ErrorKind::OutcomeUnknown); 100]), &[]).await;
     let error = table.commit(Change::Append, stream(rows(&[(2, None, 0)])), None).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::OutcomeUnknown, "{error}");
     assert_eq!(data_files(&ports).await, 1, "the request may still take effect");
@@ -131,7 +55,7 @@ async fn an_outcome_that_stays_unknown_is_reported_and_nothing_is_removed() {
 #[tokio::test]
 async fn a_failure_after_an_unknown_outcome_removes_nothing() {
     let ports = ports();
-    let faults = [lost_request(ErrorKind::Retry), lost_request(ErrorKind::Denied)];
+    let faults = [Refused(ErrorKind::Retry), Refused(ErrorKind::Denied)];
     let table = table(&faulty(&ports, faults), &[]).await;
     let error = table.commit(Change::Append, stream(rows(&[(2, None, 0)])), None).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::OutcomeUnknown, "{error}");
@@ -144,7 +68,7 @@ async fn a_refused_commit_leaves_the_table_as_it_was_and_no_files() {
     let plain = table(&ports, &[]).await;
     append(&plain, rows(&[(1, None, 0)])).await;
     let before = ports.storage.list(&ports.keys.table(&name())).await.unwrap();
-    let table = table(&faulty(&ports, [lost_request(ErrorKind::Denied)]), &[]).await;
+    let table = table(&faulty(&ports, [Refused(ErrorKind::Denied)]), &[]).await;
     let error = table.commit(Change::Overwrite, stream(rows(&[(2, None, 0)])), None).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Denied, "{error}");
     assert_eq!(ids(&plain, Read::Current).await, ["1"]);

@@ -1,7 +1,5 @@
 //! A lakehouse in memory with the function `transform`, driven by the events that callers send.
 
-pub mod catalog;
-
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,0 +1,135 @@
+//! A catalog that counts what is written to it, and whose next updates of a table fail, before or after they took effect.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+
+use crate::catalog::{Catalog, Database, MAX_PARTITIONS_PER_CALL, Partition, Table, TableInput};
+use crate::model::TableName;
+use crate::{Error, ErrorKind, Result};
+
+/// How an update fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// Nothing happened.
+    Refused(ErrorKind),
+    /// The table was updated, but the caller does not learn it.
+    LostReply(ErrorKind),
+    /// Nothing ever answers.
+    Hang,
+    /// The table was updated, then nothing answers.
+    HangAfter,
+}
+
+#[derive(Debug)]
+pub struct FaultyCatalog {
+    inner: Arc<dyn Catalog>,
+    faults: Mutex<BTreeMap<TableName, VecDeque<Fault>>>,
+    writes: AtomicUsize,
+}
+
+impl FaultyCatalog {
+    /// No fault until one is asked for.
+    pub fn new(inner: Arc<dyn Catalog>) -> Arc<Self> {
+        Arc::new(Self { inner, faults: Mutex::default(), writes: AtomicUsize::new(0) })
+    }
+
+    /// The next updates of `table` fail like this, one after the other.
+    pub fn fail(&self, table: &TableName, faults: &[Fault]) {
+        self.faults.lock().unwrap().insert(table.clone(), faults.iter().copied().collect());
+    }
+
+    /// Whether all faults happened: a test whose faults did not has tested nothing.
+    pub fn is_spent(&self) -> bool {
+        self.faults.lock().unwrap().values().all(VecDeque::is_empty)
+    }
+
+    /// Calls so far that were to change something.
+    pub fn writes(&self) -> usize {
+        self.writes.load(Ordering::SeqCst)
+    }
+
+    fn next(&self, table: &TableName) -> Option<Fault> {
+        self.faults.lock().unwrap().get_mut(table)?.pop_front()
+    }
+
+    fn write(&self) -> &dyn Catalog {
+        self.writes.fetch_add(1, Ordering::SeqCst);
+        self.inner.as_ref()
+    }
+}
+
+#[async_trait]
+impl Catalog for FaultyCatalog {
+    async fn update_table(&self, input: &TableInput, expected_version: &str) -> Result<Table> {
+        let update = || self.write().update_table(input, expected_version);
+        match self.next(&input.name) {
+            None => update().await,
+            Some(Fault::Refused(kind)) => Err(Error::new(kind, "injected: refused")),
+            Some(Fault::LostReply(kind)) => {
+                update().await?;
+                Err(Error::new(kind, "injected: the reply was lost"))
+            }
+            Some(Fault::Hang) => std::future::pending().await,
+            Some(Fault::HangAfter) => {
+                update().await?;
+                std::future::pending().await
+            }
+        }
+    }
+
+    async fn create_database(&self, database: &Database) -> Result<()> {
+        self.write().create_database(database).await
+    }
+
+    async fn get_database(&self, name: &str) -> Result<Database> {
+        self.inner.get_database(name).await
+    }
+
+    async fn list_databases(&self) -> Result<Vec<Database>> {
+        self.inner.list_databases().await
+    }
+
+    async fn delete_database(&self, name: &str) -> Result<()> {
+        self.write().delete_database(name).await
+    }
+
+    async fn create_table(&self, input: &TableInput) -> Result<Table> {
+        self.write().create_table(input).await
+    }
+
+    async fn get_table(&self, name: &TableName) -> Result<Table> {
+        self.inner.get_table(name).await
+    }
+
+    async fn list_tables(&self, database: &str) -> Result<Vec<Table>> {
+        self.inner.list_tables(database).await
+    }
+
+    async fn delete_table(&self, name: &TableName) -> Result<()> {
+        self.write().delete_table(name).await
+    }
+
+    async fn table_versions(&self, name: &TableName) -> Result<Vec<Table>> {
+        self.inner.table_versions(name).await
+    }
+
+    async fn create_partitions(&self, name: &TableName, partitions: &[Partition]) -> Result<Vec<Vec<String>>> {
+        assert!(partitions.len() <= MAX_PARTITIONS_PER_CALL, "{} partitions in one call", partitions.len());
+        self.write().create_partitions(name, partitions).await
+    }
+
+    async fn list_partitions(&self, name: &TableName, prefix: &[String]) -> Result<Vec<Partition>> {
+        self.inner.list_partitions(name, prefix).await
+    }
+
+    async fn update_partition(&self, name: &TableName, partition: &Partition) -> Result<()> {
+        self.write().update_partition(name, partition).await
+    }
+
+    async fn delete_partitions(&self, name: &TableName, values: &[Vec<String>]) -> Result<()> {
+        self.write().delete_partitions(name, values).await
+    }
+}
