@@ -17,7 +17,7 @@ pub const DEPRECATED: &str = "DEPRECATED_BY_CRAWLER";
 const UPDATED: &str = "UPDATED_BY_CRAWLER";
 
 /// Parameters that a crawl sets anew each time; all others are the user's.
-const OWN: [&str; 13] = [
+const OWN: [&str; 12] = [
     "classification",
     "compressionType",
     "typeOfData",
@@ -28,7 +28,6 @@ const OWN: [&str; 13] = [
     "exclusions",
     "tarn.json",
     "tarn.null",
-    "tarn.ragged",
     "tarn.newlines",
     "tarn.quote",
 ];

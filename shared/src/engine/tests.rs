@@ -198,17 +198,40 @@ async fn a_truncated_parquet_file_is_named() {
 }
 
 #[tokio::test]
-async fn a_ragged_row_is_an_error_with_file_and_line_unless_the_table_says_null() {
+async fn a_short_row_is_filled_up_and_a_long_one_cut_unless_the_table_says_that_they_are_errors() {
     let lake = Lake::new().await;
-    lake.table("c", "a:bigint b:string", LAZY, &[]).await;
+    lake.table("c", "a:bigint b:string", LAZY, &[("tarn.ragged", "error")]).await;
     lake.put("c/rows.csv", "1,x\n2\n3,z\n").await;
     let error = lake.refused("SELECT * FROM c").await;
     assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
     assert!(error.to_string().contains("raw/c/rows.csv") && error.to_string().contains("line 2"), "{error}");
 
-    lake.table("d", "a:bigint b:string", LAZY, &[("tarn.ragged", "null")]).await;
-    lake.put("d/rows.csv", "1,x\n2\n3,z\n").await;
-    assert_eq!(lake.cells("SELECT * FROM d ORDER BY a").await, "1,x;2,;3,z");
+    let parameters = [("skip.header.line.count", "1"), ("tarn.null", "NA")];
+    for (table, parameters) in [("d", &parameters[..1]), ("e", &parameters)] {
+        lake.table(table, "a:bigint b:string", LAZY, parameters).await;
+        lake.put(&format!("{table}/rows.csv"), "a,b,c\n1,x\n2\n3,\"z\n,\",3,4\n5,y,").await;
+        lake.put(&format!("{table}/rows.csv.gz"), gzip("a\n6,x,7\n")).await;
+        assert_eq!(lake.cells(&format!("SELECT a, length(b) FROM {table} ORDER BY a")).await, "1,1;2,;3,3;5,1;6,1");
+        assert_eq!(lake.cells(&format!("SELECT count(*) FROM {table}")).await, "5");
+    }
+    lake.table("f", "a:string", LAZY, &[]).await;
+    lake.put("f/rows.csv", "x,1\n,2\n").await;
+    assert_eq!(lake.cells("SELECT count(*), count(a) FROM f").await, "2,1");
+}
+
+#[tokio::test]
+async fn a_large_file_of_ragged_rows_is_read_in_parts_and_each_row_once() {
+    let lake = Lake::new().await;
+    lake.table("c", "a:bigint b:string", LAZY, &[("skip.header.line.count", "1"), ("tarn.null", "NA")]).await;
+    let long = format!("1,{},x\n", "a long text".repeat(6));
+    let rows: String = (0..400_000).map(|n| ["NA,text,more\n", &long, "2\n"][n % 3]).collect();
+    let text = format!("a,b\n{rows}");
+    assert!(text.len() > 10 << 20, "less is not cut");
+    lake.put("c/rows.csv", text).await;
+    assert_eq!(lake.cells("SELECT count(*), sum(a), count(b) FROM c").await, "400000,399999,266667");
+    let plan = lake.cells("EXPLAIN SELECT a FROM c").await;
+    let cores = std::thread::available_parallelism().unwrap().get();
+    assert!(cores == 1 || plan.contains("rows.csv:0.."), "the file is cut: {plan}");
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@
 //! |---|---|---|
 //! | `tarn.json` | `array`, `stream` | a file is one array of objects; objects span lines (absent: an object a line) |
 //! | `tarn.null` | `NA` or `NA,NULL` | texts of a CSV that stand for no value, beside the empty one |
-//! | `tarn.ragged` | `null` | a CSV row may be short; what it lacks is null |
+//! | `tarn.ragged` | `error` | a CSV row with more or fewer fields than the table is an error (absent: filled up with nulls, or cut) |
 //! | `tarn.newlines` | `true` | a quoted CSV field may hold line breaks |
 //! | `tarn.quote` | `none` | no character of the CSV encloses fields |
 //! | `exclusions` | `["**/*.bak"]` | glob patterns, relative to the location, of files that are not the table's |
@@ -179,7 +179,7 @@ impl Declared<'_> {
         Ok(CsvFormat {
             header,
             nulls,
-            ragged: self.get("tarn.ragged") == Some("null"),
+            ragged: self.get("tarn.ragged") != Some("error"),
             multiline: self.get("tarn.newlines") == Some("true"),
             ..CsvFormat::default()
         })
@@ -258,7 +258,7 @@ fn csv_parameters(csv: &CsvFormat) -> BTreeMap<String, String> {
     let optional = [
         ("skip.header.line.count", csv.header.then(|| "1".to_owned())),
         ("tarn.null", (!csv.nulls.is_empty()).then(|| csv.nulls.join(","))),
-        ("tarn.ragged", csv.ragged.then(|| "null".to_owned())),
+        ("tarn.ragged", (!csv.ragged).then(|| "error".to_owned())),
         ("tarn.newlines", csv.multiline.then(|| "true".to_owned())),
         ("tarn.quote", csv.quote.is_none().then(|| "none".to_owned())),
     ];

@@ -21,6 +21,7 @@ pub use glue::FileFilter;
 pub use merge::{SampledColumn, Shape};
 
 use crate::model::Column;
+use csv::Trim;
 
 /// How the files of a table are written, and so how to read them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,7 +57,8 @@ pub struct CsvFormat {
     pub header: bool,
     /// Texts that stand for no value, beside the empty one, e.g. `NA`.
     pub nulls: Vec<String>,
-    /// Whether rows were seen that are shorter than the others; what they lack is null.
+    /// Whether a row may be shorter or longer than the columns: what it lacks is null, what it has beyond is passed over.
+    /// Otherwise it is an error.
     pub ragged: bool,
     /// Whether a quoted field may hold line breaks, so that a file can't be cut at any line's end.
     pub multiline: bool,
@@ -71,7 +73,7 @@ impl Default for CsvFormat {
             escape: None,
             header: false,
             nulls: Vec::new(),
-            ragged: false,
+            ragged: true,
             multiline: false,
         }
     }
@@ -89,8 +91,8 @@ impl CsvFormat {
     /// A regular expression that matches exactly the texts that stand for no value, for
     /// [`arrow::csv::ReaderBuilder::with_null_regex`]. `None` when only the empty text does, which readers assume anyway.
     ///
-    /// DataFusion's own CSV scan (54.1) passes no null expression to its reader, so a scan of such a table has to build the
-    /// reader itself: [`CsvFormat::reader`].
+    /// DataFusion's own CSV scan (54.1) passes no null expression to its reader, so a scan has to build the reader itself:
+    /// [`CsvFormat::reader`].
     pub fn null_pattern(&self) -> Option<String> {
         if self.nulls.is_empty() {
             return None;
@@ -99,7 +101,13 @@ impl CsvFormat {
         Some(format!("^(?:{})?$", texts.join("|")))
     }
 
-    /// A reader of whole files of this dialect into `schema`, whose fields are the file's columns by position.
+    /// What takes off the fields beyond the first `fields`, if such rows are no error.
+    pub fn trim(&self, fields: usize) -> Option<Trim> {
+        self.ragged.then(|| Trim::new(self, fields))
+    }
+
+    /// A reader of files of this dialect into `schema`, whose fields are the file's columns by position. Rows with more fields
+    /// are an error to it: see [`CsvFormat::trim`].
     ///
     /// # Errors
     /// `Bug` when the null texts make no expression.

@@ -69,10 +69,7 @@ impl Group {
             (a, b) => return Err(format!("expected compression {a}, found {b}, and no name tells them apart")),
         };
         let encoding = match (self.format.encoding, other.format.encoding) {
-            (Encoding::Csv(a), Encoding::Csv(b)) => {
-                let width = self.columns.len() != other.columns.len();
-                Encoding::Csv(join_csv(a, b, width)?)
-            }
+            (Encoding::Csv(a), Encoding::Csv(b)) => Encoding::Csv(join_csv(a, b)?),
             (Encoding::Json(a), Encoding::Json(b)) => Encoding::Json(join_json(a, b)?),
             (Encoding::Parquet, Encoding::Parquet) => Encoding::Parquet,
             (a, b) => return Err(format!("expected {}, found {}", word(&a), word(&b))),
@@ -122,7 +119,7 @@ fn word(encoding: &Encoding) -> &'static str {
 }
 
 /// A dialect that reads the files of both. Where one has no quoted field, the other's quoting holds for both.
-fn join_csv(a: CsvFormat, b: CsvFormat, ragged: bool) -> std::result::Result<CsvFormat, String> {
+fn join_csv(a: CsvFormat, b: CsvFormat) -> std::result::Result<CsvFormat, String> {
     if a.delimiter != b.delimiter {
         let show = |byte: u8| char::from(byte).escape_default().to_string();
         return Err(format!("expected the delimiter `{}`, found `{}`", show(a.delimiter), show(b.delimiter)));
@@ -145,7 +142,7 @@ fn join_csv(a: CsvFormat, b: CsvFormat, ragged: bool) -> std::result::Result<Csv
         escape: quoting.escape.or(a.escape).or(b.escape),
         header: a.header,
         nulls,
-        ragged: a.ragged || b.ragged || ragged,
+        ragged: a.ragged || b.ragged,
         multiline: a.multiline || b.multiline,
     })
 }

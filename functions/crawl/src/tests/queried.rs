@@ -46,6 +46,10 @@ async fn ragged_rows_and_files_that_grew_columns() {
     lake.put("t/a.csv", "a,b\n1,2\n3\n4,5,6\n").await;
     lake.put("t/b.csv", "a,b,c\n7,8,9\n").await;
     assert_eq!(ask(&lake, "SELECT sum(a), sum(b), sum(c), count(*) FROM t").await, "15,15,15,4");
+    // Rows past those that the crawl looks at.
+    let many = "1,2\n".repeat(100_000);
+    lake.put("u/a.csv", format!("a,b\n{many}7,8,9\n7\n")).await;
+    assert_eq!(ask(&lake, "SELECT sum(a), sum(b), count(*) FROM u").await, "100014,200008,100002");
 }
 
 #[tokio::test]

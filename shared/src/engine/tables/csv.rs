@@ -1,11 +1,14 @@
-//! CSV files with texts that stand for no value (`NA`), or without quotes: DataFusion's own CSV source hands neither to the
-//! reader. Files are read whole, one by one.
+//! CSV files. DataFusion's own source has no texts that stand for no value (`NA`), insists on quotes, and refuses rows with more
+//! fields than the table.
 
+use std::borrow::Cow;
 use std::fmt;
+use std::io::{Read, Seek, SeekFrom};
 use std::sync::Arc;
 
 use arrow::csv::ReaderBuilder;
 use arrow::csv::reader::Decoder;
+use arrow::error::ArrowError;
 use arrow::record_batch::RecordBatch;
 use bytes::{Buf, Bytes};
 use datafusion::common::{DataFusionError, Result};
@@ -17,12 +20,14 @@ use datafusion::datasource::table_schema::TableSchema;
 use datafusion::physical_expr::projection::ProjectionExprs;
 use datafusion::physical_plan::DisplayFormatType;
 use datafusion::physical_plan::metrics::ExecutionPlanMetricsSet;
+use datafusion_datasource::{RangeCalculation, calculate_range};
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
-use object_store::{GetOptions, GetResultPayload, ObjectStore};
+use object_store::{GetOptions, GetRange, GetResultPayload, ObjectStore};
 
 use super::files::external;
 use crate::format::CsvFormat;
+use crate::format::csv::{Trim, Trimmed};
 
 /// Rows of a batch unless the scan says otherwise.
 const BATCH_ROWS: usize = 8192;
@@ -43,9 +48,15 @@ impl CsvFiles {
         Self { format, schema, projection, batch_rows: BATCH_ROWS, metrics: ExecutionPlanMetricsSet::new() }
     }
 
-    fn reader(&self) -> Result<ReaderBuilder> {
+    /// A reader of a file from its beginning, or from the beginning of another row.
+    fn reader(&self, from_beginning: bool) -> Result<ReaderBuilder> {
         let reader = self.format.reader(Arc::clone(self.schema.file_schema())).map_err(external)?;
+        let reader = reader.with_header(self.format.header && from_beginning);
         Ok(reader.with_batch_size(self.batch_rows).with_projection(self.projection.file_indices.clone()))
+    }
+
+    fn trim(&self) -> Option<Trim> {
+        self.format.trim(self.schema.file_schema().fields().len())
     }
 }
 
@@ -83,12 +94,9 @@ impl FileSource for CsvFiles {
     fn fmt_extra(&self, kind: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match kind {
             DisplayFormatType::TreeRender => Ok(()),
+            _ if self.format.nulls.is_empty() => write!(f, ", has_header={}", self.format.header),
             _ => write!(f, ", has_header={}, nulls={:?}", self.format.header, self.format.nulls),
         }
-    }
-
-    fn supports_repartitioning(&self) -> bool {
-        false
     }
 
     fn try_pushdown_projection(&self, projection: &ProjectionExprs) -> Result<Option<Arc<dyn FileSource>>> {
@@ -106,21 +114,55 @@ struct CsvOpener {
 
 impl FileOpener for CsvOpener {
     fn open(&self, file: PartitionedFile) -> Result<FileOpenFuture> {
-        let (reader, store, compression) = (self.source.reader()?, Arc::clone(&self.store), self.compression);
+        let from_beginning = file.range.as_ref().is_none_or(|range| range.start == 0);
+        let (reader, trim) = (self.source.reader(from_beginning)?, self.source.trim());
+        let (store, compression) = (Arc::clone(&self.store), self.compression);
         Ok(Box::pin(async move {
-            let found = store.get_opts(&file.object_meta.location, GetOptions::default()).await?;
+            let range = match calculate_range(&file, &store, None).await? {
+                RangeCalculation::Range(range) => range.map(GetRange::from),
+                RangeCalculation::TerminateEarly => return Ok(futures::stream::empty().boxed()),
+            };
+            let options = GetOptions { range, ..GetOptions::default() };
+            let found = store.get_opts(&file.object_meta.location, options).await?;
             match found.payload {
-                GetResultPayload::File(file, _) => {
-                    let rows = reader.build(compression.convert_read(file)?)?;
-                    Ok(futures::stream::iter(rows).map_err(DataFusionError::from).boxed())
+                GetResultPayload::File(mut file, _) => {
+                    if found.range.start > 0 {
+                        file.seek(SeekFrom::Start(found.range.start))?;
+                    }
+                    let bytes = compression.convert_read(file.take(found.range.end - found.range.start))?;
+                    let rows = match trim {
+                        Some(trim) => batches(reader.build_buffered(Trimmed::new(bytes, trim))?),
+                        None => batches(reader.build(bytes)?),
+                    };
+                    Ok(rows)
                 }
                 GetResultPayload::Stream(bytes) => {
                     let bytes = compression.convert_stream(bytes.map_err(DataFusionError::from).boxed())?;
+                    let bytes = match trim {
+                        Some(trim) => trimmed(bytes, trim),
+                        None => bytes,
+                    };
                     Ok(decoded(bytes, reader.build_decoder()))
                 }
             }
         }))
     }
+}
+
+fn batches(
+    rows: impl Iterator<Item = std::result::Result<RecordBatch, ArrowError>> + Send + 'static,
+) -> BoxStream<'static, Result<RecordBatch>> {
+    futures::stream::iter(rows).map_err(DataFusionError::from).boxed()
+}
+
+/// The bytes without what rows have too much.
+fn trimmed(bytes: BoxStream<'static, Result<Bytes>>, mut trim: Trim) -> BoxStream<'static, Result<Bytes>> {
+    let keep = move |bytes: Bytes| match trim.keep(&bytes) {
+        Cow::Borrowed(_) => bytes,
+        Cow::Owned(kept) => kept.into(),
+    };
+    // Nothing would be the end to the decoder.
+    bytes.map_ok(keep).try_filter(|kept| std::future::ready(!kept.is_empty())).boxed()
 }
 
 /// Batches out of bytes as they come.

@@ -14,13 +14,12 @@ use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::Statistics;
-use datafusion::common::config::CsvOptions;
 use datafusion::datasource::TableType;
 use datafusion::datasource::file_format::FileFormat;
 use datafusion::datasource::file_format::parquet::ParquetFormat;
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::listing::helpers::expr_applicable_for_cols;
-use datafusion::datasource::physical_plan::{CsvSource, FileGroup, FileScanConfigBuilder, FileSource, JsonSource};
+use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, FileSource, JsonSource};
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::datasource::table_schema::TableSchema;
 use datafusion::execution::object_store::ObjectStoreUrl;
@@ -37,7 +36,7 @@ use self::files::TableFile;
 use self::named::NamedFiles;
 use crate::catalog::{Catalog, Table};
 use crate::format::glue::FileFilter;
-use crate::format::{Compression, CsvFormat, Encoding, FileFormat as Format, JsonFormat};
+use crate::format::{Compression, Encoding, FileFormat as Format, JsonFormat};
 use crate::model::{Column, TableName};
 use crate::storage::Storage;
 use crate::{Error, Result};
@@ -195,13 +194,9 @@ impl FileTable {
     fn source(&self, schema: TableSchema, state: &dyn Session) -> Arc<dyn FileSource> {
         match &self.format.encoding {
             Encoding::Parquet => parquet_format(state).file_source(schema),
-            Encoding::Csv(csv) => match datafusion_options(csv) {
-                Some(options) => Arc::new(NamedFiles::new(
-                    Arc::new(CsvSource::new(schema).with_csv_options(options)),
-                    !csv.multiline,
-                )),
-                None => Arc::new(NamedFiles::new(Arc::new(CsvFiles::new(csv.clone(), schema)), false)),
-            },
+            Encoding::Csv(csv) => {
+                Arc::new(NamedFiles::new(Arc::new(CsvFiles::new(csv.clone(), schema)), !csv.multiline))
+            }
             Encoding::Json(json) => {
                 let source = JsonSource::new(schema).with_newline_delimited(*json != JsonFormat::Array);
                 Arc::new(NamedFiles::new(Arc::new(source), *json == JsonFormat::Lines))
@@ -311,20 +306,6 @@ impl FileTable {
         }
         Ok(Compression::of_bytes(&self.storage.get_range(url, 0..6).await?))
     }
-}
-
-/// The dialect as DataFusion's own source reads it, unless it can't: it passes over texts for null and insists on quotes.
-fn datafusion_options(csv: &CsvFormat) -> Option<CsvOptions> {
-    let quote = csv.quote?;
-    csv.nulls.is_empty().then(|| CsvOptions {
-        has_header: Some(csv.header),
-        delimiter: csv.delimiter,
-        quote,
-        escape: csv.escape,
-        newlines_in_values: Some(csv.multiline),
-        truncated_rows: Some(csv.ragged),
-        ..CsvOptions::default()
-    })
 }
 
 /// Arrow fields; text in views where the reader makes them without a copy.

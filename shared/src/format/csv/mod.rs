@@ -6,8 +6,10 @@
 
 mod header;
 mod rows;
+mod trim;
 
 use rows::{Marks, Rows};
+pub use trim::{Trim, Trimmed};
 
 use super::infer::{NULL_TEXTS, text_shape};
 use super::merge::{SampledColumn, Shape, positional_name};
@@ -46,7 +48,7 @@ pub fn sample(text: &[u8], complete: bool, name: &str) -> Result<Sample, Flaw> {
         escape: marks.escape,
         header: header::is_header(&rows, &rest),
         nulls,
-        ragged: widths.narrowest < widths.widest,
+        ragged: true,
         // What was not read may hold line breaks too, once fields are quoted.
         multiline: rows.breaks_in_quotes || (rows.quoted_fields() > 0 && !complete),
     };
