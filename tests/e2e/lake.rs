@@ -77,10 +77,26 @@ impl Lake {
 
     /// Starts `tarn up` and waits until it is ready.
     pub(crate) fn start(&mut self) {
+        self.start_as(self.tarn("up"));
+    }
+
+    /// Starts `tarn up` where no file may become larger than so many bytes: the next byte gets `EFBIG`.
+    pub(crate) fn start_with_files_up_to(&mut self, bytes: u64) {
+        let tarn = self.tarn("up");
+        let mut limited = Command::new("bash");
+        // Without the trap the kernel would end the process at once. Bash counts KiB.
+        limited.args(["-c", &format!("trap '' XFSZ; ulimit -f {}; exec \"$0\" \"$@\"", bytes / 1024)]);
+        limited.arg(tarn.get_program()).args(tarn.get_args());
+        for (name, _) in tarn.get_envs() {
+            limited.env_remove(name);
+        }
+        self.start_as(limited);
+    }
+
+    fn start_as(&mut self, mut up: Command) {
         assert!(self.running.is_none(), "it runs already");
         let log = std::fs::File::options().create(true).append(true).open(self.dir.join("log")).unwrap();
-        let mut child = self
-            .tarn("up")
+        let mut child = up
             .args(["--port", "0", "--output", "json"])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
