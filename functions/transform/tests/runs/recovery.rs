@@ -298,7 +298,7 @@ async fn a_run_that_time_cuts_short_goes_on_at_the_next_tick() {
     let (transform, catalog) = faulty(&lake, workflows);
     transform.handle(tick()).await.unwrap();
     lake.clock.advance(300_000);
-    catalog.fail("two", &[Fault::HangAfter]);
+    catalog.fail(&name("two"), &[Fault::HangAfter]);
     let soon = lake.clock.now_ms() + 4_000;
     let cut = deadline::until(soon, transform.handle(tick())).await.unwrap()["ran"][0]["answer"].clone();
     assert_eq!((&cut["status"], &cut["interrupted"]), (&json!("failed"), &json!(true)), "{cut:#}");
@@ -319,7 +319,7 @@ async fn a_run_without_time_for_any_job_is_to_be_tried_again() {
     let lake = Lake::new().await;
     let (transform, catalog) = faulty(&lake, ONE);
     lake.add("raw", "SELECT 1 AS id").await;
-    catalog.fail("one", &[Fault::HangAfter]);
+    catalog.fail(&name("one"), &[Fault::HangAfter]);
     let event =
         || json!({"detail-type": "Scheduled Event", "source": "aws.events", "id": "a", "detail": {"name": "w"}});
     let soon = lake.clock.now_ms() + 1_000;
