@@ -42,7 +42,8 @@ setup: ## Install what the tests need: a headless browser, a Python environment
 	@tests/setup.sh
 
 .PHONY: test
-test: setup ## Pass all tests
+test: setup emulator-setup ## Pass all tests
+	@$(PYTHON) -m unittest discover -s tests/deploy
 	@echo "Building the programs and the tests."
 	@$(CARGO) build --workspace --bins --locked
 	@$(CARGO) test --workspace --locked

@@ -124,7 +124,7 @@ def deploy(account: Account, stack: str, parameters: dict[str, str], bucket: str
     if found and found["StackStatus"] == "ROLLBACK_COMPLETE":
         say(f"{stack}: removing what is left of an attempt that failed")
         account.cloudformation.delete_stack(StackName=stack)
-        settle(account, stack, "DELETE", time.time())
+        settle(account, stack, "DELETE", None)
         found = None
     if found and found["StackStatus"] == "REVIEW_IN_PROGRESS":
         found = None
@@ -149,9 +149,9 @@ def deploy(account: Account, stack: str, parameters: dict[str, str], bucket: str
     if not ready(account, stack, change):
         say(f"{stack}: nothing to change")
         return outputs(account, stack)
-    began = time.time()
+    before = (describe(account, stack) or {}).get("LastUpdatedTime")
     account.cloudformation.execute_change_set(StackName=stack, ChangeSetName=change)
-    settle(account, stack, "UPDATE" if found else "CREATE", began)
+    settle(account, stack, "UPDATE" if found else "CREATE", before)
     record(account, bucket, stack, settled)
     return outputs(account, stack)
 
@@ -196,23 +196,24 @@ def ready(account: Account, stack: str, change: str) -> bool:
         time.sleep(account.pause)
 
 
-def settle(account: Account, stack: str, doing: str, began: float) -> None:
-    """Waits for the end, and says what went wrong first."""
+def settle(account: Account, stack: str, doing: str, before) -> None:
+    """Waits for the end, and says what went wrong first. `before` is when the stack was last changed before this."""
+    began = time.time()
     while True:
         found = describe(account, stack) or {"StackStatus": "DELETE_COMPLETE"}
-        status = found["StackStatus"]
-        # Right after the start the stack may still have the status of its last change.
-        fresh = doing != "UPDATE" or found.get("LastUpdatedTime") is None or found["LastUpdatedTime"].timestamp() >= began - 60
-        if not status.endswith("_IN_PROGRESS") and fresh:
+        # For a moment the stack may still have the status of its last change.
+        fresh = doing != "UPDATE" or found.get("LastUpdatedTime") != before or time.time() - began > 60
+        if not found["StackStatus"].endswith("_IN_PROGRESS") and fresh:
             break
         time.sleep(account.pause)
-    if status != f"{doing}_COMPLETE":
-        raise Mistake(f"{stack}: expected {doing}_COMPLETE, found {status}\n" + failures(account, stack, began))
-    say(f"{stack}: {status}")
+    if found["StackStatus"] != f"{doing}_COMPLETE":
+        raise Mistake(f"{stack}: expected {doing}_COMPLETE, found {found['StackStatus']}\n" + failures(account, stack, began))
+    say(f"{stack}: {found['StackStatus']}")
 
 
 def failures(account: Account, stack: str, began: float) -> str:
     events = account.cloudformation.describe_stack_events(StackName=stack)["StackEvents"]
+    # The clocks of two machines differ.
     failed = [e for e in reversed(events) if e["ResourceStatus"].endswith("_FAILED") and e["Timestamp"].timestamp() >= began - 60]
     return "\n".join(f"  {e['LogicalResourceId']} ({e['ResourceType']}): {e.get('ResourceStatusReason', '')}" for e in failed[:10])
 

@@ -1,0 +1,299 @@
+"""Deploys infra/template.yaml to the emulator, with a stand-in for each function that notes what it is called with. Signatures and
+each role's grants are enforced."""
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+import urllib.error
+import urllib.request
+import zipfile
+from pathlib import Path
+
+import boto3
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
+from botocore.exceptions import ClientError
+
+ROOT = Path(__file__).resolve().parents[2]
+TOOLS = ROOT / "localstack" / "emulator"
+sys.path.insert(0, str(TOOLS))
+
+from lakehouse import FUNCTIONS, Lakehouse, Mistake, entry, with_lakehouse  # noqa: E402
+
+REGION = "us-east-1"
+LAKEHOUSE = """
+version: 1
+database: shop
+streams:
+  orders: {schema: []}
+  order_lines: {schema: [], table: mart.lines}
+locations:
+  customers: {database: crm}
+workflows:
+  daily: {jobs: {sums: {sql: SELECT 1, into: Sums.daily}}}
+insights:
+  next: {into: ai.forecast}
+"""
+STAND_IN = """#!{python}
+import json, os, urllib.request
+base = f"http://{{os.environ['AWS_LAMBDA_RUNTIME_API']}}/2018-06-01/runtime/invocation/"
+while True:
+    with urllib.request.urlopen(base + "next") as call:
+        event, id = json.loads(call.read()), call.headers["Lambda-Runtime-Aws-Request-Id"]
+    note = {{"function": os.environ["AWS_LAMBDA_FUNCTION_NAME"], "event": event, "files": sorted(os.listdir(os.environ["LAMBDA_TASK_ROOT"])),
+            "settings": {{name: value for name, value in os.environ.items() if name.startswith("TARN_")}}}}
+    with open({log!r}, "a") as log:
+        log.write(json.dumps(note) + "\\n")
+    answer = json.dumps({{"statusCode": 200, "body": note["function"]}}).encode()
+    urllib.request.urlopen(urllib.request.Request(base + id + "/response", answer)).read()
+# {mark}
+"""
+ROUTES = {
+    "ingest": ["GET /streams", "POST /streams/orders/records", "PUT /files/customers/2024/c.csv", "POST /uploads/customers/a/c.csv"],
+    "batcher": ["POST /streams/orders/flush"],
+    "crawl": ["POST /crawl", "GET /crawls"],
+    "transform": ["GET /workflows", "POST /workflows/daily/runs", "GET /workflows/daily/runs", "GET /runs/1", "POST /runs/1/resume", "POST /runs/1/cancel"],
+    "query": ["POST /query"],
+    "insight": ["POST /insight", "POST /insights/next", "GET /insights"],
+}
+# What each role may do in the bucket: r(ead), w(rite), l(ist).
+OBJECTS = {
+    "ingest": {"raw": "rwl", "state": "rwl"},
+    "batcher": {"tables": "rwl", "errors": "rwl", "state": "rwl"},
+    "crawl": {"raw": "rl", "state": "rwl"},
+    "transform": {"raw": "rl", "tables": "rwl", "quarantine": "rwl", "state": "rwl"},
+    "query": {"raw": "rl", "tables": "rl", "results": "rwl"},
+    "insight": {"raw": "rl", "tables": "rwl", "state": "rwl"},
+}
+FOLDERS = ["raw", "tables", "errors", "quarantine", "results", "state", "project"]
+TABLE_READERS = {"batcher", "crawl", "transform", "query", "insight"}
+TABLE_WRITERS = TABLE_READERS - {"query"}
+
+
+def write_zips(folder: Path, log: Path, mark: str) -> Path:
+    folder.mkdir()
+    for name in FUNCTIONS:
+        with zipfile.ZipFile(folder / f"{name}.zip", "w") as zipped:
+            zipped.writestr(entry("bootstrap", 0o755, zipfile.ZIP_DEFLATED), STAND_IN.format(python=sys.executable, log=str(log), mark=mark))
+    return folder
+
+
+class Files(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = Path(folder.name)
+        self.file = self.folder / "lakehouse.yaml"
+
+    def test_streams_and_databases_follow_from_the_lakehouse_file(self):
+        self.file.write_text(LAKEHOUSE)
+        parameters = Lakehouse.load(self.file).parameters()
+        self.assertEqual(parameters, {"Streams": "order_lines,orders".replace("_", "U"), "Databases": "ai,crm,mart,shop,sums,tarn"})
+
+    def test_a_file_that_is_no_lakehouse_is_refused_with_its_path(self):
+        for text in ("[1]", "streams: {}", "a: [", ""):
+            self.file.write_text(text)
+            with self.assertRaisesRegex(Mistake, str(self.file)):
+                Lakehouse.load(self.file)
+
+    def test_another_lakehouse_file_takes_the_place_of_the_one_in_a_zip(self):
+        zips = write_zips(self.folder / "zips", self.folder / "log", "")
+        source, target = zips / "query.zip", self.folder / "query.zip"
+        for text in ("version: 1\ndatabase: a\n", "version: 1\ndatabase: something_longer\n", "database: b\n"):
+            self.file.write_text(text)
+            with_lakehouse(source, target, Lakehouse.load(self.file))
+            with zipfile.ZipFile(target) as zipped:
+                self.assertIsNone(zipped.testzip())
+                self.assertEqual(zipped.namelist(), ["bootstrap", "lakehouse.yaml"])
+                self.assertEqual(zipped.read("lakehouse.yaml").decode(), text)
+            target.replace(source)
+
+
+class Deployed(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        folder = tempfile.TemporaryDirectory()
+        cls.addClassCleanup(folder.cleanup)
+        cls.folder = Path(folder.name)
+        cls.log = cls.folder / "calls.ndjson"
+        cls.log.touch()
+        cls.lakehouse = cls.folder / "lakehouse.yaml"
+        cls.lakehouse.write_text(LAKEHOUSE)
+        cls.zips = write_zips(cls.folder / "zips", cls.log, "first")
+        up = [sys.executable, str(TOOLS / "emulator.py"), "up", "--auth", "--directory", str(cls.folder)]
+        with (cls.folder / "emulator.log").open("wb") as log:
+            emulator = subprocess.Popen(up, stdout=subprocess.PIPE, stderr=log)
+        cls.addClassCleanup(emulator.wait)
+        cls.addClassCleanup(emulator.stdout.close)
+        cls.addClassCleanup(emulator.kill)
+        cls.endpoint = json.loads(emulator.stdout.readline())["endpoint"]
+        cls.stack = cls.deploy()
+
+    @classmethod
+    def deploy(cls, *more: str, zips: Path | None = None) -> dict:
+        command = [sys.executable, str(TOOLS / "emulator.py"), "deploy", "--endpoint", cls.endpoint, "--auth", "--stack", "shop"]
+        command += ["--lakehouse", str(cls.lakehouse), "--zips", str(zips or cls.zips), "--parameter", "TickState=DISABLED", *more]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            raise AssertionError(done.stderr)
+        return json.loads(done.stdout)
+
+    @classmethod
+    def client(cls, service: str, role: str | None = None):
+        keys = {"aws_access_key_id": "test", "aws_secret_access_key": "test"}
+        if role:
+            given = cls.client("sts").assume_role(RoleArn=role, RoleSessionName="test")["Credentials"]
+            keys = {"aws_access_key_id": given["AccessKeyId"], "aws_secret_access_key": given["SecretAccessKey"]}
+            keys["aws_session_token"] = given["SessionToken"]
+        return boto3.client(service, endpoint_url=cls.endpoint, region_name=REGION, **keys)
+
+    def live(self, function: str) -> dict:
+        return self.client("lambda").get_function_configuration(FunctionName=self.stack["functions"][function], Qualifier="live")
+
+    def call(self, route: str, signed: bool = True) -> tuple[int, str]:
+        method, path = route.split(" ")
+        request = AWSRequest(method, self.stack["apiUrl"] + path)
+        if signed:
+            SigV4Auth(Credentials("test", "test"), "execute-api", REGION).add_auth(request)
+        try:
+            with urllib.request.urlopen(urllib.request.Request(request.url, headers=dict(request.headers), method=method)) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+
+    def calls_of(self, function: str, wanted) -> list[dict]:
+        """The events that the function was called with, once one of them is `wanted`."""
+        for _ in range(200):
+            notes = [json.loads(line) for line in self.log.read_text().splitlines()]
+            events = [note["event"] for note in notes if note["function"] == f"shop-{function}"]
+            if any(wanted(event) for event in events):
+                return events
+            time.sleep(0.1)
+        raise AssertionError(f"{function} was not called as expected, but with {events}")
+
+    def test_each_route_reaches_its_function_and_only_with_a_signature(self):
+        for function, routes in ROUTES.items():
+            for route in routes:
+                with self.subTest(route):
+                    self.assertEqual(self.call(route), (200, f"shop-{function}"))
+                    self.assertEqual(self.call(route, signed=False)[0], 403)
+        self.assertEqual(self.call("GET /nothing")[0], 404)
+
+    def test_a_function_finds_its_lakehouse_file_and_settings(self):
+        self.call("POST /query")
+        notes = [json.loads(line) for line in self.log.read_text().splitlines()]
+        query = next(note for note in notes if note["function"] == "shop-query")
+        self.assertEqual(query["files"], ["bootstrap", "lakehouse.yaml"])
+        expected = {
+            "TARN_PORTS": "aws",
+            "TARN_WAREHOUSE": f"s3://{self.stack['bucket']}/",
+            "TARN_STREAM_PREFIX": "shop-",
+            "TARN_DATA": "/tmp/tarn",
+            "TARN_SPILL": "/tmp/spill",
+            "TARN_SPILL_LIMIT": "3840MiB",
+            "TARN_MEMORY": "1804MiB",
+            "TARN_LOG": "info",
+            "TARN_METRICS_NAMESPACE": "shop",
+        }
+        self.assertEqual(query["settings"], expected)
+
+    def test_an_object_of_the_raw_zone_calls_the_crawler_and_no_other_object_does(self):
+        s3 = self.client("s3")
+        for key in ("tables/shop/t/x", "state/x", "raw/customers/new.csv"):
+            s3.put_object(Bucket=self.stack["bucket"], Key=key, Body=b"x")
+        s3.delete_object(Bucket=self.stack["bucket"], Key="raw/customers/new.csv")
+
+        def removed(event: dict) -> bool:
+            return any(record["eventName"].startswith("ObjectRemoved") for record in event.get("Records", []))
+
+        events = self.calls_of("crawl", removed)
+        keys = {record["s3"]["object"]["key"] for event in events for record in event.get("Records", [])}
+        self.assertTrue(all(key.startswith("raw/") for key in keys), keys)
+        self.assertIn("raw/customers/new.csv", keys)
+
+    def test_a_record_of_each_stream_calls_the_batcher(self):
+        for name, stream in self.stack["streams"].items():
+            self.client("kinesis").put_record(StreamName=stream, Data=name.encode(), PartitionKey="k")
+            self.calls_of("batcher", lambda event: any(r.get("eventSourceARN", "").endswith(f":stream/shop-{name}") for r in event.get("Records", [])))
+
+    def test_each_tick_is_allowed_to_call_the_alias(self):
+        for function in ("batcher", "crawl", "transform", "insight"):
+            rule = f"shop-{function}-tick"
+            alias = f"{self.live(function)['FunctionArn'].rsplit(':', 1)[0]}:live"
+            targets = self.client("events").list_targets_by_rule(Rule=rule)["Targets"]
+            self.assertEqual([target["Arn"] for target in targets], [alias])
+            policy = json.loads(self.client("lambda").get_policy(FunctionName=f"shop-{function}", Qualifier="live")["Policy"])
+            allowed = [s["Condition"]["ArnLike"]["AWS:SourceArn"] for s in policy["Statement"] if s["Principal"] == {"Service": "events.amazonaws.com"}]
+            self.assertEqual([arn.rsplit("/", 1)[1] for arn in allowed], [rule])
+
+    def may(self, call, **arguments) -> bool:
+        """Whether the call is allowed, be it of use or not."""
+        try:
+            call(**arguments)
+        except ClientError as error:
+            return error.response["Error"]["Code"] not in ("AccessDenied", "AccessDeniedException")
+        return True
+
+    def test_each_role_may_do_what_its_function_does_and_nothing_else(self):
+        bucket, stream = self.stack["bucket"], self.stack["streams"]["orders"]
+        for function in FUNCTIONS:
+            role = self.live(function)["Role"]
+            s3, glue, kinesis = (self.client(service, role) for service in ("s3", "glue", "kinesis"))
+            for folder in FOLDERS:
+                found = "r" if self.may(s3.get_object, Bucket=bucket, Key=f"{folder}/x") else ""
+                found += "w" if self.may(s3.put_object, Bucket=bucket, Key=f"{folder}/x", Body=b"x") else ""
+                found += "l" if self.may(s3.list_objects_v2, Bucket=bucket, Prefix=f"{folder}/") else ""
+                self.assertEqual(found, OBJECTS[function].get(folder, ""), f"{function} in {folder}/")
+            self.assertFalse(self.may(s3.list_objects_v2, Bucket=bucket), function)
+            for database in ("shop", "tarn", "foreign"):
+                reads, writes = function in TABLE_READERS and database != "foreign", function in TABLE_WRITERS and database != "foreign"
+                self.assertEqual(self.may(glue.get_database, Name=database), reads, f"{function}: database {database}")
+                self.assertEqual(self.may(glue.get_table, DatabaseName=database, Name="t"), reads, f"{function}: table of {database}")
+                self.assertEqual(self.may(glue.create_table, DatabaseName=database, TableInput={"Name": function}), writes, f"{function}: {database}")
+            self.assertEqual(self.may(kinesis.list_shards, StreamName=stream), function in ("ingest", "batcher"), function)
+            self.assertEqual(self.may(kinesis.put_record, StreamName=stream, Data=b"x", PartitionKey="k"), function == "ingest", function)
+
+    def test_a_setting_and_new_code_reach_the_alias_and_both_can_be_taken_back(self):
+        before = self.live("query")
+        self.assertEqual(self.deploy()["release"], self.stack["release"], "nothing changed")
+        self.assertEqual(self.live("query")["Version"], before["Version"])
+
+        self.deploy("--parameter", "QueryMemory=4096")
+        larger = self.live("query")
+        self.assertEqual((larger["MemorySize"], larger["Environment"]["Variables"]["TARN_MEMORY"]), (4096, "2457MiB"))
+
+        self.deploy(zips=write_zips(self.folder / "second", self.log, "second"))
+        newer = self.live("query")
+        self.assertNotEqual(newer["CodeSha256"], before["CodeSha256"])
+        self.assertEqual(newer["MemorySize"], 4096, "a parameter that is not given keeps its value")
+
+        self.deploy("--parameter", "QueryMemory=3008")
+        self.assertEqual((self.live("query")["CodeSha256"], self.live("query")["MemorySize"]), (before["CodeSha256"], 3008))
+
+    def test_data_outlives_the_stack_and_another_one_takes_it_over(self):
+        s3, cloudformation = self.client("s3"), self.client("cloudformation")
+        s3.put_object(Bucket=self.stack["bucket"], Key="tables/shop/kept/x", Body=b"kept")
+        self.client("kinesis").put_record(StreamName="shop-orders", Data=b"kept", PartitionKey="k")
+        cloudformation.delete_stack(StackName="shop")
+        cloudformation.get_waiter("stack_delete_complete").wait(StackName="shop", WaiterConfig={"Delay": 1})
+        self.assertEqual(self.client("lambda").list_functions()["Functions"], [])
+        self.assertEqual(s3.get_object(Bucket=self.stack["bucket"], Key="tables/shop/kept/x")["Body"].read(), b"kept")
+
+        self.log.write_text("")
+        type(self).stack = self.deploy("--adopt")
+        data = "a2VwdA=="
+        self.calls_of("batcher", lambda event: any(r["kinesis"]["data"] == data for r in event.get("Records", [])))
+        s3.put_object(Bucket=self.stack["bucket"], Key="raw/customers/again.csv", Body=b"x")
+        self.calls_of("crawl", lambda event: any(r["s3"]["object"]["key"] == "raw/customers/again.csv" for r in event.get("Records", [])))
+
+    def test_an_open_api_must_be_asked_for_and_jwt_needs_an_issuer(self):
+        with self.assertRaisesRegex(AssertionError, "JwtIssuer"):
+            self.deploy("--parameter", "Authorization=JWT")
+
+
+if __name__ == "__main__":
+    unittest.main()
