@@ -1,4 +1,4 @@
-"""What a deployment must know of the lakehouse file: its streams and databases. And the zips that carry it."""
+"""What a deployment must know of the lakehouse file: its streams, databases and workflows. And the zips that carry it."""
 
 import hashlib
 import shutil
@@ -26,6 +26,7 @@ class Lakehouse:
     text: bytes
     streams: list[str]
     databases: list[str]
+    workflows: list[str]
 
     @classmethod
     def load(cls, path: Path) -> "Lakehouse":
@@ -44,12 +45,13 @@ class Lakehouse:
         databases = {own, SYSTEM_DATABASE}
         databases |= {location["database"] for location in parts("locations") if location.get("database")}
         databases |= {table.split(".")[0] for table in tables if table and "." in table}
-        return cls(text, sorted(file.get("streams") or {}), sorted(database.lower() for database in databases))
+        return cls(text, sorted(file.get("streams") or {}), sorted(database.lower() for database in databases), sorted(file.get("workflows") or {}))
 
     def parameters(self) -> dict[str, str]:
-        """The template's parameters that follow from the file. Stream names have no capitals, so `U` can stand for `_`."""
+        """The template's parameters that follow from the file. Its names have no capitals, so `U` can stand for `_`."""
         return {
-            "Streams": ",".join(name.replace("_", "U") for name in self.streams),
+            "Streams": ",".join(self.streams).replace("_", "U"),
+            "Workflows": ",".join(self.workflows).replace("_", "U"),
             "Databases": ",".join(self.databases),
         }
 

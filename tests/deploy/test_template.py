@@ -34,7 +34,7 @@ streams:
 locations:
   customers: {database: crm}
 workflows:
-  daily: {jobs: {sums: {sql: SELECT 1, into: Sums.daily}}}
+  daily_sums: {jobs: {sums: {sql: SELECT 1, into: Sums.daily}}}
 insights:
   next: {into: ai.forecast}
 """
@@ -56,9 +56,9 @@ ROUTES = {
     "ingest": ["GET /streams", "POST /streams/orders/records", "PUT /files/customers/2024/c.csv", "POST /uploads/customers/a/c.csv"],
     "batcher": ["POST /streams/orders/flush"],
     "crawl": ["POST /crawl", "GET /crawls"],
-    "transform": ["GET /workflows", "POST /workflows/daily/runs", "GET /workflows/daily/runs", "GET /runs/1", "POST /runs/1/resume", "POST /runs/1/cancel"],
+    "transform": ["POST /workflows/daily_sums/runs", "GET /workflows/daily_sums/runs", "GET /runs/1", "POST /runs/1/resume", "POST /runs/1/cancel"],
     "query": ["POST /query"],
-    "insight": ["POST /insight", "POST /insights/next", "GET /insights"],
+    "insight": ["POST /insight", "POST /insights/next"],
 }
 # What each role may do in the bucket: r(ead), w(rite), l(ist).
 OBJECTS = {
@@ -89,10 +89,10 @@ class Files(unittest.TestCase):
         self.folder = Path(folder.name)
         self.file = self.folder / "lakehouse.yaml"
 
-    def test_streams_and_databases_follow_from_the_lakehouse_file(self):
+    def test_streams_databases_and_workflows_follow_from_the_lakehouse_file(self):
         self.file.write_text(LAKEHOUSE)
         parameters = Lakehouse.load(self.file).parameters()
-        self.assertEqual(parameters, {"Streams": "order_lines,orders".replace("_", "U"), "Databases": "ai,crm,mart,shop,sums,tarn"})
+        self.assertEqual(parameters, {"Streams": "orderUlines,orders", "Workflows": "dailyUsums", "Databases": "ai,crm,mart,shop,sums,tarn"})
 
     def test_a_file_that_is_no_lakehouse_is_refused_with_its_path(self):
         for text in ("[1]", "streams: {}", "a: [", ""):
@@ -229,6 +229,16 @@ class Deployed(unittest.TestCase):
             policy = json.loads(self.client("lambda").get_policy(FunctionName=f"shop-{function}", Qualifier="live")["Policy"])
             allowed = [s["Condition"]["ArnLike"]["AWS:SourceArn"] for s in policy["Statement"] if s["Principal"] == {"Service": "events.amazonaws.com"}]
             self.assertEqual([arn.rsplit("/", 1)[1] for arn in allowed], [rule])
+
+    def test_alarms_watch_what_the_functions_and_streams_and_workflows_tell(self):
+        alarms = self.client("cloudwatch").describe_alarms(AlarmNamePrefix="shop-")["MetricAlarms"]
+        own = {(a["MetricName"], a["Dimensions"][0]["Name"], a["Dimensions"][0]["Value"]) for a in alarms if a["Namespace"] == "shop"}
+        told = [(metric, "stream", name) for metric in ("RecordsRejected", "RecordsFailed", "LagMilliseconds") for name in ("orders", "order_lines")]
+        self.assertEqual(own, {*told, ("RunsFailed", "workflow", "daily_sums")})
+        watched = {(a["MetricName"], a["Dimensions"][0]["Value"]) for a in alarms if a["Namespace"] == "AWS/Lambda"}
+        expected = {(metric, f"shop-{name}") for metric in ("Errors", "Throttles", "Duration") for name in FUNCTIONS}
+        self.assertEqual(watched, {*expected, ("IteratorAge", "shop-batcher")})
+        self.assertTrue(all(a["AlarmActions"] == [self.stack["alarms"]] for a in alarms))
 
     def may(self, call, **arguments) -> bool:
         """Whether the call is allowed, be it of use or not."""
