@@ -37,6 +37,7 @@ pub const VARIABLES: &[Variable] = &[
     Variable { name: "TARN_SPILL_LIMIT", meaning: "disk that spilling may take, e.g. `8GiB`", default: "8GiB" },
     Variable { name: "TARN_LOG", meaning: "log filter, e.g. `info` or `shared=debug`", default: "info" },
     Variable { name: "TARN_LOG_FORMAT", meaning: "`json` or `text`", default: "json" },
+    Variable { name: "TARN_METRICS_NAMESPACE", meaning: "CloudWatch namespace of metrics", default: "no metrics" },
 ];
 
 /// Where environment values come from; a closure in tests.

@@ -12,6 +12,7 @@ pub mod deadline;
 pub mod engine;
 pub mod error;
 pub mod format;
+pub mod lambda;
 pub mod lock;
 pub mod model;
 pub mod project;

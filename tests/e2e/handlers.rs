@@ -1,140 +1,11 @@
 //! The six programs as Lambda runs them: each asks the runtime API for an event and answers it.
 
-use std::collections::BTreeMap;
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use axum::Router;
-use axum::extract::State;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode};
-use serde_json::{Value, json};
-use tokio::sync::mpsc;
+use serde_json::json;
 
 use crate::flow::{SHOP, orders};
-use crate::lake::program;
-
-/// The runtime API of Lambda for one function: hands out events, takes answers.
-struct RuntimeApi {
-    port: u16,
-    events: mpsc::Sender<Value>,
-    answers: mpsc::Receiver<Result<Value, Value>>,
-}
-
-#[derive(Clone)]
-struct Shared {
-    events: Arc<tokio::sync::Mutex<mpsc::Receiver<Value>>>,
-    answers: mpsc::Sender<Result<Value, Value>>,
-    count: Arc<Mutex<u32>>,
-}
-
-impl RuntimeApi {
-    async fn start() -> Self {
-        let (events, receive) = mpsc::channel(8);
-        let (send, answers) = mpsc::channel(8);
-        let shared = Shared {
-            events: Arc::new(tokio::sync::Mutex::new(receive)),
-            answers: send,
-            count: Arc::new(Mutex::new(0)),
-        };
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let router = Router::new().fallback(serve).with_state(shared);
-        tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
-        Self { port, events, answers }
-    }
-
-    /// Gives the function an event and waits for what it makes of it.
-    async fn invoke(&mut self, event: Value) -> Result<Value, Value> {
-        self.events.send(event).await.unwrap();
-        tokio::time::timeout(Duration::from_secs(60), self.answers.recv()).await.expect("an answer in time").unwrap()
-    }
-}
-
-async fn serve(State(shared): State<Shared>, request: Request<axum::body::Body>) -> (StatusCode, HeaderMap, String) {
-    let path = request.uri().path().to_owned();
-    if path.ends_with("/invocation/next") {
-        let Some(event) = shared.events.lock().await.recv().await else {
-            return (StatusCode::GONE, HeaderMap::new(), String::new());
-        };
-        let number = {
-            let mut count = shared.count.lock().unwrap();
-            *count += 1;
-            *count
-        };
-        let headers = [
-            ("lambda-runtime-aws-request-id", format!("request-{number}")),
-            ("lambda-runtime-deadline-ms", "4102444800000".into()),
-            ("lambda-runtime-invoked-function-arn", "arn:aws:lambda:eu-west-1:123456789012:function:tarn".into()),
-        ];
-        let headers = headers
-            .into_iter()
-            .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_str(&value).unwrap()))
-            .collect();
-        return (StatusCode::OK, headers, event.to_string());
-    }
-    let body = axum::body::to_bytes(request.into_body(), 64 << 20).await.unwrap();
-    let value = serde_json::from_slice(&body).unwrap_or(Value::Null);
-    let answer = if path.ends_with("/response") { Ok(value) } else { Err(value) };
-    shared.answers.send(answer).await.unwrap();
-    (StatusCode::ACCEPTED, HeaderMap::new(), "{}".into())
-}
-
-/// A function's process, ended with the test.
-struct Function {
-    child: Child,
-    api: RuntimeApi,
-}
-
-impl Function {
-    async fn start(name: &str, dir: &Path) -> Self {
-        let api = RuntimeApi::start().await;
-        let mut environment = BTreeMap::from([
-            ("AWS_LAMBDA_RUNTIME_API", format!("127.0.0.1:{}", api.port)),
-            ("AWS_LAMBDA_FUNCTION_NAME", name.into()),
-            ("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "1769".into()),
-            ("AWS_LAMBDA_FUNCTION_VERSION", "$LATEST".into()),
-            ("AWS_LAMBDA_LOG_GROUP_NAME", "tarn".into()),
-            ("AWS_LAMBDA_LOG_STREAM_NAME", "test".into()),
-        ]);
-        environment.insert("TARN_DATA", dir.join("data").display().to_string());
-        environment.insert("TARN_PROJECT", dir.join("lakehouse.yaml").display().to_string());
-        let child = Command::new(program(name)).envs(environment).stdin(Stdio::null()).spawn().unwrap();
-        Self { child, api }
-    }
-
-    /// An HTTP request through API Gateway; status and JSON body.
-    async fn http(&mut self, method: &str, path: &str, body: &str) -> (u64, Value) {
-        let event = json!({
-            "version": "2.0", "routeKey": "$default", "rawPath": path, "rawQueryString": "",
-            "headers": {"content-type": "application/json"}, "body": body, "isBase64Encoded": false,
-            "requestContext": {
-                "accountId": "123456789012", "apiId": "api", "stage": "$default", "requestId": "r", "routeKey": "$default",
-                "time": "01/Jan/2024:00:00:00 +0000", "timeEpoch": 1_704_067_200_000_i64,
-                "http": {"method": method, "path": path, "protocol": "HTTP/1.1", "sourceIp": "127.0.0.1", "userAgent": "test"}
-            }
-        });
-        let answer = self.api.invoke(event).await.unwrap_or_else(|e| panic!("{method} {path} failed: {e:#}"));
-        let body = serde_json::from_str(answer["body"].as_str().unwrap_or_default()).unwrap_or(Value::Null);
-        (answer["statusCode"].as_u64().unwrap(), body)
-    }
-}
-
-impl Drop for Function {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn tick(function: &str, detail: Value) -> Value {
-    json!({
-        "version": "0", "id": "1", "detail-type": "Scheduled Event", "source": "tarn.scheduler", "account": "123456789012",
-        "time": "2024-01-01T00:00:00Z", "region": "eu-west-1", "resources": [format!("arn:aws:events:eu-west-1:123456789012:rule/{function}")],
-        "detail": detail
-    })
-}
+use crate::lambda::{Function, kinesis, read, request, tick};
 
 #[tokio::test]
 async fn six_programs_do_the_main_job_between_them_as_lambda_functions() {
@@ -150,7 +21,7 @@ async fn six_programs_do_the_main_job_between_them_as_lambda_functions() {
     drop(ingest);
 
     let mut batcher = Function::start("batcher", dir.path()).await;
-    let report = batcher.api.invoke(tick("batcher", json!({"function": "batcher", "flush": true}))).await.unwrap();
+    let report = batcher.invoke(tick(json!({"flush": true}))).await.unwrap();
     assert!(report.to_string().contains("60"), "{report:#}");
     drop(batcher);
 
@@ -183,7 +54,103 @@ async fn every_function_refuses_an_event_that_is_not_for_it() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("lakehouse.yaml"), SHOP).unwrap();
         let mut function = Function::start(name, dir.path()).await;
-        let error = function.api.invoke(json!({"hello": "world"})).await.unwrap_err();
+        let error = function.invoke(json!({"hello": "world"})).await.unwrap_err();
         assert!(error["errorMessage"].as_str().is_some_and(|m| m.contains("expected an event")), "{name}: {error:#}");
     }
+}
+
+/// A lakehouse in which the record of an event, which arrived long ago, makes a stream due.
+const EAGER: &str = "
+version: 1
+database: shop
+streams:
+  orders:
+    schema: [{name: id, type: bigint, required: true}]
+    buffer: {size: 1MiB, interval: 1s}
+locations:
+  customers: {schedule: rate(1s)}
+";
+
+#[tokio::test]
+async fn every_log_line_of_an_invocation_says_which_call_it_belongs_to() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("lakehouse.yaml"), EAGER).unwrap();
+    let mut ingest = Function::start("ingest", dir.path()).await;
+    let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let mut put = request("POST", "/streams/orders/records", r#"[{"id": 1}]"#);
+    put["headers"]["Traceparent"] = json!(format!("00-{trace}-00f067aa0ba902b7-01"));
+    for _ in 0..2 {
+        let (status, answer) = read(ingest.invoke(put.clone()).await.unwrap());
+        assert_eq!(status, 200, "{answer:#}");
+    }
+    let lines = ingest.logged("records");
+    assert_eq!(lines.len(), 2, "{}", ingest.log());
+    for (line, number) in lines.iter().zip(1..) {
+        assert_eq!(line["request_id"], format!("request-{number}"), "{line:#}");
+        assert_eq!((&line["function"], &line["version"]), (&json!("ingest"), &json!("$LATEST")));
+        assert_eq!((&line["cold_start"], &line["trigger"]), (&json!(number == 1), &json!("http")));
+        assert_eq!((&line["trace_id"], &line["stream"]), (&json!(trace), &json!("orders")));
+        assert_eq!(line["xray_trace_id"], "1-5759e988-bd862e3fe1be46a994272793");
+    }
+    drop(ingest);
+
+    let mut batcher = Function::start("batcher", dir.path()).await;
+    let answer = batcher.invoke(kinesis("orders", &[("1", "eyJpZCI6IDF9")])).await.unwrap();
+    assert_eq!(answer["flushed"][0]["stored"], 2, "{answer:#}");
+    let line = batcher.logged("table committed").remove(0);
+    assert_eq!(
+        (&line["table"], &line["snapshot_id"]),
+        (&json!("shop.orders"), &answer["flushed"][0]["snapshot"]),
+        "{line:#}"
+    );
+    assert_eq!((&line["stream"], &line["shard"]), (&json!("orders"), &json!("shardId-000000000000")), "{line:#}");
+    assert_eq!(line["trace_id"], "5759e988bd862e3fe1be46a994272793", "without a request's, X-Ray's: {line:#}");
+    let (status, answer) = batcher.http("POST", "/streams/orders/flush", "").await;
+    assert_eq!((status, &answer["flushed"][0]["records"]), (200, &json!(0)), "{answer:#}");
+}
+
+#[tokio::test]
+async fn a_tick_that_names_nothing_runs_what_is_due() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("lakehouse.yaml"), EAGER).unwrap();
+    let mut crawl = Function::start("crawl", dir.path()).await;
+    assert_eq!(crawl.invoke(tick(json!({}))).await.unwrap(), json!({"ran": [], "left": []}));
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    let answer = crawl.invoke(tick(json!({}))).await.unwrap();
+    assert_eq!(answer["ran"][0]["name"], "customers", "{answer:#}");
+    for name in ["batcher", "transform", "insight"] {
+        let mut function = Function::start(name, dir.path()).await;
+        let answer = function.invoke(tick(json!({}))).await;
+        assert!(answer.is_ok(), "{name}: {answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_function_answers_before_lambda_ends_it_and_serves_on() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("lakehouse.yaml"), EAGER).unwrap();
+    let mut query = Function::start("query", dir.path()).await;
+    let (status, answer) = query.http("POST", "/query", r#"{"sql": "SELECT 1 AS one"}"#).await;
+    assert_eq!(status, 200, "{answer:#}");
+    let many = "generate_series(1, 1000000000)";
+    let slow = json!({"sql": format!("SELECT count(*) FROM {many} AS a(x), {many} AS b(y) WHERE x % 7 = y % 11")});
+    let (begun, time) = (Instant::now(), Duration::from_secs(3));
+    let answer = query.invoke_within(request("POST", "/query", &slow.to_string()), time).await.unwrap();
+    let (status, answer) = read(answer);
+    assert_eq!((status, &answer["error"]["kind"]), (503, &json!("Retry")), "{answer:#}");
+    assert!(begun.elapsed() < time, "{:?}", begun.elapsed());
+    let (status, answer) = query.http("POST", "/query", r#"{"sql": "SELECT 1 AS one"}"#).await;
+    assert_eq!(status, 200, "{answer:#}");
+}
+
+#[tokio::test]
+async fn a_wrong_setting_is_the_error_of_the_event_with_its_variable() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("lakehouse.yaml"), EAGER).unwrap();
+    let mut crawl = Function::start_with("crawl", dir.path(), &[("TARN_MEMORY", "lots")]).await;
+    let error = crawl.invoke(tick(json!({}))).await.unwrap_err();
+    assert_eq!(error["errorType"], "Invalid", "{error:#}");
+    assert!(error["errorMessage"].as_str().unwrap().contains("TARN_MEMORY"), "{error:#}");
+    let (status, answer) = crawl.http("GET", "/crawls", "").await;
+    assert_eq!((status, &answer["error"]["kind"]), (400, &json!("Invalid")), "{answer:#}");
 }

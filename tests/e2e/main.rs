@@ -19,5 +19,6 @@ mod demo_killed;
 mod flow;
 mod handlers;
 mod lake;
+mod lambda;
 mod resend;
 mod slt;

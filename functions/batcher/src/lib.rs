@@ -24,6 +24,7 @@ use shared::model::ShardId;
 use shared::project::Project;
 use shared::table::Tables;
 use shared::{Error, Result};
+use tracing::Instrument;
 
 use self::event::{Tick, arrivals};
 use self::flush::Flush;
@@ -87,7 +88,9 @@ impl Batcher {
         let (mut failures, mut flushed) = (Vec::new(), Vec::new());
         for (stream, shards) in arrivals(event)? {
             self.project.stream(&stream)?;
-            match self.take_shards(&stream, &shards).await {
+            let names: Vec<&str> = shards.keys().map(|shard| shard.0.as_str()).collect();
+            let span = tracing::info_span!("stream", stream, shard = names.join(","));
+            match self.take_shards(&stream, &shards).instrument(span).await {
                 Ok(report) => flushed.extend(report),
                 Err(error) => {
                     tracing::error!(stream, %error, "the stream could not be taken");
@@ -119,7 +122,8 @@ impl Batcher {
         };
         let (mut flushed, mut failure) = (Vec::new(), None);
         for stream in streams {
-            match self.tick_stream(stream, tick.flush).await {
+            let span = tracing::info_span!("stream", stream);
+            match self.tick_stream(stream, tick.flush).instrument(span).await {
                 Ok(report) => flushed.extend(report),
                 Err(error) => {
                     tracing::error!(stream, %error, "the stream could not be written");

@@ -1,23 +1,8 @@
 //! The function `batcher` on AWS Lambda.
 
-use std::sync::Arc;
-
 use batcher::Batcher;
-use lambda_runtime::{Diagnostic, LambdaEvent, service_fn};
-use serde_json::Value;
-use shared::config::{Ports, Settings};
-use shared::project::Project;
 
 #[tokio::main]
-async fn main() -> Result<(), lambda_runtime::Error> {
-    shared::telemetry::init(&|name| std::env::var(name).ok())?;
-    let settings = Settings::from_env()?;
-    let ports = Ports::open(&settings)?;
-    let project = Arc::new(Project::load(&settings.project)?);
-    let batcher = &Batcher::new(project, ports)?;
-    let serve = |event: LambdaEvent<Value>| async move {
-        let answer = batcher.handle(event.payload).await;
-        answer.map_err(|e| Diagnostic { error_type: e.kind().to_string(), error_message: e.to_string() })
-    };
-    lambda_runtime::run(service_fn(serve)).await
+async fn main() -> Result<(), shared::lambda::Failure> {
+    shared::lambda::run("batcher", |_, project, ports| Batcher::new(project, ports), Batcher::handle).await
 }

@@ -1,24 +1,14 @@
-//! The insight function on AWS Lambda.
-
-use std::sync::Arc;
+//! The function `insight` on AWS Lambda.
 
 use insight::Insight;
-use lambda_runtime::{LambdaEvent, service_fn};
-use shared::config::{Ports, Settings};
 use shared::engine::Engine;
-use shared::project::Project;
 
 #[tokio::main]
-async fn main() -> Result<(), lambda_runtime::Error> {
-    shared::telemetry::init(&|name| std::env::var(name).ok())?;
-    let settings = Settings::from_env()?;
-    let ports = Ports::open(&settings)?;
-    let project = Arc::new(Project::load(&settings.project)?);
-    let engine = Engine::open(&settings, &ports)?;
-    let insight = Insight::new(project, ports, engine)?;
-    let insight = &insight;
-    lambda_runtime::run(service_fn(async |event: LambdaEvent<serde_json::Value>| {
-        insight.handle(event.payload).await.map_err(lambda_runtime::Error::from)
-    }))
+async fn main() -> Result<(), shared::lambda::Failure> {
+    shared::lambda::run(
+        "insight",
+        |settings, project, ports| Insight::new(project, ports.clone(), Engine::open(settings, &ports)?),
+        Insight::handle,
+    )
     .await
 }

@@ -1,24 +1,14 @@
 //! The function `query` on AWS Lambda.
 
-use std::sync::Arc;
-
-use lambda_runtime::{LambdaEvent, service_fn};
 use query::Query;
-use serde_json::Value;
-use shared::config::{Ports, Settings};
 use shared::engine::Engine;
-use shared::project::Project;
 
 #[tokio::main]
-async fn main() -> Result<(), lambda_runtime::Error> {
-    shared::telemetry::init(&|name| std::env::var(name).ok())?;
-    let settings = Settings::from_env()?;
-    let ports = Ports::open(&settings)?;
-    let project = Arc::new(Project::load(&settings.project)?);
-    let engine = Engine::open(&settings, &ports)?;
-    let query = Query::new(project, ports, engine)?;
-    lambda_runtime::run(service_fn(async |event: LambdaEvent<Value>| {
-        query.handle(event.payload).await.map_err(lambda_runtime::Error::from)
-    }))
+async fn main() -> Result<(), shared::lambda::Failure> {
+    shared::lambda::run(
+        "query",
+        |settings, project, ports| Query::new(project, ports.clone(), Engine::open(settings, &ports)?),
+        Query::handle,
+    )
     .await
 }

@@ -11,6 +11,7 @@ use datafusion::execution::SendableRecordBatchStream;
 use futures::StreamExt;
 use iceberg::spec::{DataFile, FormatVersion};
 use tokio::time::Instant;
+use tracing::Instrument;
 use uuid::Uuid;
 
 use super::conform::Conform;
@@ -56,6 +57,26 @@ enum Outcome {
 }
 
 pub(super) async fn commit(
+    table: &Table,
+    change: Change,
+    rows: SendableRecordBatchStream,
+    token: Option<Token>,
+) -> Result<Committed> {
+    let span = tracing::info_span!("commit", table = %table.name(), snapshot_id = tracing::field::Empty);
+    async {
+        let committed = write_and_commit(table, change, rows, token).await?;
+        if committed.attempts > 0 {
+            tracing::Span::current().record("snapshot_id", committed.snapshot_id);
+            let Committed { rows_added, files_added, bytes_added, .. } = committed;
+            tracing::info!(rows_added, files_added, bytes_added, "table committed");
+        }
+        Ok(committed)
+    }
+    .instrument(span)
+    .await
+}
+
+async fn write_and_commit(
     table: &Table,
     change: Change,
     rows: SendableRecordBatchStream,

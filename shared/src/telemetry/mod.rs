@@ -1,9 +1,15 @@
-//! One subscriber for every program: events go to standard error, as JSON lines or as text.
+//! One subscriber for every program: events go to standard error, as JSON lines or as text. Metrics: [`metrics`].
+
+mod json;
+pub mod metrics;
 
 use tracing_subscriber::EnvFilter;
 
 use crate::config::Lookup;
 use crate::{Error, Result};
+
+/// What the Lambda runtime says of an error is in our own line about it.
+const RUNTIME: &str = "lambda_runtime=off";
 
 /// Starts logging as `TARN_LOG` (a filter, default `info`) and `TARN_LOG_FORMAT` (`json` or `text`, default `json`) say.
 /// Only the first call in a process has an effect.
@@ -12,13 +18,12 @@ use crate::{Error, Result};
 /// `Invalid`, with the variable's name, its value and what was expected.
 pub fn init(lookup: Lookup<'_>) -> Result<()> {
     let filter = filter(lookup)?;
-    let json = wants_json(lookup)?;
+    let as_json = wants_json(lookup)?;
     // A log that can't be written (a full disk) must not stop the work: the subscriber's own complaint would panic.
     let subscriber =
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).log_internal_errors(false);
-    let started = if json {
-        let subscriber = subscriber.json().flatten_event(true).with_current_span(true).with_span_list(false);
-        tracing::subscriber::set_global_default(subscriber.finish())
+    let started = if as_json {
+        tracing::subscriber::set_global_default(subscriber.json().event_format(json::Lines).finish())
     } else {
         let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
         tracing::subscriber::set_global_default(subscriber.with_ansi(ansi).with_target(false).finish())
@@ -31,7 +36,7 @@ pub fn init(lookup: Lookup<'_>) -> Result<()> {
 
 fn filter(lookup: Lookup<'_>) -> Result<EnvFilter> {
     let value = lookup("TARN_LOG").filter(|value| !value.is_empty()).unwrap_or_else(|| "info".into());
-    EnvFilter::try_new(&value).map_err(|e| {
+    EnvFilter::try_new(format!("{RUNTIME},{value}")).map_err(|e| {
         let expected = "a filter such as `info` or `warn,shared=debug`";
         Error::invalid(format!("environment variable TARN_LOG: expected {expected}, found `{value}`")).with_source(e)
     })

@@ -1,0 +1,102 @@
+use std::cell::Cell;
+
+use super::*;
+
+/// A call with `left_ms` until Lambda's deadline.
+fn call(payload: Value, left_ms: i64) -> LambdaEvent<Value> {
+    let mut context = Context::default();
+    context.deadline = u64::try_from(SystemClock.now_ms() + left_ms).unwrap();
+    LambdaEvent::new(payload, context)
+}
+
+fn request() -> Value {
+    json!({"requestContext": {"http": {"method": "GET", "path": "/"}}, "headers": {}})
+}
+
+fn tick() -> Value {
+    json!({"detail-type": "Scheduled Event"})
+}
+
+/// The answer of a function that does `handle`.
+async fn answer(
+    event: LambdaEvent<Value>,
+    handle: impl AsyncFn(&(), Value) -> Result<Value>,
+) -> Result<Value, Diagnostic> {
+    Host::new("query", async || Ok(()), handle).answer(event).await
+}
+
+fn body(answer: &Value) -> Value {
+    serde_json::from_str(answer["body"].as_str().unwrap()).unwrap()
+}
+
+#[tokio::test]
+async fn an_error_is_a_response_to_a_request_and_a_diagnostic_of_its_kind_to_any_other_event() {
+    let refuse = async |(): &(), _| Err(Error::invalid("expected less, found more"));
+    let response = answer(call(request(), 10_000), refuse).await.unwrap();
+    assert_eq!(
+        (response["statusCode"].as_u64(), body(&response)["error"]["kind"].as_str()),
+        (Some(400), Some("Invalid"))
+    );
+    let diagnostic = answer(call(tick(), 10_000), refuse).await.unwrap_err();
+    assert_eq!(
+        (diagnostic.error_type.as_str(), diagnostic.error_message.as_str()),
+        ("Invalid", "expected less, found more")
+    );
+}
+
+#[tokio::test]
+async fn a_panic_tells_the_caller_nothing_of_what_it_says() {
+    let breaks = async |(): &(), _| panic!("with secret-7");
+    let response = answer(call(request(), 10_000), breaks).await.unwrap();
+    assert_eq!(response["statusCode"], 500);
+    assert!(!response.to_string().contains("secret-7"), "{response}");
+    let diagnostic = answer(call(tick(), 10_000), breaks).await.unwrap_err();
+    assert_eq!(diagnostic.error_type, "Bug");
+    assert!(!diagnostic.error_message.contains("secret-7"), "{}", diagnostic.error_message);
+}
+
+#[tokio::test]
+async fn an_overrun_is_told_before_lambda_ends_the_function() {
+    let hangs = async |(): &(), _| std::future::pending().await;
+    let before = std::time::Instant::now();
+    let diagnostic = answer(call(tick(), 400), hangs).await.unwrap_err();
+    assert!(before.elapsed() < Duration::from_millis(400), "{:?}", before.elapsed());
+    assert_eq!(diagnostic.error_type, "Retry");
+    assert!(diagnostic.error_message.contains("time-out"), "{}", diagnostic.error_message);
+    let response = answer(call(request(), 400), hangs).await.unwrap();
+    assert_eq!((&response["statusCode"], &response["headers"]["retry-after"]), (&json!(503), &json!("1")));
+}
+
+#[tokio::test]
+async fn the_work_knows_its_deadline() {
+    let event = call(tick(), 60_000);
+    let at = event.context.deadline;
+    let tells = async |(): &(), _| Ok(json!(deadline::current()));
+    assert_eq!(answer(event, tells).await.unwrap(), json!(at));
+}
+
+#[tokio::test]
+async fn an_answer_that_lambda_can_not_carry_says_how_to_get_it() {
+    let large = async |(): &(), _| Response::json(200, &"x".repeat(MAX_ANSWER))?.into_value();
+    let response = answer(call(request(), 10_000), large).await.unwrap();
+    assert_eq!(response["statusCode"], 413);
+    let message = body(&response)["error"]["message"].as_str().unwrap().to_owned();
+    assert!(message.contains("`LIMIT`") && message.contains("`into`"), "{message}");
+    let noted = answer(call(tick(), 10_000), async |(): &(), _| Ok(json!("x".repeat(MAX_ANSWER)))).await.unwrap();
+    assert_eq!(noted, json!({"answerBytes": MAX_ANSWER + 2}));
+}
+
+#[tokio::test]
+async fn what_could_not_be_opened_is_opened_for_a_later_event() {
+    let tries = Cell::new(0);
+    let open = async || {
+        tries.set(tries.get() + 1);
+        if tries.get() == 1 { Err(Error::retry("not yet")) } else { Ok(()) }
+    };
+    let host = Host::new("query", open, async |(): &(), _| Ok(json!("done")));
+    let error = host.answer(call(tick(), 10_000)).await.unwrap_err();
+    assert_eq!((error.error_type.as_str(), error.error_message.as_str()), ("Retry", "not yet"));
+    assert_eq!(host.answer(call(tick(), 10_000)).await.unwrap(), "done");
+    assert_eq!(host.answer(call(tick(), 10_000)).await.unwrap(), "done");
+    assert_eq!(tries.get(), 2);
+}
