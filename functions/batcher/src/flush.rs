@@ -23,7 +23,8 @@ use shared::model::{Positions, TableName};
 use shared::project::StreamDeclaration;
 use shared::state::{Expect, get_json, put_json};
 use shared::table::{Change, Committed, Table, Tables, Token};
-use shared::{Error, ErrorKind, Result};
+use shared::telemetry::metrics::{self, Metric};
+use shared::{Error, ErrorKind, Result, deadline};
 
 use crate::decode::{Rows, decode};
 use crate::pending::{self, Pending};
@@ -61,6 +62,10 @@ pub struct Report {
     pub bytes: u64,
     /// Commits that this flush made.
     pub commits: u64,
+    /// Times that another writer of the table came first.
+    pub conflicts: u64,
+    /// Whether time was up before everything was written: the next flush goes on.
+    pub unfinished: bool,
     /// What the table has of each shard.
     pub positions: Positions,
     pub elapsed_ms: i64,
@@ -103,18 +108,12 @@ impl Flush<'_> {
     pub(crate) async fn run(&self) -> Result<Report> {
         let begun_ms = self.ports.clock.now_ms();
         let mut report = Report { stream: self.name.into(), table: self.table.to_string(), ..Report::default() };
-        let mut lost = 0;
-        let settled = loop {
-            match self.round(begun_ms, &mut report).await? {
-                Outcome::More => {}
-                Outcome::CaughtUp { settled } => break settled,
-                Outcome::Lost => lost += 1,
-            }
-            if lost > MAX_LOST {
-                return Err(Error::retry(format!("other batchers of stream `{}` kept coming first", self.name)));
-            }
-        };
-        pending::update(self.ports.state.as_ref(), self.name, |p| p.settle(&settled)).await?;
+        let settled = self.rounds(begun_ms, &mut report).await;
+        report.count();
+        match settled? {
+            Some(settled) => drop(pending::update(self.ports.state.as_ref(), self.name, |p| p.settle(&settled)).await?),
+            None => report.unfinished = true,
+        }
         report.elapsed_ms = self.ports.clock.now_ms() - begun_ms;
         tracing::info!(
             stream = self.name,
@@ -127,6 +126,22 @@ impl Flush<'_> {
             "stream written"
         );
         Ok(report)
+    }
+
+    /// Writes until nothing is left or time is up; what is settled then, `None` when time was up.
+    async fn rounds(&self, begun_ms: i64, report: &mut Report) -> Result<Option<Positions>> {
+        let mut lost = 0;
+        loop {
+            match self.round(begun_ms, report).await? {
+                Outcome::More if deadline::is_near(self.ports.clock.as_ref()) => return Ok(None),
+                Outcome::More => {}
+                Outcome::CaughtUp { settled } => return Ok(Some(settled)),
+                Outcome::Lost => lost += 1,
+            }
+            if lost > MAX_LOST {
+                return Err(Error::retry(format!("other batchers of stream `{}` kept coming first", self.name)));
+            }
+        }
     }
 
     async fn round(&self, begun_ms: i64, report: &mut Report) -> Result<Outcome> {
@@ -151,7 +166,10 @@ impl Flush<'_> {
             let objects = self.write_failed(&rows, &from).await?;
             match self.commit(&table, &rows, token, &to).await {
                 Ok(committed) => report.add(rows, objects, &committed, to),
-                Err(error) if error.kind() == ErrorKind::Conflict => return Ok(Outcome::Lost),
+                Err(error) if error.kind() == ErrorKind::Conflict => {
+                    report.conflicts += 1;
+                    return Ok(Outcome::Lost);
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -224,6 +242,19 @@ impl Flush<'_> {
 }
 
 impl Report {
+    /// Tells the metrics, also of a flush that fails later on.
+    fn count(&self) {
+        metrics::emit(
+            &[("stream", &self.stream)],
+            &[
+                Metric::count("RecordsWritten", self.stored),
+                Metric::count("RecordsFailed", self.rejected),
+                Metric::count("Commits", self.commits),
+                Metric::count("CommitConflicts", self.conflicts),
+            ],
+        );
+    }
+
     fn add(&mut self, rows: Rows, objects: Vec<String>, committed: &Committed, to: Positions) {
         self.records += rows.records;
         self.stored += rows.stored;
@@ -236,6 +267,7 @@ impl Report {
         self.files += committed.files_added;
         self.bytes += committed.bytes_added;
         self.commits += 1;
+        self.conflicts += u64::from(committed.attempts.saturating_sub(1));
         self.positions = to;
     }
 }

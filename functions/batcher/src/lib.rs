@@ -23,7 +23,8 @@ use shared::format::records::RecordSchema;
 use shared::model::ShardId;
 use shared::project::Project;
 use shared::table::Tables;
-use shared::{Error, Result};
+use shared::telemetry::metrics::{self, Metric};
+use shared::{Error, Result, deadline};
 use tracing::Instrument;
 
 use self::event::{Tick, arrivals};
@@ -121,7 +122,11 @@ impl Batcher {
             None => self.schemas.keys().map(String::as_str).collect(),
         };
         let (mut flushed, mut failure) = (Vec::new(), None);
-        for stream in streams {
+        for (at, stream) in streams.into_iter().enumerate() {
+            if at > 0 && deadline::is_near(self.ports.clock.as_ref()) {
+                tracing::warn!(stream, "time is up: the next tick looks at the rest");
+                break;
+            }
             let span = tracing::info_span!("stream", stream);
             match self.tick_stream(stream, tick.flush).instrument(span).await {
                 Ok(report) => flushed.extend(report),
@@ -147,9 +152,19 @@ impl Batcher {
 
     async fn flush_if_due(&self, stream: &str, pending: &pending::Pending) -> Result<Option<Report>> {
         let buffer = &self.project.stream(stream)?.buffer;
-        let Some(due) = pending.due(buffer, self.ports.clock.now_ms()) else { return Ok(None) };
-        tracing::debug!(stream, ?due, "the stream is due");
-        self.flush(stream).await.map(Some)
+        let now_ms = self.ports.clock.now_ms();
+        let lag_ms = pending.oldest_ms().map_or(0, |oldest_ms| now_ms - oldest_ms);
+        let flushed = match pending.due(buffer, now_ms) {
+            Some(due) => {
+                tracing::debug!(stream, ?due, "the stream is due");
+                self.flush(stream).await.map(Some)
+            }
+            None => Ok(None),
+        };
+        let all_written = matches!(&flushed, Ok(Some(report)) if !report.unfinished);
+        let lag_ms = if all_written { 0 } else { lag_ms };
+        metrics::emit(&[("stream", stream)], &[Metric::milliseconds("LagMilliseconds", lag_ms)]);
+        flushed
     }
 
     /// Writes everything that has arrived in `stream`.

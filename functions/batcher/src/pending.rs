@@ -79,7 +79,7 @@ impl Pending {
 
     /// Whether the stream is to be written at `now_ms`.
     pub(crate) fn due(&self, buffer: &Buffering, now_ms: i64) -> Option<Due> {
-        let oldest = self.chunks().map(|c| c.oldest_ms).min()?;
+        let oldest = self.oldest_ms()?;
         let interval = i64::try_from(buffer.interval.0).unwrap_or(i64::MAX).saturating_mul(1000);
         if self.chunks().map(|c| c.bytes).sum::<u64>() >= buffer.size.0 {
             Some(Due::Size)
@@ -88,6 +88,11 @@ impl Pending {
         } else {
             None
         }
+    }
+
+    /// When the oldest record that the table lacks arrived, milliseconds since the epoch.
+    pub(crate) fn oldest_ms(&self) -> Option<i64> {
+        self.chunks().map(|c| c.oldest_ms).min()
     }
 
     /// Forgets what the table has; says whether there was anything to forget.

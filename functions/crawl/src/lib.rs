@@ -37,7 +37,7 @@ use shared::api::{Event, Request, Response};
 use shared::config::Ports;
 use shared::project::Project;
 use shared::schedule::{self, Kind, Progress, Turn};
-use shared::{Error, Result};
+use shared::{Error, Result, deadline};
 
 use crate::report::Report;
 use crate::run::Scope;
@@ -117,6 +117,12 @@ impl Crawl {
         };
         let mut reports = Vec::with_capacity(names.len());
         for name in names {
+            if !reports.is_empty() && deadline::is_near(self.ports.clock.as_ref()) {
+                return Err(Error::retry(format!(
+                    "time was up before the location `{name}`: {} locations before it are crawled, crawl the rest by name",
+                    reports.len()
+                )));
+            }
             reports.push(self.crawl(&name, Scope::Everything).await?);
         }
         Ok(reports)

@@ -7,6 +7,7 @@ use shared::format::{FileFilter, Flaw};
 use shared::model::TableName;
 use shared::project::{Location, Project};
 use shared::storage::Storage;
+use shared::telemetry::metrics::{self, Metric};
 use shared::{ErrorKind, Result};
 use url::Url;
 
@@ -80,6 +81,14 @@ pub async fn crawl(project: &Project, ports: &Ports, name: &str, scope: Scope) -
     report.elapsed_ms = ports.clock.now_ms() - started_ms;
     report::save(ports.state.as_ref(), &report).await?;
     tracing::info!(location = name, tables = report.tables.len(), read = report.files.read, "crawled");
+    let changed = report.tables.iter().filter(|table| table.change != Change::Unchanged).count();
+    metrics::emit(
+        &[("location", name)],
+        &[
+            Metric::count("ObjectsSeen", report.files.listed as u64),
+            Metric::count("TablesChanged", changed as u64),
+        ],
+    );
     Ok(report)
 }
 

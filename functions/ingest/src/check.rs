@@ -18,6 +18,16 @@ pub(crate) enum Verdict {
     Rejected { code: &'static str, message: String },
 }
 
+impl Verdict {
+    /// Of a good record's data.
+    pub(crate) fn bytes(&self) -> usize {
+        match self {
+            Self::Good(record) => record.data.len(),
+            Self::Rejected { .. } => 0,
+        }
+    }
+}
+
 /// Partition keys of records that have none of their own: different for each record of a request, so that they spread over the
 /// shards, and the same when the request comes again.
 #[derive(Debug, Clone, Copy)]

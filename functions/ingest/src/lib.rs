@@ -95,7 +95,9 @@ impl Ingest {
             other => return Err(other.unserved("ingest", "an HTTP request")),
         };
         let response = self.answer(&request).await.unwrap_or_else(|error| {
-            tracing::info!(method = request.method, path = request.path, %error, "request refused");
+            // What was found may be a record's content: that is for its sender.
+            tracing::info!(method = request.method, path = request.path, kind = %error.kind(), "request refused");
+            tracing::debug!(%error, "the refusal");
             Response::error(&error)
         });
         response.into_value()

@@ -6,10 +6,11 @@ use std::sync::atomic::Ordering;
 
 use sha2::{Digest, Sha256};
 use shared::api::{Request, Response};
+use shared::telemetry::metrics::{self, Metric};
 use shared::{Error, Result};
 use tokio::sync::SemaphorePermit;
 
-use crate::answer::Answer;
+use crate::answer::{Answer, Entry, Outcome};
 use crate::check::{Spread, Verdict, check};
 use crate::idempotency::{self, Key, Turn};
 use crate::put::put;
@@ -29,19 +30,20 @@ impl Ingest {
         let key = Key::of(request, stream)?;
         let Some(_permit) = self.admit(body::bound(request)?) else { return busy() };
         let verdicts = verdicts(door.clone(), request.clone(), spread(request, key.as_ref())).await?;
+        let bytes: Vec<usize> = verdicts.iter().map(Verdict::bytes).collect();
         match key {
-            Some(key) => self.put_once(&door, verdicts, &key).await,
+            Some(key) => self.put_once(&door, verdicts, &bytes, &key).await,
             None => {
                 let deadline_ms = self.ports.clock.now_ms() + WORK_MS;
                 let answer = Answer::new(stream, put(&self.ports, &door, verdicts, BTreeMap::new(), deadline_ms).await);
-                log(&answer);
+                tell(&answer, &bytes);
                 answer.response()
             }
         }
     }
 
     /// Puts what no earlier request with this key has put.
-    async fn put_once(&self, door: &Door, verdicts: Vec<Verdict>, key: &Key) -> Result<Response> {
+    async fn put_once(&self, door: &Door, verdicts: Vec<Verdict>, bytes: &[usize], key: &Key) -> Result<Response> {
         let (state, now_ms) = (&*self.ports.state, self.ports.clock.now_ms());
         self.forget_old_keys(now_ms).await?;
         let claim = match key.claim(state, now_ms).await? {
@@ -51,7 +53,7 @@ impl Ingest {
         let stored = claim.stored(&self.ports, &door.stream, &verdicts).await?;
         let answer = Answer::new(&door.stream, put(&self.ports, door, verdicts, stored, now_ms + WORK_MS).await);
         claim.answered(state, &answer).await?;
-        log(&answer);
+        tell(&answer, bytes);
         answer.response()
     }
 
@@ -98,7 +100,18 @@ fn busy() -> Result<Response> {
     Ok(response)
 }
 
-fn log(answer: &Answer) {
+/// Tells the log and the metrics; `bytes` are those of each record.
+fn tell(answer: &Answer, bytes: &[usize]) {
     let Answer { stream, received, stored, rejected, throttled, .. } = answer;
     tracing::info!(stream, received, stored, rejected, throttled, "records");
+    let stored_at = |entry: &&Entry| matches!(entry.outcome, Outcome::Stored { .. });
+    let accepted: usize = answer.records.iter().filter(stored_at).filter_map(|entry| bytes.get(entry.index)).sum();
+    metrics::emit(
+        &[("stream", stream)],
+        &[
+            Metric::count("RecordsAccepted", *stored as u64),
+            Metric::count("RecordsRejected", *rejected as u64),
+            Metric::bytes("BytesAccepted", accepted as u64),
+        ],
+    );
 }

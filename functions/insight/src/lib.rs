@@ -29,6 +29,7 @@ use shared::engine::{Engine, QueryOptions};
 use shared::project::Project;
 use shared::schedule::{self, Kind, Progress, Turn};
 use shared::table::Tables;
+use shared::telemetry::metrics::{self, Metric};
 use shared::{Error, Result};
 
 use answer::Answer;
@@ -103,6 +104,7 @@ impl Insight {
             periods = answer.series.periods,
             "answered"
         );
+        metrics::emit(&[], &[Metric::count("InsightsComputed", 1)]);
         Ok(answer)
     }
 

@@ -16,6 +16,7 @@ use shared::engine::{Answer, Stats};
 use shared::error::Context;
 use shared::model::Keys;
 use shared::storage::Storage;
+use shared::telemetry::metrics::{self, Metric};
 use shared::{Error, Result};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use url::Url;
@@ -66,6 +67,14 @@ impl Delivery<'_> {
             spilled = stats.spilled_bytes,
             elapsed_ms = stats.elapsed_ms,
             "query answered"
+        );
+        metrics::emit(
+            &[],
+            &[
+                Metric::bytes("BytesScanned", stats.bytes_scanned),
+                Metric::count("RowsReturned", stats.rows),
+                Metric::milliseconds("QueryMilliseconds", i64::try_from(stats.elapsed_ms).unwrap_or(i64::MAX)),
+            ],
         );
         Ok(response
             .with_header("x-tarn-rows", stats.rows.to_string())

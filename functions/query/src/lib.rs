@@ -55,7 +55,9 @@ impl Query {
         };
         let id = Uuid::now_v7().to_string();
         let response = self.respond(&request, &id).await.unwrap_or_else(|error| {
-            tracing::info!(query = %id, kind = %error.kind(), %error, "query failed");
+            // The message may quote a row: that is for who asked.
+            tracing::info!(query = %id, kind = %error.kind(), "query failed");
+            tracing::debug!(query = %id, %error, "the failure");
             Response::error(&error)
         });
         response.with_header("x-tarn-query-id", id).into_value()

@@ -241,6 +241,7 @@ impl Transform {
         filed.run.end(self.ledger.now());
         self.ledger.save(&mut filed).await?;
         tracing::info!(run = id, status = filed.run.status.as_str(), "run ended");
+        filed.run.count();
         match self.record(&mut filed).await {
             Ok(()) => self.ledger.release(held).await?,
             Err(error) => {

@@ -6,6 +6,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use shared::project::QualityAction;
+use shared::telemetry::metrics::{self, Metric};
 use shared::{Error, ErrorKind};
 
 /// How far a run or a job is.
@@ -225,6 +226,20 @@ impl Run {
                 Some(Failure::new(ErrorKind::Retry, "the function's time was up: a resume of the run does this job"));
         }
         self.interrupted = true;
+    }
+
+    /// Tells the metrics what this attempt did.
+    pub fn count(&self) {
+        let outcomes = || self.jobs.values().filter(|job| job.attempt == self.attempt).map(|job| &job.outcome);
+        metrics::emit(
+            &[("workflow", &self.workflow)],
+            &[
+                Metric::count("RowsWritten", outcomes().map(|o| o.rows_written).sum()),
+                Metric::count("RowsQuarantined", outcomes().map(|o| o.rows_quarantined).sum()),
+                Metric::count("RunsSucceeded", u64::from(self.status == Status::Succeeded)),
+                Metric::count("RunsFailed", u64::from(self.status == Status::Failed)),
+            ],
+        );
     }
 
     /// Whether this attempt did any job.

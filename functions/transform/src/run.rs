@@ -153,7 +153,11 @@ impl Floor<'_> {
         job.error = done.result.as_ref().err().map(Failure::from);
         match done.result {
             Ok(()) => tracing::info!(job = done.name, rows = job.outcome.rows_written, "job succeeded"),
-            Err(error) => tracing::error!(job = done.name, %error, "job failed"),
+            Err(error) => {
+                // What was found may be a row's content: the run's record has it.
+                tracing::error!(job = done.name, kind = %error.kind(), "job failed");
+                tracing::debug!(job = done.name, %error, "the failure");
+            }
         }
     }
 
@@ -200,7 +204,8 @@ async fn work(workshop: Arc<Workshop>, task: Task, pace: Pace) -> Done {
             return Done { name: task.name, tries: r#try, outcome, result };
         }
         if let Err(error) = result {
-            tracing::warn!(run = task.run, job = task.name, r#try, %error, "job is tried again");
+            tracing::warn!(run = task.run, job = task.name, r#try, kind = %error.kind(), "job is tried again");
+            tracing::debug!(job = task.name, %error, "the failure");
         }
         tokio::time::sleep(wait(pace, r#try, &(&task.run, &task.name))).await;
         r#try += 1;
