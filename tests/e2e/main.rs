@@ -11,6 +11,7 @@
     reason = "the whole crate is a test: it stops where it fails"
 )]
 
+mod bad_events;
 mod bad_input;
 mod clients;
 mod crash;
@@ -22,3 +23,4 @@ mod lake;
 mod lambda;
 mod resend;
 mod slt;
+mod telemetry;

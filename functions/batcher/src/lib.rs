@@ -15,7 +15,6 @@ mod round;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use aws_lambda_events::kinesis::KinesisEvent;
 use serde_json::{Value, json};
 use shared::api::{Event, Request, Response};
 use shared::config::Ports;
@@ -27,7 +26,7 @@ use shared::telemetry::metrics::{self, Metric};
 use shared::{Error, Result, deadline};
 use tracing::Instrument;
 
-use self::event::{Tick, arrivals};
+use self::event::{Refused, Tick, arrivals};
 use self::flush::Flush;
 use self::pending::Arrival;
 
@@ -57,15 +56,16 @@ impl Batcher {
     /// Takes a Kinesis event, a schedule's tick, or the HTTP request `POST /streams/{name}/flush`.
     ///
     /// A Kinesis event is answered with `{"batchItemFailures": [{"itemIdentifier": …}], "flushed": [Report]}`: of each shard that
-    /// could not be taken the first record, from which Lambda sends it again. A tick (`detail`: `{"name": stream, "flush": bool}`,
+    /// could not be taken the first record, from which Lambda sends it again, and each record that can't be read. A tick (`detail`: `{"name": stream, "flush": bool}`,
     /// both may be missing) is answered with `{"flushed": [Report]}`. So is a request, whose errors are in its answer.
     ///
     /// # Errors
-    /// `Invalid` for another event; `NotFound` for a stream that the lakehouse file lacks; a tick's failure, after all streams
+    /// `Invalid` for another event and one of which no record can be read; `NotFound` for a stream that the lakehouse file lacks; a
+    /// tick's failure, after all streams
     /// had their turn.
     pub async fn handle(&self, payload: Value) -> Result<Value> {
         match Event::parse(payload)? {
-            Event::Kinesis(event) => self.take(event).await,
+            Event::Kinesis(records) => self.take(&records).await,
             Event::Schedule(event) => self.tick(Tick::parse(event.detail)?).await,
             Event::Http(request) => self.respond(&request).await.unwrap_or_else(|e| Response::error(&e)).into_value(),
             other => Err(other.unserved("batcher", "a Kinesis event, a schedule or `POST /streams/{name}/flush`")),
@@ -85,10 +85,18 @@ impl Batcher {
         }
     }
 
-    async fn take(&self, event: KinesisEvent) -> Result<Value> {
+    async fn take(&self, records: &[Value]) -> Result<Value> {
         let (mut failures, mut flushed) = (Vec::new(), Vec::new());
-        for (stream, shards) in arrivals(event)? {
-            self.project.stream(&stream)?;
+        let (arrivals, refused) = arrivals(records, &self.project);
+        let nothing_read = arrivals.is_empty();
+        for Refused { sequence, error } in refused {
+            if nothing_read {
+                return Err(error);
+            }
+            tracing::error!(sequence, %error, "a record could not be counted");
+            failures.push(json!({"itemIdentifier": sequence}));
+        }
+        for (stream, shards) in arrivals {
             let names: Vec<&str> = shards.keys().map(|shard| shard.0.as_str()).collect();
             let span = tracing::info_span!("stream", stream, shard = names.join(","));
             match self.take_shards(&stream, &shards).instrument(span).await {

@@ -72,13 +72,7 @@ impl Crawl {
     pub async fn handle(&self, payload: Value) -> Result<Value> {
         match Event::parse(payload)? {
             Event::Http(request) => self.respond(&request).await.unwrap_or_else(|e| Response::error(&e)).into_value(),
-            Event::Objects(event) => {
-                let mut reports = Vec::new();
-                for (location, scope) in event::scopes(&event, &self.project, &self.ports.keys)? {
-                    reports.push(self.crawl(&location, scope).await?);
-                }
-                Ok(json!({ "crawls": reports }))
-            }
+            Event::Objects(records) => self.objects(&records).await,
             Event::Schedule(event) => match schedule::named(&event.detail)? {
                 Some(name) => self.scheduled(name).await,
                 None => {
@@ -103,6 +97,28 @@ impl Crawl {
                 "expected `POST /crawl` or `GET /crawls`, found `{method} {}`",
                 request.path
             ))),
+        }
+    }
+
+    /// Crawls what an event names. What is wrong with some of it is told after the rest had its turn.
+    async fn objects(&self, records: &[Value]) -> Result<Value> {
+        let (scopes, mut failed) = event::scopes(records, &self.project, &self.ports.keys)?;
+        let mut reports = Vec::new();
+        for (location, scope) in scopes {
+            if !reports.is_empty() && deadline::is_near(self.ports.clock.as_ref()) {
+                failed.push(Error::retry(format!("time was up before the location `{location}`")));
+                continue;
+            }
+            match self.crawl(&location, scope).await {
+                Ok(report) => reports.push(report),
+                Err(error) => failed.push(error),
+            }
+        }
+        let rest: Vec<String> = failed.iter().skip(1).map(ToString::to_string).collect();
+        match failed.into_iter().next() {
+            None => Ok(json!({ "crawls": reports })),
+            Some(first) if rest.is_empty() => Err(first),
+            Some(first) => Err(Error::new(first.kind(), format!("{first}; {}", rest.join("; ")))),
         }
     }
 

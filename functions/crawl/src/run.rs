@@ -84,10 +84,7 @@ pub async fn crawl(project: &Project, ports: &Ports, name: &str, scope: Scope) -
     let changed = report.tables.iter().filter(|table| table.change != Change::Unchanged).count();
     metrics::emit(
         &[("location", name)],
-        &[
-            Metric::count("ObjectsSeen", report.files.listed as u64),
-            Metric::count("TablesChanged", changed as u64),
-        ],
+        &[Metric::count("ObjectsSeen", report.files.listed as u64), Metric::count("TablesChanged", changed as u64)],
     );
     Ok(report)
 }

@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::{Map, Value, json};
 use shared::api::Request;
-use shared::model::ShardId;
+use shared::model::{Keys, ShardId};
 use shared::storage::ObjectInfo;
 use shared::stream::Record;
 use url::Url;
@@ -88,10 +88,9 @@ pub enum ObjectChange {
     Removed,
 }
 
-/// Objects of the warehouse that were created or removed. The bucket is the warehouse's authority, or `local`; a key is the
-/// path below the warehouse root, encoded as S3 does.
-pub fn objects(warehouse: &Url, changes: &[(ObjectChange, ObjectInfo)], now_ms: i64) -> Value {
-    let bucket = warehouse.host_str().filter(|host| !host.is_empty()).unwrap_or("local");
+/// Objects of the warehouse that were created or removed. A key is the path from the bucket on, encoded as S3 does.
+pub fn objects(keys: &Keys, changes: &[(ObjectChange, ObjectInfo)], now_ms: i64) -> Value {
+    let bucket = keys.bucket();
     let records: Vec<Value> = changes
         .iter()
         .map(|(change, object)| {
@@ -117,7 +116,7 @@ pub fn objects(warehouse: &Url, changes: &[(ObjectChange, ObjectInfo)], now_ms: 
                         "arn": format!("arn:aws:s3:::{bucket}"),
                     },
                     "object": {
-                        "key": object_key(warehouse, &object.url),
+                        "key": object_key(&object.url),
                         "sequencer": format!("{:016X}", object.modified_ms),
                     },
                 },
@@ -147,10 +146,10 @@ pub fn schedule(detail: &Value, id: &str, now_ms: i64) -> Value {
     })
 }
 
-/// The key of an object below the warehouse root, with what S3 percent-encodes in events encoded (and space as `+`).
-fn object_key(warehouse: &Url, object: &Url) -> String {
-    let below = object.path().strip_prefix(warehouse.path()).unwrap_or(object.path());
-    let parts: Vec<String> = below
+/// The key of an object, with what S3 percent-encodes in events encoded (and space as `+`).
+fn object_key(object: &Url) -> String {
+    let key = object.path().strip_prefix('/').unwrap_or(object.path());
+    let parts: Vec<String> = key
         .split('/')
         .map(|part| {
             let decoded: Vec<u8> = percent_encoding::percent_decode_str(part).collect();
@@ -187,6 +186,8 @@ fn seconds(ms: i64) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use aws_lambda_events::kinesis::KinesisEvent;
+    use aws_lambda_events::s3::S3Event;
     use shared::api::Event;
     use shared::model::SequenceNumber;
 
@@ -218,7 +219,7 @@ mod tests {
         };
         let event = kinesis("flights", &ShardId("shardId-000000000000".into()), std::slice::from_ref(&record));
         assert_eq!(event["Records"][0]["kinesis"]["approximateArrivalTimestamp"].to_string(), "1545084650.987");
-        let Event::Kinesis(read) = Event::parse(event).unwrap() else { panic!() };
+        let read: KinesisEvent = serde_json::from_value(event).unwrap();
         let read = &read.records[0];
         assert_eq!(read.kinesis.sequence_number, "42");
         assert_eq!(read.kinesis.data.0, b"{}");
@@ -233,16 +234,16 @@ mod tests {
 
     #[test]
     fn an_object_event_names_bucket_and_key_as_s3_does() {
-        let warehouse = Url::parse("file:///data/objects/").unwrap();
+        let keys = Keys::new(Url::parse("file:///data/objects/").unwrap()).unwrap();
         let changes = [
             (ObjectChange::Created, object("file:///data/objects/raw/weather/day=1/a%20b.csv")),
             (ObjectChange::Removed, object("file:///data/objects/raw/weather/c.csv")),
         ];
-        let Event::Objects(event) = Event::parse(objects(&warehouse, &changes, 0)).unwrap() else { panic!() };
+        let event: S3Event = serde_json::from_value(objects(&keys, &changes, 0)).unwrap();
         let (created, removed) = (&event.records[0], &event.records[1]);
         assert_eq!(created.event_name.as_deref(), Some("ObjectCreated:Put"));
         assert_eq!(created.s3.bucket.name.as_deref(), Some("local"));
-        assert_eq!(created.s3.object.key.as_deref(), Some("raw/weather/day%3D1/a+b.csv"));
+        assert_eq!(created.s3.object.key.as_deref(), Some("data/objects/raw/weather/day%3D1/a+b.csv"));
         assert_eq!(created.s3.object.size, Some(7));
         assert_eq!(removed.event_name.as_deref(), Some("ObjectRemoved:Delete"));
         assert_eq!(removed.s3.object.size, None);
@@ -250,10 +251,10 @@ mod tests {
 
     #[test]
     fn a_bucket_of_the_warehouse_keeps_its_name() {
-        let warehouse = Url::parse("s3://lake/prefix/").unwrap();
-        let event = objects(&warehouse, &[(ObjectChange::Created, object("s3://lake/prefix/raw/x.csv"))], 0);
+        let keys = Keys::new(Url::parse("s3://lake/prefix/").unwrap()).unwrap();
+        let event = objects(&keys, &[(ObjectChange::Created, object("s3://lake/prefix/raw/x.csv"))], 0);
         assert_eq!(event["Records"][0]["s3"]["bucket"]["name"], "lake");
-        assert_eq!(event["Records"][0]["s3"]["object"]["key"], "raw/x.csv");
+        assert_eq!(event["Records"][0]["s3"]["object"]["key"], "prefix/raw/x.csv");
     }
 
     #[test]

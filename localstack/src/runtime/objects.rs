@@ -88,7 +88,7 @@ impl Watcher {
             get_json(self.ports.state.as_ref(), &key).await?.map(|(marks, _)| marks).unwrap_or_default();
         let changes = changes(&marks, &self.ports.storage.list(&url).await?);
         for chunk in changes.chunks(MAX_OBJECTS) {
-            let event = events::objects(self.ports.keys.root(), chunk, self.ports.clock.now_ms());
+            let event = events::objects(&self.ports.keys, chunk, self.ports.clock.now_ms());
             self.functions.call(Function::Crawl, event).await?;
             for (change, object) in chunk {
                 match change {

@@ -45,6 +45,30 @@ impl Keys {
         &self.root
     }
 
+    /// The bucket that the warehouse is in; a warehouse in no bucket is in one named `local`.
+    pub fn bucket(&self) -> &str {
+        self.root.host_str().filter(|host| !host.is_empty()).unwrap_or("local")
+    }
+
+    /// The object that `key` names in the warehouse's bucket. A key begins at the bucket, not at the warehouse's prefix; without
+    /// a bucket it is the whole path.
+    ///
+    /// # Errors
+    /// `Invalid` for a key that is empty or has `.` or `..` for a part: no URL has it.
+    pub fn in_bucket(&self, key: &str) -> Result<Url> {
+        if key.is_empty() || key.split('/').any(|part| part == "." || part == "..") {
+            return Err(Error::invalid(format!(
+                "expected an object's key without parts that are `.` or `..`, found `{}`",
+                key.escape_debug()
+            )));
+        }
+        let mut url = self.root.clone();
+        if let Ok(mut segments) = url.path_segments_mut() {
+            segments.clear().extend(key.split('/'));
+        }
+        Ok(url)
+    }
+
     /// The folder that holds everything uploaded to `location`.
     pub fn raw(&self, location: &str) -> Url {
         self.below(&["raw", location, ""])
@@ -158,6 +182,21 @@ mod tests {
             keys().table(&TableName::new("nyc", "flights").unwrap()).as_str(),
             "s3://bucket/lake/tables/nyc/flights"
         );
+    }
+
+    #[test]
+    fn a_key_begins_at_the_bucket() {
+        assert_eq!(keys().bucket(), "bucket");
+        let url = |key: &str| keys().in_bucket(key).unwrap().to_string();
+        assert_eq!(url("lake/raw/weather/a.csv"), "s3://bucket/lake/raw/weather/a.csv");
+        assert_eq!(url("lake/raw/w/a b+ü 50%.csv"), "s3://bucket/lake/raw/w/a%20b+%C3%BC%2050%25.csv");
+        assert_eq!(url("elsewhere/a.csv"), "s3://bucket/elsewhere/a.csv");
+        for climbing in ["lake/raw/w/../../errors/x", "lake/./x", ""] {
+            assert!(keys().in_bucket(climbing).is_err(), "{climbing}");
+        }
+        let folder = Keys::new(Url::parse("file:///data/objects/").unwrap()).unwrap();
+        assert_eq!(folder.bucket(), "local");
+        assert_eq!(folder.in_bucket("data/objects/raw/x").unwrap().as_str(), "file:///data/objects/raw/x");
     }
 
     #[test]
