@@ -296,6 +296,21 @@ async fn a_commit_that_fails_after_the_error_object_leaves_nothing_double() {
 }
 
 #[tokio::test]
+async fn a_flush_without_time_stops_between_commits_and_the_next_one_goes_on() {
+    let house = House::new().await;
+    let batcher = house.batcher();
+    let note = "x".repeat(700_000);
+    let records: Vec<_> = (1..=6).map(|id| format!(r#"{{"id":{id},"name":"{note}"}}"#)).collect();
+    house.put(&records).await;
+    let soon = house.ports.clock.now_ms() + 5_000;
+    let first = deadline::until(soon, batcher.flush("flights")).await.unwrap();
+    assert!(first.unfinished && first.commits == 1 && first.stored < 6, "{first:?}");
+    let rest = batcher.flush("flights").await.unwrap();
+    assert!(!rest.unfinished && first.stored + rest.stored == 6, "{rest:?}");
+    assert_eq!(house.contents().await.stored, [1, 2, 3, 4, 5, 6]);
+}
+
+#[tokio::test]
 async fn what_left_the_stream_before_it_was_written_is_reported() {
     let house = House::new().await;
     let batcher = house.batcher();

@@ -30,7 +30,12 @@ impl Event {
     /// `Invalid` when it is none of the four, or one with a part of the wrong type.
     pub fn parse(payload: Value) -> Result<Self> {
         if payload.get("requestContext").and_then(|c| c.get("http")).is_some() {
-            let event: ApiGatewayV2httpRequest = decode(payload, "an API Gateway HTTP request (payload version 2.0)")?;
+            // What serde found may be the value of a header.
+            let event: ApiGatewayV2httpRequest = serde_json::from_value(payload).map_err(|_| {
+                Error::invalid(
+                    "expected an API Gateway HTTP request (payload version 2.0), found one with parts of other types",
+                )
+            })?;
             return Ok(Self::Http(event.try_into()?));
         }
         if payload.get("detail-type").is_some() {
@@ -136,7 +141,7 @@ mod tests {
                 "`Object Created` from `aws.s3`",
             ),
             (json!({"detail-type": "Scheduled Event"}), "source"),
-            (json!({"requestContext": {"http": {"method": "GET"}}, "headers": 7}), "headers"),
+            (json!({"requestContext": {"http": {"method": "GET"}}, "headers": "s3cret"}), "parts of other types"),
         ] {
             let error = Event::parse(payload.clone()).unwrap_err();
             assert_eq!(error.kind(), crate::ErrorKind::Invalid);

@@ -137,13 +137,13 @@ where
         if bytes <= MAX_ANSWER {
             return Ok(answer);
         }
-        Ok(Response::error(&Error::limit(format!(
+        Response::error(&Error::limit(format!(
             "expected an answer of at most {MAX_ANSWER} bytes, which is what Lambda carries, found {bytes} from `{}`: ask for \
              less with a `LIMIT`, fewer columns or a shorter time, or have the result stored: `POST /query` stores what is too \
              large and answers with its URL, an insight stores its result in the table that its `into` names",
             self.name
         )))
-        .into_value()?)
+        .into_value()
     }
 }
 
