@@ -23,6 +23,14 @@ pub fn current() -> Option<i64> {
     AT_MS.try_with(|at_ms| *at_ms).ok()
 }
 
+/// How long this task may go on beginning something new: [`RESERVE`], or a quarter of what is left if that is less, stays free.
+/// None without a deadline.
+pub fn working_time(clock: &dyn Clock) -> Option<Duration> {
+    let left_ms = current()?.saturating_sub(clock.now_ms());
+    let left = Duration::from_millis(u64::try_from(left_ms).unwrap_or(0));
+    Some(left - RESERVE.min(left / 4))
+}
+
 /// Whether too little time is left to begin something new.
 pub fn is_near(clock: &dyn Clock) -> bool {
     let reserve = i64::try_from(RESERVE.as_millis()).unwrap_or(i64::MAX);
@@ -44,6 +52,10 @@ mod tests {
             (before, is_near(&clock))
         };
         assert_eq!(until(60_000, work).await, (false, true));
+        let time = async |at_ms| until(at_ms, async { working_time(&clock) }).await;
+        assert_eq!(time(clock.now_ms() + 100_000).await, Some(Duration::from_secs(85)));
+        assert_eq!(time(clock.now_ms() + 4_000).await, Some(Duration::from_secs(3)));
+        assert_eq!(time(0).await, Some(Duration::ZERO));
         assert_eq!(current(), None);
     }
 }

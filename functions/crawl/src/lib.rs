@@ -74,9 +74,12 @@ impl Crawl {
             Event::Http(request) => self.respond(&request).await.unwrap_or_else(|e| Response::error(&e)).into_value(),
             Event::Objects(records) => self.objects(&records).await,
             Event::Schedule(event) => match schedule::named(&event.detail)? {
-                Some(name) => self.scheduled(name).await,
+                Some(name) => match self.scheduled(name).await? {
+                    Progress::Done(answer) => Ok(answer),
+                    Progress::Unfinished(_) => Err(out_of_time(name)),
+                },
                 None => {
-                    let run = |turn: Turn| async move { Ok(Progress::Done(self.scheduled(&turn.name).await?)) };
+                    let run = |turn: Turn| async move { self.scheduled(&turn.name).await };
                     schedule::tick(&self.ports, &self.project, Kind::Crawl, run).await
                 }
             },
@@ -106,10 +109,11 @@ impl Crawl {
         let mut reports = Vec::new();
         for (location, scope) in scopes {
             if !reports.is_empty() && deadline::is_near(self.ports.clock.as_ref()) {
-                failed.push(Error::retry(format!("time was up before the location `{location}`")));
+                failed.push(out_of_time(&location));
                 continue;
             }
             match self.crawl(&location, scope).await {
+                Ok(report) if report.unfinished => failed.push(out_of_time(&location)),
                 Ok(report) => reports.push(report),
                 Err(error) => failed.push(error),
             }
@@ -122,8 +126,10 @@ impl Crawl {
         }
     }
 
-    async fn scheduled(&self, location: &str) -> Result<Value> {
-        Ok(json!({ "crawls": [self.crawl(location, Scope::Everything).await?] }))
+    async fn scheduled(&self, location: &str) -> Result<Progress<Value>> {
+        let report = self.crawl(location, Scope::Everything).await?;
+        let answer = json!({ "crawls": [report] });
+        Ok(if report.unfinished { Progress::Unfinished(answer) } else { Progress::Done(answer) })
     }
 
     async fn crawl_asked(&self, asked: Asked) -> Result<Vec<Report>> {
@@ -149,4 +155,10 @@ impl Crawl {
             .await
             .map_err(|error| error.context(format!("crawling the location `{location}`")))
     }
+}
+
+fn out_of_time(location: &str) -> Error {
+    Error::retry(format!(
+        "time was up before the end of crawling the location `{location}`: another crawl reads the rest"
+    ))
 }

@@ -1,11 +1,12 @@
 //! Reads the heads of files.
 
 use futures::StreamExt;
+use shared::config::Ports;
 use shared::format::detect::{self, HEAD_BYTES, Magic};
 use shared::format::parquet::{self, Footer};
 use shared::format::{Flaw, Sample};
 use shared::storage::Storage;
-use shared::{Error, ErrorKind, Result};
+use shared::{Error, ErrorKind, Result, deadline};
 
 use crate::select::Object;
 
@@ -19,13 +20,19 @@ pub struct ReadFile {
     pub sample: Result<Sample, Flaw>,
 }
 
-/// Reads the heads of all, some at a time, in the order given.
+/// Reads the heads of all, some at a time, in the order given; when time is up those that were begun.
 ///
 /// # Errors
 /// What storage answers, but for a file that went away: that is the file's flaw.
-pub async fn read_all(storage: &Storage, objects: Vec<Object>) -> Result<Vec<ReadFile>> {
+pub async fn read_all(ports: &Ports, objects: Vec<Object>) -> Result<Vec<ReadFile>> {
+    let (storage, clock) = (&ports.storage, ports.clock.as_ref());
+    let time = deadline::working_time(clock).map(|time| i64::try_from(time.as_millis()).unwrap_or(i64::MAX));
+    let end_ms = time.map(|time| clock.now_ms().saturating_add(time));
+    // The first ones are always begun, so that every crawl gets on.
+    let may_begin = |at: usize| at < CONCURRENCY || end_ms.is_none_or(|end_ms| clock.now_ms() < end_ms);
+    let objects = futures::stream::iter(objects).enumerate().take_while(|(at, _)| std::future::ready(may_begin(*at)));
     // Spawned one by one as places come free: parsing takes a core, so each file is a task of its own.
-    let tasks = futures::stream::iter(objects).map(|object| {
+    let tasks = objects.map(|(_, object)| {
         let storage = storage.clone();
         tokio::spawn(async move { read(&storage, object).await })
     });

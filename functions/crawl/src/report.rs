@@ -22,6 +22,9 @@ pub struct Report {
     pub skipped: Vec<SkippedFile>,
     /// What else a user should know, e.g. of rows that are short.
     pub notes: Vec<String>,
+    /// Whether time was up before all new files were read: the next crawl reads the rest.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unfinished: bool,
 }
 
 /// Objects by what was done with them.

@@ -115,7 +115,6 @@ async fn objects(storage: &Storage, base: &Url, scope: Scope) -> Result<(Vec<Obj
 impl Crawl<'_> {
     async fn work(&mut self, selection: Selection) -> Result<()> {
         let counts = &mut self.report.files;
-        counts.read = selection.read.len();
         counts.assumed = selection.assumed.len();
         counts.unchanged = selection.unchanged;
         counts.ignored = selection.ignored;
@@ -130,6 +129,11 @@ impl Crawl<'_> {
         let marks: BTreeMap<String, String> =
             selection.read.iter().map(|object| (object.path.clone(), object.mark.clone())).collect();
         let files = self.sound_files(selection.read).await?;
+        let unread = marks.len() - self.report.files.read;
+        self.report.unfinished = unread > 0;
+        if unread > 0 {
+            tracing::warn!(location = self.name, unread, "time was up before all new files were read");
+        }
         let naming = Naming { location: self.name, table: self.location.table.as_deref() };
         let Grouping { proposals, misfits } = group::group(files, &known, naming);
         for (path, flaw) in misfits {
@@ -152,7 +156,10 @@ impl Crawl<'_> {
                 }
             }
         }
-        self.assume(selection.assumed);
+        // What it is like may be among the unread ones.
+        if !self.report.unfinished {
+            self.assume(selection.assumed);
+        }
         self.delta.gone = selection.gone;
         self.retire(&known).await
     }
@@ -169,7 +176,9 @@ impl Crawl<'_> {
     /// Reads the objects; what is wrong with one is reported.
     async fn sound_files(&mut self, objects: Vec<Object>) -> Result<Vec<SoundFile>> {
         let mut sound = Vec::new();
-        for file in read_all(&self.ports.storage, objects).await? {
+        let files = read_all(self.ports, objects).await?;
+        self.report.files.read = files.len();
+        for file in files {
             match file.sample {
                 Ok(sample) => {
                     let path = &file.object.path;

@@ -17,7 +17,6 @@ pub mod run;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use serde_json::{Value, json};
 use shared::api::{Event, Request, Response};
@@ -191,14 +190,13 @@ impl Transform {
         }
         let parallel = usize::try_from(workflow.parallel).unwrap_or(1).max(1);
         let plan = Plan::new(job_needs(workflow, project.database()));
-        Ok(Orders { plan, tasks, parallel, pace: self.pace, time: self.time() })
-    }
-
-    /// How long jobs may work: a quarter of the time until the deadline, or less, stays free to end the run in good order.
-    fn time(&self) -> Option<Duration> {
-        let left_ms = deadline::current()?.saturating_sub(self.workshop.ports.clock.now_ms());
-        let left = Duration::from_millis(u64::try_from(left_ms).unwrap_or(0));
-        Some(left - deadline::RESERVE.min(left / 4))
+        Ok(Orders {
+            plan,
+            tasks,
+            parallel,
+            pace: self.pace,
+            time: deadline::working_time(self.workshop.ports.clock.as_ref()),
+        })
     }
 
     /// The lease of the workflow; a run that was left unfinished is closed first.

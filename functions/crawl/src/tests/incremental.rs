@@ -1,5 +1,6 @@
 //! What a later crawl reads and changes.
 
+use shared::deadline;
 use shared::state::{Expect, put_json};
 
 use super::*;
@@ -188,4 +189,28 @@ async fn a_tick_without_a_name_crawls_what_is_due() {
     let answer = lake.crawl.handle(tick()).await.unwrap();
     assert_eq!(answer["ran"][0]["answer"]["crawls"][0]["files"]["read"], 1, "{answer:#}");
     assert_eq!(lake.crawl.handle(tick()).await.unwrap()["ran"], json!([]));
+}
+
+#[tokio::test]
+async fn a_crawl_that_time_cuts_short_keeps_what_it_read_and_the_next_reads_the_rest() {
+    let lake = Lake::with("{table: t, schedule: rate(5m)}");
+    let tick = || json!({"detail-type": "Scheduled Event", "source": "aws.events", "detail": {}});
+    lake.crawl.handle(tick()).await.unwrap();
+    lake.clock.advance(300_000);
+    for n in 0..20 {
+        lake.put(&format!("{n:02}.csv"), "id,n\n1,2\n").await;
+    }
+    let cut = deadline::until(0, lake.crawl.handle(tick())).await.unwrap()["ran"][0]["answer"]["crawls"][0].clone();
+    assert_eq!((&cut["unfinished"], &cut["files"]["read"]), (&json!(true), &json!(16)), "{cut:#}");
+    assert!(lake.has_table("t").await);
+    let rest = lake.crawl.handle(tick()).await.unwrap()["ran"][0]["answer"]["crawls"][0].clone();
+    assert_eq!((rest.get("unfinished"), &rest["files"]["read"]), (None, &json!(4)), "{rest:#}");
+    assert_eq!(lake.crawl.handle(tick()).await.unwrap()["ran"], json!([]));
+    for n in 20..40 {
+        lake.put(&format!("{n:02}.csv"), "id,n\n1,2\n").await;
+    }
+    let named = json!({"detail-type": "Scheduled Event", "source": "aws.events", "detail": {"name": "raw"}});
+    let error = deadline::until(0, lake.crawl.handle(named.clone())).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Retry, "{error}");
+    assert_eq!(lake.crawl.handle(named).await.unwrap()["crawls"][0]["files"]["read"], 4);
 }
