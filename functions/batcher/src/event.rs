@@ -44,11 +44,11 @@ pub(crate) struct Refused {
 }
 
 /// The arrivals that a Kinesis event tells of, in sequence order, and its records that tell of none: those that can't be read
-/// and those of a stream that the lakehouse file lacks. Events name a stream with `prefix` before its own name.
-pub(crate) fn arrivals(records: &[Value], project: &Project, prefix: &str) -> (Arrivals, Vec<Refused>) {
+/// and those of a stream that the lakehouse file lacks.
+pub(crate) fn arrivals(records: &[Value], project: &Project) -> (Arrivals, Vec<Refused>) {
     let (mut arrivals, mut refused) = (Arrivals::new(), Vec::new());
     for record in records {
-        match arrival(record, project, prefix) {
+        match arrival(record, project) {
             Ok((stream, shard, arrival)) => {
                 arrivals.entry(stream).or_default().entry(shard).or_default().push(arrival);
             }
@@ -63,15 +63,12 @@ pub(crate) fn arrivals(records: &[Value], project: &Project, prefix: &str) -> (A
 
 /// # Errors
 /// `Invalid` for a record without stream, shard, sequence number, time or data; `NotFound` for one of another stream.
-fn arrival(record: &Value, project: &Project, prefix: &str) -> Result<(String, ShardId, Arrival)> {
+fn arrival(record: &Value, project: &Project) -> Result<(String, ShardId, Arrival)> {
     let source = text(record, "/eventSource").unwrap_or_default();
     if source != "aws:kinesis" {
         return Err(Error::invalid(format!("expected a record of `aws:kinesis`, found one of `{source}`")));
     }
-    let (name, shard) = origin(record)?;
-    let stream = name.strip_prefix(prefix).map(str::to_owned).ok_or_else(|| {
-        Error::not_found(format!("expected a stream whose name begins with `{prefix}`, found `{name}`"))
-    })?;
+    let (stream, shard) = origin(record)?;
     project.stream(&stream)?;
     let missing = |what: &str| Error::invalid(format!("expected {what} in a record of stream `{stream}`, found none"));
     let sequence = text(record, "/kinesis/sequenceNumber").ok_or_else(|| missing("a `sequenceNumber`"))?.parse()?;
@@ -132,21 +129,7 @@ mod tests {
 
     fn told(records: &[Value]) -> (Arrivals, Vec<Refused>) {
         let text = "version: 1\ndatabase: d\nstreams:\n  flights: {schema: [{name: id, type: bigint}]}\n";
-        arrivals(records, &Project::parse(text, "test").unwrap(), "")
-    }
-
-    #[test]
-    fn a_stream_is_known_by_its_name_behind_the_prefix() {
-        let project = Project::parse(
-            "version: 1\ndatabase: d\nstreams:\n  flights: {schema: [{name: id, type: bigint}]}\n",
-            "test",
-        );
-        let records = [record("lake-flights", "7", ""), record("other-flights", "8", ""), record("flights", "9", "")];
-        let (arrivals, refused) = arrivals(&records, &project.unwrap(), "lake-");
-        assert_eq!((arrivals.len(), arrivals["flights"].len()), (1, 1));
-        let refused: Vec<_> = refused.iter().map(|r| (r.sequence.as_str(), r.error.to_string())).collect();
-        let told = |name: &str| format!("expected a stream whose name begins with `lake-`, found `{name}`");
-        assert_eq!(refused, [("8", told("other-flights")), ("9", told("flights"))]);
+        arrivals(records, &Project::parse(text, "test").unwrap())
     }
 
     #[test]

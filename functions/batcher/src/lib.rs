@@ -39,8 +39,6 @@ pub struct Batcher {
     ports: Ports,
     tables: Tables,
     schemas: BTreeMap<String, Arc<RecordSchema>>,
-    /// What the names of streams in events begin with.
-    prefix: String,
 }
 
 impl Batcher {
@@ -52,13 +50,7 @@ impl Batcher {
             let schema = RecordSchema::new(&declaration.schema).map_err(|e| e.context(format!("stream `{name}`")))?;
             schemas.insert(name.clone(), Arc::new(schema));
         }
-        Ok(Self { project, tables: Tables::new(ports.clone()), ports, schemas, prefix: String::new() })
-    }
-
-    /// The same for events that name a stream with `prefix` before its own name.
-    #[must_use]
-    pub fn with_stream_prefix(self, prefix: &str) -> Self {
-        Self { prefix: prefix.to_owned(), ..self }
+        Ok(Self { project, tables: Tables::new(ports.clone()), ports, schemas })
     }
 
     /// Takes a Kinesis event, a schedule's tick, or the HTTP request `POST /streams/{name}/flush`.
@@ -95,7 +87,7 @@ impl Batcher {
 
     async fn take(&self, records: &[Value]) -> Result<Value> {
         let (mut failures, mut flushed) = (Vec::new(), Vec::new());
-        let (arrivals, refused) = arrivals(records, &self.project, &self.prefix);
+        let (arrivals, refused) = arrivals(records, &self.project);
         let nothing_read = arrivals.is_empty();
         for Refused { sequence, error } in refused {
             if nothing_read {
