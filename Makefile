@@ -38,7 +38,7 @@ up: build ## Host the lakehouse of ./lakehouse.yaml until Ctrl-C
 	@$(TARN) up
 
 .PHONY: setup
-setup: ## Install what the tests need: a headless browser, a Python environment
+setup: emulator-setup ## Install what the tests need: a headless browser, Python environments, the AWS emulators
 	@tests/setup.sh
 
 .PHONY: test

@@ -32,7 +32,7 @@ REGION = "us-east-1"
 KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "USER", "RUST_BACKTRACE", "LLVM_PROFILE_FILE")
 
 
-def up(port: int, auth: bool, directory: Path | None) -> None:
+def up(port: int, auth: bool, directory: Path | None, with_parent: bool) -> None:
     """Is the emulator from here on: one process, so that stopping it in whatever way stops it whole."""
     port = port or free_port()
     endpoint = f"http://{HOST}:{port}"
@@ -55,6 +55,8 @@ def up(port: int, auth: bool, directory: Path | None) -> None:
         S3_DATA_DIR=f"{folder}/s3",
     )
     tempfile.tempdir = folder
+    if with_parent:
+        threading.Thread(target=end_with_parent, args=(folder,), daemon=True).start()
     ready = json.dumps({"endpoint": endpoint, "port": port, "pid": os.getpid()})
     threading.Thread(target=announce, args=(endpoint, ready, result), daemon=True).start()
     # Answers to small requests wait for more to send otherwise: a warm call takes 58 ms instead of 16.
@@ -79,6 +81,13 @@ def own_folder() -> Path:
     folder = home / f"tarn-emulator-{os.getpid()}"
     folder.mkdir()
     return folder
+
+
+def end_with_parent(folder: str) -> None:
+    """Whoever starts us holds the other end of standard input; it closes when they end, in whatever way."""
+    sys.stdin.buffer.read()
+    shutil.rmtree(folder, ignore_errors=True)
+    os._exit(0)
 
 
 def free_port() -> int:
@@ -193,6 +202,8 @@ def arguments() -> argparse.Namespace:
             command.add_argument("--directory", type=Path, help="for temporary files (default: one of its own)")
         if name != "down":
             command.add_argument("--auth", action="store_true", help="enforce signatures and policies")
+        if name == "up":
+            command.add_argument("--with-parent", action="store_true", help="end when standard input closes")
         if name in ("deploy", "start"):
             command.add_argument("--zips", type=Path, required=True, help="folder of the six zips")
             command.add_argument("--lakehouse", type=Path, default=ROOT / "localstack/demo/lakehouse.yaml")
@@ -208,7 +219,7 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     options = arguments()
     if options.command == "up":
-        up(options.port, options.auth, options.directory)
+        up(options.port, options.auth, options.directory, options.with_parent)
     elif options.command == "down":
         down()
     else:

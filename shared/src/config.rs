@@ -8,15 +8,19 @@ use std::sync::Arc;
 
 use url::Url;
 
+use crate::aws::Aws;
 use crate::catalog::Catalog;
 use crate::catalog::embedded::EmbeddedCatalog;
+use crate::catalog::glue::GlueCatalog;
 use crate::clock::{Clock, SystemClock};
 use crate::model::Keys;
 use crate::state::State;
 use crate::state::embedded::EmbeddedState;
+use crate::state::objects::ObjectState;
 use crate::storage::{Storage, memory_root};
 use crate::stream::Stream;
 use crate::stream::embedded::EmbeddedStream;
+use crate::stream::kinesis::KinesisStream;
 use crate::{Error, Result};
 
 /// A variable: its name, what it means, its default.
@@ -31,6 +35,16 @@ pub struct Variable {
 pub const VARIABLES: &[Variable] = &[
     Variable { name: "TARN_DATA", meaning: "directory of the embedded lakehouse", default: "data" },
     Variable { name: "TARN_PROJECT", meaning: "path of the lakehouse file", default: "lakehouse.yaml" },
+    Variable {
+        name: "TARN_PORTS",
+        meaning: "`embedded`, or `aws`: Kinesis, Glue, state in the warehouse",
+        default: "embedded",
+    },
+    Variable {
+        name: "TARN_STREAM_PREFIX",
+        meaning: "what Kinesis names begin with, before a stream's own",
+        default: "",
+    },
     Variable { name: "TARN_WAREHOUSE", meaning: "URL below which all objects lie", default: "objects/ in TARN_DATA" },
     Variable { name: "TARN_MEMORY", meaning: "memory for queries, e.g. `1GiB`", default: "1GiB" },
     Variable { name: "TARN_SPILL", meaning: "directory that queries may spill to", default: "spill/ in TARN_DATA" },
@@ -43,9 +57,21 @@ pub const VARIABLES: &[Variable] = &[
 /// Where environment values come from; a closure in tests.
 pub type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
 
+/// Where streams, catalog and state are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// In SQLite files of the data directory.
+    Embedded,
+    /// In Kinesis, in Glue, and as objects below `state/` in the warehouse.
+    Aws,
+}
+
 /// What the environment says, validated.
 #[derive(Debug, Clone)]
 pub struct Settings {
+    pub place: Place,
+    /// What the names of streams in Kinesis begin with.
+    pub stream_prefix: String,
     /// Directory of the embedded adapters.
     pub data: PathBuf,
     pub project: PathBuf,
@@ -87,7 +113,17 @@ impl Settings {
                 .map(|size| size.0)
                 .map_err(|_| bad(name, &value, "a size such as `512MiB` or `2GiB`"))
         };
+        let place = match text("TARN_PORTS").as_deref() {
+            None | Some("embedded") => Place::Embedded,
+            Some("aws") => Place::Aws,
+            Some(other) => return Err(bad("TARN_PORTS", other, "`embedded` or `aws`")),
+        };
+        if place == Place::Aws && warehouse.scheme() != "s3" {
+            return Err(bad("TARN_WAREHOUSE", warehouse.as_str(), "an `s3://` URL, as TARN_PORTS is `aws`"));
+        }
         Ok(Self {
+            place,
+            stream_prefix: text("TARN_STREAM_PREFIX").unwrap_or_default(),
             project: absolute(text("TARN_PROJECT").unwrap_or_else(|| "lakehouse.yaml".into()))?,
             warehouse: Keys::new(warehouse)?.root().clone(),
             memory: size("TARN_MEMORY", "1GiB")?,
@@ -119,12 +155,37 @@ pub struct Ports {
 }
 
 impl Ports {
+    /// Opens the adapters that the settings name. On AWS nothing is called yet.
+    ///
+    /// # Errors
+    /// `Denied` or `Limit` when the directory can't be written; `Invalid` when AWS is named without a region.
+    pub async fn connect(settings: &Settings) -> Result<Self> {
+        if settings.warehouse.scheme() != "s3" {
+            return Self::open(settings);
+        }
+        let aws = Aws::load().await?;
+        let storage = Storage::connect(std::slice::from_ref(&settings.warehouse), Some(&aws))?;
+        if settings.place == Place::Embedded {
+            make_folder(&settings.data)?;
+            return Self::embedded(settings, storage);
+        }
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let keys = Keys::new(settings.warehouse.clone())?;
+        Ok(Self {
+            stream: Arc::new(KinesisStream::new(&aws, &settings.stream_prefix, clock.clone())),
+            catalog: Arc::new(GlueCatalog::new(&aws)),
+            state: Arc::new(ObjectState::new(storage.clone(), keys.state())),
+            storage,
+            clock,
+            keys,
+        })
+    }
+
     /// Opens the embedded adapters: SQLite files in `settings.data`, objects below `settings.warehouse`.
     ///
     /// # Errors
-    /// `Denied` or `Limit` when the directory can't be written.
+    /// `Denied` or `Limit` when the directory can't be written; `Invalid` for a warehouse on S3, which [`Ports::connect`] opens.
     pub fn open(settings: &Settings) -> Result<Self> {
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         make_folder(&settings.data)?;
         if settings.warehouse.scheme() == "file" {
             let objects = settings.warehouse.to_file_path().map_err(|()| {
@@ -135,8 +196,13 @@ impl Ports {
             })?;
             make_folder(&objects)?;
         }
+        Self::embedded(settings, Storage::open(std::slice::from_ref(&settings.warehouse))?)
+    }
+
+    fn embedded(settings: &Settings, storage: Storage) -> Result<Self> {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         Ok(Self {
-            storage: Storage::open(std::slice::from_ref(&settings.warehouse))?,
+            storage,
             stream: Arc::new(EmbeddedStream::open(&settings.data.join("stream.db"), clock.clone())?),
             catalog: Arc::new(EmbeddedCatalog::open(&settings.data.join("catalog.db"), clock.clone())?),
             state: Arc::new(EmbeddedState::open(&settings.data.join("state.db"), clock.clone())?),

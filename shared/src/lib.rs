@@ -5,6 +5,7 @@
 //! ([`config`]) names an adapter.
 
 pub mod api;
+pub mod aws;
 pub mod catalog;
 pub mod clock;
 pub mod config;

@@ -4,16 +4,18 @@
 //! opened with (SQL and requests can't reach the machine's own files), and names the URL in every error.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use aws_sdk_s3::presigning::PresigningConfig;
 use bytes::Bytes;
 use futures::TryStreamExt;
-use object_store::aws::AmazonS3Builder;
 use object_store::buffered::BufWriter;
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions};
 use url::Url;
 
+use crate::aws::{Aws, Call};
 use crate::error::Context;
 use crate::{Error, Result};
 
@@ -43,30 +45,39 @@ pub struct Storage {
 struct Root {
     url: Url,
     store: Arc<dyn ObjectStore>,
+    /// Set for S3.
+    aws: Option<Aws>,
 }
 
 impl Storage {
-    /// Opens a store for each root; only objects below a root can be reached. S3 roots take credentials, region and endpoint
-    /// from the standard `AWS_…` environment.
+    /// Opens a store for each root; only objects below a root can be reached.
     ///
     /// # Errors
-    /// `Invalid` for a scheme other than `s3`, `file`, `memory`, or an S3 configuration that does not parse.
+    /// `Invalid` for a scheme other than `file` and `memory`; [`Storage::connect`] opens those on S3.
     pub fn open(roots: &[Url]) -> Result<Self> {
-        let roots = roots.iter().map(Root::open).collect::<Result<Vec<_>>>()?;
+        Self::connect(roots, None)
+    }
+
+    /// Opens a store for each root, those on S3 through `aws`.
+    ///
+    /// # Errors
+    /// `Invalid` for a scheme other than `s3`, `file`, `memory`, and for one on S3 without `aws`.
+    pub fn connect(roots: &[Url], aws: Option<&Aws>) -> Result<Self> {
+        let roots = roots.iter().map(|url| Root::open(url, aws)).collect::<Result<Vec<_>>>()?;
         Ok(Self { roots: Arc::new(roots) })
     }
 
     /// A store in memory below `memory:///`, for tests.
     pub fn in_memory() -> Self {
-        let root = Root { url: memory_root(), store: Arc::new(InMemory::new()) };
+        let root = Root { url: memory_root(), store: Arc::new(InMemory::new()), aws: None };
         Self { roots: Arc::new(vec![root]) }
     }
 
     /// The same roots, with every store wrapped (metering, fault injection).
     #[must_use]
     pub fn wrapped(&self, wrap: impl Fn(Arc<dyn ObjectStore>) -> Arc<dyn ObjectStore>) -> Self {
-        let roots = self.roots.iter().map(|r| Root { url: r.url.clone(), store: wrap(r.store.clone()) }).collect();
-        Self { roots: Arc::new(roots) }
+        let wrap = |r: &Root| Root { url: r.url.clone(), store: wrap(r.store.clone()), aws: r.aws.clone() };
+        Self { roots: Arc::new(self.roots.iter().map(wrap).collect()) }
     }
 
     /// The store and the path in it that `url` names.
@@ -74,10 +85,7 @@ impl Storage {
     /// # Errors
     /// `Denied` when the URL lies below no root; `Invalid` when it has a path that the store can't hold.
     pub fn resolve(&self, url: &Url) -> Result<(Arc<dyn ObjectStore>, Path)> {
-        let root = self.roots.iter().find(|root| is_below(url, &root.url)).ok_or_else(|| {
-            let roots: Vec<_> = self.roots.iter().map(|r| format!("`{}`", r.url)).collect();
-            Error::denied(format!("expected an object below {}, found `{url}`", roots.join(" or ")))
-        })?;
+        let root = self.root_of(url)?;
         if url.query().is_some() || url.fragment().is_some() {
             return Err(Error::invalid(format!(
                 "expected an object URL with `?` and `#` percent-encoded, found `{url}`"
@@ -86,6 +94,33 @@ impl Storage {
         let path = Path::from_url_path(url.path())
             .map_err(|e| Error::invalid(format!("expected an object URL, found `{url}`")).with_source(e))?;
         Ok((root.store.clone(), path))
+    }
+
+    fn root_of(&self, url: &Url) -> Result<&Root> {
+        self.roots.iter().find(|root| is_below(url, &root.url)).ok_or_else(|| {
+            let roots: Vec<_> = self.roots.iter().map(|r| format!("`{}`", r.url)).collect();
+            Error::denied(format!("expected an object below {}, found `{url}`", roots.join(" or ")))
+        })
+    }
+
+    /// An address to which anyone may `PUT` the object's bytes until it expires, without credentials.
+    ///
+    /// # Errors
+    /// `Invalid` for an object that is not on S3, or more than the 7 days that S3 allows; as [`Storage::resolve`] otherwise.
+    pub async fn presigned_put(&self, url: &Url, expires: Duration) -> Result<String> {
+        let (_, path) = self.resolve(url)?;
+        let root = self.root_of(url)?;
+        let (Some(aws), Some(bucket)) = (&root.aws, url.host_str()) else {
+            return Err(Error::invalid(format!(
+                "expected an object on S3, which alone signs addresses, found `{url}`"
+            )));
+        };
+        let expires = PresigningConfig::expires_in(expires).map_err(|e| {
+            Error::invalid(format!("expected at most 7 days, found {} s", expires.as_secs())).with_source(e)
+        })?;
+        let signed = aws.s3().put_object().bucket(bucket).key(path.as_ref()).presigned(expires).await;
+        let signed = signed.map_err(|e| Call::repeatable("s3:PutObject", &format!("`{url}`")).failed(e))?;
+        Ok(signed.uri().to_owned())
     }
 
     /// The stores that serve the scheme and host of `url`, each with the path that it may be read below.
@@ -193,19 +228,17 @@ impl Storage {
 }
 
 impl Root {
-    fn open(url: &Url) -> Result<Self> {
+    fn open(url: &Url, aws: Option<&Aws>) -> Result<Self> {
         let store: Arc<dyn ObjectStore> = match url.scheme() {
             "file" => Arc::new(DurableFiles::new(
                 url.to_file_path()
                     .map_err(|()| Error::invalid(format!("expected a folder of this machine, found `{url}`")))?,
             )),
             "memory" => Arc::new(InMemory::new()),
-            "s3" => Arc::new(
-                AmazonS3Builder::from_env()
-                    .with_url(url.as_str())
-                    .build()
-                    .context(|| format!("opening the bucket of `{url}`"))?,
-            ),
+            "s3" => {
+                let aws = aws.ok_or_else(|| Error::invalid(format!("expected a connection to AWS for `{url}`")))?;
+                Arc::new(aws.bucket(url)?)
+            }
             other => {
                 return Err(Error::invalid(format!(
                     "expected a URL with the scheme `s3`, `file` or `memory`, found `{other}` in `{url}`"
@@ -216,7 +249,8 @@ impl Root {
         if !url.path().ends_with('/') {
             url.set_path(&format!("{}/", url.path()));
         }
-        Ok(Self { url, store })
+        let aws = aws.filter(|_| url.scheme() == "s3").cloned();
+        Ok(Self { url, store, aws })
     }
 }
 

@@ -9,9 +9,9 @@ use crate::flow::walk;
 use crate::lake::Lake;
 
 /// The first days of January, sent in two halves with a run of the workflow behind each.
-const DAYS: usize = 12;
+pub(crate) const DAYS: usize = 12;
 const RECORDS: &str = "/streams/flights/records";
-const TABLES: [&str; 7] = [
+pub(crate) const TABLES: [&str; 7] = [
     "nyc.flights",
     "nyc.weather",
     "nyc.planes",
@@ -169,23 +169,15 @@ impl Journey {
         self.curate().await;
         taken
     }
-
-    /// Every row of a table as text, in order.
-    async fn rows(&self, table: &str) -> Vec<String> {
-        let mut rows: Vec<_> =
-            self.lake.sql(&format!("SELECT * FROM {table}")).await.iter().map(|row| format!("{row:?}")).collect();
-        rows.sort();
-        rows
-    }
 }
 
 /// A day's flights with a bad record among them, gzipped; its name is the idempotency key.
-struct Day {
-    name: String,
-    body: Vec<u8>,
+pub(crate) struct Day {
+    pub(crate) name: String,
+    pub(crate) body: Vec<u8>,
 }
 
-fn days() -> VecDeque<Day> {
+pub(crate) fn days() -> VecDeque<Day> {
     let body = |(number, mut lines): (usize, Vec<Vec<u8>>)| {
         lines.insert(lines.len() / 2, BAD[number % BAD.len()].into());
         gzipped(&lines).unwrap().to_vec()
@@ -223,7 +215,7 @@ async fn flights_and_files_survive_kill_9_at_every_stage_as_if_nothing_had_happe
         assert_eq!(taken.stored, u64::try_from(rows).unwrap() + set_aside as u64, "accepted = rows + error objects");
     }
     for table in TABLES {
-        let (ours, theirs) = (killed.rows(table).await, sound.rows(table).await);
+        let (ours, theirs) = (killed.lake.rows(table).await, sound.lake.rows(table).await);
         assert!(!theirs.is_empty(), "{table} has rows");
         let doubled = ours.windows(2).filter(|two| two[0] == two[1]).count();
         assert_eq!(doubled, theirs.windows(2).filter(|two| two[0] == two[1]).count(), "rows doubled in {table}");

@@ -25,6 +25,8 @@ pub(crate) struct Lake {
     _own: Option<TempDir>,
     dir: PathBuf,
     running: Option<Running>,
+    /// The HTTP API of a lakehouse that runs elsewhere.
+    deployed: Option<String>,
     client: reqwest::Client,
 }
 
@@ -46,7 +48,7 @@ impl Lake {
     pub(crate) fn at(dir: &Path, lakehouse: &str) -> Self {
         std::fs::write(dir.join("lakehouse.yaml"), lakehouse).unwrap();
         let client = reqwest::Client::builder().timeout(PATIENCE).build().unwrap();
-        Self { _own: None, dir: dir.into(), running: None, client }
+        Self { _own: None, dir: dir.into(), running: None, deployed: None, client }
     }
 
     /// A lakehouse with `tarn up` on it.
@@ -54,6 +56,17 @@ impl Lake {
         let mut lake = Self::new(lakehouse);
         lake.start();
         lake
+    }
+
+    /// A lakehouse that answers at `url`.
+    pub(crate) fn deployed(lakehouse: &str, url: &str) -> Self {
+        let mut lake = Self::new(lakehouse);
+        lake.deployed = Some(url.into());
+        lake
+    }
+
+    pub(crate) fn lakehouse(&self) -> PathBuf {
+        self.dir.join("lakehouse.yaml")
     }
 
     pub(crate) fn data(&self) -> PathBuf {
@@ -139,7 +152,9 @@ impl Lake {
     }
 
     pub(crate) fn url(&self, path: &str) -> String {
-        format!("{}{path}", self.running.as_ref().expect("it is not up").url.trim_end_matches('/'))
+        let own = || self.running.as_ref().expect("it is not up").url.as_str();
+        let url = self.deployed.as_deref().unwrap_or_else(own);
+        format!("{}{path}", url.trim_end_matches('/'))
     }
 
     pub(crate) fn log(&self) -> String {
@@ -193,6 +208,14 @@ impl Lake {
         let (status, body) = self.query(sql).await;
         assert_eq!(status, 200, "{sql}\n{body:#}\n{}", self.log());
         serde_json::from_value(body["rows"].clone()).unwrap()
+    }
+
+    /// Every row of a table as text, in order.
+    pub(crate) async fn rows(&self, table: &str) -> Vec<String> {
+        let mut rows: Vec<_> =
+            self.sql(&format!("SELECT * FROM {table}")).await.iter().map(|row| format!("{row:?}")).collect();
+        rows.sort();
+        rows
     }
 
     /// Status and answer of a query.

@@ -17,6 +17,7 @@ mod clients;
 mod crash;
 mod demo;
 mod demo_killed;
+mod emulator;
 mod flow;
 mod handlers;
 mod lake;

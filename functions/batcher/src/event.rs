@@ -43,12 +43,15 @@ pub(crate) struct Refused {
     pub(crate) error: Error,
 }
 
+/// Gives the name of a stream in the lakehouse file for its name in Kinesis; `None` for one of somebody else's.
+pub(crate) type Declared<'a> = &'a dyn Fn(&str) -> Option<String>;
+
 /// The arrivals that a Kinesis event tells of, in sequence order, and its records that tell of none: those that can't be read
-/// and those of a stream that the lakehouse file lacks.
-pub(crate) fn arrivals(records: &[Value], project: &Project) -> (Arrivals, Vec<Refused>) {
+/// and those of a stream that the lakehouse file lacks. `declared` gives the name of a stream in that file for its name in Kinesis.
+pub(crate) fn arrivals(records: &[Value], project: &Project, declared: Declared<'_>) -> (Arrivals, Vec<Refused>) {
     let (mut arrivals, mut refused) = (Arrivals::new(), Vec::new());
     for record in records {
-        match arrival(record, project) {
+        match arrival(record, project, declared) {
             Ok((stream, shard, arrival)) => {
                 arrivals.entry(stream).or_default().entry(shard).or_default().push(arrival);
             }
@@ -63,12 +66,15 @@ pub(crate) fn arrivals(records: &[Value], project: &Project) -> (Arrivals, Vec<R
 
 /// # Errors
 /// `Invalid` for a record without stream, shard, sequence number, time or data; `NotFound` for one of another stream.
-fn arrival(record: &Value, project: &Project) -> Result<(String, ShardId, Arrival)> {
+fn arrival(record: &Value, project: &Project, declared: Declared<'_>) -> Result<(String, ShardId, Arrival)> {
     let source = text(record, "/eventSource").unwrap_or_default();
     if source != "aws:kinesis" {
         return Err(Error::invalid(format!("expected a record of `aws:kinesis`, found one of `{source}`")));
     }
-    let (stream, shard) = origin(record)?;
+    let (resource, shard) = origin(record)?;
+    let stream = declared(&resource).ok_or_else(|| {
+        Error::not_found(format!("expected a record of a stream of this lakehouse, found one of `{resource}`"))
+    })?;
     project.stream(&stream)?;
     let missing = |what: &str| Error::invalid(format!("expected {what} in a record of stream `{stream}`, found none"));
     let sequence = text(record, "/kinesis/sequenceNumber").ok_or_else(|| missing("a `sequenceNumber`"))?.parse()?;
@@ -121,7 +127,7 @@ mod tests {
 
     fn record(stream: &str, sequence: &str, data: &str) -> Value {
         json!({
-            "eventSource": "aws:kinesis", "eventSourceARN": format!("arn:aws:kinesis:local:0:stream/{stream}"),
+            "eventSource": "aws:kinesis", "eventSourceARN": format!("arn:aws:kinesis:local:0:stream/lake-{stream}"),
             "eventID": format!("shardId-000000000003:{sequence}"),
             "kinesis": {"sequenceNumber": sequence, "data": data, "approximateArrivalTimestamp": 1.234},
         })
@@ -129,7 +135,21 @@ mod tests {
 
     fn told(records: &[Value]) -> (Arrivals, Vec<Refused>) {
         let text = "version: 1\ndatabase: d\nstreams:\n  flights: {schema: [{name: id, type: bigint}]}\n";
-        arrivals(records, &Project::parse(text, "test").unwrap())
+        let declared = |name: &str| name.strip_prefix("lake-").map(str::to_owned);
+        arrivals(records, &Project::parse(text, "test").unwrap(), &declared)
+    }
+
+    #[test]
+    fn a_record_of_a_stream_that_is_not_ours_is_refused() {
+        let mut foreign = record("flights", "8", "");
+        foreign["eventSourceARN"] = "arn:aws:kinesis:local:0:stream/other-flights".into();
+        let (arrivals, refused) = told(&[record("flights", "7", ""), foreign]);
+        assert_eq!((arrivals.len(), arrivals["flights"].len()), (1, 1));
+        let refused: Vec<_> = refused.iter().map(|r| (r.sequence.as_str(), r.error.to_string())).collect();
+        assert_eq!(
+            refused,
+            [("8", "expected a record of a stream of this lakehouse, found one of `other-flights`".into())]
+        );
     }
 
     #[test]

@@ -61,8 +61,7 @@ impl Batcher {
     ///
     /// # Errors
     /// `Invalid` for another event and one of which no record can be read; `NotFound` for a stream that the lakehouse file lacks; a
-    /// tick's failure, after all streams
-    /// had their turn.
+    /// tick's failure, after all streams had their turn.
     pub async fn handle(&self, payload: Value) -> Result<Value> {
         match Event::parse(payload)? {
             Event::Kinesis(records) => self.take(&records).await,
@@ -87,7 +86,8 @@ impl Batcher {
 
     async fn take(&self, records: &[Value]) -> Result<Value> {
         let (mut failures, mut flushed) = (Vec::new(), Vec::new());
-        let (arrivals, refused) = arrivals(records, &self.project);
+        let declared = |name: &str| self.ports.stream.declared(name).map(str::to_owned);
+        let (arrivals, refused) = arrivals(records, &self.project, &declared);
         let nothing_read = arrivals.is_empty();
         for Refused { sequence, error } in refused {
             if nothing_read {

@@ -1,4 +1,7 @@
-//! `PUT /files/{location}/{path…}`: an upload into the folder of a crawled location.
+//! `PUT /files/{location}/{path…}`: an upload into the folder of a crawled location. `POST /uploads/{location}/{path…}`: an
+//! address on S3 to which a client uploads by itself.
+
+use std::time::Duration;
 
 use serde_json::json;
 use shared::api::{Request, Response};
@@ -11,13 +14,15 @@ use crate::Ingest;
 const MAX_PART_BYTES: usize = 255;
 /// Bytes of a path at most, as S3 has it.
 const MAX_PATH_BYTES: usize = 1_024;
+/// How long a client may take to begin an upload by itself.
+const UPLOAD_EXPIRES: Duration = Duration::from_secs(3_600);
 
 impl Ingest {
     /// Stores the body as it came and answers 201 with the object's URL, size and etag. With `x-tarn-if-absent: true` an
     /// object that exists stays, and the answer is 409.
     pub(crate) async fn file(&self, location: &str, request: &Request) -> Result<Response> {
         let folder = self.project.location_url(location, &self.ports.keys)?;
-        let url = object_url(&folder, path_below(location, &request.path)?)?;
+        let url = object_url(&folder, path_below("files", location, &request.path)?)?;
         if if_absent(request)? {
             self.ports.storage.put_if_absent(&url, request.body.clone()).await?;
         } else {
@@ -28,12 +33,25 @@ impl Ingest {
         let answer = json!({"url": url.as_str(), "size": info.size, "etag": info.etag});
         Ok(Response::json(201, &answer)?.with_header("location", url.as_str()))
     }
+
+    /// Answers 201 with `upload_url`, to which the client puts the file's bytes within `expires_in` seconds, and `url`, where the
+    /// object will be. It is crawled as any other object is.
+    pub(crate) async fn upload(&self, location: &str, request: &Request) -> Result<Response> {
+        let folder = self.project.location_url(location, &self.ports.keys)?;
+        let url = object_url(&folder, path_below("uploads", location, &request.path)?)?;
+        let upload_url = self.ports.storage.presigned_put(&url, UPLOAD_EXPIRES).await?;
+        tracing::info!(location, %url, "upload prepared");
+        let expires_in = UPLOAD_EXPIRES.as_secs();
+        let answer = json!({"url": url.as_str(), "method": "PUT", "upload_url": upload_url, "expires_in": expires_in});
+        Response::json(201, &answer)
+    }
 }
 
-/// What follows `/files/{location}/`.
-fn path_below<'a>(location: &str, path: &'a str) -> Result<&'a str> {
-    let rest = path.strip_prefix("/files/").and_then(|rest| rest.strip_prefix(location)?.strip_prefix('/'));
-    rest.ok_or_else(|| Error::invalid(format!("expected `/files/{location}/{{path}}`, found `{path}`")))
+/// What follows `/{door}/{location}/`.
+fn path_below<'a>(door: &str, location: &str, path: &'a str) -> Result<&'a str> {
+    let below =
+        || path.strip_prefix('/')?.strip_prefix(door)?.strip_prefix('/')?.strip_prefix(location)?.strip_prefix('/');
+    below().ok_or_else(|| Error::invalid(format!("expected `/{door}/{location}/{{path}}`, found `{path}`")))
 }
 
 /// The object at `path` below `folder`.

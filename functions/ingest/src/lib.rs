@@ -3,6 +3,7 @@
 //! ```text
 //! POST /streams/{name}/records      NDJSON, a JSON array or CSV with a header line; content-encoding gzip
 //! PUT  /files/{location}/{path…}    the bytes as they come
+//! POST /uploads/{location}/{path…}  an address on S3 for a file that is larger than a request may be
 //! GET  /streams                     what is declared
 //! ```
 //!
@@ -107,9 +108,11 @@ impl Ingest {
         match (request.method.as_str(), request.segments().as_slice()) {
             ("POST", ["streams", name, "records"]) => self.records(name, request).await,
             ("PUT", ["files", location, _, ..]) => self.file(location, request).await,
+            ("POST", ["uploads", location, _, ..]) => self.upload(location, request).await,
             ("GET", ["streams"]) => self.streams(),
             (method, _) => Err(Error::not_found(format!(
-                "expected `POST /streams/{{name}}/records`, `PUT /files/{{location}}/{{path}}` or `GET /streams`, found `{method} {}`",
+                "expected `POST /streams/{{name}}/records`, `PUT /files/{{location}}/{{path}}`, \
+                 `POST /uploads/{{location}}/{{path}}` or `GET /streams`, found `{method} {}`",
                 request.path
             ))),
         }

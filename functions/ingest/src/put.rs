@@ -15,6 +15,7 @@ use crate::check::Verdict;
 /// Batches that are put at once: a stream that commits what meets has fewer commits to make.
 const PUTS_AT_ONCE: usize = 8;
 const THROTTLED: &str = "throttled";
+const OUTCOME_UNKNOWN: &str = "outcome_unknown";
 
 /// Puts what passed the check and was not stored before, and says what became of each record. After a fault the batches that
 /// were not begun are left for the next try.
@@ -122,13 +123,14 @@ fn outcome(answer: PutOutcome) -> Outcome {
         PutOutcome::Stored { shard, sequence } => Outcome::Stored { shard, sequence },
         PutOutcome::Throttled { message } => Outcome::Throttled { code: THROTTLED.into(), message },
         PutOutcome::Failed { message } => Outcome::Throttled { code: "failed".into(), message },
+        PutOutcome::Unknown { message } => Outcome::Unknown { code: OUTCOME_UNKNOWN.into(), message },
     }
 }
 
 fn failed(error: &Error) -> Outcome {
     let message = error.to_string();
     match error.kind() {
-        ErrorKind::OutcomeUnknown => Outcome::Unknown { code: "outcome_unknown".into(), message },
+        ErrorKind::OutcomeUnknown => Outcome::Unknown { code: OUTCOME_UNKNOWN.into(), message },
         _ => Outcome::Throttled { code: "failed".into(), message },
     }
 }

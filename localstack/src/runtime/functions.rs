@@ -44,7 +44,7 @@ impl Function {
 /// The function that answers a path, given by its parts. `None`: nobody does.
 pub fn owner_of(segments: &[&str]) -> Option<Function> {
     match segments {
-        ["streams"] | ["streams", _, "records"] | ["files", ..] => Some(Function::Ingest),
+        ["streams"] | ["streams", _, "records"] | ["files" | "uploads", ..] => Some(Function::Ingest),
         ["streams", _, "flush"] => Some(Function::Batcher),
         ["crawl" | "crawls"] => Some(Function::Crawl),
         ["workflows", ..] | ["runs", ..] => Some(Function::Transform),

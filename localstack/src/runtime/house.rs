@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use shared::api::{Request, Response};
-use shared::config::{Ports, Settings};
+use shared::config::{Place, Ports, Settings};
 use shared::lock::DataLock;
 use shared::project::{Project, StreamDeclaration};
 use shared::schedule;
@@ -31,9 +31,15 @@ impl House {
     /// # Errors
     /// `Conflict`, with the pid, when another process has the directory; `NotFound` or `Invalid` for the lakehouse file.
     pub async fn open(settings: &Settings, address: &str) -> Result<Self> {
+        if settings.place == Place::Aws {
+            return Err(Error::invalid(
+                "expected TARN_PORTS to be `embedded` for a lakehouse in this process, found `aws`: call the deployed functions through \
+                 their HTTP API",
+            ));
+        }
         let project = Arc::new(Project::load(&settings.project)?);
         let lock = DataLock::acquire(&settings.data, address)?;
-        let ports = Ports::open(settings)?;
+        let ports = Ports::connect(settings).await?;
         for spec in stream_specs(&project) {
             ports.stream.create(&spec).await?;
         }

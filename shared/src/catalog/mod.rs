@@ -10,6 +10,7 @@ use crate::Result;
 use crate::model::{Column, TableName};
 
 pub mod embedded;
+pub mod glue;
 
 /// Partitions in one call at most (Glue `BatchCreatePartition`: 100); the adapters cut larger batches themselves.
 pub const MAX_PARTITIONS_PER_CALL: usize = 100;

@@ -53,7 +53,7 @@ where
         name,
         async || {
             let settings = Settings::from_env()?;
-            let ports = Ports::open(&settings)?;
+            let ports = Ports::connect(&settings).await?;
             open(&settings, Arc::new(Project::load(&settings.project)?), ports)
         },
         handle,

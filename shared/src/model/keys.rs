@@ -9,6 +9,7 @@
 //! errors/{stream}/{shard}/{from}.ndjson                 records that could not be stored, with the reason
 //! quarantine/{workflow}/{job}/{run}.ndjson              rows that a quality rule set aside
 //! results/{query}.{format}                              answers of queries
+//! state/…                                               state documents, where the state is kept as objects
 //! project/lakehouse.yaml                                the declaration in force
 //! ```
 
@@ -98,6 +99,11 @@ impl Keys {
     /// The stored answer of a query.
     pub fn result(&self, query_id: &str, extension: &str) -> Url {
         self.below(&["results", &format!("{query_id}.{extension}")])
+    }
+
+    /// The folder of state documents, where they are objects.
+    pub fn state(&self) -> Url {
+        self.below(&["state", ""])
     }
 
     /// The lakehouse file in force.

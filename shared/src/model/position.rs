@@ -3,6 +3,7 @@
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 
 use serde::{Deserialize, Serialize};
 
@@ -19,9 +20,9 @@ impl fmt::Display for ShardId {
     }
 }
 
-/// A record's place in its shard: a decimal number of any length (Kinesis uses up to 56 digits), ordered by value. Numbers
-/// grow within a shard and leave gaps.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+/// A record's place in its shard: a decimal number of any length (Kinesis uses up to 56 digits), compared by value and kept as
+/// the stream wrote it. Numbers grow within a shard and leave gaps.
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct SequenceNumber(String);
 
@@ -31,9 +32,28 @@ impl SequenceNumber {
         Self("0".into())
     }
 
-    /// The decimal digits, without leading zeros.
+    /// The decimal digits.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// The digits that tell its value.
+    fn significant(&self) -> &str {
+        self.0.trim_start_matches('0')
+    }
+}
+
+impl PartialEq for SequenceNumber {
+    fn eq(&self, other: &Self) -> bool {
+        self.significant() == other.significant()
+    }
+}
+
+impl Eq for SequenceNumber {}
+
+impl Hash for SequenceNumber {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.significant().hash(state);
     }
 }
 
@@ -50,8 +70,7 @@ impl TryFrom<String> for SequenceNumber {
         if text.is_empty() || !text.bytes().all(|b| b.is_ascii_digit()) {
             return Err(Error::invalid(format!("expected a sequence number of decimal digits, found `{text}`")));
         }
-        let digits = text.trim_start_matches('0');
-        Ok(Self(if digits.is_empty() { "0".into() } else { digits.into() }))
+        Ok(Self(text))
     }
 }
 
@@ -77,7 +96,8 @@ impl fmt::Display for SequenceNumber {
 
 impl Ord for SequenceNumber {
     fn cmp(&self, other: &Self) -> Ordering {
-        self.0.len().cmp(&other.0.len()).then_with(|| self.0.cmp(&other.0))
+        let (a, b) = (self.significant(), other.significant());
+        a.len().cmp(&b.len()).then_with(|| a.cmp(b))
     }
 }
 

@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use crate::{Error, Result};
 
 pub mod embedded;
+pub mod objects;
 
 /// An opaque mark of one version of a document; changes with every write.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

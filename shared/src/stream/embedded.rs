@@ -10,9 +10,9 @@ use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension, Transaction};
 use tokio::sync::oneshot;
 
+use super::check::{check_batch, check_spec};
 use super::{
-    MAX_PUT_BYTES, MAX_PUT_RECORDS, MAX_READ_BYTES, MAX_READ_RECORDS, MAX_RECORD_BYTES, NewRecord, PutOutcome,
-    ReadBatch, ReadFrom, Record, Shard, Stream, StreamSpec,
+    MAX_READ_BYTES, MAX_READ_RECORDS, NewRecord, PutOutcome, ReadBatch, ReadFrom, Record, Shard, Stream, StreamSpec,
 };
 use crate::clock::Clock;
 use crate::model::{SequenceNumber, ShardId};
@@ -44,10 +44,6 @@ const SCHEMA: Schema = Schema {
     ",
 };
 
-/// Hours of retention that Kinesis allows.
-const RETENTION_HOURS: std::ops::RangeInclusive<u32> = 24..=8_760;
-/// Characters of a partition key.
-const KEY_CHARACTERS: std::ops::RangeInclusive<usize> = 1..=256;
 /// Expired records that one put removes at most, so that no put waits long for it.
 const EXPIRED_PER_PUT: i64 = 2_000;
 /// Puts look for expired records no more often than this.
@@ -182,53 +178,6 @@ impl Stream for EmbeddedStream {
     }
 }
 
-fn check_spec(spec: &StreamSpec) -> Result<()> {
-    if spec.name.is_empty() || spec.shards == 0 || !RETENTION_HOURS.contains(&spec.retention_hours) {
-        return Err(Error::invalid(format!(
-            "expected a stream with a name, 1 or more shards and a retention of {} to {} hours, found `{}` with {} shards and {} hours",
-            RETENTION_HOURS.start(),
-            RETENTION_HOURS.end(),
-            spec.name,
-            spec.shards,
-            spec.retention_hours
-        )));
-    }
-    Ok(())
-}
-
-fn check_batch(records: &[NewRecord]) -> Result<()> {
-    if records.is_empty() {
-        return Err(Error::invalid("expected at least one record to put, found none"));
-    }
-    if records.len() > MAX_PUT_RECORDS {
-        return Err(Error::limit(format!(
-            "expected at most {MAX_PUT_RECORDS} records to put, found {}",
-            records.len()
-        )));
-    }
-    for (index, record) in records.iter().enumerate() {
-        let characters = record.partition_key.chars().count();
-        if !KEY_CHARACTERS.contains(&characters) {
-            return Err(Error::invalid(format!(
-                "record {index}: expected a partition key of {} to {} characters, found {characters}",
-                KEY_CHARACTERS.start(),
-                KEY_CHARACTERS.end()
-            )));
-        }
-        if record.data.len() > MAX_RECORD_BYTES {
-            let found = record.data.len();
-            return Err(Error::limit(format!(
-                "record {index}: expected at most {MAX_RECORD_BYTES} bytes, found {found}"
-            )));
-        }
-    }
-    let bytes: usize = records.iter().map(|r| r.data.len() + r.partition_key.len()).sum();
-    if bytes > MAX_PUT_BYTES {
-        return Err(Error::limit(format!("expected at most {MAX_PUT_BYTES} bytes to put, found {bytes}")));
-    }
-    Ok(())
-}
-
 fn find(transaction: &Transaction<'_>, name: &str) -> Result<Option<StreamRow>> {
     let select = "SELECT id, shards, retention_hours FROM streams WHERE name = ?1";
     let row = transaction.prepare_cached(select)?.query_row([name], |row| {
@@ -330,10 +279,6 @@ impl Reader<'_> {
             // A number past every row id is past every record.
             ReadFrom::After(sequence) => (sequence.as_str().parse().unwrap_or(i64::MAX), i64::MIN),
             ReadFrom::Time(time_ms) => (0, *time_ms),
-            ReadFrom::Latest => {
-                let next = ReadFrom::After(sequence(self.last_sequence()?)?);
-                return Ok(ReadBatch { records: Vec::new(), next, behind_ms: 0 });
-            }
         };
         let (records, cut) = self.records(after, since_ms, max_records)?;
         let Some(last) = records.last() else {

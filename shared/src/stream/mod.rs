@@ -8,7 +8,9 @@ use bytes::Bytes;
 use crate::Result;
 use crate::model::{SequenceNumber, ShardId};
 
+mod check;
 pub mod embedded;
+pub mod kinesis;
 
 /// Records in one [`Stream::put`] call at most (Kinesis `PutRecords`).
 pub const MAX_PUT_RECORDS: usize = 500;
@@ -37,6 +39,8 @@ pub enum PutOutcome {
     Throttled { message: String },
     /// An internal fault: put this record again.
     Failed { message: String },
+    /// The put ended without an answer: the record may be stored or not.
+    Unknown { message: String },
 }
 
 /// A record that was read.
@@ -68,8 +72,6 @@ pub enum ReadFrom {
     After(SequenceNumber),
     /// The first record that arrived at or after this time, milliseconds since the epoch.
     Time(i64),
-    /// Only records put after this call.
-    Latest,
 }
 
 /// The answer of a read.
@@ -101,6 +103,11 @@ pub trait Stream: Debug + Send + Sync {
     /// # Errors
     /// `Conflict` when it exists with another number of shards; `Invalid` for a spec out of range.
     async fn create(&self, spec: &StreamSpec) -> Result<()>;
+
+    /// The name by which the lakehouse file declares the stream that events call `resource`; `None` when it is not one of ours.
+    fn declared<'a>(&self, resource: &'a str) -> Option<&'a str> {
+        Some(resource)
+    }
 
     /// The names of all streams, in order.
     async fn list(&self) -> Result<Vec<String>>;

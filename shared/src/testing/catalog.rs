@@ -5,21 +5,39 @@ use std::sync::Arc;
 
 use super::kind;
 use crate::ErrorKind;
-use crate::catalog::{Catalog, Database, Partition, StorageDescriptor, TableInput, ensure_database};
+use crate::catalog::{Catalog, Database, Partition, StorageDescriptor, Table, TableInput, ensure_database};
 use crate::model::{Column, ColumnType, TableName};
+
+/// What an emulator of Glue lacks, so that the rest of the contract can be asserted on it.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Gaps {
+    /// It keeps no earlier versions of tables.
+    pub table_versions: bool,
+    /// Of updates that meet, more than one wins.
+    pub races: bool,
+}
 
 /// Asserts the contract of [`Catalog`] on an adapter without databases whose names begin with `conformance`.
 pub async fn conforms(catalog: Arc<dyn Catalog>) {
+    conforms_but_for(catalog, Gaps::default()).await;
+}
+
+/// As [`conforms`], but for what an emulator lacks.
+pub async fn conforms_but_for(catalog: Arc<dyn Catalog>, gaps: Gaps) {
     databases_are_kept_as_declared(&*catalog).await;
     a_database_with_tables_stays(&*catalog).await;
     tables_are_kept_as_declared(&*catalog).await;
-    every_version_of_a_table_is_kept(&*catalog).await;
+    if !gaps.table_versions {
+        every_version_of_a_table_is_kept(&*catalog).await;
+    }
     a_stale_version_changes_nothing(&*catalog).await;
     a_table_made_again_is_not_the_old_one(&*catalog).await;
     partitions_are_kept_in_order_of_their_values(&*catalog).await;
     partitions_are_replaced_and_removed(&*catalog).await;
     what_is_not_there_is_not_found(&*catalog).await;
-    one_of_many_racers_wins(catalog).await;
+    if !gaps.races {
+        one_of_many_racers_wins(catalog).await;
+    }
 }
 
 fn name(table: &str) -> TableName {
@@ -103,16 +121,19 @@ async fn every_version_of_a_table_is_kept(catalog: &dyn Catalog) {
     let third = catalog.update_table(&input("t", "s3://bucket/3/"), &second.version).await.unwrap();
     assert_eq!(catalog.get_table(&name("t")).await.unwrap(), third);
     assert_eq!(third.created_ms, first.created_ms);
-    assert_eq!(catalog.table_versions(&name("t")).await.unwrap(), [third, second, first]);
+    let told = |table: &Table| (table.input.clone(), table.version.clone());
+    let versions: Vec<_> = catalog.table_versions(&name("t")).await.unwrap().iter().map(told).collect();
+    assert_eq!(versions, [&third, &second, &first].map(told));
 }
 
 async fn a_stale_version_changes_nothing(catalog: &dyn Catalog) {
-    let versions = catalog.table_versions(&name("t")).await.unwrap();
-    for stale in [versions[1].version.as_str(), "no version", ""] {
+    let first = catalog.get_table(&name("t")).await.unwrap();
+    let second = catalog.update_table(&input("t", "s3://bucket/4/"), &first.version).await.unwrap();
+    for stale in [first.version.as_str(), "no version", ""] {
         let refused = catalog.update_table(&input("t", "s3://bucket/x/"), stale).await;
         assert_eq!(kind(refused), ErrorKind::Conflict, "{stale}");
     }
-    assert_eq!(catalog.table_versions(&name("t")).await.unwrap(), versions);
+    assert_eq!(catalog.get_table(&name("t")).await.unwrap(), second);
 }
 
 async fn a_table_made_again_is_not_the_old_one(catalog: &dyn Catalog) {
@@ -121,7 +142,7 @@ async fn a_table_made_again_is_not_the_old_one(catalog: &dyn Catalog) {
     catalog.delete_table(&name("again")).await.unwrap();
     assert_eq!(kind(catalog.get_table(&name("again")).await), ErrorKind::NotFound);
     let new = catalog.create_table(&input("again", "s3://bucket/2/")).await.unwrap();
-    assert_eq!(catalog.table_versions(&name("again")).await.unwrap(), [new]);
+    assert_eq!(catalog.get_table(&name("again")).await.unwrap(), new);
     assert_eq!(catalog.list_partitions(&name("again"), &[]).await.unwrap(), []);
     let refused = catalog.update_table(&input("again", "s3://bucket/3/"), &old.version).await;
     assert_eq!(kind(refused), ErrorKind::Conflict);
@@ -213,5 +234,4 @@ async fn one_of_many_racers_wins(catalog: Arc<dyn Catalog>) {
         table = catalog.get_table(&name("race")).await.unwrap();
         assert_eq!(winners, [table.clone()]);
     }
-    assert_eq!(catalog.table_versions(&name("race")).await.unwrap().len(), 6);
 }

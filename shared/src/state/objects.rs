@@ -1,0 +1,199 @@
+//! Documents as objects below one folder of a store with conditional writes: S3, or any other store of [`Storage`].
+//!
+//! A document's version is its object's entity tag. S3 makes that tag from the content alone, so every object ends in a line
+//! with a number that no other write has: the same document written twice has two versions, and a write whose answer was lost
+//! can be told from another's. A document that is removed under a condition leaves an empty object, since S3 can write under a
+//! condition everywhere but not remove; an empty object is no document.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt, PutMode, UpdateVersion};
+use url::Url;
+use uuid::Uuid;
+
+use super::{Document, Expect, State, Version};
+use crate::error::Context;
+use crate::storage::Storage;
+use crate::{Error, ErrorKind, Result};
+
+/// Bytes of the last line: a line feed and a number in hexadecimal digits.
+const MARK_BYTES: usize = 33;
+
+/// [`State`] as objects below a folder.
+#[derive(Debug, Clone)]
+pub struct ObjectState {
+    storage: Storage,
+    root: Url,
+}
+
+/// An object that is there.
+struct Found {
+    /// `None` for what a removal left.
+    bytes: Option<Bytes>,
+    mark: Bytes,
+    version: Version,
+}
+
+impl ObjectState {
+    /// Documents below `root`, a folder of `storage` with a final slash.
+    pub fn new(storage: Storage, root: Url) -> Self {
+        Self { storage, root }
+    }
+
+    fn url(&self, key: &str) -> Result<Url> {
+        if key.is_empty() || key.split('/').any(|part| matches!(part, "" | "." | "..")) {
+            return Err(Error::invalid(format!("expected a state key of names between slashes, found `{key}`")));
+        }
+        let mut url = self.root.clone();
+        if let Ok(mut segments) = url.path_segments_mut() {
+            segments.pop_if_empty().extend(key.split('/'));
+        }
+        Ok(url)
+    }
+
+    fn object(&self, key: &str) -> Result<(Arc<dyn ObjectStore>, Path)> {
+        self.storage.resolve(&self.url(key)?)
+    }
+
+    async fn find(&self, key: &str) -> Result<Option<Found>> {
+        let (store, path) = self.object(key)?;
+        let doing = || format!("reading state document `{key}`");
+        let answer = match store.get(&path).await {
+            Err(object_store::Error::NotFound { .. }) => return Ok(None),
+            answer => answer.context(doing)?,
+        };
+        let version = version(key, answer.meta.e_tag.clone())?;
+        let bytes = answer.bytes().await.context(doing)?;
+        let Some(end) = bytes.len().checked_sub(MARK_BYTES) else {
+            return match bytes.is_empty() {
+                true => Ok(Some(Found { bytes: None, mark: Bytes::new(), version })),
+                false => Err(Error::bug(format!(
+                    "expected state document `{key}` to end in a line of {MARK_BYTES} bytes, found {} bytes in all",
+                    bytes.len()
+                ))),
+            };
+        };
+        Ok(Some(Found { bytes: Some(bytes.slice(..end)), mark: bytes.slice(end..), version }))
+    }
+
+    /// Writes `body`, which ends in `mark`, under `mode`.
+    async fn write(&self, key: &str, body: &[Bytes], mode: PutMode) -> Result<Version> {
+        let (store, path) = self.object(key)?;
+        let payload = body.iter().cloned().collect();
+        let put = store.put_opts(&path, payload, mode.into()).await;
+        version(key, put.context(|| format!("writing state document `{key}`"))?.e_tag)
+    }
+
+    /// What a refused write means: `Ok` when it is our own write whose first answer was lost.
+    async fn refused(&self, key: &str, mark: &Bytes, expect: &Expect, error: Error) -> Result<Version> {
+        let found = self.find(key).await?;
+        match found {
+            Some(found) if !mark.is_empty() && found.mark == mark => Ok(found.version),
+            found => Err(unmet(key, expect, found.as_ref()).with_source(error)),
+        }
+    }
+}
+
+#[async_trait]
+impl State for ObjectState {
+    async fn get(&self, key: &str) -> Result<Option<Document>> {
+        let found = self.find(key).await?;
+        Ok(found.and_then(|found| Some(Document { bytes: found.bytes?, version: found.version })))
+    }
+
+    async fn put(&self, key: &str, bytes: Bytes, expect: Expect) -> Result<Version> {
+        let mark = Bytes::from(format!("\n{}", Uuid::new_v4().simple()));
+        let body = [bytes, mark.clone()];
+        let mode = match &expect {
+            Expect::Anything => PutMode::Overwrite,
+            Expect::Absent => PutMode::Create,
+            Expect::Version(version) => under(version),
+        };
+        match self.write(key, &body, mode).await {
+            Err(error) if is_refused(&error) => {}
+            other => return other,
+        }
+        // Absent, but for what a removal left: that is replaced.
+        if expect == Expect::Absent
+            && let Some(Found { bytes: None, version, .. }) = self.find(key).await?
+        {
+            match self.write(key, &body, under(&version)).await {
+                Err(error) if is_refused(&error) => return self.refused(key, &mark, &expect, error).await,
+                other => return other,
+            }
+        }
+        self.refused(key, &mark, &expect, Error::conflict("the store refused the write")).await
+    }
+
+    async fn delete(&self, key: &str, expect: Expect) -> Result<()> {
+        match &expect {
+            Expect::Anything => self.storage.delete(&self.url(key)?).await,
+            Expect::Absent => match self.find(key).await? {
+                found @ Some(Found { bytes: Some(_), .. }) => Err(unmet(key, &expect, found.as_ref())),
+                _ => Ok(()),
+            },
+            Expect::Version(version) => {
+                // A removal whose answer was lost leaves what it wanted to leave, so a second one is refused: look first.
+                let found = self.find(key).await?;
+                if found.as_ref().is_none_or(|f| f.bytes.is_none() || f.version != *version) {
+                    return Err(unmet(key, &expect, found.as_ref()));
+                }
+                match self.write(key, &[], under(version)).await {
+                    Err(error) if is_refused(&error) => match self.find(key).await? {
+                        Some(Found { bytes: None, .. }) => Ok(()),
+                        found => Err(unmet(key, &expect, found.as_ref()).with_source(error)),
+                    },
+                    other => other.map(drop),
+                }
+            }
+        }
+    }
+
+    async fn list(&self, prefix: &str) -> Result<Vec<String>> {
+        let folder = prefix.rsplit_once('/').map_or("", |(folder, _)| folder);
+        let folder = if folder.is_empty() { self.root.clone() } else { self.url(folder)? };
+        let (_, root) = self.storage.resolve(&self.root)?;
+        let mut keys = Vec::new();
+        for object in self.storage.list(&folder).await? {
+            let (_, path) = self.storage.resolve(&object.url)?;
+            let parts = path.prefix_match(&root).ok_or_else(|| {
+                Error::bug(format!("expected an object below `{}`, found `{}`", self.root, object.url))
+            })?;
+            let key = parts.map(|part| part.as_ref().to_owned()).collect::<Vec<_>>().join("/");
+            if object.size > 0 && key.starts_with(prefix) {
+                keys.push(key);
+            }
+        }
+        keys.sort_unstable();
+        Ok(keys)
+    }
+}
+
+fn version(key: &str, tag: Option<String>) -> Result<Version> {
+    let tag = tag.ok_or_else(|| Error::bug(format!("expected an entity tag of state document `{key}`, found none")))?;
+    Ok(Version(tag))
+}
+
+fn under(version: &Version) -> PutMode {
+    PutMode::Update(UpdateVersion { e_tag: Some(version.0.clone()), version: None })
+}
+
+/// Whether the store refused a write because of what is there. A version of an object that is gone is not found.
+fn is_refused(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Conflict | ErrorKind::NotFound)
+}
+
+fn unmet(key: &str, expect: &Expect, found: Option<&Found>) -> Error {
+    let expected = match expect {
+        Expect::Version(version) => format!("version `{}`", version.0),
+        Expect::Absent | Expect::Anything => "no document".into(),
+    };
+    let found = match found {
+        Some(Found { bytes: Some(_), version, .. }) => format!("version `{}`", version.0),
+        _ => "none".into(),
+    };
+    Error::conflict(format!("state document `{key}`: expected {expected}, found {found}"))
+}

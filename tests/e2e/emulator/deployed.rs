@@ -1,0 +1,63 @@
+//! The template with the real zips on the emulator: the demo's main job on some days, through the HTTP API, Kinesis, object events
+//! and schedules. The tables end as they do on one machine.
+
+use tarn::demo::data::{DIMENSIONS, LAKEHOUSE, WEATHER};
+
+use super::Emulator;
+use crate::demo_killed::{DAYS, Day, TABLES, days};
+use crate::lake::Lake;
+
+/// The demo's files and first days, and the workflow in between and at the end.
+async fn travel(lake: &Lake, flush: bool) {
+    for file in DIMENSIONS.iter().chain(&WEATHER[..1]) {
+        let (status, answer) = lake.put(&format!("/files/{}/{}", file.location, file.path), file.bytes).await;
+        assert_eq!(status, 201, "{answer:#}");
+    }
+    for (location, rows) in [("planes", 3_322), ("airports", 1_458), ("airlines", 16), ("weather", 2_226)] {
+        lake.until(&format!("SELECT count(*) FROM nyc.{location}"), rows).await;
+    }
+    let mut stored = 0;
+    for Day { name: day, body } in days() {
+        let headers =
+            [("content-type", "application/x-ndjson"), ("content-encoding", "gzip"), ("idempotency-key", day.as_str())];
+        let (status, answer) = lake.post_with("/streams/flights/records", &headers, body).await;
+        assert_eq!((status, &answer["throttled"]), (207, &0.into()), "{answer:#}");
+        stored += answer["stored"].as_i64().unwrap();
+    }
+    if flush {
+        lake.flush("flights").await;
+    }
+    // Without a flush the stream is written when it is due: at its next event, or at the schedule's tick.
+    let set_aside = DAYS as i64;
+    assert!(stored > set_aside, "{stored}");
+    lake.until("SELECT count(*) FROM nyc.flights", stored).await;
+    let (status, run) = lake.post("/workflows/curate/runs", "application/json", "{}").await;
+    assert_eq!((status, run["status"].as_str()), (200, Some("succeeded")), "{run:#}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_main_job_ends_on_the_emulator_as_it_does_on_one_machine() {
+    let emulator = Emulator::ministack();
+    let stack = emulator.deploy("tarn-main", LAKEHOUSE, &[]).await;
+    let deployed = Lake::deployed(LAKEHOUSE, stack.api());
+    let local = Lake::up(LAKEHOUSE);
+    tokio::join!(travel(&deployed, false), travel(&local, true));
+    for table in TABLES {
+        let (ours, theirs) = (deployed.rows(table).await, local.rows(table).await);
+        assert!(!theirs.is_empty(), "{table} has rows");
+        let differing = ours.iter().zip(&theirs).find(|(ours, theirs)| ours != theirs);
+        assert_eq!((ours.len(), differing), (theirs.len(), None), "{table}");
+    }
+    let mut answered = 0;
+    for insight in ["daily_departures", "cancellations", "year_in_words"] {
+        let ask = async |lake: &Lake| {
+            let (status, mut answer) = lake.post(&format!("/insights/{insight}"), "application/json", "{}").await;
+            answer.as_object_mut().unwrap().remove("stored");
+            (status, answer)
+        };
+        let (answer, expected) = (ask(&deployed).await, ask(&local).await);
+        assert_eq!(answer, expected, "{insight}");
+        answered += u32::from(answer.0 == 200);
+    }
+    assert!(answered > 0, "some insight has an answer after {DAYS} days");
+}

@@ -1,0 +1,106 @@
+//! Against emulators of AWS: MiniStack, and moto for what MiniStack lacks. Each runs once for all tests of this process and ends
+//! with it.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, OnceLock};
+
+use aws_config::{BehaviorVersion, Region};
+use aws_credential_types::Credentials;
+use shared::aws::Aws;
+
+use crate::lake::{Lake, program};
+
+mod adapters;
+mod deployed;
+
+/// An emulator that runs.
+pub(crate) struct Emulator {
+    pub(crate) endpoint: String,
+    /// Ends when its standard input closes: with this process.
+    _process: Child,
+    /// One deployment at a time packs the zips.
+    packing: Mutex<()>,
+}
+
+/// What `emulator.py deploy` prints.
+pub(crate) struct Stack(serde_json::Value);
+
+impl Stack {
+    /// The URL of the HTTP API.
+    pub(crate) fn api(&self) -> &str {
+        self.0["apiUrl"].as_str().unwrap()
+    }
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// A Python program of the emulators' environment.
+fn python(script: &str) -> Command {
+    let mut python = Command::new(root().join(".venv-emulator/bin/python"));
+    python.arg(root().join(script)).current_dir(root());
+    python
+}
+
+impl Emulator {
+    fn start(script: &str, arguments: &[&str]) -> Self {
+        let started = python(script).args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+        let mut process = started.expect("`make setup` makes the environment of the emulators");
+        let mut line = String::new();
+        BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let ready: serde_json::Value = serde_json::from_str(&line).expect("the emulator announces itself");
+        let endpoint = ready["endpoint"].as_str().unwrap().to_owned();
+        Self { endpoint, _process: process, packing: Mutex::default() }
+    }
+
+    /// MiniStack, where every caller may do everything.
+    pub(crate) fn ministack() -> &'static Self {
+        static RUNNING: OnceLock<Emulator> = OnceLock::new();
+        RUNNING.get_or_init(|| Self::start("localstack/emulator/emulator.py", &["up", "--with-parent"]))
+    }
+
+    /// moto.
+    pub(crate) fn moto() -> &'static Self {
+        static RUNNING: OnceLock<Emulator> = OnceLock::new();
+        RUNNING.get_or_init(|| Self::start("tests/e2e/emulator/run_moto.py", &[]))
+    }
+
+    /// A connection as the account's root.
+    pub(crate) async fn aws(&self) -> Aws {
+        let loader = aws_config::defaults(BehaviorVersion::latest())
+            .endpoint_url(&self.endpoint)
+            .region(Region::new("us-east-1"))
+            .credentials_provider(Credentials::new("test", "test", None, None, "tests"));
+        Aws::load_with(loader).await.unwrap()
+    }
+
+    /// Packs this build's programs and deploys them as `stack`, each parameter as `NAME=VALUE`.
+    pub(crate) async fn deploy(&'static self, stack: &str, lakehouse: &str, parameters: &[&str]) -> Stack {
+        let lake = Lake::new(lakehouse);
+        let target = program("ingest").parent().and_then(Path::parent).unwrap().to_owned();
+        let mut pack = python("localstack/emulator/zips.py");
+        pack.args(["--profile", "dev", "--lakehouse"]).arg(lake.lakehouse()).arg("--target").arg(target);
+        let mut deploy = python("localstack/emulator/emulator.py");
+        deploy.args(["deploy", "--endpoint", &self.endpoint, "--stack", stack, "--lakehouse"]).arg(lake.lakehouse());
+        for parameter in parameters {
+            deploy.args(["--parameter", parameter]);
+        }
+        let run = move || {
+            {
+                let _turn = self.packing.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                let packed = pack.output().unwrap();
+                assert!(packed.status.success(), "{}", String::from_utf8_lossy(&packed.stderr));
+                let folder = String::from_utf8(packed.stdout).unwrap().lines().last().unwrap().to_owned();
+                deploy.args(["--zips", &folder]);
+            }
+            let deployed = deploy.stderr(Stdio::piped()).output().unwrap();
+            assert!(deployed.status.success(), "{}", String::from_utf8_lossy(&deployed.stderr));
+            drop(lake);
+            Stack(serde_json::from_slice(&deployed.stdout).unwrap())
+        };
+        tokio::task::spawn_blocking(run).await.unwrap()
+    }
+}
