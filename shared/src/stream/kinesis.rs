@@ -353,13 +353,18 @@ fn outcome(answer: PutRecordsResultEntry) -> Result<PutOutcome> {
 }
 
 fn record(record: aws_sdk_kinesis::types::Record) -> Result<Record> {
-    let arrival = record.approximate_arrival_timestamp.and_then(|time| time.to_millis().ok());
+    let arrival = record.approximate_arrival_timestamp.map(|time| nearest_millisecond(&time));
     Ok(Record {
         sequence: record.sequence_number.parse()?,
         partition_key: record.partition_key.unwrap_or_default(),
         data: Bytes::from(record.data.into_inner()),
         arrival_ms: arrival.unwrap_or_default(),
     })
+}
+
+/// Kinesis tells milliseconds in decimal seconds, which binary numbers miss by a little.
+fn nearest_millisecond(time: &DateTime) -> i64 {
+    time.secs() * 1_000 + (i64::from(time.subsec_nanos()) + 500_000) / 1_000_000
 }
 
 /// How many of the first records have `limit` bytes together at most; one, if there is one.
@@ -420,6 +425,12 @@ mod tests {
         let throttled = answer(Some("ProvisionedThroughputExceededException"));
         assert_eq!(throttled, PutOutcome::Throttled { message: "why".into() });
         assert_eq!(answer(Some("InternalFailure")), PutOutcome::Failed { message: "why".into() });
+    }
+
+    #[test]
+    fn a_time_is_the_millisecond_that_was_meant() {
+        assert_eq!(nearest_millisecond(&DateTime::from_secs_f64(1_795_378_165.616)), 1_795_378_165_616);
+        assert_eq!(nearest_millisecond(&DateTime::from_secs_and_nanos(7, 999_999_900)), 8_000);
     }
 
     #[test]
