@@ -1,5 +1,5 @@
 //! Against emulators of AWS: MiniStack, and moto for what MiniStack lacks. Each runs once for all tests of this process and ends
-//! with it.
+//! with it; what it prints, the functions' logs too, goes to `out/tests/`.
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -14,6 +14,7 @@ use crate::lake::{Lake, program};
 
 mod adapters;
 mod deployed;
+mod upgrade;
 
 /// An emulator that runs.
 pub(crate) struct Emulator {
@@ -32,6 +33,11 @@ impl Stack {
     pub(crate) fn api(&self) -> &str {
         self.0["apiUrl"].as_str().unwrap()
     }
+
+    /// Names what was deployed: code, settings and template.
+    pub(crate) fn release(&self) -> &str {
+        self.0["release"].as_str().unwrap()
+    }
 }
 
 fn root() -> PathBuf {
@@ -47,7 +53,12 @@ fn python(script: &str) -> Command {
 
 impl Emulator {
     fn start(script: &str, arguments: &[&str]) -> Self {
-        let started = python(script).args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+        let logs = root().join("out/tests");
+        std::fs::create_dir_all(&logs).unwrap();
+        let log = Path::new(script).with_extension("log");
+        let log = std::fs::File::options().create(true).append(true).open(logs.join(log.file_name().unwrap())).unwrap();
+        let mut command = python(script);
+        let started = command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log).spawn();
         let mut process = started.expect("`make setup` makes the environment of the emulators");
         let mut line = String::new();
         BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
