@@ -110,7 +110,11 @@ impl Insight {
 
     /// Runs the question's SELECT.
     async fn series(&self, question: &Question) -> Result<Series> {
-        let options = QueryOptions { database: self.project.database().into(), ..Default::default() };
+        let options = QueryOptions {
+            database: self.project.database().into(),
+            databases: Some(self.project.databases().clone()),
+            ..Default::default()
+        };
         let answer = self.engine.query(&question.sql, &options).await?;
         let mut rows = Rows::new(question, &answer.schema)?;
         let (batches, _) = answer.collect().await?;

@@ -73,6 +73,7 @@ impl Query {
 
     async fn query(&self, asked: Asked, id: &str) -> Result<Response> {
         let options = QueryOptions {
+            databases: Some(self.project.databases().clone()),
             database: asked.database.unwrap_or_else(|| self.project.database().to_owned()),
             max_bytes_scanned: asked.max_bytes_scanned,
             timeout: Some(asked.timeout.map_or(MAX_TIMEOUT, |t| t.min(MAX_TIMEOUT))),

@@ -11,6 +11,7 @@ use chrono::{DateTime, Utc};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use shared::model::types::arrow_schema;
 use shared::model::{Column, ColumnType, TableName};
+use shared::project::SYSTEM_DATABASE;
 use shared::table::{Change, Tables, Token};
 use shared::{Error, ErrorKind, Result};
 
@@ -24,7 +25,7 @@ const TRIES: u32 = 5;
 /// # Errors
 /// None: the name is a constant.
 pub fn table_name() -> Result<TableName> {
-    TableName::new("tarn", "runs")
+    TableName::new(SYSTEM_DATABASE, "runs")
 }
 
 /// Adds the jobs of the run's current attempt, unless they are there.

@@ -187,6 +187,7 @@ impl Workshop {
     async fn query(&self, task: &Task, reading: &Reading) -> Result<Answer> {
         let options = QueryOptions {
             database: self.project.database().into(),
+            databases: Some(self.project.databases().clone()),
             inputs: reading.inputs.clone(),
             ..QueryOptions::default()
         };

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::Result;
 use crate::model::{Column, TableName};
 
+pub mod declared;
 pub mod embedded;
 pub mod glue;
 

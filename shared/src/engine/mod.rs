@@ -21,7 +21,7 @@ mod session;
 mod stats;
 mod tables;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -43,6 +43,7 @@ use self::session::Sessions;
 use self::stats::Counted;
 pub use self::stats::Progress;
 use self::tables::ScanLog;
+use crate::catalog::declared::Declared;
 use crate::config::{Ports, Settings};
 use crate::model::TableName;
 use crate::table::Read;
@@ -60,6 +61,8 @@ pub struct Engine {
 pub struct QueryOptions {
     /// Database of tables that are named without one.
     pub database: String,
+    /// The databases that there are for the query; `None`: all of the catalog.
+    pub databases: Option<BTreeSet<String>>,
     /// Tables that are read otherwise than whole and current.
     pub inputs: BTreeMap<TableName, Input>,
     /// Refuse a query that would scan more bytes than this; stop one that turns out to.
@@ -123,8 +126,12 @@ impl Engine {
     pub async fn query(&self, sql: &str, options: &QueryOptions) -> Result<Answer> {
         let meter = Arc::new(Meter::new(options.max_bytes_scanned));
         let storage = meter::metered(&self.ports.storage, &meter);
+        let mut ports = Ports { storage, ..self.ports.clone() };
+        if let Some(seen) = &options.databases {
+            ports.catalog = Arc::new(Declared::new(ports.catalog, seen.clone()));
+        }
         let run = Run {
-            ports: Ports { storage, ..self.ports.clone() },
+            ports,
             sql,
             options,
             started_ms: self.ports.clock.now_ms(),

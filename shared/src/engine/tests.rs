@@ -425,6 +425,25 @@ async fn the_catalog_answers_show_describe_and_information_schema() {
 }
 
 #[tokio::test]
+async fn databases_that_the_lakehouse_does_not_declare_are_not_there() {
+    let lake = partitioned_csv().await;
+    ensure_database(lake.ports.catalog.as_ref(), "theirs").await.unwrap();
+    let ours =
+        || QueryOptions { databases: Some(["db".to_owned(), "not_yet".to_owned()].into()), ..Default::default() };
+    let ask = async |sql: &str| lake.run_with(sql, ours()).await;
+    for sql in ["SHOW DATABASES", "SELECT schema_name FROM information_schema.schemata"] {
+        let (text, _) = ask(sql).await.unwrap();
+        assert!(text.contains("| db ") && !text.contains("theirs"), "{sql}\n{text}");
+    }
+    let (_, stats) = ask("SELECT table_name FROM information_schema.tables").await.unwrap();
+    assert_eq!(stats.rows, 1);
+    for sql in ["SELECT * FROM theirs.t", "SHOW TABLES IN theirs", "DESCRIBE theirs.t", "SELECT * FROM db.nothing"] {
+        let error = ask(sql).await.unwrap_err();
+        assert!(error.kind() == ErrorKind::NotFound && !error.to_string().contains("did you mean `theirs`"), "{error}");
+    }
+}
+
+#[tokio::test]
 async fn explain_analyze_runs_the_query() {
     let lake = partitioned_csv().await;
     let (plan, _) = lake.run("EXPLAIN ANALYZE SELECT count(*) FROM t WHERE year = 2012").await.unwrap();

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::file::{Insight, InsightKind, Job, Mode, Workflow, Write};
 use super::sql::Select;
-use super::{Project, Schedule};
+use super::{LakehouseFile, Project, SYSTEM_DATABASE, Schedule};
 use crate::model::TableName;
 use crate::{Error, Result};
 
@@ -69,6 +69,28 @@ impl Lineage {
 
 fn table_node(table: &TableName) -> String {
     format!("table:{table}")
+}
+
+/// The databases of a validated file: its own, Tarn's, and those of every table that it writes or reads.
+///
+/// # Errors
+/// `Bug` when the file was not validated.
+pub(super) fn databases(file: &LakehouseFile) -> Result<BTreeSet<String>> {
+    let jobs: Vec<&Job> = file.workflows.values().flat_map(|workflow| workflow.jobs.values()).collect();
+    let selects = jobs.iter().map(|job| &job.sql).chain(file.insights.values().map(|insight| &insight.sql));
+    let written = jobs.iter().map(|job| &job.into);
+    let written = written.chain(file.streams.values().filter_map(|stream| stream.table.as_ref()));
+    let written = written.chain(file.insights.values().filter_map(|insight| insight.into.as_ref()));
+    let own = [file.database.clone(), SYSTEM_DATABASE.to_owned()];
+    let mut found: BTreeSet<String> =
+        own.into_iter().chain(file.locations.values().filter_map(|l| l.database.clone())).collect();
+    for table in written {
+        found.insert(TableName::parse(table, &file.database)?.database);
+    }
+    for sql in selects {
+        found.extend(Select::parse(sql, &file.database)?.reads.into_iter().map(|table| table.database));
+    }
+    Ok(found)
 }
 
 /// The jobs of a workflow, each after those that it needs: the ones in `after`, and those that write what it reads. Where the

@@ -22,6 +22,7 @@ pub use file::{
 pub use lineage::{Lineage, job_needs};
 pub use units::{ByteSize, PartitionField, Schedule, Seconds, Transform};
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use url::Url;
@@ -33,10 +34,14 @@ use self::tree::Node;
 use crate::model::{Keys, TableName};
 use crate::{Error, Result};
 
+/// Database of the tables that Tarn writes about itself.
+pub const SYSTEM_DATABASE: &str = "tarn";
+
 /// A lakehouse file that was validated as a whole: names are identifiers, every reference leads somewhere, units are in range.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Project {
     file: LakehouseFile,
+    databases: BTreeSet<String>,
 }
 
 impl Project {
@@ -57,7 +62,8 @@ impl Project {
         if !problems.is_empty() {
             return Err(refusal(origin, problems));
         }
-        Ok(Self { file })
+        let databases = lineage::databases(&file).map_err(|e| e.context(format!("`{origin}`")))?;
+        Ok(Self { file, databases })
     }
 
     /// Reads and parses the file at `path`.
@@ -79,6 +85,11 @@ impl Project {
     /// Database of every table that is named without one.
     pub fn database(&self) -> &str {
         &self.file.database
+    }
+
+    /// Databases of all tables that the lakehouse writes or reads: its own, those that it names, and [`SYSTEM_DATABASE`].
+    pub fn databases(&self) -> &BTreeSet<String> {
+        &self.databases
     }
 
     /// # Errors

@@ -190,3 +190,15 @@ fn the_checked_in_json_schema_is_that_of_the_types() {
     let stored = std::fs::read_to_string(&path).unwrap_or_default();
     assert!(stored == current, "`docs/lakehouse.schema.json` is stale: run the test with UPDATE_GOLDEN=1");
 }
+
+#[test]
+fn its_databases_are_its_own_and_those_that_it_names() {
+    let file = GOOD
+        .replace("into: daily\n", "into: mart.daily\n")
+        .replace("planes: {description: The planes}", "planes: {database: lookup}")
+        .replace("partition_key: id\n", "partition_key: id\n    table: events.flights\n")
+        .replace("sql: 'SELECT day, n FROM daily'", "into: told.departures, sql: 'SELECT day, n FROM mart.daily'");
+    let project = Project::parse(&file, "f").unwrap();
+    let found: Vec<_> = project.databases().iter().map(String::as_str).collect();
+    assert_eq!(found, ["events", "lookup", "mart", "nyc", "ref", "tarn", "told"]);
+}
