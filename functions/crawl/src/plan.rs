@@ -17,7 +17,7 @@ pub const DEPRECATED: &str = "DEPRECATED_BY_CRAWLER";
 const UPDATED: &str = "UPDATED_BY_CRAWLER";
 
 /// Parameters that a crawl sets anew each time; all others are the user's.
-const OWN: [&str; 12] = [
+const OWN: [&str; 13] = [
     "classification",
     "compressionType",
     "typeOfData",
@@ -26,6 +26,7 @@ const OWN: [&str; 12] = [
     "delimiter",
     "skip.header.line.count",
     "exclusions",
+    "tarn.athena",
     "tarn.json",
     "tarn.null",
     "tarn.newlines",

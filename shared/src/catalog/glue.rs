@@ -16,6 +16,7 @@ use crate::{Error, ErrorKind, Result};
 
 mod convert;
 mod expression;
+mod words;
 
 use convert::{VersionMark, database_of, partition_of, table_of, to_database, to_partition, to_table};
 

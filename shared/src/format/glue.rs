@@ -9,6 +9,7 @@
 //! | `tarn.ragged` | `error` | a CSV row with more or fewer fields than the table is an error (absent: filled up with nulls, or cut) |
 //! | `tarn.newlines` | `true` | a quoted CSV field may hold line breaks |
 //! | `tarn.quote` | `none` | no character of the CSV encloses fields |
+//! | `tarn.athena` | `unreadable: …` | why Athena can't read these files; the table then names no serde, so that Athena refuses it |
 //! | `exclusions` | `["**/*.bak"]` | glob patterns, relative to the location, of files that are not the table's |
 
 use std::collections::BTreeMap;
@@ -24,23 +25,26 @@ const TEXT_OUTPUT: &str = "org.apache.hadoop.hive.ql.io.HiveIgnoreKeyTextOutputF
 const PARQUET_INPUT: &str = "org.apache.hadoop.hive.ql.io.parquet.MapredParquetInputFormat";
 const PARQUET_OUTPUT: &str = "org.apache.hadoop.hive.ql.io.parquet.MapredParquetOutputFormat";
 const LAZY_SIMPLE: &str = "org.apache.hadoop.hive.serde2.lazy.LazySimpleSerDe";
-const OPEN_CSV: &str = "org.apache.hadoop.hive.serde2.OpenCSVSerde";
+pub(crate) const OPEN_CSV: &str = "org.apache.hadoop.hive.serde2.OpenCSVSerde";
 const OPENX_JSON: &str = "org.openx.data.jsonserde.JsonSerDe";
 const HIVE_JSON: [&str; 3] = [
     "org.apache.hive.hcatalog.data.JsonSerDe",
     "org.apache.hadoop.hive.serde2.JsonSerDe",
     "com.amazon.emr.hive.serde.s3.JsonSerDe",
 ];
-const PARQUET_SERDE: &str = "org.apache.hadoop.hive.ql.io.parquet.serde.ParquetHiveSerDe";
+/// The `escapeChar` by which Hive's `OpenCSVSerde` knows that there is none; any other must differ from quote and separator.
+const NO_ESCAPE: u8 = b'"';
+pub(crate) const PARQUET_SERDE: &str = "org.apache.hadoop.hive.ql.io.parquet.serde.ParquetHiveSerDe";
 
 /// How a format is declared: the parts of a [`TableInput`] that depend on it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Declaration {
     /// For the table and, as Glue's crawlers do, for its storage descriptor.
     pub parameters: BTreeMap<String, String>,
-    pub input_format: &'static str,
-    pub output_format: &'static str,
-    pub serde_library: &'static str,
+    /// The three classes are `None` where Athena has none that reads such files rightly.
+    pub input_format: Option<&'static str>,
+    pub output_format: Option<&'static str>,
+    pub serde_library: Option<&'static str>,
     pub serde_parameters: BTreeMap<String, String>,
     pub compressed: bool,
 }
@@ -51,9 +55,9 @@ impl Declaration {
         StorageDescriptor {
             columns: Vec::new(),
             location: location.to_owned(),
-            input_format: Some(self.input_format.to_owned()),
-            output_format: Some(self.output_format.to_owned()),
-            serde_library: Some(self.serde_library.to_owned()),
+            input_format: self.input_format.map(str::to_owned),
+            output_format: self.output_format.map(str::to_owned),
+            serde_library: self.serde_library.map(str::to_owned),
             serde_parameters: self.serde_parameters.clone(),
             compressed: self.compressed,
             parameters: self.parameters.clone(),
@@ -84,13 +88,29 @@ impl FileFormat {
             }
             Encoding::Parquet => (PARQUET_INPUT, PARQUET_OUTPUT, PARQUET_SERDE, map(&[("serialization.format", "1")])),
         };
+        let beyond = self.beyond_athena();
+        parameters.extend(beyond.map(|why| ("tarn.athena".to_owned(), format!("unreadable: {why}"))));
+        let known = |class| beyond.is_none().then_some(class);
         Declaration {
             parameters,
-            input_format,
-            output_format,
-            serde_library,
+            input_format: known(input_format),
+            output_format: known(output_format),
+            serde_library: known(serde_library),
             serde_parameters,
             compressed: self.compression != Compression::None,
+        }
+    }
+
+    /// What Athena's serdes can't read in such files, after the pages "JSON SerDe libraries", "Open CSV SerDe for processing CSV"
+    /// and "Use compression in Athena" of its user guide. They would give wrong rows or nulls without an error.
+    fn beyond_athena(&self) -> Option<&'static str> {
+        match &self.encoding {
+            Encoding::Parquet => None,
+            _ if self.compression == Compression::Xz => Some("the files are compressed with xz"),
+            Encoding::Json(JsonFormat::Array) => Some("a file is one JSON array, not an object a line"),
+            Encoding::Json(JsonFormat::Stream) => Some("a JSON object takes more than a line"),
+            Encoding::Csv(csv) if csv.multiline => Some("a CSV field holds line breaks"),
+            Encoding::Json(JsonFormat::Lines) | Encoding::Csv(_) => None,
         }
     }
 
@@ -134,6 +154,7 @@ impl FileFormat {
 
 fn by_classification(declared: &Declared<'_>) -> Result<Encoding> {
     match declared.get("classification") {
+        Some("csv") if declared.serde.contains_key("separatorChar") => Ok(Encoding::Csv(open_csv(declared)?)),
         Some("csv") => Ok(Encoding::Csv(lazy_simple(declared)?)),
         Some("json") => Ok(Encoding::Json(json_format(declared)?)),
         Some("parquet") => Ok(Encoding::Parquet),
@@ -212,7 +233,7 @@ fn open_csv(declared: &Declared<'_>) -> Result<CsvFormat> {
     csv.delimiter = declared.byte("separatorChar")?.unwrap_or(b',');
     csv.quote = Some(declared.byte("quoteChar")?.unwrap_or(b'"'));
     csv.quoted = true;
-    csv.escape = declared.byte("escapeChar")?.filter(|escape| Some(*escape) != csv.quote);
+    csv.escape = declared.byte("escapeChar")?.filter(|escape| Some(*escape) != csv.quote && *escape != NO_ESCAPE);
     Ok(csv)
 }
 
@@ -245,7 +266,7 @@ fn csv_serde_parameters(csv: &CsvFormat) -> BTreeMap<String, String> {
         }
         return parameters;
     }
-    let escape = char::from(csv.escape.unwrap_or(quote)).to_string();
+    let escape = char::from(csv.escape.unwrap_or(NO_ESCAPE)).to_string();
     map(&[("separatorChar", &delimiter), ("quoteChar", &char::from(quote).to_string()), ("escapeChar", &escape)])
 }
 
@@ -362,7 +383,8 @@ mod tests {
             },
         );
         let json = prop::sample::select(vec![JsonFormat::Lines, JsonFormat::Stream, JsonFormat::Array]);
-        let compression = prop::sample::select(vec![Compression::None, Compression::Gzip, Compression::Zstd]);
+        let compression =
+            prop::sample::select(vec![Compression::None, Compression::Gzip, Compression::Zstd, Compression::Xz]);
         let text = (prop_oneof![csv, json.prop_map(Encoding::Json)], compression)
             .prop_map(|(encoding, compression)| FileFormat { encoding, compression });
         prop_oneof![text, Just(FileFormat::parquet())]
@@ -373,6 +395,34 @@ mod tests {
         fn a_format_survives_its_definition(format in any_format()) {
             prop_assert_eq!(FileFormat::from_table(&table(&format)).unwrap(), format);
         }
+    }
+
+    #[test]
+    fn files_that_athena_would_misread_are_declared_without_a_serde_and_say_why() {
+        let json = |json| FileFormat { encoding: Encoding::Json(json), compression: Compression::None };
+        let csv = |csv| FileFormat { encoding: Encoding::Csv(csv), compression: Compression::None };
+        let broken = CsvFormat { quoted: true, multiline: true, ..CsvFormat::default() };
+        let xz = FileFormat { compression: Compression::Xz, ..json(JsonFormat::Lines) };
+        for format in [json(JsonFormat::Array), json(JsonFormat::Stream), csv(broken), xz] {
+            let declared = format.declaration(&["a"]);
+            assert!(declared.parameters["tarn.athena"].starts_with("unreadable: "), "{declared:?}");
+            assert_eq!((declared.serde_library, declared.input_format, declared.output_format), (None, None, None));
+            assert_eq!(FileFormat::from_table(&table(&format)).unwrap(), format);
+        }
+        for format in [json(JsonFormat::Lines), csv(CsvFormat::default()), FileFormat::parquet()] {
+            let declared = format.declaration(&["a"]);
+            assert!(
+                declared.serde_library.is_some() && !declared.parameters.contains_key("tarn.athena"),
+                "{declared:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn no_two_characters_of_the_csv_serde_are_the_same_but_for_its_word_for_no_escape() {
+        let csv = CsvFormat { quote: Some(b'\''), quoted: true, ..CsvFormat::default() };
+        let declared = csv_serde_parameters(&csv);
+        assert_eq!((declared["quoteChar"].as_str(), declared["escapeChar"].as_str()), ("'", "\""));
     }
 
     #[test]

@@ -11,12 +11,15 @@ use aws_sdk_glue::types::{
 };
 use sha2::{Digest, Sha256};
 
+use super::words::{glue_type, key_of_url, url_of_key};
 use crate::catalog::{Database, Partition, StorageDescriptor, Table, TableInput};
-use crate::model::{Column, TableName};
+use crate::model::{Column, ColumnType, TableName};
 use crate::{Error, Result};
 
 /// The column parameter by which Iceberg's own Glue catalog says whether a value may be missing.
 const OPTIONAL: &str = "iceberg.field.optional";
+/// The column parameter that holds Tarn's type where Glue's is another (see [`glue_type`]).
+const TYPE: &str = "tarn.type";
 
 /// What tells a version of a table from every other: Glue's number and a hash of the content. A table that was removed and made
 /// again begins to count anew.
@@ -58,7 +61,7 @@ fn input_of(table: &GlueTable) -> Result<TableInput> {
         table_type: table.table_type.clone().unwrap_or_default(),
         parameters: sorted(table.parameters.clone()),
         storage,
-        partition_keys: columns_of(table.partition_keys.clone()).map_err(of)?,
+        partition_keys: columns_of(table.partition_keys.clone(), None).map_err(of)?,
         name,
     })
 }
@@ -75,7 +78,7 @@ pub(super) fn to_table(input: &TableInput, now: Option<GlueTable>) -> Result<Glu
         .table_type(&input.table_type)
         .set_parameters(Some(input.parameters.clone().into_iter().collect()))
         .storage_descriptor(to_storage(&input.storage, storage)?)
-        .set_partition_keys(Some(input.partition_keys.iter().map(to_column).collect::<Result<Vec<_>>>()?))
+        .set_partition_keys(Some(to_columns(&input.partition_keys, None)?))
         .build()
         .map_err(|e| Error::bug(format!("table `{}` lacks what Glue needs", input.name)).with_source(e))
 }
@@ -93,12 +96,13 @@ fn kept(now: &GlueTable) -> TableInputBuilder {
 
 fn storage_of(storage: GlueStorage) -> Result<StorageDescriptor> {
     let serde = storage.serde_info;
+    let library = serde.as_ref().and_then(|s| s.serialization_library.clone()).filter(|name| !name.is_empty());
     Ok(StorageDescriptor {
-        columns: columns_of(storage.columns)?,
-        location: storage.location.unwrap_or_default(),
+        columns: columns_of(storage.columns, library.as_deref())?,
+        location: url_of_key(&storage.location.unwrap_or_default()),
         input_format: storage.input_format.filter(|name| !name.is_empty()),
         output_format: storage.output_format.filter(|name| !name.is_empty()),
-        serde_library: serde.as_ref().and_then(|s| s.serialization_library.clone()).filter(|name| !name.is_empty()),
+        serde_library: library,
         serde_parameters: sorted(serde.and_then(|s| s.parameters)),
         compressed: storage.compressed,
         parameters: sorted(storage.parameters),
@@ -111,7 +115,7 @@ fn to_storage(storage: &StorageDescriptor, now: Option<GlueStorage>) -> Result<G
         .set_serialization_library(storage.serde_library.clone())
         .set_parameters(Some(storage.serde_parameters.clone().into_iter().collect()))
         .build();
-    let columns = storage.columns.iter().map(to_column).collect::<Result<Vec<_>>>()?;
+    let columns = to_columns(&storage.columns, storage.serde_library.as_deref())?;
     let mut builder = GlueStorage::builder();
     if let Some(now) = now {
         builder = builder
@@ -125,7 +129,7 @@ fn to_storage(storage: &StorageDescriptor, now: Option<GlueStorage>) -> Result<G
     }
     let builder = builder
         .set_columns(Some(columns))
-        .location(&storage.location)
+        .location(key_of_url(&storage.location)?)
         .set_input_format(storage.input_format.clone())
         .set_output_format(storage.output_format.clone())
         .compressed(storage.compressed)
@@ -134,12 +138,18 @@ fn to_storage(storage: &StorageDescriptor, now: Option<GlueStorage>) -> Result<G
     Ok(builder.build())
 }
 
-fn columns_of(columns: Option<Vec<GlueColumn>>) -> Result<Vec<Column>> {
+/// The columns of files that the serde `library` reads.
+fn columns_of(columns: Option<Vec<GlueColumn>>, library: Option<&str>) -> Result<Vec<Column>> {
     let column = |column: GlueColumn| {
         let parameters = column.parameters.unwrap_or_default();
-        let ty = column.r#type.as_deref().unwrap_or("string");
+        let parse =
+            |text: &str| text.parse::<ColumnType>().map_err(|e: Error| e.context(format!("column `{}`", column.name)));
+        let declared = parse(column.r#type.as_deref().unwrap_or("string"))?;
+        // Somebody may have given the column another type since: that one holds.
+        let own = parameters.get(TYPE).map(|text| parse(text)).transpose()?;
+        let own = own.filter(|own| glue_type(own, library) == declared);
         Ok(Column {
-            ty: ty.parse().map_err(|e: Error| e.context(format!("column `{}`", column.name)))?,
+            ty: own.unwrap_or(declared),
             required: parameters.get(OPTIONAL).is_some_and(|optional| optional == "false"),
             comment: column.comment.filter(|text| !text.is_empty()),
             name: column.name,
@@ -148,13 +158,20 @@ fn columns_of(columns: Option<Vec<GlueColumn>>) -> Result<Vec<Column>> {
     columns.unwrap_or_default().into_iter().map(column).collect()
 }
 
-fn to_column(column: &Column) -> Result<GlueColumn> {
-    let parameters = column.required.then(|| HashMap::from([(OPTIONAL.to_owned(), "false".to_owned())]));
+fn to_columns(columns: &[Column], library: Option<&str>) -> Result<Vec<GlueColumn>> {
+    columns.iter().map(|column| to_column(column, library)).collect()
+}
+
+fn to_column(column: &Column, library: Option<&str>) -> Result<GlueColumn> {
+    let ty = glue_type(&column.ty, library);
+    let optional = column.required.then(|| (OPTIONAL.to_owned(), "false".to_owned()));
+    let own = (ty != column.ty).then(|| (TYPE.to_owned(), column.ty.to_string()));
+    let parameters: HashMap<String, String> = optional.into_iter().chain(own).collect();
     GlueColumn::builder()
         .name(&column.name)
-        .r#type(column.ty.to_string())
+        .r#type(ty.to_string())
         .set_comment(column.comment.clone())
-        .set_parameters(parameters)
+        .set_parameters((!parameters.is_empty()).then_some(parameters))
         .build()
         .map_err(|e| Error::bug(format!("column `{}` lacks what Glue needs", column.name)).with_source(e))
 }
