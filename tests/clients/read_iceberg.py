@@ -1,10 +1,11 @@
 """Reads an Iceberg table with readers that are not ours and prints its rows as JSON, one a line.
 
     read_iceberg.py pyiceberg|duckdb PATH-OR-URL-OF-METADATA [FILTER]
+    read_iceberg.py glue DATABASE.TABLE [FILTER]     with pyiceberg, through the Glue and S3 at AWS_ENDPOINT_URL
 
 FILTER is a condition in the reader's own words, e.g. `id > 5`. Rows come in no order. Values are written as the function `query`
 writes them (see functions/query/src/encode.rs), so that its answer can be compared.
-Needs: pyiceberg[pyarrow]==0.11.1, duckdb==1.5.5, duckdb-extension-iceberg==1.5.5, duckdb-extension-avro==1.5.5.
+Needs: pyiceberg[glue]==0.11.1, duckdb==1.5.5, duckdb-extension-iceberg==1.5.5, duckdb-extension-avro==1.5.5.
 """
 
 import base64
@@ -24,9 +25,27 @@ MAX_SAFE = 2**53 - 1
 def pyiceberg_table(metadata, condition):
     from pyiceberg.table import StaticTable
 
-    table = StaticTable.from_metadata(metadata)
+    return scanned(StaticTable.from_metadata(metadata), condition)
+
+
+def glue_table(name, condition):
+    return scanned(in_glue(name), condition)
+
+
+def scanned(table, condition):
     scan = table.scan(row_filter=condition) if condition else table.scan()
     return scan.to_arrow()
+
+
+def in_glue(name):
+    """The table `database.table` as pyiceberg finds it in Glue."""
+    from pyiceberg.catalog import load_catalog
+
+    endpoint = os.environ["AWS_ENDPOINT_URL"]
+    login = {"region": "us-east-1", "access-key-id": "test", "secret-access-key": "test"}
+    properties = {"glue.endpoint": endpoint, "s3.endpoint": endpoint, "s3.path-style-access": "true"}
+    properties |= {f"{service}.{key}": value for service in ("glue", "s3") for key, value in login.items()}
+    return load_catalog("glue", type="glue", **properties).load_table(name)
 
 
 def duckdb_table(metadata, condition):
@@ -101,7 +120,7 @@ def main():
         print(json.dumps({field.name: shown(row[field.name], field.type) for field in table.schema}, allow_nan=False))
 
 
-READERS = {"pyiceberg": pyiceberg_table, "duckdb": duckdb_table}
+READERS = {"pyiceberg": pyiceberg_table, "duckdb": duckdb_table, "glue": glue_table}
 
 if __name__ == "__main__":
     main()

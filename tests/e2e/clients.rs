@@ -11,7 +11,7 @@ use crate::flow::{SHOP, orders, walk};
 use crate::lake::Lake;
 
 /// A stream with a column of every type, a table that its rows are merged into, one that is written anew by each run.
-const TYPES: &str = r#"
+pub(crate) const TYPES: &str = r#"
 version: 1
 database: lab
 streams:
@@ -52,16 +52,20 @@ workflows:
       overwritten: {sql: "SELECT * FROM samples WHERE id % 2 = 0", into: mart.overwritten}
 "#;
 
-type Row = BTreeMap<String, Value>;
+pub(crate) type Row = BTreeMap<String, Value>;
 
-fn root() -> &'static Path {
+pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
 }
 
-fn rows_of(output: &std::process::Output, key: &str) -> Vec<Row> {
+pub(crate) fn rows_of(output: &std::process::Output, key: &str) -> Vec<Row> {
     assert!(output.status.success(), "{output:?}");
     let text = std::str::from_utf8(&output.stdout).unwrap();
-    let mut rows: Vec<Row> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    sorted(text.lines().map(|line| serde_json::from_str(line).unwrap()).collect(), key)
+}
+
+/// In the order of the numbers in the column `key`.
+pub(crate) fn sorted(mut rows: Vec<Row>, key: &str) -> Vec<Row> {
     rows.sort_by_cached_key(|row| (row[key].as_i64(), json!(row).to_string()));
     rows
 }
@@ -84,7 +88,7 @@ fn metadata(lake: &Lake, table: &str) -> std::path::PathBuf {
 }
 
 /// The first difference between two readings, in words.
-fn difference(ours: &[Row], theirs: &[Row]) -> Option<String> {
+pub(crate) fn difference(ours: &[Row], theirs: &[Row]) -> Option<String> {
     for (number, (our, their)) in ours.iter().zip(theirs).enumerate() {
         let columns: Vec<_> = our.keys().chain(their.keys().filter(|column| !our.contains_key(*column))).collect();
         if let Some(column) = columns.into_iter().find(|column| our.get(*column) != their.get(*column)) {
@@ -102,7 +106,7 @@ fn difference(ours: &[Row], theirs: &[Row]) -> Option<String> {
 
 /// pyiceberg 0.11 reads a list of structs that is null as an empty one: `ArrowProjectionVisitor.list` makes the array anew from
 /// offsets and values, without its validity. DuckDB has to find the null.
-fn without_null_lists_of_structs(rows: &[Row]) -> Vec<Row> {
+pub(crate) fn without_null_lists_of_structs(rows: &[Row]) -> Vec<Row> {
     let mut rows = rows.to_vec();
     for row in rows.iter_mut().filter(|row| row.get("deep").is_some_and(Value::is_null)) {
         row.insert("deep".into(), json!([]));
@@ -124,7 +128,7 @@ fn compare(lake: &Lake, table: &str, key: &str) -> Vec<Row> {
 }
 
 /// A record with everything, or only with what is required, or with nulls inside.
-fn sample(number: i64, id: i64) -> Value {
+pub(crate) fn sample(number: i64, id: i64) -> Value {
     let day = format!("201{}-{:02}-{:02}", id % 4, id % 12 + 1, id % 28 + 1);
     match id % 5 {
         0 => json!({"number": number, "id": id}),

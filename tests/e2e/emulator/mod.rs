@@ -14,6 +14,7 @@ use crate::lake::{Lake, program};
 
 mod adapters;
 mod deployed;
+mod readers;
 mod upgrade;
 
 /// An emulator that runs.
@@ -37,6 +38,21 @@ impl Stack {
     /// Names what was deployed: code, settings and template.
     pub(crate) fn release(&self) -> &str {
         self.0["release"].as_str().unwrap()
+    }
+
+    /// The warehouse's bucket.
+    pub(crate) fn bucket(&self) -> &str {
+        self.0["bucket"].as_str().unwrap()
+    }
+
+    /// What Kinesis calls a stream of the lakehouse.
+    pub(crate) fn stream(&self, name: &str) -> &str {
+        self.0["streams"][name].as_str().unwrap()
+    }
+
+    /// What Lambda calls one of the six functions.
+    pub(crate) fn function(&self, name: &str) -> &str {
+        self.0["functions"][name].as_str().unwrap()
     }
 }
 
@@ -96,7 +112,8 @@ impl Emulator {
         pack.args(["--profile", "dev", "--lakehouse"]).arg(lake.lakehouse()).arg("--target").arg(target);
         let mut deploy = python("localstack/emulator/emulator.py");
         deploy.args(["deploy", "--endpoint", &self.endpoint, "--stack", stack, "--lakehouse"]).arg(lake.lakehouse());
-        for parameter in parameters {
+        // The stacks of all tests share the account, where only one can make the system database: the functions make them.
+        for parameter in [&["MakeDatabases=false"], parameters].concat() {
             deploy.args(["--parameter", parameter]);
         }
         let run = move || {
