@@ -44,6 +44,7 @@ setup: emulator-setup ## Install what the tests need: a headless browser, Python
 .PHONY: test
 test: setup emulator-setup ## Pass all tests
 	@$(PYTHON) -m unittest discover -s tests/deploy
+	@$(PYTHON) -m unittest discover -s tests/clients
 	@echo "Building the programs and the tests."
 	@$(CARGO) build --workspace --bins --locked
 	@$(CARGO) test --workspace --locked
@@ -72,6 +73,11 @@ emulator: emulator-setup ## Start the AWS emulator and deploy the debug programs
 	@$(CARGO) build --workspace --bins --locked
 	@$(EMULATOR)/zips.py --profile dev --lakehouse $(LAKEHOUSE) --target $(TARGET_DIR)
 	@$(EMULATOR)/emulator.py start --zips out/zips/dev/$(HOST_ARCH) --lakehouse $(LAKEHOUSE) --stack $(STACK) $(parameters)
+
+.PHONY: emulator-demo
+emulator-demo: ## Start the AWS emulator, deploy the demo's lakehouse to it and run the demo through its HTTP API
+	@$(MAKE) --no-print-directory emulator LAKEHOUSE=localstack/demo/lakehouse.yaml
+	@$(TARN) demo --url "$$($(EMULATOR)/emulator.py url)" --directory out/demo
 
 .PHONY: emulator-down
 emulator-down: ## Stop the AWS emulator

@@ -3,6 +3,7 @@
     emulator.py up      runs the emulator until it is stopped; prints {"endpoint", "port", "pid"} when it is ready
     emulator.py deploy  deploys infra/template.yaml to a running one; prints the outputs as JSON
     emulator.py start   both, in the background; writes out/emulator/state.json (`make emulator`)
+    emulator.py url     prints the URL of the HTTP API that `start` deployed
     emulator.py down    stops what `start` started (`make emulator-down`)
 
 Results go to standard output, everything else to standard error.
@@ -154,7 +155,7 @@ def start(options: argparse.Namespace) -> None:
     print(f"warehouse  s3://{state['bucket']}/")
     print(f"functions  {', '.join(state['functions'].values())}")
     print(f"\nAWS_ENDPOINT_URL={state['endpoint']} AWS_DEFAULT_REGION={REGION} AWS_ACCESS_KEY_ID=test AWS_SECRET_ACCESS_KEY=test aws s3 ls")
-    print("stop it with `make emulator-down`")
+    print("run the demo through it with `make emulator-demo`, stop it with `make emulator-down`")
 
 
 def launch(options: argparse.Namespace, log: Path) -> dict:
@@ -176,10 +177,15 @@ def alive(pid: int) -> bool:
     return "emulator.py up" in command
 
 
-def down() -> None:
+def started() -> dict:
+    """What `start` wrote down."""
     if not STATE.exists():
         sys.exit(f"no emulator was started: expected {STATE}")
-    pid = json.loads(STATE.read_text())["pid"]
+    return json.loads(STATE.read_text())
+
+
+def down() -> None:
+    pid = started()["pid"]
     if alive(pid):
         os.kill(pid, signal.SIGTERM)
         for _ in range(100):
@@ -195,12 +201,12 @@ def down() -> None:
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    for name in ("up", "start", "deploy", "down"):
+    for name in ("up", "start", "deploy", "url", "down"):
         command = commands.add_parser(name)
         if name in ("up", "start"):
             command.add_argument("--port", type=int, default=0, help="0: any that is free")
             command.add_argument("--directory", type=Path, help="for temporary files (default: one of its own)")
-        if name != "down":
+        if name not in ("url", "down"):
             command.add_argument("--auth", action="store_true", help="enforce signatures and policies")
         if name == "up":
             command.add_argument("--with-parent", action="store_true", help="end when standard input closes")
@@ -220,6 +226,8 @@ def main() -> None:
     options = arguments()
     if options.command == "up":
         up(options.port, options.auth, options.directory, options.with_parent)
+    elif options.command == "url":
+        print(started()["apiUrl"])
     elif options.command == "down":
         down()
     else:

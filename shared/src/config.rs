@@ -252,6 +252,15 @@ mod tests {
         assert_eq!(settings.memory, 1 << 30);
     }
 
+    #[test]
+    fn the_page_of_the_configuration_has_every_variable() {
+        let page = include_str!("../../docs/configuration.md");
+        for Variable { name, meaning, default } in VARIABLES {
+            let row = format!("| `{name}` | {meaning} | {default} |");
+            assert!(page.contains(&row), "docs/configuration.md: expected the row {row}");
+        }
+    }
+
     #[tokio::test]
     async fn a_new_data_directory_is_made_with_all_that_belongs_in_it() {
         let folder = tempfile::tempdir().unwrap();

@@ -98,16 +98,23 @@ pub struct Up {
 /// Replays the flights that left New York in 2013 through the HTTP API, uploads the weather, planes, airports and airlines as
 /// files, runs a workflow, asks questions, forecasts, explains what was unusual. Ends with where everything lies and an HTML
 /// page of the results. A directory that an earlier demo made is emptied first; any other is refused.
+///
+/// With `--url` the same goes through a lakehouse that was deployed with the demo's file (`make emulator` does that) and holds
+/// no flights yet; only the answers and the page are written here then.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   tarn demo
   tarn demo --directory /tmp/demo
+  tarn demo --url http://127.0.0.1:4566/_aws/execute-api/abc123/$default
   tarn sql --data data/demo 'SELECT carrier, count(*) FROM curated.flights GROUP BY carrier'")]
 pub struct Demo {
     /// Where the demo's lakehouse is made
     #[arg(long, default_value = "data/demo", value_name = "DIR")]
     pub directory: PathBuf,
+    /// Run it through the HTTP API of a deployed lakehouse
+    #[arg(long, value_name = "URL")]
+    pub url: Option<String>,
 }
 
 /// Write a commented lakehouse file and a few records to try it with

@@ -31,7 +31,8 @@ pub(crate) struct Remote {
 }
 
 impl Remote {
-    /// `url` as `http://127.0.0.1:4000`. A proxy of the environment is passed by: the runtime is on this machine.
+    /// `url` as `http://127.0.0.1:4000`, with a path if the routes lie below one. A proxy of the environment is passed by: the
+    /// runtime is on this machine.
     ///
     /// # Errors
     /// `Bug` when no client can be made.
@@ -57,7 +58,7 @@ impl Remote {
         let mut url = url::Url::parse(&address)
             .map_err(|e| Error::invalid(format!("expected the URL of a runtime, found `{address}`")).with_source(e))?;
         if let Ok(mut segments) = url.path_segments_mut() {
-            segments.clear().extend(request.segments());
+            segments.pop_if_empty().extend(request.segments());
         }
         if !request.query.is_empty() {
             url.query_pairs_mut().extend_pairs(&request.query);

@@ -43,7 +43,7 @@ pub fn main() -> ExitCode {
 async fn run(cli: Cli, out: &Out) -> Result<()> {
     start_logging(&cli.command)?;
     if let Command::Demo(demo) = &cli.command {
-        return crate::demo::run(&demo.directory, out).await;
+        return crate::demo::run(&demo.directory, demo.url.as_deref(), out).await;
     }
     if let Command::Init(init) = &cli.command {
         return init::run(&init.dir, out);

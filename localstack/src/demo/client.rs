@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use serde_json::{Value, json};
-use shared::{Error, Result};
+use shared::{Error, ErrorKind, Result};
 
 use super::data::RawFile;
 use crate::cli::caller::{Caller, Remote, request};
@@ -12,11 +12,11 @@ use crate::cli::delivery::{self, Delivery};
 use crate::cli::output::Rows;
 use crate::cli::sql::rows_of;
 
-/// How long the demo waits for something that the runtime does by itself.
+/// How long the demo waits for something that the lakehouse does by itself.
 const PATIENCE: Duration = Duration::from_secs(120);
 const LOOK: Duration = Duration::from_millis(100);
 
-/// A client of the runtime.
+/// A client of the lakehouse.
 pub(super) struct Client {
     caller: Caller,
     flights: Delivery,
@@ -78,18 +78,50 @@ impl Client {
         Ok(Taken { stored: count("stored")?, rejected: count("rejected")? })
     }
 
-    /// Waits until `/status` satisfies `done`.
-    pub(super) async fn until(&self, what: &str, done: impl Fn(&Value) -> bool) -> Result<()> {
+    /// Rows of a table; `None` while there is none.
+    async fn rows(&self, table: &str) -> Result<Option<u64>> {
+        match self.number(&format!("SELECT count(*) FROM {table}")).await {
+            Ok(rows) => Ok(Some(rows)),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Waits until a table has so many rows: crawler, batcher and schedules work by themselves.
+    pub(super) async fn until(&self, table: &str, rows: u64) -> Result<()> {
         let begun = Instant::now();
         loop {
-            let status = self.json("GET", "/status", None).await?;
-            if done(&status) {
+            let found = self.rows(table).await?;
+            if found == Some(rows) {
                 return Ok(());
             }
             if begun.elapsed() > PATIENCE {
-                return Err(Error::limit(format!("waited {} s for {what}: {status}", PATIENCE.as_secs())));
+                let waited = PATIENCE.as_secs();
+                let found = found.map_or("no table".to_owned(), |found| found.to_string());
+                return Err(Error::limit(format!(
+                    "expected {rows} rows in `{table}` within {waited} s, found {found}"
+                )));
             }
             tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// A deployed lakehouse takes the demo once: with the rows of an earlier one no count would reconcile.
+    ///
+    /// # Errors
+    /// `NotFound` without the demo's stream; `Conflict` when there are flights.
+    pub(super) async fn expect_no_flights(&self) -> Result<()> {
+        let streams = self.json("GET", "/streams", None).await?;
+        let streams = streams["streams"].as_array().into_iter().flatten();
+        let names: Vec<&str> = streams.filter_map(|stream| stream["name"].as_str()).collect();
+        if !names.contains(&"flights") {
+            return Err(Error::not_found(format!("expected the demo's stream `flights`, found the streams {names:?}")));
+        }
+        match self.rows("nyc.flights").await? {
+            None | Some(0) => Ok(()),
+            Some(rows) => Err(Error::conflict(format!(
+                "expected no rows in `nyc.flights`, found {rows}: a demo ran there before, start with a new lakehouse"
+            ))),
         }
     }
 }

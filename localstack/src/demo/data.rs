@@ -1,6 +1,6 @@
 //! The demo's data, carried in the program: see `demo/data/README.md`.
 
-use std::io::Write;
+use std::io::{Read, Write};
 
 use arrow::array::AsArray;
 use arrow::compute::concat_batches;
@@ -9,6 +9,7 @@ use arrow::json::LineDelimitedWriter;
 use arrow::record_batch::RecordBatch;
 use bytes::Bytes;
 use flate2::Compression;
+use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use shared::error::Context;
@@ -24,6 +25,30 @@ pub struct RawFile {
     pub location: &'static str,
     pub path: &'static str,
     pub bytes: &'static [u8],
+}
+
+impl RawFile {
+    /// How many rows it holds.
+    ///
+    /// # Errors
+    /// `Bug` when the data in the program can't be read.
+    pub fn rows(&self) -> Result<u64> {
+        let broken =
+            |e: &dyn std::fmt::Display| Error::bug(format!("the demo's file `{}` can't be read: {e}", self.path));
+        let mut text = String::new();
+        let read = match self.path.ends_with(".gz") {
+            true => GzDecoder::new(self.bytes).read_to_string(&mut text),
+            false => { self.bytes }.read_to_string(&mut text),
+        };
+        read.map_err(|e| broken(&e))?;
+        let rows = match self.path.trim_end_matches(".gz").rsplit_once('.').map(|(_, extension)| extension) {
+            Some("json") => serde_json::from_str::<Vec<serde_json::Value>>(&text).map_err(|e| broken(&e))?.len(),
+            // One line is the header.
+            Some("csv") => text.lines().count().saturating_sub(1),
+            _ => text.lines().count(),
+        };
+        Ok(rows as u64)
+    }
 }
 
 /// Planes, airports and airlines.
@@ -131,6 +156,14 @@ mod tests {
             }
         }
         assert_eq!((rows, last.as_str()), (SOURCE_ROWS[0].1, "12-31"));
+    }
+
+    #[test]
+    fn the_files_hold_the_rows_of_their_source() {
+        for (location, expected) in &SOURCE_ROWS[1..] {
+            let files = DIMENSIONS.iter().chain(&WEATHER).filter(|file| file.location == *location);
+            assert_eq!(files.map(|file| file.rows().unwrap()).sum::<u64>(), *expected, "{location}");
+        }
     }
 
     #[test]

@@ -34,22 +34,28 @@ const MARK: &str = "made-by-tarn-demo";
 /// The blizzard of 8 and 9 February 2013, which the search for anomalies must find.
 const BLIZZARD: [&str; 2] = ["2013-02-08", "2013-02-09"];
 
-/// Runs the demo in `directory`.
+/// Runs the demo in `directory`, or through the deployed lakehouse at `url`; answers and page lie in `directory` in either case.
 ///
 /// # Errors
-/// `Conflict` for a directory that no demo made; `Bug` when counts don't reconcile or the blizzard isn't found.
-pub async fn run(directory: &Path, out: &Out) -> Result<()> {
+/// `Conflict` for a directory that no demo made, or a deployed lakehouse that has flights already; `NotFound` for one that does
+/// not have the demo's streams; `Bug` when counts don't reconcile or the blizzard isn't found.
+pub async fn run(directory: &Path, url: Option<&str>, out: &Out) -> Result<()> {
+    if let Some(url) = url {
+        let mut demo = Demo::new(Client::new(url)?, *out);
+        demo.client.expect_no_flights().await?;
+        prepare(directory)?;
+        demo.tell(url).await?;
+        return demo.finish(directory, *out, &format!("  tables and files      behind {url}\n"));
+    }
     prepare(directory)?;
     let mut settings = Settings::embedded(directory)?;
     settings.project = settings.data.join("lakehouse.yaml");
     let running = runtime::start(&settings, &Options::default()).await?;
-    let client = Client::new(&running.url)?;
-    let mut demo = Demo { client, story: Story::new(*out), ledger: Ledger::default(), answers: Map::new() };
-    demo.story.title(&format!("Flights that left New York in 2013, through {}", running.url))?;
-    let done = demo.tell().await;
+    let mut demo = Demo::new(Client::new(&running.url)?, *out);
+    let done = demo.tell(&running.url).await;
     running.stop().await?;
     done?;
-    demo.finish(&settings.data, *out)
+    demo.finish(&settings.data, *out, &kept(&settings.data))
 }
 
 /// Empties a directory that an earlier demo made, or makes a new one; writes the lakehouse file.
@@ -83,7 +89,12 @@ struct Demo {
 }
 
 impl Demo {
-    async fn tell(&mut self) -> Result<()> {
+    fn new(client: Client, out: Out) -> Self {
+        Self { client, story: Story::new(out), ledger: Ledger::default(), answers: Map::new() }
+    }
+
+    async fn tell(&mut self, url: &str) -> Result<()> {
+        self.story.title(&format!("Flights that left New York in 2013, through {url}"))?;
         self.files(
             &data::DIMENSIONS,
             "Planes, airports and airlines as files: NDJSON, CSV with semicolons, a JSON array",
@@ -108,20 +119,13 @@ impl Demo {
         self.story.begin(what)?;
         for file in files {
             self.client.upload(file).await?;
-            *self.ledger.uploaded.entry(file.location).or_default() += 1;
+            *self.ledger.uploaded.entry(file.location).or_default() += file.rows()?;
         }
-        let uploaded = self.ledger.uploaded.clone();
-        let crawled = |status: &Value| {
-            uploaded.iter().all(|(name, count)| {
-                let locations = status["locations"].as_array().into_iter().flatten();
-                locations.filter(|l| l["name"] == *name).any(|l| l["objects"].as_u64() >= Some(*count))
-            })
-        };
-        self.client.until("the crawler", crawled).await?;
         let mut names: Vec<_> = files.iter().map(|f| f.location).collect();
         names.dedup();
         for name in names {
-            let rows = self.client.number(&format!("SELECT count(*) FROM nyc.{name}")).await?;
+            let rows = self.ledger.uploaded[name];
+            self.client.until(&format!("nyc.{name}"), rows).await?;
             self.story.say(&format!("`nyc.{name}` has {} rows", story::grouped(rows)))?;
         }
         self.story.end()
@@ -133,12 +137,8 @@ impl Demo {
         let sent = replay::send(&self.client, part, self.ledger.flights, self.story.bar(part.what)).await?;
         self.ledger.add(&sent);
         self.client.json("POST", "/streams/flights/flush", None).await?;
-        let written = |status: &Value| {
-            let streams = status["streams"].as_array().into_iter().flatten();
-            streams.map(|stream| stream["pendingRecords"].as_u64()).all(|pending| pending == Some(0))
-        };
-        self.client.until("the batcher", written).await?;
-        let rows = self.client.number("SELECT count(*) FROM nyc.flights").await?;
+        let rows = self.ledger.accepted;
+        self.client.until("nyc.flights", rows).await?;
         self.story.say(&format!(
             "{} records sent: {} accepted, {} refused at the door ({} were bad on purpose); `nyc.flights` has {} rows",
             story::grouped(sent.flights + sent.bad),
@@ -248,8 +248,8 @@ impl Demo {
         }
     }
 
-    /// Writes answers and page, says where everything lies.
-    fn finish(self, data: &Path, out: Out) -> Result<()> {
+    /// Writes answers and page into `data`, says where they lie and `where_else`.
+    fn finish(self, data: &Path, out: Out, where_else: &str) -> Result<()> {
         let (answers, page) = (data.join("answers.json"), data.join("report.html"));
         let value = Value::Object(self.answers);
         let text =
@@ -260,12 +260,20 @@ impl Demo {
             let summary = json!({"data": data, "answers": answers, "report": page, "reconciled": value["reconciled"]});
             return out.text(&format!("{summary}\n"));
         }
-        let shown = data.display();
         self.story.title(&format!("Done in {:.0} s", self.story.elapsed().as_secs_f64()))?;
         out.text(&format!(
-            "\
-  page of the results   {page}
-  answers as JSON       {answers}
+            "  page of the results   {}\n  answers as JSON       {}\n{where_else}",
+            page.display(),
+            answers.display()
+        ))
+    }
+}
+
+/// What a demo on one machine leaves, and what to do with it.
+fn kept(data: &Path) -> String {
+    let shown = data.display();
+    format!(
+        "\
   lakehouse file        {shown}/lakehouse.yaml
   tables and files      {shown}/objects/
   stream, catalog,      {shown}/stream.db, catalog.db,
@@ -276,11 +284,8 @@ Go on:
   tarn sql --data {shown}
   tarn status --data {shown}
   tarn up --data {shown}
-",
-            page = page.display(),
-            answers = answers.display(),
-        ))
-    }
+"
+    )
 }
 
 /// Rows as JSON objects.

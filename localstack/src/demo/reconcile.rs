@@ -15,10 +15,11 @@ use crate::cli::output::Rows;
 pub(super) struct Ledger {
     pub(super) flights: u64,
     bad: u64,
-    accepted: u64,
+    /// Records that the stream took.
+    pub(super) accepted: u64,
     rejected: u64,
     pub(super) quarantined: u64,
-    /// Files, by location.
+    /// Rows of files, by location.
     pub(super) uploaded: BTreeMap<&'static str, u64>,
 }
 
