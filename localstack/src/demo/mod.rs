@@ -273,8 +273,7 @@ impl Demo {
 fn kept(data: &Path) -> String {
     let shown = data.display();
     format!(
-        "\
-  lakehouse file        {shown}/lakehouse.yaml
+        "  lakehouse file        {shown}/lakehouse.yaml
   tables and files      {shown}/objects/
   stream, catalog,      {shown}/stream.db, catalog.db,
     state                 state.db
