@@ -23,5 +23,6 @@ mod handlers;
 mod lake;
 mod lambda;
 mod resend;
+mod shell;
 mod slt;
 mod telemetry;
