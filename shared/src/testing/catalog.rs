@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use url::Url;
+
 use super::kind;
 use crate::ErrorKind;
 use crate::catalog::{Catalog, Database, Partition, StorageDescriptor, Table, TableInput, ensure_database};
@@ -68,7 +70,15 @@ fn input(table: &str, location: &str) -> TableInput {
 }
 
 fn partition(values: [&str; 2]) -> Partition {
-    let location = format!("s3://bucket/t/year={}/city={}/", values[0], values[1]);
+    // As Hive writes a value in a key, and as a URL writes a key.
+    let city = values[1].replace('%', "%25").replace('/', "%2F");
+    let mut location = Url::parse("s3://bucket/t").unwrap();
+    location.path_segments_mut().unwrap().extend([
+        format!("year={}", values[0]),
+        format!("city={city}"),
+        String::new(),
+    ]);
+    let location = location.to_string();
     Partition {
         values: values.map(str::to_owned).to_vec(),
         storage: StorageDescriptor { location, ..Default::default() },

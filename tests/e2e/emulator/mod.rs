@@ -13,6 +13,7 @@ use shared::aws::Aws;
 use crate::lake::{Lake, program};
 
 mod adapters;
+mod demo;
 mod deployed;
 mod readers;
 mod upgrade;
@@ -87,6 +88,11 @@ impl Emulator {
     pub(crate) fn ministack() -> &'static Self {
         static RUNNING: OnceLock<Emulator> = OnceLock::new();
         RUNNING.get_or_init(|| Self::start("localstack/emulator/emulator.py", &["up", "--with-parent"]))
+    }
+
+    /// Another MiniStack, for a test that shares no databases with others; it, too, ends with this process.
+    pub(crate) fn alone() -> &'static Self {
+        Box::leak(Box::new(Self::start("localstack/emulator/emulator.py", &["up", "--with-parent"])))
     }
 
     /// moto.
