@@ -163,8 +163,15 @@ impl Ports {
         if settings.warehouse.scheme() != "s3" {
             return Self::open(settings);
         }
-        let aws = Aws::load().await?;
-        let storage = Storage::connect(std::slice::from_ref(&settings.warehouse), Some(&aws))?;
+        Self::through(&Aws::load().await?, settings)
+    }
+
+    /// As [`Ports::connect`] for a warehouse on S3, through `aws`.
+    ///
+    /// # Errors
+    /// As [`Ports::connect`].
+    pub fn through(aws: &Aws, settings: &Settings) -> Result<Self> {
+        let storage = Storage::connect(std::slice::from_ref(&settings.warehouse), Some(aws))?;
         if settings.place == Place::Embedded {
             make_folder(&settings.data)?;
             return Self::embedded(settings, storage);
@@ -172,8 +179,8 @@ impl Ports {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let keys = Keys::new(settings.warehouse.clone())?;
         Ok(Self {
-            stream: Arc::new(KinesisStream::new(&aws, &settings.stream_prefix, clock.clone())),
-            catalog: Arc::new(GlueCatalog::new(&aws)),
+            stream: Arc::new(KinesisStream::new(aws, &settings.stream_prefix, clock.clone())),
+            catalog: Arc::new(GlueCatalog::new(aws)),
             state: Arc::new(ObjectState::new(storage.clone(), keys.state())),
             storage,
             clock,

@@ -45,6 +45,19 @@ impl ErrorKind {
             Self::Bug => "Bug",
         }
     }
+
+    /// What the error of a store asks for.
+    pub(crate) fn of_store(error: &object_store::Error) -> Self {
+        use object_store::Error as E;
+        match error {
+            E::NotFound { .. } => Self::NotFound,
+            E::AlreadyExists { .. } | E::Precondition { .. } => Self::Conflict,
+            E::PermissionDenied { .. } | E::Unauthenticated { .. } => Self::Denied,
+            E::InvalidPath { .. } | E::NotSupported { .. } | E::UnknownConfigurationKey { .. } => Self::Invalid,
+            E::Generic { source, .. } if is_disk_full(source.as_ref()) => Self::Limit,
+            _ => Self::Retry,
+        }
+    }
 }
 
 impl fmt::Display for ErrorKind {
@@ -159,16 +172,7 @@ impl<T, E: Into<Error>> Context<T> for std::result::Result<T, E> {
 
 impl From<object_store::Error> for Error {
     fn from(error: object_store::Error) -> Self {
-        use object_store::Error as E;
-        let kind = match &error {
-            E::NotFound { .. } => ErrorKind::NotFound,
-            E::AlreadyExists { .. } | E::Precondition { .. } => ErrorKind::Conflict,
-            E::PermissionDenied { .. } | E::Unauthenticated { .. } => ErrorKind::Denied,
-            E::InvalidPath { .. } | E::NotSupported { .. } | E::UnknownConfigurationKey { .. } => ErrorKind::Invalid,
-            E::Generic { source, .. } if is_disk_full(source.as_ref()) => ErrorKind::Limit,
-            _ => ErrorKind::Retry,
-        };
-        Self::new(kind, "object store refused the request").with_source(error)
+        Self::new(ErrorKind::of_store(&error), "object store refused the request").with_source(error)
     }
 }
 

@@ -4,7 +4,7 @@
 //! opened with (SQL and requests can't reach the machine's own files), and names the URL in every error.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use aws_sdk_s3::presigning::PresigningConfig;
 use bytes::Bytes;
@@ -17,11 +17,16 @@ use url::Url;
 
 use crate::aws::{Aws, Call};
 use crate::error::Context;
-use crate::{Error, Result};
+use crate::{Error, ErrorKind, Result};
 
 mod durable;
 
 use durable::DurableFiles;
+
+/// Waits before a call that ended without an answer is made again.
+const WAITS: [Duration; 3] = [Duration::from_millis(50), Duration::from_millis(200), Duration::from_millis(800)];
+/// Once so much time has passed the store itself has tried often enough.
+const LONG_ENOUGH: Duration = Duration::from_secs(20);
 
 /// An object as a listing shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -186,10 +191,13 @@ impl Storage {
     /// # Errors
     /// `Conflict` when one exists.
     pub async fn put_if_absent(&self, url: &Url, bytes: impl Into<Bytes>) -> Result<()> {
-        let (store, path) = self.resolve(url)?;
-        let options = PutOptions::from(PutMode::Create);
-        store.put_opts(&path, bytes.into().into(), options).await.context(|| format!("writing `{url}`"))?;
-        Ok(())
+        let ((store, path), bytes) = (self.resolve(url)?, bytes.into());
+        let put = || store.put_opts(&path, bytes.clone().into(), PutOptions::from(PutMode::Create));
+        match until_answered(put).await {
+            // The try before, whose answer was lost, has made it.
+            (Err(object_store::Error::AlreadyExists { .. }), true) if self.get(url).await? == bytes => Ok(()),
+            (answer, _) => answer.context(|| format!("writing `{url}`")).map(drop),
+        }
     }
 
     /// A writer that uploads in parts as it is fed; the object appears when it is shut down.
@@ -207,7 +215,7 @@ impl Storage {
     /// Any but `NotFound`.
     pub async fn delete(&self, url: &Url) -> Result<()> {
         let (store, path) = self.resolve(url)?;
-        match store.delete(&path).await {
+        match until_answered(|| store.delete(&path)).await.0 {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
             Err(error) => Err(Error::from(error).context(format!("deleting `{url}`"))),
         }
@@ -252,6 +260,25 @@ impl Root {
         let aws = aws.filter(|_| url.scheme() == "s3").cloned();
         Ok(Self { url, store, aws })
     }
+}
+
+/// Makes a call again that ended without an answer, so that it may have taken effect; says whether it did. `object_store` does so
+/// itself for calls that HTTP calls harmless, which removals and conditional writes are not.
+pub(crate) async fn until_answered<T, F>(call: impl Fn() -> F) -> (object_store::Result<T>, bool)
+where
+    F: Future<Output = object_store::Result<T>>,
+{
+    let begun = Instant::now();
+    for (tries, wait) in WAITS.iter().enumerate() {
+        match call().await {
+            Err(error) if ErrorKind::of_store(&error) == ErrorKind::Retry && begun.elapsed() < LONG_ENOUGH => {
+                tracing::debug!(%error, "a call to the store ended without an answer");
+                tokio::time::sleep(*wait).await;
+            }
+            answer => return (answer, tries > 0),
+        }
+    }
+    (call().await, true)
 }
 
 /// Whether `url` names the root or something below it. URLs are normalised when parsed, so `..` can't climb out; an encoded

@@ -21,7 +21,7 @@ use crate::check::Verdict;
 const DAY_MS: i64 = 86_400_000;
 /// How long a key is remembered.
 const REMEMBERED_MS: i64 = DAY_MS;
-/// How long a request may work before a repeat takes over; longer than it goes on putting.
+/// How long a request may work before a repeat takes over; longer than it goes on putting and waits for what it has put.
 const LEASE_MS: i64 = 15_000;
 /// How far the stream's clock may lie behind this one.
 const CLOCK_SKEW_MS: i64 = 5_000;

@@ -1,6 +1,7 @@
 //! Checked records into the stream, in order, by batches within the stream's limits.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use futures::future::join_all;
 use shared::config::Ports;
@@ -14,6 +15,8 @@ use crate::check::Verdict;
 
 /// Batches that are put at once: a stream that commits what meets has fewer commits to make.
 const PUTS_AT_ONCE: usize = 8;
+/// How long after the deadline a batch that has begun is waited for: it ends before a repeat of the request may take over.
+const GRACE_MS: i64 = 4_000;
 const THROTTLED: &str = "throttled";
 const OUTCOME_UNKNOWN: &str = "outcome_unknown";
 
@@ -40,7 +43,7 @@ pub(crate) async fn put(
     }
     let mut batches = batches(waiting).into_iter().peekable();
     while batches.peek().is_some() && ports.clock.now_ms() < deadline_ms {
-        let wave = batches.by_ref().take(PUTS_AT_ONCE).map(|batch| put_batch(ports, door, batch));
+        let wave = batches.by_ref().take(PUTS_AT_ONCE).map(|batch| put_batch(ports, door, batch, deadline_ms));
         let answers: Vec<_> = join_all(wave).await.into_iter().flatten().collect();
         let broken = answers.iter().any(|(_, outcome)| !is_answered(outcome));
         for (index, outcome) in answers {
@@ -74,9 +77,20 @@ fn batches(records: Vec<(usize, NewRecord)>) -> Vec<Vec<(usize, NewRecord)>> {
 }
 
 /// Puts one batch and says what became of each record.
-async fn put_batch(ports: &Ports, door: &Door, batch: Vec<(usize, NewRecord)>) -> Vec<(usize, Outcome)> {
+async fn put_batch(
+    ports: &Ports,
+    door: &Door,
+    batch: Vec<(usize, NewRecord)>,
+    deadline_ms: i64,
+) -> Vec<(usize, Outcome)> {
     let (indices, records): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
-    match put_made(ports, door, records).await {
+    let left_ms = u64::try_from(deadline_ms + GRACE_MS - ports.clock.now_ms()).unwrap_or_default();
+    let late = |_| {
+        let message = format!("expected the stream to answer within {left_ms} ms, found that it had not");
+        Err(Error::new(ErrorKind::OutcomeUnknown, message))
+    };
+    let put = tokio::time::timeout(Duration::from_millis(left_ms), put_made(ports, door, records));
+    match put.await.unwrap_or_else(late) {
         Ok(answers) => indices.into_iter().zip(answers.into_iter().map(outcome)).collect(),
         Err(error) => {
             tracing::warn!(stream = door.stream, records = indices.len(), %error, "a put failed");

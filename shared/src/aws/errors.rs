@@ -1,5 +1,6 @@
 //! What the errors of AWS's services ask the caller to do.
 
+use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_glue::config::http::HttpResponse;
 use aws_sdk_glue::error::{ProvideErrorMetadata, SdkError};
 
@@ -63,8 +64,13 @@ impl<'a> Call<'a> {
             SdkError::DispatchFailure(failure) if failure.as_connector_error().is_some_and(|e| e.is_user()) => {
                 ErrorKind::Invalid
             }
-            // Without credentials or a connection nothing was sent; otherwise nobody knows.
-            SdkError::DispatchFailure(failure) if failure.is_other() => ErrorKind::Denied,
+            // Without credentials nothing was sent. Nobody knows of any other failure: a connection that ended in the middle of
+            // an answer is among them.
+            SdkError::DispatchFailure(failure)
+                if failure.as_connector_error().is_some_and(|e| lacks_credentials(e)) =>
+            {
+                ErrorKind::Denied
+            }
             SdkError::ServiceError(answer) => {
                 let status = answer.raw().status().as_u16();
                 kind_of_code(error.code().unwrap_or_default()).unwrap_or(match status {
@@ -78,6 +84,11 @@ impl<'a> Call<'a> {
             _ => unanswered,
         }
     }
+}
+
+/// Whether no credentials could be had.
+fn lacks_credentials(error: &(dyn std::error::Error + 'static)) -> bool {
+    std::iter::successors(Some(error), |error| error.source()).any(|error| error.is::<CredentialsError>())
 }
 
 /// What an error code of AWS asks for; `None` for one that does not say.
@@ -154,8 +165,21 @@ mod tests {
 
     #[test]
     fn a_write_whose_answer_was_lost_may_have_happened() {
-        let lost = || SdkError::<GetTableError, HttpResponse>::dispatch_failure(ConnectorError::io("reset".into()));
-        assert_eq!(Call::once("a", "b").failed(lost()).kind(), ErrorKind::OutcomeUnknown);
-        assert_eq!(Call::repeatable("a", "b").failed(lost()).kind(), ErrorKind::Retry);
+        let failures: [fn() -> ConnectorError; 2] = [
+            || ConnectorError::io("reset".into()),
+            || ConnectorError::other("closed before the message was complete".into(), None),
+        ];
+        for failure in failures {
+            let lost = || SdkError::<GetTableError, HttpResponse>::dispatch_failure(failure());
+            assert_eq!(Call::once("a", "b").failed(lost()).kind(), ErrorKind::OutcomeUnknown, "{:?}", failure());
+            assert_eq!(Call::repeatable("a", "b").failed(lost()).kind(), ErrorKind::Retry, "{:?}", failure());
+        }
+    }
+
+    #[test]
+    fn without_credentials_a_call_is_denied() {
+        let none = ConnectorError::other(CredentialsError::not_loaded("no profile").into(), None);
+        let error = Call::once("a", "b").failed(SdkError::<GetTableError, HttpResponse>::dispatch_failure(none));
+        assert_eq!(error.kind(), ErrorKind::Denied);
     }
 }

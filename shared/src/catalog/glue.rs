@@ -59,6 +59,32 @@ impl GlueCatalog {
         Ok(tables)
     }
 
+    /// The table that a write ended with. A second attempt of a write whose answer was lost is refused because of what the first
+    /// one made, which is then found here.
+    ///
+    /// # Errors
+    /// That of the write; `OutcomeUnknown` when it may have taken effect and the table can't be read.
+    async fn written(&self, write: Result<()>, input: &TableInput, after: &str) -> Result<Table> {
+        let refused = match write {
+            Ok(()) => None,
+            Err(error) if error.kind() == ErrorKind::Conflict => Some(error),
+            Err(error) => return Err(error),
+        };
+        let found = self.raw_table(&input.name).await.map_err(|error| match error.kind() {
+            ErrorKind::NotFound => error,
+            _ => {
+                let message = format!("{} may have been written, but can't be read", table(&input.name));
+                Error::new(ErrorKind::OutcomeUnknown, message).with_source(error)
+            }
+        });
+        let found = table_of(found?)?;
+        match refused {
+            None => Ok(ours(found, input, after)),
+            Some(_) if found.input == *input => Ok(found),
+            Some(error) => Err(error),
+        }
+    }
+
     async fn create_batch(&self, name: &TableName, batch: &[Partition]) -> Result<Vec<Vec<String>>> {
         let resource = partitions(name);
         let inputs = batch.iter().map(to_partition).collect::<Result<Vec<_>>>()?;
@@ -113,9 +139,19 @@ impl Catalog for GlueCatalog {
     async fn create_database(&self, database: &Database) -> Result<()> {
         check_identifier("database", &database.name)?;
         let resource = format!("database `{}`", database.name);
+        if found(self.get_database(&database.name).await)?.is_some() {
+            return Err(Error::conflict(format!("{resource} exists already")));
+        }
         let answer = self.client.create_database().database_input(to_database(database)?).send().await;
-        answer.map_err(|e| Call::repeatable("glue:CreateDatabase", &resource).failed(e))?;
-        Ok(())
+        match answer.map_err(|e| Call::repeatable("glue:CreateDatabase", &resource).failed(e)) {
+            // The attempt before, whose answer was lost, has made it.
+            Err(error)
+                if error.kind() == ErrorKind::Conflict && self.get_database(&database.name).await? == *database =>
+            {
+                Ok(())
+            }
+            answer => answer.map(drop),
+        }
     }
 
     async fn get_database(&self, name: &str) -> Result<Database> {
@@ -145,18 +181,22 @@ impl Catalog for GlueCatalog {
             return Err(Error::conflict(format!("database `{name}` still holds {tables} tables")));
         }
         let answer = self.client.delete_database().name(name).send().await;
-        answer.map_err(|e| Call::repeatable("glue:DeleteDatabase", &format!("database `{name}`")).failed(e))?;
-        Ok(())
+        let answer =
+            answer.map_err(|e| Call::repeatable("glue:DeleteDatabase", &format!("database `{name}`")).failed(e));
+        // It was there: an attempt whose answer was lost has removed it, or somebody who wanted the same.
+        found(answer).map(drop)
     }
 
     async fn create_table(&self, input: &TableInput) -> Result<Table> {
         let TableName { database, table: of } = &input.name;
         TableName::new(database.as_str(), of.as_str())?;
         let resource = table(&input.name);
+        if found(self.raw_table(&input.name).await)?.is_some() {
+            return Err(Error::conflict(format!("{resource} exists already")));
+        }
         let create = self.client.create_table().database_name(database).table_input(to_table(input, None)?);
-        create.send().await.map_err(|e| Call::once("glue:CreateTable", &resource).failed(e))?;
-        let made = table_of(self.raw_table(&input.name).await?)?;
-        Ok(ours(made, input, "created"))
+        let made = create.send().await.map_err(|e| Call::once("glue:CreateTable", &resource).failed(e));
+        self.written(made.map(drop), input, "created").await
     }
 
     async fn get_table(&self, name: &TableName) -> Result<Table> {
@@ -194,22 +234,16 @@ impl Catalog for GlueCatalog {
         let iceberg = input.parameters.get("table_type").is_some_and(|t| t.eq_ignore_ascii_case("iceberg"));
         let update = self.client.update_table().database_name(&input.name.database).skip_archive(iceberg);
         let update = update.table_input(to_table(input, Some(now))?).set_version_id(mark.id);
-        let answer = update.send().await.map_err(|e| Call::once("glue:UpdateTable", &resource).failed(e));
-        match answer {
-            Ok(_) => Ok(ours(self.get_table(&input.name).await?, input, expected_version)),
-            // A second attempt of a call whose answer was lost finds the version that the first one made.
-            Err(error) if error.kind() == ErrorKind::Conflict => {
-                let found = self.get_table(&input.name).await?;
-                if found.input == *input { Ok(found) } else { Err(error) }
-            }
-            Err(error) => Err(error),
-        }
+        let updated = update.send().await.map_err(|e| Call::once("glue:UpdateTable", &resource).failed(e));
+        self.written(updated.map(drop), input, expected_version).await
     }
 
     async fn delete_table(&self, name: &TableName) -> Result<()> {
+        self.raw_table(name).await?;
         let delete = self.client.delete_table().database_name(&name.database).name(&name.table);
-        delete.send().await.map_err(|e| Call::repeatable("glue:DeleteTable", &table(name)).failed(e))?;
-        Ok(())
+        let answer = delete.send().await.map_err(|e| Call::repeatable("glue:DeleteTable", &table(name)).failed(e));
+        // It was there: an attempt whose answer was lost has removed it, or somebody who wanted the same.
+        found(answer).map(drop)
     }
 
     async fn table_versions(&self, name: &TableName) -> Result<Vec<Table>> {
@@ -300,6 +334,14 @@ fn ours(found: Table, input: &TableInput, after: &str) -> Table {
         return found;
     }
     Table { input: input.clone(), version: format!("superseded after {after}"), ..found }
+}
+
+/// `None` for what is not there.
+fn found<T>(result: Result<T>) -> Result<Option<T>> {
+    match result {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        result => result.map(Some),
+    }
 }
 
 fn table(name: &TableName) -> String {

@@ -43,7 +43,7 @@ pub trait State: Debug + Send + Sync {
     /// Writes the document and gives its new version. Durable when it returns.
     ///
     /// # Errors
-    /// `Conflict` when `expect` does not hold.
+    /// `Conflict` when `expect` does not hold; `OutcomeUnknown` when it may have been written.
     async fn put(&self, key: &str, bytes: Bytes, expect: Expect) -> Result<Version>;
 
     /// Removes the document; removing an absent one under [`Expect::Anything`] succeeds.

@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use super::{Document, Expect, State, Version};
 use crate::error::Context;
-use crate::storage::Storage;
+use crate::storage::{Storage, until_answered};
 use crate::{Error, ErrorKind, Result};
 
 /// Bytes of the last line: a line feed and a number in hexadecimal digits.
@@ -79,12 +79,22 @@ impl ObjectState {
         Ok(Some(Found { bytes: Some(bytes.slice(..end)), mark: bytes.slice(end..), version }))
     }
 
-    /// Writes `body`, which ends in `mark`, under `mode`.
+    /// Writes `body` under `mode`, again when the answer was lost. A second try after one that took effect is refused.
+    ///
+    /// # Errors
+    /// `OutcomeUnknown` when no try was answered.
     async fn write(&self, key: &str, body: &[Bytes], mode: PutMode) -> Result<Version> {
         let (store, path) = self.object(key)?;
-        let payload = body.iter().cloned().collect();
-        let put = store.put_opts(&path, payload, mode.into()).await;
-        version(key, put.context(|| format!("writing state document `{key}`"))?.e_tag)
+        let put = || store.put_opts(&path, body.iter().cloned().collect(), mode.clone().into());
+        let put = until_answered(put).await.0.context(|| format!("writing state document `{key}`"));
+        let put = put.map_err(|error| match error.kind() {
+            ErrorKind::Retry => {
+                let message = format!("state document `{key}` may have been written or not");
+                Error::new(ErrorKind::OutcomeUnknown, message).with_source(error)
+            }
+            _ => error,
+        });
+        version(key, put?.e_tag)
     }
 
     /// What a refused write means: `Ok` when it is our own write whose first answer was lost.

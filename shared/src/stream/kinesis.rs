@@ -1,5 +1,6 @@
 //! Streams in Amazon Kinesis Data Streams.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -93,21 +94,34 @@ impl KinesisStream {
     async fn retain(&self, stream: &str, hours: u32) -> Result<()> {
         let (name, resource) = (self.name(stream), resource(stream));
         let hours = i32::try_from(hours).unwrap_or(i32::MAX);
-        let answer = self.client.describe_stream_summary().stream_name(&name).send().await;
-        let answer = answer.map_err(|e| Call::repeatable("kinesis:DescribeStreamSummary", &resource).failed(e))?;
-        let now = answer.stream_description_summary().map_or(FIRST_RETENTION, |s| s.retention_period_hours());
-        if hours > now {
-            let change = self.client.increase_stream_retention_period().stream_name(&name);
-            let changed = change.retention_period_hours(hours).send().await;
-            let call = Call::repeatable("kinesis:IncreaseStreamRetentionPeriod", &resource);
-            changed.map_err(|e| call.failed(e))?;
-        } else if hours < now {
-            let change = self.client.decrease_stream_retention_period().stream_name(&name);
-            let changed = change.retention_period_hours(hours).send().await;
-            let call = Call::repeatable("kinesis:DecreaseStreamRetentionPeriod", &resource);
-            changed.map_err(|e| call.failed(e))?;
+        let changed = match hours.cmp(&self.retention(stream).await?) {
+            Ordering::Equal => return Ok(()),
+            Ordering::Greater => {
+                let change = self.client.increase_stream_retention_period().stream_name(&name);
+                let changed = change.retention_period_hours(hours).send().await.map(drop);
+                changed.map_err(|e| Call::repeatable("kinesis:IncreaseStreamRetentionPeriod", &resource).failed(e))
+            }
+            Ordering::Less => {
+                let change = self.client.decrease_stream_retention_period().stream_name(&name);
+                let changed = change.retention_period_hours(hours).send().await.map(drop);
+                changed.map_err(|e| Call::repeatable("kinesis:DecreaseStreamRetentionPeriod", &resource).failed(e))
+            }
+        };
+        match changed {
+            // The attempt before, whose answer was lost, has changed it: Kinesis refuses one that changes nothing.
+            Err(error) if matches!(error.kind(), ErrorKind::Invalid | ErrorKind::Conflict) => {
+                if self.retention(stream).await? == hours { Ok(()) } else { Err(error) }
+            }
+            changed => changed,
         }
-        Ok(())
+    }
+
+    /// How long the stream keeps records, hours.
+    async fn retention(&self, stream: &str) -> Result<i32> {
+        let answer = self.client.describe_stream_summary().stream_name(self.name(stream)).send().await;
+        let resource = resource(stream);
+        let answer = answer.map_err(|e| Call::repeatable("kinesis:DescribeStreamSummary", &resource).failed(e))?;
+        Ok(answer.stream_description_summary().map_or(FIRST_RETENTION, |s| s.retention_period_hours()))
     }
 
     /// One `PutRecords` call: an answer for each entry.

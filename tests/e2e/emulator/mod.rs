@@ -15,6 +15,8 @@ use crate::lake::{Lake, program};
 mod adapters;
 mod demo;
 mod deployed;
+mod faults;
+mod proxy;
 mod readers;
 mod upgrade;
 
@@ -68,6 +70,15 @@ fn python(script: &str) -> Command {
     python
 }
 
+/// A connection to `endpoint` as the account's root.
+pub(crate) async fn aws_at(endpoint: &str) -> Aws {
+    let loader = aws_config::defaults(BehaviorVersion::latest())
+        .endpoint_url(endpoint)
+        .region(Region::new("us-east-1"))
+        .credentials_provider(Credentials::new("test", "test", None, None, "tests"));
+    Aws::load_with(loader).await.unwrap()
+}
+
 impl Emulator {
     fn start(script: &str, arguments: &[&str]) -> Self {
         let logs = root().join("out/tests");
@@ -103,11 +114,7 @@ impl Emulator {
 
     /// A connection as the account's root.
     pub(crate) async fn aws(&self) -> Aws {
-        let loader = aws_config::defaults(BehaviorVersion::latest())
-            .endpoint_url(&self.endpoint)
-            .region(Region::new("us-east-1"))
-            .credentials_provider(Credentials::new("test", "test", None, None, "tests"));
-        Aws::load_with(loader).await.unwrap()
+        aws_at(&self.endpoint).await
     }
 
     /// Packs this build's programs and deploys them as `stack`, each parameter as `NAME=VALUE`.
