@@ -16,6 +16,7 @@ mod adapters;
 mod demo;
 mod deployed;
 mod faults;
+mod poller;
 mod proxy;
 mod readers;
 mod upgrade;
