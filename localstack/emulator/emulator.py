@@ -127,19 +127,21 @@ def deploy(options: argparse.Namespace, endpoint: str) -> dict:
     }
     outputs = stack.deploy(account, options.stack, parameters, code, options.adopt)
     if options.auth:
-        grant_databases(account, outputs["functions"], lakehouse)
+        grant_misread(account, outputs["functions"], lakehouse)
     return {"endpoint": endpoint, **outputs}
 
 
-def grant_databases(account, functions: dict[str, str], lakehouse) -> None:
-    """MiniStack takes the name in `glue:GetDatabase` for a table's, so the template's grant does not reach it."""
+def grant_misread(account, functions: dict[str, str], lakehouse) -> None:
+    """Grants what MiniStack asks for where it misreads what a call is about: it takes the name in `glue:GetDatabase` for a table's,
+    and does not know the stream of the iterator in `kinesis:GetRecords`."""
     names = [f"arn:aws:glue:{account.region}:{account.id}:table/{name}" for name in lakehouse.databases]
-    statement = {"Effect": "Allow", "Action": "glue:GetDatabase", "Resource": names}
-    policy = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+    databases = {"Effect": "Allow", "Action": "glue:GetDatabase", "Resource": names}
+    records = {"Effect": "Allow", "Action": "kinesis:GetRecords", "Resource": "*"}
+    grants = {"ingest": [records], "batcher": [databases, records]}
     for name, function in functions.items():
-        if name != "ingest":
-            role = account.client("lambda").get_function_configuration(FunctionName=function)["Role"].split("/")[-1]
-            account.client("iam").put_role_policy(RoleName=role, PolicyName="emulator", PolicyDocument=policy)
+        policy = json.dumps({"Version": "2012-10-17", "Statement": grants.get(name, [databases])})
+        role = account.client("lambda").get_function_configuration(FunctionName=function)["Role"].split("/")[-1]
+        account.client("iam").put_role_policy(RoleName=role, PolicyName="emulator", PolicyDocument=policy)
 
 
 def start(options: argparse.Namespace) -> None:

@@ -26,7 +26,7 @@ use durable::DurableFiles;
 /// Waits before a call that ended without an answer is made again.
 const WAITS: [Duration; 3] = [Duration::from_millis(50), Duration::from_millis(200), Duration::from_millis(800)];
 /// Once so much time has passed the store itself has tried often enough.
-const LONG_ENOUGH: Duration = Duration::from_secs(20);
+const LONG_ENOUGH: Duration = Duration::from_secs(5);
 
 /// An object as a listing shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,8 +50,8 @@ pub struct Storage {
 struct Root {
     url: Url,
     store: Arc<dyn ObjectStore>,
-    /// Set for S3.
-    aws: Option<Aws>,
+    /// Set for S3: for what `object_store` does not do, or does not tell.
+    s3: Option<aws_sdk_s3::Client>,
 }
 
 impl Storage {
@@ -74,14 +74,14 @@ impl Storage {
 
     /// A store in memory below `memory:///`, for tests.
     pub fn in_memory() -> Self {
-        let root = Root { url: memory_root(), store: Arc::new(InMemory::new()), aws: None };
+        let root = Root { url: memory_root(), store: Arc::new(InMemory::new()), s3: None };
         Self { roots: Arc::new(vec![root]) }
     }
 
     /// The same roots, with every store wrapped (metering, fault injection).
     #[must_use]
     pub fn wrapped(&self, wrap: impl Fn(Arc<dyn ObjectStore>) -> Arc<dyn ObjectStore>) -> Self {
-        let wrap = |r: &Root| Root { url: r.url.clone(), store: wrap(r.store.clone()), aws: r.aws.clone() };
+        let wrap = |r: &Root| Root { url: r.url.clone(), store: wrap(r.store.clone()), s3: r.s3.clone() };
         Self { roots: Arc::new(self.roots.iter().map(wrap).collect()) }
     }
 
@@ -114,8 +114,7 @@ impl Storage {
     /// `Invalid` for an object that is not on S3, or more than the 7 days that S3 allows; as [`Storage::resolve`] otherwise.
     pub async fn presigned_put(&self, url: &Url, expires: Duration) -> Result<String> {
         let (_, path) = self.resolve(url)?;
-        let root = self.root_of(url)?;
-        let (Some(aws), Some(bucket)) = (&root.aws, url.host_str()) else {
+        let Some((s3, bucket)) = self.s3(url)? else {
             return Err(Error::invalid(format!(
                 "expected an object on S3, which alone signs addresses, found `{url}`"
             )));
@@ -123,9 +122,14 @@ impl Storage {
         let expires = PresigningConfig::expires_in(expires).map_err(|e| {
             Error::invalid(format!("expected at most 7 days, found {} s", expires.as_secs())).with_source(e)
         })?;
-        let signed = aws.s3().put_object().bucket(bucket).key(path.as_ref()).presigned(expires).await;
+        let signed = s3.put_object().bucket(bucket).key(path.as_ref()).presigned(expires).await;
         let signed = signed.map_err(|e| Call::repeatable("s3:PutObject", &format!("`{url}`")).failed(e))?;
         Ok(signed.uri().to_owned())
+    }
+
+    /// The client and the bucket of an object on S3.
+    fn s3<'a>(&'a self, url: &'a Url) -> Result<Option<(&'a aws_sdk_s3::Client, &'a str)>> {
+        Ok(self.root_of(url)?.s3.as_ref().zip(url.host_str()))
     }
 
     /// The stores that serve the scheme and host of `url`, each with the path that it may be read below.
@@ -142,7 +146,7 @@ impl Storage {
     pub async fn get(&self, url: &Url) -> Result<Bytes> {
         let (store, path) = self.resolve(url)?;
         let bytes = async { store.get(&path).await?.bytes().await }.await;
-        bytes.context(|| format!("reading `{url}`"))
+        bytes.map_err(|e| refused(e, "s3:GetObject", "reading", url))
     }
 
     /// Bytes `range` of the object.
@@ -151,7 +155,7 @@ impl Storage {
     /// `NotFound`, naming the URL.
     pub async fn get_range(&self, url: &Url, range: std::ops::Range<u64>) -> Result<Bytes> {
         let (store, path) = self.resolve(url)?;
-        store.get_range(&path, range).await.context(|| format!("reading `{url}`"))
+        store.get_range(&path, range).await.map_err(|e| refused(e, "s3:GetObject", "reading", url))
     }
 
     /// Size and version of the object.
@@ -160,7 +164,7 @@ impl Storage {
     /// `NotFound`, naming the URL.
     pub async fn head(&self, url: &Url) -> Result<ObjectInfo> {
         let (store, path) = self.resolve(url)?;
-        let meta = store.head(&path).await.context(|| format!("looking up `{url}`"))?;
+        let meta = store.head(&path).await.map_err(|e| refused(e, "s3:GetObject", "looking up", url))?;
         Ok(info(url, meta))
     }
 
@@ -182,8 +186,8 @@ impl Storage {
     /// `Limit` on a full disk; nothing is left behind then.
     pub async fn put(&self, url: &Url, bytes: impl Into<Bytes>) -> Result<()> {
         let (store, path) = self.resolve(url)?;
-        store.put(&path, bytes.into().into()).await.context(|| format!("writing `{url}`"))?;
-        Ok(())
+        let put = store.put(&path, bytes.into().into()).await;
+        put.map(drop).map_err(|e| refused(e, "s3:PutObject", "writing", url))
     }
 
     /// Writes the object only if none exists. Atomic.
@@ -196,7 +200,7 @@ impl Storage {
         match until_answered(put).await {
             // The try before, whose answer was lost, has made it.
             (Err(object_store::Error::AlreadyExists { .. }), true) if self.get(url).await? == bytes => Ok(()),
-            (answer, _) => answer.context(|| format!("writing `{url}`")).map(drop),
+            (answer, _) => answer.map(drop).map_err(|e| refused(e, "s3:PutObject", "writing", url)),
         }
     }
 
@@ -215,9 +219,18 @@ impl Storage {
     /// Any but `NotFound`.
     pub async fn delete(&self, url: &Url) -> Result<()> {
         let (store, path) = self.resolve(url)?;
-        match until_answered(|| store.delete(&path)).await.0 {
-            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
-            Err(error) => Err(Error::from(error).context(format!("deleting `{url}`"))),
+        let deleted = match self.s3(url)? {
+            // `object_store` would neither do it again when the answer is lost nor tell why it is refused.
+            Some((s3, bucket)) => {
+                // In a box: the types of all who call this would grow past what the compiler takes.
+                let answer = Box::pin(s3.delete_object().bucket(bucket).key(path.as_ref()).send()).await;
+                answer.map(drop).map_err(|e| Call::repeatable("s3:DeleteObject", &format!("`{url}`")).failed(e))
+            }
+            None => store.delete(&path).await.context(|| format!("deleting `{url}`")),
+        };
+        match deleted {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            deleted => deleted,
         }
     }
 
@@ -227,11 +240,27 @@ impl Storage {
     /// `Denied` outside the roots, or what the store answers.
     pub async fn list(&self, prefix: &Url) -> Result<Vec<ObjectInfo>> {
         let (store, path) = self.resolve(prefix)?;
-        let metas: Vec<ObjectMeta> =
-            store.list(Some(&path)).try_collect().await.context(|| format!("listing `{prefix}`"))?;
+        let metas: Result<Vec<ObjectMeta>, _> = store.list(Some(&path)).try_collect().await;
+        let metas = match metas {
+            Ok(metas) => metas,
+            Err(error) => return Err(self.unlisted(prefix, &path, error.into()).await),
+        };
         let mut infos: Vec<_> = metas.into_iter().map(|meta| info(&at(prefix, &meta.location), meta)).collect();
         infos.sort_by(|a, b| a.url.as_str().cmp(b.url.as_str()));
         Ok(infos)
+    }
+}
+
+impl Storage {
+    /// Why a folder could not be listed: S3 is asked, as `object_store` does not tell.
+    async fn unlisted(&self, folder: &Url, path: &Path, error: Error) -> Error {
+        let error = error.context(format!("listing `{folder}`"));
+        let Ok(Some((s3, bucket))) = self.s3(folder) else { return error };
+        let ask = s3.list_objects_v2().bucket(bucket).prefix(format!("{path}/")).max_keys(1);
+        match Box::pin(ask.send()).await {
+            Ok(_) => error,
+            Err(reason) => Call::repeatable("s3:ListBucket", &format!("`{folder}`")).failed(reason),
+        }
     }
 }
 
@@ -257,9 +286,18 @@ impl Root {
         if !url.path().ends_with('/') {
             url.set_path(&format!("{}/", url.path()));
         }
-        let aws = aws.filter(|_| url.scheme() == "s3").cloned();
-        Ok(Self { url, store, aws })
+        let s3 = aws.filter(|_| url.scheme() == "s3").map(Aws::s3);
+        Ok(Self { url, store, s3 })
     }
+}
+
+/// The error of a store, with what was done to `url`. On S3 a missing grant is named as policies write it.
+pub(crate) fn refused(error: object_store::Error, action: &str, doing: &str, url: &Url) -> Error {
+    let error = Error::from(error);
+    if error.kind() == ErrorKind::Denied && url.scheme() == "s3" {
+        return Error::denied(format!("`{action}` on `{url}` is not allowed")).with_source(error);
+    }
+    error.context(format!("{doing} `{url}`"))
 }
 
 /// Makes a call again that ended without an answer, so that it may have taken effect; says whether it did. `object_store` does so

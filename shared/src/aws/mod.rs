@@ -15,7 +15,7 @@ use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_types::service_config::ServiceConfigKey;
 use object_store::aws::{AmazonS3, AmazonS3Builder, AwsCredential};
 use object_store::client::CredentialProvider;
-use object_store::{ClientOptions, RetryConfig as StoreRetry};
+use object_store::{BackoffConfig, ClientOptions, RetryConfig as StoreRetry};
 use url::Url;
 
 use crate::error::Context;
@@ -101,12 +101,13 @@ impl Aws {
         let bucket = url.host_str().filter(|host| !host.is_empty());
         let bucket = bucket
             .ok_or_else(|| Error::invalid(format!("expected a URL such as `s3://bucket/prefix/`, found `{url}`")))?;
+        let backoff = BackoffConfig { init_backoff: FIRST_WAIT, max_backoff: LONGEST_WAIT, ..BackoffConfig::default() };
         let mut builder = AmazonS3Builder::new()
             .with_bucket_name(bucket)
             .with_region(self.config.region().map_or("us-east-1", |region| region.as_ref()))
             .with_credentials(Arc::new(Credentials(self.config.clone())))
             .with_client_options(ClientOptions::new().with_connect_timeout(CONNECT).with_timeout(CALL))
-            .with_retry(StoreRetry { retry_timeout: 2 * CALL, ..StoreRetry::default() });
+            .with_retry(StoreRetry { backoff, retry_timeout: 2 * CALL, ..StoreRetry::default() });
         if let Some(endpoint) = self.endpoint("S3") {
             builder = builder.with_allow_http(endpoint.starts_with("http://")).with_endpoint(endpoint);
         }

@@ -15,8 +15,7 @@ use url::Url;
 use uuid::Uuid;
 
 use super::{Document, Expect, State, Version};
-use crate::error::Context;
-use crate::storage::{Storage, until_answered};
+use crate::storage::{Storage, refused, until_answered};
 use crate::{Error, ErrorKind, Result};
 
 /// Bytes of the last line: a line feed and a number in hexadecimal digits.
@@ -60,13 +59,14 @@ impl ObjectState {
 
     async fn find(&self, key: &str) -> Result<Option<Found>> {
         let (store, path) = self.object(key)?;
-        let doing = || format!("reading state document `{key}`");
+        let url = self.url(key)?;
+        let failed = |error| refused(error, "s3:GetObject", "reading", &url).context(format!("state document `{key}`"));
         let answer = match store.get(&path).await {
             Err(object_store::Error::NotFound { .. }) => return Ok(None),
-            answer => answer.context(doing)?,
+            answer => answer.map_err(failed)?,
         };
         let version = version(key, answer.meta.e_tag.clone())?;
-        let bytes = answer.bytes().await.context(doing)?;
+        let bytes = answer.bytes().await.map_err(failed)?;
         let Some(end) = bytes.len().checked_sub(MARK_BYTES) else {
             return match bytes.is_empty() {
                 true => Ok(Some(Found { bytes: None, mark: Bytes::new(), version })),
@@ -86,13 +86,14 @@ impl ObjectState {
     async fn write(&self, key: &str, body: &[Bytes], mode: PutMode) -> Result<Version> {
         let (store, path) = self.object(key)?;
         let put = || store.put_opts(&path, body.iter().cloned().collect(), mode.clone().into());
-        let put = until_answered(put).await.0.context(|| format!("writing state document `{key}`"));
-        let put = put.map_err(|error| match error.kind() {
-            ErrorKind::Retry => {
+        let put = until_answered(put).await.0;
+        let url = self.url(key)?;
+        let put = put.map_err(|error| match refused(error, "s3:PutObject", "writing", &url) {
+            error if error.kind() == ErrorKind::Retry => {
                 let message = format!("state document `{key}` may have been written or not");
                 Error::new(ErrorKind::OutcomeUnknown, message).with_source(error)
             }
-            _ => error,
+            error => error.context(format!("state document `{key}`")),
         });
         version(key, put?.e_tag)
     }

@@ -19,11 +19,14 @@ mod faults;
 mod poller;
 mod proxy;
 mod readers;
+mod roles;
 mod upgrade;
 
 /// An emulator that runs.
 pub(crate) struct Emulator {
     pub(crate) endpoint: String,
+    /// Whether signatures and grants are enforced.
+    auth: bool,
     /// Ends when its standard input closes: with this process.
     _process: Child,
     /// One deployment at a time packs the zips.
@@ -93,7 +96,7 @@ impl Emulator {
         BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let ready: serde_json::Value = serde_json::from_str(&line).expect("the emulator announces itself");
         let endpoint = ready["endpoint"].as_str().unwrap().to_owned();
-        Self { endpoint, _process: process, packing: Mutex::default() }
+        Self { endpoint, auth: false, _process: process, packing: Mutex::default() }
     }
 
     /// MiniStack, where every caller may do everything.
@@ -126,8 +129,12 @@ impl Emulator {
         pack.args(["--profile", "dev", "--lakehouse"]).arg(lake.lakehouse()).arg("--target").arg(target);
         let mut deploy = python("localstack/emulator/emulator.py");
         deploy.args(["deploy", "--endpoint", &self.endpoint, "--stack", stack, "--lakehouse"]).arg(lake.lakehouse());
+            deploy.arg("--auth");
         // The stacks of all tests share the account, where only one can make the system database: the functions make them.
         for parameter in [&["MakeDatabases=false"], parameters].concat() {
+        for parameter in parameters {
+        if self.auth {
+        }
             deploy.args(["--parameter", parameter]);
         }
         let run = move || {

@@ -236,6 +236,7 @@ fn operation(head: &Parts) -> String {
         Method::POST if query.contains("delete") => "DeleteObjects",
         Method::POST if query.contains("uploads") => "CreateMultipartUpload",
         Method::POST => "CompleteMultipartUpload",
+        Method::DELETE => "DeleteObject",
         _ => "Other",
     };
     format!("s3:{action}")
