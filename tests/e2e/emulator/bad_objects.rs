@@ -49,9 +49,7 @@ fn city(id: usize, name: &str) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn objects_of_any_name_version_and_size_are_crawled_and_queried() {
     let emulator = Emulator::ministack();
-    // Other stacks of the account have made the database `tarn`; the crawler makes its own.
-    let parameters = ["TickState=DISABLED", "MakeDatabases=false"];
-    let stack = emulator.deploy("tarn-objects", LAKEHOUSE, &parameters).await;
+    let stack = emulator.deploy("tarn-objects", LAKEHOUSE, &["TickState=DISABLED"]).await;
     let lake = Lake::deployed(LAKEHOUSE, stack.api());
     let name = stack.0["bucket"].as_str().unwrap().to_owned();
     let bucket = Bucket { client: reqwest::Client::new(), s3: emulator.aws().await, name };

@@ -129,12 +129,11 @@ impl Emulator {
         pack.args(["--profile", "dev", "--lakehouse"]).arg(lake.lakehouse()).arg("--target").arg(target);
         let mut deploy = python("localstack/emulator/emulator.py");
         deploy.args(["deploy", "--endpoint", &self.endpoint, "--stack", stack, "--lakehouse"]).arg(lake.lakehouse());
+        if self.auth {
             deploy.arg("--auth");
+        }
         // The stacks of all tests share the account, where only one can make the system database: the functions make them.
         for parameter in [&["MakeDatabases=false"], parameters].concat() {
-        for parameter in parameters {
-        if self.auth {
-        }
             deploy.args(["--parameter", parameter]);
         }
         let run = move || {

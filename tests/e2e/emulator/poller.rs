@@ -205,8 +205,7 @@ fn damaged(record: &Record) -> bool {
 #[tokio::test(flavor = "multi_thread")]
 async fn events_that_fail_or_come_twice_or_are_given_up_lose_no_record_and_double_none() {
     let emulator = Emulator::ministack();
-    // Other stacks of the account have made the database `tarn`; the batcher makes its own.
-    let parameters = ["StreamMode=PROVISIONED", "StreamShards=2", "TickState=DISABLED", "MakeDatabases=false"];
+    let parameters = ["StreamMode=PROVISIONED", "StreamShards=2", "TickState=DISABLED"];
     let stack = emulator.deploy("tarn-poller", LAKEHOUSE, &parameters).await;
     let lambda = lambda(emulator, &stack);
     lambda.unplug().await;

@@ -147,7 +147,6 @@ impl Proxy {
     /// Asserts that each fault of the plan has happened: otherwise the test has shown nothing.
     pub(crate) fn has_injected_all(&self) {
         let injected = self.plan.injected();
-        println!("faults: {injected:?}");
         for fault in &self.plan.faults {
             assert!(injected.contains_key(fault), "{fault:?} never happened: {injected:?}");
         }
