@@ -79,7 +79,7 @@ async fn storage_on_s3_conforms_whatever_fails() {
 /// On an emulator of its own, as the suite's databases have fixed names.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_catalog_in_glue_conforms_whatever_fails() {
-    let emulator = Emulator::another_ministack();
+    let emulator = Emulator::alone();
     let plan = Plan::random(3, 150, &ALL).allowing(|operation, fault| {
         let takes_effect = matches!(fault, Fault::LostReply | Fault::Broken);
         !(operation == "glue:BatchCreatePartition" && takes_effect)

@@ -110,6 +110,16 @@ impl Emulator {
         Box::leak(Box::new(Self::start("localstack/emulator/emulator.py", &["up", "--with-parent"])))
     }
 
+    /// A MiniStack of its own where each function may do what its role allows.
+    pub(crate) fn with_roles() -> &'static Self {
+        static RUNNING: OnceLock<Emulator> = OnceLock::new();
+        let start = || Self {
+            auth: true,
+            ..Self::start("localstack/emulator/emulator.py", &["up", "--with-parent", "--auth"])
+        };
+        RUNNING.get_or_init(start)
+    }
+
     /// moto.
     pub(crate) fn moto() -> &'static Self {
         static RUNNING: OnceLock<Emulator> = OnceLock::new();
