@@ -13,6 +13,7 @@ use shared::aws::Aws;
 use crate::lake::{Lake, program};
 
 mod adapters;
+mod bad_objects;
 mod demo;
 mod deployed;
 mod faults;
