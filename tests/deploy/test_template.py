@@ -258,7 +258,9 @@ class Deployed(unittest.TestCase):
                 found += "w" if self.may(s3.put_object, Bucket=bucket, Key=f"{folder}/x", Body=b"x") else ""
                 found += "l" if self.may(s3.list_objects_v2, Bucket=bucket, Prefix=f"{folder}/") else ""
                 self.assertEqual(found, OBJECTS[function].get(folder, ""), f"{function} in {folder}/")
-            self.assertFalse(self.may(s3.list_objects_v2, Bucket=bucket), function)
+            # Without it S3 would not tell the function that an object is not there (see the template).
+            self.assertTrue(self.may(s3.list_objects_v2, Bucket=bucket), function)
+            self.assertFalse(self.may(s3.list_objects_v2, Bucket=bucket, Prefix="elsewhere/"), function)
             for database in ("shop", "tarn", "foreign"):
                 reads, writes = function in TABLE_READERS and database != "foreign", function in TABLE_WRITERS and database != "foreign"
                 self.assertEqual(self.may(glue.get_database, Name=database), reads, f"{function}: database {database}")
