@@ -4,7 +4,7 @@
 //! are looked up when the first call needs them.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
@@ -16,6 +16,7 @@ use aws_types::service_config::ServiceConfigKey;
 use object_store::aws::{AmazonS3, AmazonS3Builder, AwsCredential};
 use object_store::client::CredentialProvider;
 use object_store::{BackoffConfig, ClientOptions, RetryConfig as StoreRetry};
+use tokio::sync::Mutex;
 use url::Url;
 
 use crate::error::Context;
@@ -34,6 +35,9 @@ const CALL: Duration = Duration::from_secs(25);
 const ATTEMPTS: u32 = 6;
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
+
+/// How long before their end credentials are asked for anew.
+const RENEWED_BEFORE: Duration = Duration::from_secs(120);
 
 /// The account, region and endpoints that the environment names. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -105,7 +109,7 @@ impl Aws {
         let mut builder = AmazonS3Builder::new()
             .with_bucket_name(bucket)
             .with_region(self.config.region().map_or("us-east-1", |region| region.as_ref()))
-            .with_credentials(Arc::new(Credentials(self.config.clone())))
+            .with_credentials(Arc::new(Credentials::new(self.config.clone())))
             .with_client_options(ClientOptions::new().with_connect_timeout(CONNECT).with_timeout(CALL))
             .with_retry(StoreRetry { backoff, retry_timeout: 2 * CALL, ..StoreRetry::default() });
         if let Some(endpoint) = self.endpoint("S3") {
@@ -115,9 +119,25 @@ impl Aws {
     }
 }
 
-/// The SDK's credentials for `object_store`. The SDK's provider remembers them until they expire.
+/// The SDK's credentials for `object_store`, which asks before every request. Kept until shortly before they expire: the SDK's
+/// own clients do so by themselves, its provider may call STS or a sign-on service each time.
 #[derive(Debug)]
-struct Credentials(SdkConfig);
+struct Credentials {
+    config: SdkConfig,
+    kept: Mutex<Option<Kept>>,
+}
+
+#[derive(Debug, Clone)]
+struct Kept {
+    credential: Arc<AwsCredential>,
+    expires: Option<SystemTime>,
+}
+
+impl Credentials {
+    fn new(config: SdkConfig) -> Self {
+        Self { config, kept: Mutex::default() }
+    }
+}
 
 #[async_trait::async_trait]
 impl CredentialProvider for Credentials {
@@ -128,12 +148,62 @@ impl CredentialProvider for Credentials {
             path: "AWS credentials".into(),
             source,
         };
-        let provider = self.0.credentials_provider().ok_or_else(|| refused("no provider is configured".into()))?;
+        let mut kept = self.kept.lock().await;
+        if let Some(Kept { credential, expires }) = &*kept
+            && expires.is_none_or(|at| at > SystemTime::now() + RENEWED_BEFORE)
+        {
+            return Ok(credential.clone());
+        }
+        let provider = self.config.credentials_provider().ok_or_else(|| refused("no provider is configured".into()))?;
         let found = provider.provide_credentials().await.map_err(|e| refused(Box::new(e)))?;
-        Ok(Arc::new(AwsCredential {
+        let credential = Arc::new(AwsCredential {
             key_id: found.access_key_id().into(),
             secret_key: found.secret_access_key().into(),
             token: found.session_token().map(str::to_owned),
-        }))
+        });
+        *kept = Some(Kept { credential: credential.clone(), expires: found.expiry() });
+        Ok(credential)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use aws_credential_types::Credentials as Found;
+    use aws_credential_types::provider::{SharedCredentialsProvider, future};
+
+    use super::*;
+
+    /// Gives credentials that last for some time, and counts how often.
+    #[derive(Debug)]
+    struct Counting(Arc<AtomicU32>, Option<Duration>);
+
+    impl ProvideCredentials for Counting {
+        fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+        where
+            Self: 'a,
+        {
+            let number = self.0.fetch_add(1, Ordering::Relaxed) + 1;
+            let expires = self.1.map(|lasts| SystemTime::now() + lasts);
+            future::ProvideCredentials::ready(Ok(Found::new(format!("key {number}"), "secret", None, expires, "test")))
+        }
+    }
+
+    async fn keys(lasts: Option<Duration>) -> Vec<String> {
+        let provider = SharedCredentialsProvider::new(Counting(Arc::default(), lasts));
+        let credentials = Credentials::new(SdkConfig::builder().credentials_provider(provider).build());
+        let mut keys = Vec::new();
+        for _ in 0..3 {
+            keys.push(credentials.get_credential().await.unwrap().key_id.clone());
+        }
+        keys
+    }
+
+    #[tokio::test]
+    async fn credentials_are_asked_for_again_shortly_before_they_expire() {
+        assert_eq!(keys(None).await, ["key 1"; 3]);
+        assert_eq!(keys(Some(Duration::from_secs(3_600))).await, ["key 1"; 3]);
+        assert_eq!(keys(Some(Duration::from_secs(60))).await, ["key 1", "key 2", "key 3"]);
     }
 }
