@@ -4,6 +4,7 @@
 //! version; on conflict reload, validate, rebase, retry. A [`Token`] stored in the snapshot that holds the rows makes a commit
 //! happen exactly once.
 
+mod address;
 mod commit;
 mod conform;
 mod create;
@@ -208,6 +209,16 @@ impl Table {
     pub async fn provider(&self, read: Read) -> Result<Arc<dyn TableProvider>> {
         let name = self.name();
         scan::provider(self, read).await.context(|| format!("reading the table `{name}`"))
+    }
+
+    /// The current rows with two more columns, found by name: `_file`, the location of the data file that holds the row as the
+    /// manifest names it, and `_pos`, its place there from 0. Filters prune files, also filters on `_file`.
+    ///
+    /// # Errors
+    /// `Invalid` when the table has a column of one of these names.
+    pub async fn addressed(&self) -> Result<Arc<dyn TableProvider>> {
+        let name = self.name();
+        scan::addressed(self).await.context(|| format!("reading the table `{name}`"))
     }
 
     async fn open(tables: &Tables, entry: catalog::Table) -> Result<Self> {

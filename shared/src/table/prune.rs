@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, BooleanArray, UInt64Array};
+use arrow::array::{Array, ArrayRef, BooleanArray, StringArray, UInt64Array};
 use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::common::pruning::PruningStatistics;
 use datafusion::common::stats::Precision;
@@ -11,14 +11,17 @@ use datafusion::common::{Column, ColumnStatistics, ScalarValue, Statistics};
 use iceberg::spec::{DataFile, Datum, PrimitiveLiteral, PrimitiveType, Transform};
 use iceberg::transform::create_transform_function;
 
+use super::address::FILE;
 use super::snapshot::LiveFile;
 
-/// The statistics of one file for every column of the schema that is read, found by field id.
+/// The statistics of one file for every column of the schema that is read, found by field id. Columns past the ids are none of
+/// the file's own.
 pub(super) fn statistics(file: &DataFile, schema: &SchemaRef, ids: &[i32]) -> Statistics {
     let rows = usize::try_from(file.record_count()).unwrap_or(usize::MAX);
     let size = usize::try_from(file.file_size_in_bytes()).unwrap_or(usize::MAX);
-    let columns = schema.fields().iter().zip(ids).map(|(field, id)| {
+    let columns = schema.fields().iter().enumerate().map(|(place, field)| {
         let mut column = ColumnStatistics::new_unknown();
+        let Some(id) = ids.get(place) else { return column };
         // Counts of nested columns count their leaves, not their rows.
         if !field.data_type().is_nested()
             && let Some(nulls) = file.null_value_counts().get(id)
@@ -95,6 +98,10 @@ impl Files<'_> {
         ScalarValue::iter_to_array(values).ok()
     }
 
+    fn locations(&self) -> ArrayRef {
+        Arc::new(self.files.iter().map(|file| Some(file.data().file_path())).collect::<StringArray>())
+    }
+
     fn counts(&self, count: impl Fn(&DataFile) -> Option<u64>) -> ArrayRef {
         Arc::new(self.files.iter().map(|file| count(file.data())).collect::<UInt64Array>())
     }
@@ -102,10 +109,16 @@ impl Files<'_> {
 
 impl PruningStatistics for Files<'_> {
     fn min_values(&self, column: &Column) -> Option<ArrayRef> {
+        if column.name == FILE && !self.ids.contains_key(FILE) {
+            return Some(self.locations());
+        }
         self.each(column, |file, id, ty| Some(bounds(file, id, ty)?.0))
     }
 
     fn max_values(&self, column: &Column) -> Option<ArrayRef> {
+        if column.name == FILE && !self.ids.contains_key(FILE) {
+            return Some(self.locations());
+        }
         self.each(column, |file, id, ty| Some(bounds(file, id, ty)?.1))
     }
 

@@ -3,16 +3,17 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{Fields, Schema as ArrowSchema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
-use datafusion::common::{DFSchema, DataFusionError, Statistics, project_schema};
+use datafusion::common::{ColumnStatistics, DFSchema, DataFusionError, ScalarValue, Statistics, project_schema};
 use datafusion::datasource::TableType;
 use datafusion::datasource::file_format::FileFormat;
 use datafusion::datasource::file_format::parquet::ParquetFormat;
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::physical_plan::{FileGroup, FileScanConfig, FileScanConfigBuilder, ParquetSource};
 use datafusion::datasource::source::DataSourceExec;
+use datafusion::datasource::table_schema::TableSchema;
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown};
@@ -23,6 +24,7 @@ use datafusion::prelude::SessionContext;
 use iceberg::spec::{Operation, Schema, Snapshot, TableMetadata};
 use object_store::ObjectMeta;
 
+use super::address::{self, AddressedSource};
 use super::field_id::FieldIdAdapterFactory;
 use super::io::{IcebergContext, url};
 use super::prune::{Files, statistics};
@@ -35,8 +37,9 @@ use crate::{Error, Result};
 /// Some files of a table, as DataFusion reads them.
 #[derive(Debug)]
 struct IcebergTable {
-    schema: SchemaRef,
-    /// Field ids of the schema's columns, in their order.
+    /// The table's columns, and those of the address if rows have one.
+    schema: TableSchema,
+    /// Field ids of the table's columns, in their order.
     ids: Vec<i32>,
     files: Vec<LiveFile>,
     storage: Storage,
@@ -59,18 +62,22 @@ pub(super) async fn provider(table: &Table, read: Read) -> Result<Arc<dyn TableP
         }
         Read::Added { after, to } => (metadata.current_schema().clone(), added(table, after, to).await?),
     };
-    over(table, &iceberg_schema, files)
+    Ok(Arc::new(IcebergTable::new(table, &iceberg_schema, files)?))
+}
+
+/// The current rows with their addresses.
+pub(super) async fn addressed(table: &Table) -> Result<Arc<dyn TableProvider>> {
+    let metadata = &table.metadata;
+    let files = match metadata.current_snapshot() {
+        Some(snapshot) => live_files(&table.io, metadata, snapshot).await?,
+        None => Vec::new(),
+    };
+    Ok(Arc::new(IcebergTable::new(table, metadata.current_schema(), files)?.addressed()?))
 }
 
 /// Some files of a table in its present schema.
 pub(super) fn files(table: &Table, files: Vec<LiveFile>) -> Result<Arc<dyn TableProvider>> {
-    over(table, table.metadata.current_schema(), files)
-}
-
-fn over(table: &Table, iceberg_schema: &Schema, files: Vec<LiveFile>) -> Result<Arc<dyn TableProvider>> {
-    let schema = schema::without_ids(&*schema::arrow_schema(iceberg_schema)?);
-    let ids = iceberg_schema.as_struct().fields().iter().map(|f| f.id).collect();
-    Ok(Arc::new(IcebergTable { schema, ids, files, storage: table.io.storage.clone() }))
+    Ok(Arc::new(IcebergTable::new(table, table.metadata.current_schema(), files)?))
 }
 
 /// Lets a session find the store of a table's file.
@@ -125,7 +132,7 @@ async fn added(table: &Table, after: Option<i64>, to: i64) -> Result<Vec<LiveFil
 #[async_trait]
 impl TableProvider for IcebergTable {
     fn schema(&self) -> SchemaRef {
-        self.schema.clone()
+        self.schema.table_schema().clone()
     }
 
     fn table_type(&self) -> TableType {
@@ -140,8 +147,9 @@ impl TableProvider for IcebergTable {
     }
 
     fn statistics(&self) -> Option<Statistics> {
-        let all: Vec<_> = self.files.iter().map(|f| statistics(f.data(), &self.schema, &self.ids)).collect();
-        Statistics::try_merge_iter(&all, &self.schema).ok()
+        let all: Vec<_> = self.files.iter().map(|file| self.file_statistics(file)).collect();
+        let merged = Statistics::try_merge_iter(&all, self.schema.file_schema()).ok()?;
+        Some(self.with_address(merged))
     }
 
     async fn scan(
@@ -155,12 +163,14 @@ impl TableProvider for IcebergTable {
         let kept = if filters.is_empty() { enough(kept, limit) } else { kept };
         let files_read = kept.len();
         let Some(store) = self.store_url(&kept)? else {
-            return Ok(Arc::new(EmptyExec::new(project_schema(&self.schema, projection)?)));
+            return Ok(Arc::new(EmptyExec::new(project_schema(self.schema.table_schema(), projection)?)));
         };
         let files = kept.iter().map(|file| self.partitioned_file(file)).collect::<Result<Vec<_>>>();
         let files = files.map_err(|e| DataFusionError::External(Box::new(e)))?;
-        let all = Statistics::try_merge_iter(files.iter().filter_map(|f| f.statistics.as_deref()), &self.schema)?;
-        let names = self.ids.iter().copied().zip(self.schema.fields().iter().map(|f| f.name().clone())).collect();
+        let all: Vec<_> = kept.iter().map(|file| self.file_statistics(file)).collect();
+        let all = self.with_address(Statistics::try_merge_iter(&all, self.schema.file_schema())?);
+        let columns = self.schema.file_schema().fields();
+        let names = self.ids.iter().copied().zip(columns.iter().map(|f| f.name().clone())).collect();
         let groups = FileGroup::new(files).split_files(state.config().target_partitions().max(1));
         let config = FileScanConfigBuilder::new(store, Arc::new(ParquetSource::new(self.schema.clone())))
             .with_file_groups(groups)
@@ -176,7 +186,10 @@ impl TableProvider for IcebergTable {
         else {
             return Ok(plan);
         };
-        let inner = config.file_source().clone();
+        let inner = match config.file_source().downcast_ref::<ParquetSource>() {
+            Some(parquet) if self.is_addressed() => Arc::new(AddressedSource::new(parquet.clone())),
+            _ => config.file_source().clone(),
+        };
         let source = PrunedSource { inner, files_read, files_total: self.files.len() };
         let config = FileScanConfigBuilder::from(config.clone()).with_source(Arc::new(source)).build();
         Ok(DataSourceExec::from_data_source(config))
@@ -184,13 +197,48 @@ impl TableProvider for IcebergTable {
 }
 
 impl IcebergTable {
+    fn new(table: &Table, iceberg_schema: &Schema, files: Vec<LiveFile>) -> Result<Self> {
+        let schema = schema::without_ids(&*schema::arrow_schema(iceberg_schema)?);
+        let ids = iceberg_schema.as_struct().fields().iter().map(|f| f.id).collect();
+        Ok(Self { schema: TableSchema::new(schema, Vec::new()), ids, files, storage: table.io.storage.clone() })
+    }
+
+    /// The same rows with their addresses: the location is constant in a file, the place comes from the reader.
+    fn addressed(self) -> Result<Self> {
+        let columns = self.schema.file_schema();
+        address::check_names(columns)?;
+        let fields = columns.fields().iter().cloned().chain([Arc::new(address::pos_field())]);
+        let schema = TableSchema::new(
+            Arc::new(ArrowSchema::new(fields.collect::<Fields>())),
+            vec![Arc::new(address::file_field())],
+        );
+        Ok(Self { schema, ..self })
+    }
+
+    fn is_addressed(&self) -> bool {
+        !self.schema.table_partition_cols().is_empty()
+    }
+
+    /// What the manifest knows of the columns that are read from a file.
+    fn file_statistics(&self, file: &LiveFile) -> Statistics {
+        statistics(file.data(), self.schema.file_schema(), &self.ids)
+    }
+
+    /// Statistics that also have the columns which are constant in a file.
+    fn with_address(&self, mut statistics: Statistics) -> Statistics {
+        let more = self.schema.table_partition_cols().iter().map(|_| ColumnStatistics::new_unknown());
+        statistics.column_statistics.extend(more);
+        statistics
+    }
+
     /// The files that may hold rows which the filters let pass.
     fn prune(&self, state: &dyn Session, filters: &[Expr]) -> datafusion::common::Result<Vec<&LiveFile>> {
         let Some(filter) = conjunction(filters.iter().cloned()) else { return Ok(self.files.iter().collect()) };
-        let schema = DFSchema::try_from(self.schema.as_ref().clone())?;
+        let columns = self.schema.table_schema();
+        let schema = DFSchema::try_from(columns.as_ref().clone())?;
         let filter = state.create_physical_expr(filter, &schema)?;
         // What can't prune is applied above the scan all the same.
-        let predicate = match PruningPredicate::try_new(filter, self.schema.clone()) {
+        let predicate = match PruningPredicate::try_new(filter, columns.clone()) {
             Ok(predicate) if !predicate.always_true() => predicate,
             Ok(_) => return Ok(self.files.iter().collect()),
             Err(error) => {
@@ -199,8 +247,8 @@ impl IcebergTable {
             }
         };
         let ids: HashMap<_, _> =
-            self.schema.fields().iter().zip(&self.ids).map(|(field, id)| (field.name().clone(), *id)).collect();
-        let keep = predicate.prune(&Files { files: &self.files, schema: &self.schema, ids: &ids })?;
+            columns.fields().iter().zip(&self.ids).map(|(field, id)| (field.name().clone(), *id)).collect();
+        let keep = predicate.prune(&Files { files: &self.files, schema: columns, ids: &ids })?;
         Ok(self.files.iter().zip(keep).filter_map(|(file, keep)| keep.then_some(file)).collect())
     }
 
@@ -223,8 +271,11 @@ impl IcebergTable {
             e_tag: None,
             version: None,
         };
-        let statistics = Arc::new(statistics(data, &self.schema, &self.ids));
-        Ok(PartitionedFile::new_from_meta(meta).with_statistics(statistics))
+        let mut file_of_scan = PartitionedFile::new_from_meta(meta);
+        if self.is_addressed() {
+            file_of_scan.partition_values = vec![ScalarValue::Utf8(Some(data.file_path().to_owned()))];
+        }
+        Ok(file_of_scan.with_statistics(Arc::new(self.file_statistics(file))))
     }
 }
 

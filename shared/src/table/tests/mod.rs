@@ -1,9 +1,11 @@
 //! Tests of tables as a whole: through the public calls, over storage and catalog in memory.
 
+mod address;
 mod commit;
 mod damage;
 mod evolve;
 mod faults;
+mod foreign;
 mod merge;
 mod partition;
 mod scan;
