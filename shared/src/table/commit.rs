@@ -1,104 +1,82 @@
-//! The commit protocol.
+//! The commit protocol, whatever is committed.
 //!
-//! Rows are written to data files once. Then, in a loop: take the newest metadata as the base, check the token against it,
-//! prepare a snapshot on top, write the metadata under a fresh name, and swap the catalog's pointer under the version that
-//! was read. All tries share one snapshot id, so after any failure the table itself tells whether a try went through: its
+//! In a loop: take the newest metadata as the base, check the token against it, ask the [`Operation`] what changes in its
+//! files, prepare a snapshot on top, write the metadata under a fresh name, and swap the catalog's pointer under the version
+//! that was read. All tries share one snapshot id, so after any failure the table itself tells whether a try went through: its
 //! history holds the id or it does not. Only what certainly can't become current is removed.
 
-use std::time::Duration;
+use std::collections::HashSet;
 
-use datafusion::execution::SendableRecordBatchStream;
-use futures::StreamExt;
-use iceberg::spec::{DataFile, FormatVersion};
+use async_trait::async_trait;
+use iceberg::spec::FormatVersion;
 use tokio::time::Instant;
 use tracing::Instrument;
 use uuid::Uuid;
 
-use super::conform::Conform;
-use super::merge::Merge;
-use super::snapshot::{Build, Delta, Prepared, live_files};
-use super::write::Writer;
-use super::{Change, Committed, Table, Token};
+use super::manifests::Manifests;
+use super::properties::Retries;
+use super::snapshot::{Delta, Prepared, prepare};
+use super::{Committed, Table, Token};
 use crate::{Error, ErrorKind, Result};
 
-/// How long a commit keeps trying once its rows are written.
-const DEADLINE: Duration = Duration::from_secs(60);
 /// Tries whose outcome stays unknown; then the catalog is taken for unreachable.
 const UNKNOWN_TRIES: u32 = 8;
-/// Longest pause between two tries.
-const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+/// Tries to find out what became of a commit.
+const LOOK_UPS: u32 = 5;
 
-/// A commit whose rows are written.
-struct Work<'a> {
-    change: Rows,
-    incoming: Vec<DataFile>,
-    spec_id: i32,
+/// Something to commit.
+#[async_trait]
+pub(super) trait Operation: Send {
+    /// What changes in the files of `base`. Asked again with a newer base when somebody else came first: files that were
+    /// written before may serve again, as long as what they rest on still holds.
+    ///
+    /// # Errors
+    /// `Conflict` when what was committed meanwhile does not go together with this.
+    async fn delta(&mut self, base: &Table) -> Result<Delta>;
+
+    /// Every data and delete file that was begun, whether it is in use or not.
+    fn created(&self) -> Vec<String>;
+
+    /// Waits until nothing is being written any more, so that what was begun can be removed.
+    async fn settle(&mut self) {}
+}
+
+/// An operation on its way into a table.
+struct Commit<'a> {
+    operation: &'a mut dyn Operation,
     token: Option<&'a Token>,
     snapshot_id: i64,
-    /// Every data file that was begun, to be removed if the commit fails for certain.
-    created: Vec<String>,
+    manifests: Manifests,
+    retries: Retries,
     /// The catalog version under which a try was sent whose answer was lost: it may become current while that version lasts.
     pending: Option<String>,
 }
 
-enum Rows {
-    Append,
-    Overwrite,
-    Merge(Box<Merge>),
-}
-
 /// What became of a try.
 enum Outcome {
-    Committed,
+    /// Nothing was to be done.
+    Nothing,
+    Committed(Committed),
     /// It can't become current any more.
     Lost(Table),
     /// It may still become current.
     Unknown(Table),
 }
 
-pub(super) async fn commit(
-    table: &Table,
-    change: Change,
-    rows: SendableRecordBatchStream,
-    token: Option<Token>,
-) -> Result<Committed> {
-    let span = tracing::info_span!("commit", table = %table.name(), snapshot_id = tracing::field::Empty);
-    async {
-        let committed = write_and_commit(table, change, rows, token).await?;
-        if committed.attempts > 0 {
-            tracing::Span::current().record("snapshot_id", committed.snapshot_id);
-            let Committed { rows_added, files_added, bytes_added, .. } = committed;
-            tracing::info!(rows_added, files_added, bytes_added, "table committed");
-        }
-        Ok(committed)
-    }
-    .instrument(span)
-    .await
-}
-
-async fn write_and_commit(
-    table: &Table,
-    change: Change,
-    rows: SendableRecordBatchStream,
-    token: Option<Token>,
-) -> Result<Committed> {
-    let base = table.reload().await?;
-    let version = base.metadata.format_version();
-    if version != FormatVersion::V2 {
-        return Err(Error::invalid(format!("expected a table of Iceberg's format v2 to write to, found `{version}`")));
-    }
-    check_token(&base, token.as_ref())?;
-    let (work, counts) = write(&base, change, rows, token.as_ref()).await?;
-    let nothing = work.incoming.is_empty() && token.is_none();
-    let replaces = matches!(work.change, Rows::Overwrite) && base.current_snapshot().is_some();
-    if nothing && !replaces {
-        return Ok(Committed { snapshot_id: base.current_snapshot().unwrap_or(0), ..Committed::default() });
-    }
-    work.run(base, counts).await
-}
-
+/// Checks that a table can be written to and that the token holds, before rows are read.
+///
 /// # Errors
-/// `Conflict` when the newest value is not the expected one.
+/// `Invalid` for a format that is not written; `Conflict` when the token's newest value is not the expected one.
+pub(super) fn check(base: &Table, token: Option<&Token>) -> Result<()> {
+    let version = base.metadata.format_version();
+    if version < FormatVersion::V2 {
+        return Err(Error::invalid(format!(
+            "expected a table of Iceberg's format v2 or v3 to write to, found `{version}`: let the engine that made it upgrade it"
+        )));
+    }
+    check_token(base, token)
+}
+
 fn check_token(base: &Table, token: Option<&Token>) -> Result<()> {
     let Some(token) = token else { return Ok(()) };
     let found = base.token(&token.key);
@@ -116,7 +94,7 @@ fn check_token(base: &Table, token: Option<&Token>) -> Result<()> {
 
 /// Names of one commit's data files begin with what the commit is for, if it says so. A uuid follows, because two tries at
 /// the same interval may write different bytes: neither may touch the other's files.
-fn file_prefix(token: Option<&Token>) -> String {
+pub(super) fn file_prefix(token: Option<&Token>) -> String {
     use sha2::{Digest, Sha256};
     let id = Uuid::new_v4();
     match token {
@@ -129,53 +107,36 @@ fn file_prefix(token: Option<&Token>) -> String {
     }
 }
 
-/// Writes the rows to data files.
-async fn write<'a>(
-    base: &Table,
-    change: Change,
-    rows: SendableRecordBatchStream,
-    token: Option<&'a Token>,
-) -> Result<(Work<'a>, Committed)> {
-    let mut writer = Writer::new(&base.io, &base.metadata, file_prefix(token))?;
-    let mut change = match change {
-        Change::Append => Rows::Append,
-        Change::Overwrite => Rows::Overwrite,
-        Change::Merge { key } => {
-            let schema_id = base.metadata.current_schema_id();
-            Rows::Merge(Box::new(Merge::new(&key, writer.arrow_schema(), schema_id)?))
+/// Commits what `operation` changes as one snapshot, on top of `base` or of what came since. When it fails for certain, the
+/// operation's files are removed.
+///
+/// # Errors
+/// `Conflict` when the token no longer holds, when the operation says so, or when retries ran out; `OutcomeUnknown` when it
+/// can't be found out whether the commit happened.
+pub(super) async fn run(base: Table, operation: &mut dyn Operation, token: Option<&Token>) -> Result<Committed> {
+    let span = tracing::info_span!("commit", table = %base.name(), snapshot_id = tracing::field::Empty);
+    async {
+        let retries = match Retries::of(&base.metadata) {
+            Ok(retries) => retries,
+            Err(error) => {
+                operation.settle().await;
+                base.io.discard(operation.created()).await;
+                return Err(error);
+            }
+        };
+        let snapshot_id = new_snapshot_id(&base);
+        let manifests = Manifests::new(snapshot_id);
+        let commit = Commit { operation, token, snapshot_id, manifests, retries, pending: None };
+        let committed = commit.run(base).await?;
+        if committed.attempts > 0 {
+            tracing::Span::current().record("snapshot_id", committed.snapshot_id);
+            let Committed { rows_added, rows_updated, rows_deleted, files_added, bytes_added, .. } = committed;
+            tracing::info!(rows_added, rows_updated, rows_deleted, files_added, bytes_added, "table committed");
         }
-    };
-    match drain(&mut writer, rows, &mut change).await {
-        Ok(incoming) => {
-            let counts = Committed {
-                rows_added: incoming.iter().map(DataFile::record_count).sum(),
-                files_added: incoming.len() as u64,
-                bytes_added: incoming.iter().map(DataFile::file_size_in_bytes).sum(),
-                ..Committed::default()
-            };
-            let created = writer.created().to_vec();
-            let spec_id = base.metadata.default_partition_spec_id();
-            let snapshot_id = new_snapshot_id(base);
-            Ok((Work { change, incoming, spec_id, token, snapshot_id, created, pending: None }, counts))
-        }
-        Err(error) => {
-            writer.settle().await;
-            base.io.discard(writer.created().to_vec()).await;
-            Err(error)
-        }
+        Ok(committed)
     }
-}
-
-async fn drain(writer: &mut Writer, mut rows: SendableRecordBatchStream, change: &mut Rows) -> Result<Vec<DataFile>> {
-    let conform = Conform::new(&rows.schema(), writer.arrow_schema())?;
-    while let Some(batch) = rows.next().await {
-        let batch = conform.apply(&batch?)?;
-        if let Rows::Merge(merge) = change {
-            merge.observe(&batch)?;
-        }
-        writer.write(batch).await?;
-    }
-    writer.finish().await
+    .instrument(span)
+    .await
 }
 
 /// A positive number that the table has not used.
@@ -189,20 +150,25 @@ fn new_snapshot_id(base: &Table) -> i64 {
     }
 }
 
-impl Work<'_> {
-    async fn run(mut self, mut base: Table, mut counts: Committed) -> Result<Committed> {
-        let deadline = Instant::now() + DEADLINE;
-        counts.snapshot_id = self.snapshot_id;
-        let mut unknown = 0;
+impl Commit<'_> {
+    async fn run(mut self, mut base: Table) -> Result<Committed> {
+        let deadline = Instant::now() + self.retries.deadline;
+        let (mut attempts, mut unknown) = (0, 0);
         loop {
-            counts.attempts += 1;
-            let error = match self.attempt(&base, &mut counts).await {
-                Ok(Outcome::Committed) => return Ok(counts),
+            attempts += 1;
+            let error = match self.attempt(&base).await {
+                Ok(Outcome::Committed(committed)) => return Ok(Committed { attempts, ..committed }),
+                Ok(Outcome::Nothing) => {
+                    base.io.discard(self.operation.created()).await;
+                    let snapshot_id = base.current_snapshot().unwrap_or(0);
+                    return Ok(Committed { snapshot_id, ..Committed::default() });
+                }
                 Ok(Outcome::Lost(now)) => {
                     self.pending.take_if(|version| *version != now.entry.version);
                     base = now;
+                    let within = self.retries.deadline;
                     Error::conflict(format!(
-                        "expected to commit within {DEADLINE:?}, other writers came first each time"
+                        "expected to commit within {within:?}, other writers came first each time ({attempts} tries)"
                     ))
                 }
                 Ok(Outcome::Unknown(now)) => {
@@ -216,15 +182,16 @@ impl Work<'_> {
             if let Err(error) = check_token(&base, self.token) {
                 return self.fail(&base, error).await;
             }
-            if Instant::now() >= deadline || unknown == UNKNOWN_TRIES {
+            if Instant::now() >= deadline || unknown == UNKNOWN_TRIES || !self.retries.allow(attempts) {
                 return self.fail(&base, error).await;
             }
-            tokio::time::sleep(pause(counts.attempts)).await;
+            tokio::time::sleep(self.retries.pause(attempts)).await;
         }
     }
 
-    /// Removes the data files unless they may be in use.
+    /// Removes the files of the commit unless they may be in use.
     async fn fail(&mut self, base: &Table, error: Error) -> Result<Committed> {
+        self.operation.settle().await;
         if error.kind() == ErrorKind::OutcomeUnknown {
             return Err(error);
         }
@@ -232,48 +199,56 @@ impl Work<'_> {
             let message = "an earlier try may still take effect, and the last one failed";
             return Err(Error::new(ErrorKind::OutcomeUnknown, message).with_source(error));
         }
-        base.io.discard(std::mem::take(&mut self.created)).await;
+        base.io.discard(self.operation.created()).await;
+        base.io.discard(self.manifests.files().to_vec()).await;
         Err(error)
     }
 
-    async fn attempt(&mut self, base: &Table, counts: &mut Committed) -> Result<Outcome> {
-        let (delta, rewritten_rows) = self.delta(base, counts).await?;
-        let prepared = Build::new(base, self.snapshot_id).prepare(&delta, self.token).await?;
-        counts.rows_deleted = prepared.rows_removed - rewritten_rows;
+    async fn attempt(&mut self, base: &Table) -> Result<Outcome> {
+        let delta = self.operation.delta(base).await?;
+        if delta.is_empty() && self.token.is_none() {
+            return Ok(Outcome::Nothing);
+        }
+        let prepared = prepare(base, &mut self.manifests, self.snapshot_id, &delta, self.token).await?;
         match base.swap(&prepared.metadata, prepared.location.clone()).await {
-            Ok(_) => Ok(Outcome::Committed),
-            Err(error) => self.settle(base, prepared, error).await,
+            Ok(_) => {
+                self.tidy(base, &delta, &prepared).await;
+                Ok(Outcome::Committed(self.committed(&delta, &prepared)))
+            }
+            Err(error) => self.settle(base, &delta, prepared, error).await,
         }
     }
 
-    /// What this commit changes in the files of `base`, and how many of the added rows were there before.
-    async fn delta(&mut self, base: &Table, counts: &mut Committed) -> Result<(Delta, u64)> {
-        let mut delta = Delta { added: self.incoming.clone(), spec_id: self.spec_id, ..Delta::default() };
-        let Some(parent) = base.metadata.current_snapshot() else { return Ok((delta, 0)) };
-        match &mut self.change {
-            Rows::Append => Ok((delta, 0)),
-            Rows::Overwrite => {
-                let live = live_files(&base.io, &base.metadata, parent).await?;
-                delta.removed = live.iter().map(|file| file.data().file_path().to_owned()).collect();
-                Ok((delta, 0))
-            }
-            Rows::Merge(merge) => {
-                let live = live_files(&base.io, &base.metadata, parent).await?;
-                let replaced = merge.replace(base, &live, &file_prefix(self.token), &mut self.created).await?;
-                let kept = replaced.added.iter().map(DataFile::record_count).sum();
-                counts.files_added = (delta.added.len() + replaced.added.len()) as u64;
-                delta.removed = replaced.removed;
-                delta.added.extend(replaced.added);
-                counts.bytes_added = delta.added.iter().map(DataFile::file_size_in_bytes).sum();
-                Ok((delta, kept))
-            }
+    fn committed(&self, delta: &Delta, prepared: &Prepared) -> Committed {
+        Committed {
+            snapshot_id: self.snapshot_id,
+            rows_added: delta.rows.added,
+            rows_updated: delta.rows.updated,
+            rows_deleted: delta.rows.deleted,
+            files_added: prepared.added.data_files,
+            files_removed: prepared.removed.data_files,
+            delete_files_added: prepared.added.delete_files,
+            bytes_added: prepared.added.bytes,
+            attempts: 0,
         }
+    }
+
+    /// Removes what earlier tries wrote and the one that became current does without.
+    async fn tidy(&mut self, base: &Table, delta: &Delta, prepared: &Prepared) {
+        // A try whose answer was lost may have been the one: then its files are in use.
+        if self.pending.is_some() {
+            return;
+        }
+        let used: HashSet<&str> = delta.added.iter().map(|added| added.file.file_path()).collect();
+        let unused = self.operation.created().into_iter().filter(|file| !used.contains(file.as_str()));
+        let manifests = self.manifests.files().iter().filter(|file| !prepared.manifests.contains(*file)).cloned();
+        base.io.discard(unused.chain(manifests).collect::<Vec<_>>()).await;
     }
 
     /// Looks up what became of a try that failed with `error`.
-    async fn settle(&self, base: &Table, prepared: Prepared, error: Error) -> Result<Outcome> {
+    async fn settle(&mut self, base: &Table, delta: &Delta, prepared: Prepared, error: Error) -> Result<Outcome> {
         let passing = matches!(error.kind(), ErrorKind::Conflict | ErrorKind::Retry | ErrorKind::OutcomeUnknown);
-        let now = match look_up(base).await {
+        let now = match self.look_up(base).await {
             Ok(now) => now,
             Err(_) if !passing => return Err(error),
             Err(lookup) if lookup.kind() == ErrorKind::NotFound => return Err(lookup),
@@ -283,7 +258,7 @@ impl Work<'_> {
             }
         };
         if now.metadata.snapshot_by_id(self.snapshot_id).is_some() {
-            return Ok(Outcome::Committed);
+            return Ok(Outcome::Committed(self.committed(delta, &prepared)));
         }
         let superseded = now.entry.version != base.entry.version;
         if passing && !superseded && error.kind() != ErrorKind::Conflict {
@@ -292,25 +267,20 @@ impl Work<'_> {
         base.io.discard(prepared.files).await;
         if passing { Ok(Outcome::Lost(now)) } else { Err(error) }
     }
-}
 
-/// Reloads the table, a few times if need be.
-async fn look_up(base: &Table) -> Result<Table> {
-    let mut tries = 0;
-    loop {
-        tries += 1;
-        match base.reload().await {
-            Err(error) if tries < 5 && matches!(error.kind(), ErrorKind::Retry | ErrorKind::OutcomeUnknown) => {
-                tokio::time::sleep(pause(tries)).await;
+    /// Reloads the table, a few times if need be.
+    async fn look_up(&mut self, base: &Table) -> Result<Table> {
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            match base.reload().await {
+                Err(error)
+                    if tries < LOOK_UPS && matches!(error.kind(), ErrorKind::Retry | ErrorKind::OutcomeUnknown) =>
+                {
+                    tokio::time::sleep(self.retries.pause(tries)).await;
+                }
+                other => return other,
             }
-            other => return other,
         }
     }
-}
-
-/// Grows with the number of tries, up to [`LONGEST_PAUSE`]; random, so that writers don't meet again.
-fn pause(attempts: u32) -> Duration {
-    let longest = Duration::from_millis(10).saturating_mul(1 << attempts.min(6)).min(LONGEST_PAUSE);
-    let share = f64::from(Uuid::new_v4().as_bytes()[0]) / 256.0;
-    longest.mul_f64(0.25 + 0.75 * share)
 }

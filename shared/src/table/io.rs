@@ -8,8 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use iceberg::io::FileIO;
 use iceberg::spec::{
-    DataContentType, DataFileFormat, FormatVersion, Manifest, ManifestContentType, ManifestFile, ManifestList,
-    Snapshot, TableMetadata,
+    DataContentType, DataFileFormat, FormatVersion, Manifest, ManifestFile, ManifestList, Snapshot, TableMetadata,
 };
 use url::Url;
 
@@ -93,8 +92,8 @@ impl Io {
     /// The entries of a manifest, with what they inherit from the list.
     ///
     /// # Errors
-    /// `Bug`, naming the file, when it is missing or can't be parsed; `Invalid` when it lists row-level deletes
-    /// or data files that are not Parquet.
+    /// `Bug`, naming the file, when it is missing or can't be parsed; `Invalid` when it lists data files that are not
+    /// Parquet.
     pub(super) async fn manifest(&self, file: &ManifestFile) -> Result<Arc<Manifest>> {
         let location = &file.manifest_path;
         if let Some(Cached::Manifest(found)) = self.cached(location) {
@@ -108,13 +107,9 @@ impl Io {
             file.load_manifest(&memory).await
         };
         let manifest = parsed.await.map_err(|e| damaged("the manifest", location).with_source(e))?;
-        let deletes = manifest.entries().iter().any(|e| e.is_alive() && e.content_type() != DataContentType::Data);
-        if deletes || file.content == ManifestContentType::Deletes {
-            return Err(Error::invalid(format!(
-                "expected a table without row-level delete files, found some in the manifest `{location}`: compact the table with the engine that wrote them"
-            )));
-        }
-        let foreign = manifest.entries().iter().find(|e| e.is_alive() && e.file_format() != DataFileFormat::Parquet);
+        let foreign = manifest.entries().iter().find(|e| {
+            e.is_alive() && e.content_type() == DataContentType::Data && e.file_format() != DataFileFormat::Parquet
+        });
         if let Some(entry) = foreign {
             let (found, file) = (entry.file_format(), entry.file_path());
             return Err(Error::invalid(format!("expected data files in Parquet, found `{found}` in `{file}`")));

@@ -21,7 +21,7 @@ use iceberg::spec::DataFile;
 
 use super::conform::Conform;
 use super::prune::bounds;
-use super::snapshot::LiveFile;
+use super::snapshot::{AddedFile, LiveFile};
 use super::write::Writer;
 use super::{Table, scan};
 use crate::{Error, Result};
@@ -33,7 +33,7 @@ pub(super) struct Merge {
     converter: RowConverter,
     keys: HashSet<Box<[u8]>>,
     /// By location: files that were examined, and what replaces them (`None`: they hold no key).
-    examined: HashMap<String, Option<Vec<DataFile>>>,
+    examined: HashMap<String, Option<Replacement>>,
 }
 
 struct KeyColumn {
@@ -43,11 +43,18 @@ struct KeyColumn {
     has_null: bool,
 }
 
+/// A file's other rows.
+struct Replacement {
+    files: Vec<AddedFile>,
+    rows_removed: u64,
+}
+
 /// What changes in the live files.
 #[derive(Default)]
 pub(super) struct Replaced {
     pub(super) removed: HashSet<String>,
-    pub(super) added: Vec<DataFile>,
+    pub(super) added: Vec<AddedFile>,
+    pub(super) rows_removed: u64,
 }
 
 impl Merge {
@@ -143,9 +150,10 @@ impl Merge {
         let mut replaced = Replaced::default();
         for file in live {
             let location = file.data().file_path();
-            if let Some(Some(files)) = self.examined.get(location) {
+            if let Some(Some(replacement)) = self.examined.get(location) {
                 replaced.removed.insert(location.to_owned());
-                replaced.added.extend(files.iter().cloned());
+                replaced.added.extend(replacement.files.iter().cloned());
+                replaced.rows_removed += replacement.rows_removed;
             }
         }
         Ok(replaced)
@@ -171,7 +179,7 @@ impl Merge {
         base: &Table,
         file: &LiveFile,
         writer: &mut Writer,
-    ) -> Result<Option<Vec<DataFile>>> {
+    ) -> Result<Option<Replacement>> {
         let names: Vec<_> = self.columns.iter().map(|c| c.name.as_str()).collect();
         let mut keys = read(session, base, file, Some(&names)).await?;
         let mut found = false;
@@ -186,12 +194,16 @@ impl Merge {
         }
         let mut rows = read(session, base, file, None).await?;
         let conform = Conform::new(&rows.schema(), writer.arrow_schema())?;
+        let mut rows_removed = 0;
         while let Some(batch) = rows.try_next().await? {
             let keys: Vec<ArrayRef> = self.columns.iter().map(|c| batch.column(c.index).clone()).collect();
             let kept = filter_record_batch(&batch, &self.unmatched(&keys)?)?;
+            rows_removed += (batch.num_rows() - kept.num_rows()) as u64;
             writer.write(conform.apply(&kept)?).await?;
         }
-        writer.finish().await.map(Some)
+        let spec_id = base.metadata.default_partition_spec_id();
+        let files = writer.finish().await?.into_iter().map(|file| AddedFile::new(file, spec_id)).collect();
+        Ok(Some(Replacement { files, rows_removed }))
     }
 
     /// True for rows whose key none of the new rows has.

@@ -5,18 +5,22 @@
 //! happen exactly once.
 
 mod address;
+mod change;
 mod commit;
 mod conform;
 mod create;
 mod field_id;
 mod io;
+mod manifests;
 mod merge;
 mod metrics;
+mod properties;
 mod prune;
 mod scan;
 mod schema;
 mod snapshot;
 mod source;
+mod summary;
 #[cfg(test)]
 mod tests;
 mod write;
@@ -37,6 +41,9 @@ use crate::error::Context;
 use crate::model::{Column, TableName, keys};
 use crate::project::PartitionField;
 use crate::{Error, Result};
+
+/// Table properties of this prefix keep the tokens of expired snapshots.
+const EXPIRED_TOKEN: &str = "tarn.token.";
 
 /// What a commit was made for: `value` is stored under `key` in the snapshot's summary, if the newest value under `key` in
 /// the table's history still is `expected`.
@@ -76,11 +83,18 @@ pub enum Read {
 /// What a commit did.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Committed {
-    /// The new snapshot. Without rows and without a token nothing is committed: the current snapshot then, 0 if there is none.
+    /// The new snapshot. Where nothing changes and without a token nothing is committed: the current snapshot then, 0 if there
+    /// is none.
     pub snapshot_id: i64,
     pub rows_added: u64,
+    /// Rows whose values were replaced by a row-level change; such rows are neither added nor deleted.
+    pub rows_updated: u64,
     pub rows_deleted: u64,
+    /// Data files.
     pub files_added: u64,
+    pub files_removed: u64,
+    pub delete_files_added: u64,
+    /// Bytes of the data and delete files that were added.
     pub bytes_added: u64,
     /// Tries it took; more than 1 when other writers came first.
     pub attempts: u32,
@@ -178,9 +192,10 @@ impl Table {
         self.ancestors().map(SnapshotInfo::from).collect()
     }
 
-    /// The newest value stored under a [`Token`]'s key.
+    /// The newest value stored under a [`Token`]'s key, also if the snapshot that held it has expired.
     pub fn token(&self, key: &str) -> Option<String> {
-        self.ancestors().find_map(|snapshot| snapshot.summary().additional_properties.get(key)).cloned()
+        let retained = self.ancestors().find_map(|snapshot| snapshot.summary().additional_properties.get(key));
+        retained.or_else(|| self.metadata.properties().get(&format!("{EXPIRED_TOKEN}{key}"))).cloned()
     }
 
     /// Writes `rows` and commits them as one snapshot. `rows` has the table's columns by name, in any order; missing columns
@@ -199,7 +214,7 @@ impl Table {
         token: Option<Token>,
     ) -> Result<Committed> {
         let name = self.name();
-        commit::commit(self, change, rows, token).await.context(|| format!("committing to the table `{name}`"))
+        change::commit(self, change, rows, token).await.context(|| format!("committing to the table `{name}`"))
     }
 
     /// A DataFusion table over the rows that `read` names.

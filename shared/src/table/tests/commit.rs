@@ -62,7 +62,7 @@ async fn overwriting_replaces_every_row_at_once() {
     assert_eq!(ids(&table, Read::Current).await, Vec::<String>::new());
     let newest = &table.reload().await.unwrap().history()[0];
     assert_eq!(newest.summary["total-records"], "0");
-    assert_eq!(newest.operation, "overwrite");
+    assert_eq!(newest.operation, "delete");
 }
 
 #[tokio::test]

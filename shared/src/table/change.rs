@@ -1,0 +1,115 @@
+//! Rows of a stream go into a table: appended, in place of all rows, or merged by key.
+//!
+//! Rows are written to data files once, before the first try to commit.
+
+use async_trait::async_trait;
+use datafusion::execution::SendableRecordBatchStream;
+use futures::StreamExt;
+use iceberg::spec::DataFile;
+
+use super::commit::{self, Operation, file_prefix};
+use super::conform::Conform;
+use super::merge::Merge;
+use super::snapshot::{AddedFile, Delta, Rows, live_files};
+use super::write::Writer;
+use super::{Change, Committed, Table, Token};
+use crate::Result;
+
+/// Rows that are written to files, and what is done with them.
+struct Incoming<'a> {
+    files: Vec<DataFile>,
+    spec_id: i32,
+    way: Way,
+    token: Option<&'a Token>,
+    created: Vec<String>,
+}
+
+enum Way {
+    Append,
+    Overwrite,
+    Merge(Box<Merge>),
+}
+
+pub(super) async fn commit(
+    table: &Table,
+    change: Change,
+    rows: SendableRecordBatchStream,
+    token: Option<Token>,
+) -> Result<Committed> {
+    let base = table.reload().await?;
+    commit::check(&base, token.as_ref())?;
+    let mut incoming = write(&base, change, rows, token.as_ref()).await?;
+    commit::run(base, &mut incoming, token.as_ref()).await
+}
+
+/// Writes the rows to data files.
+async fn write<'a>(
+    base: &Table,
+    change: Change,
+    rows: SendableRecordBatchStream,
+    token: Option<&'a Token>,
+) -> Result<Incoming<'a>> {
+    let mut writer = Writer::new(&base.io, &base.metadata, file_prefix(token))?;
+    let mut way = match change {
+        Change::Append => Way::Append,
+        Change::Overwrite => Way::Overwrite,
+        Change::Merge { key } => {
+            let schema_id = base.metadata.current_schema_id();
+            Way::Merge(Box::new(Merge::new(&key, writer.arrow_schema(), schema_id)?))
+        }
+    };
+    match drain(&mut writer, rows, &mut way).await {
+        Ok(files) => {
+            let spec_id = base.metadata.default_partition_spec_id();
+            Ok(Incoming { files, spec_id, way, token, created: writer.created().to_vec() })
+        }
+        Err(error) => {
+            writer.settle().await;
+            base.io.discard(writer.created().to_vec()).await;
+            Err(error)
+        }
+    }
+}
+
+async fn drain(writer: &mut Writer, mut rows: SendableRecordBatchStream, way: &mut Way) -> Result<Vec<DataFile>> {
+    let conform = Conform::new(&rows.schema(), writer.arrow_schema())?;
+    while let Some(batch) = rows.next().await {
+        let batch = conform.apply(&batch?)?;
+        if let Way::Merge(merge) = way {
+            merge.observe(&batch)?;
+        }
+        writer.write(batch).await?;
+    }
+    writer.finish().await
+}
+
+#[async_trait]
+impl Operation for Incoming<'_> {
+    async fn delta(&mut self, base: &Table) -> Result<Delta> {
+        let rows: u64 = self.files.iter().map(DataFile::record_count).sum();
+        let added = self.files.iter().map(|file| AddedFile::new(file.clone(), self.spec_id)).collect();
+        let mut delta = Delta { added, rows: Rows { added: rows, ..Rows::default() }, ..Delta::default() };
+        let Some(parent) = base.metadata.current_snapshot() else { return Ok(delta) };
+        match &mut self.way {
+            Way::Append => {}
+            Way::Overwrite => {
+                let live = live_files(&base.io, &base.metadata, parent).await?;
+                delta.rows.deleted = live.iter().map(|file| file.data().record_count()).sum();
+                delta.removed = live.iter().map(|file| file.data().file_path().to_owned()).collect();
+            }
+            Way::Merge(_) if self.files.is_empty() => {}
+            Way::Merge(merge) => {
+                let live = live_files(&base.io, &base.metadata, parent).await?;
+                let replaced = merge.replace(base, &live, &file_prefix(self.token), &mut self.created).await?;
+                delta.rows.deleted = replaced.rows_removed;
+                delta.removed = replaced.removed;
+                delta.added.extend(replaced.added);
+            }
+        }
+        Ok(delta)
+    }
+
+    fn created(&self) -> Vec<String> {
+        self.created.clone()
+    }
+}

@@ -1,0 +1,127 @@
+//! The table properties that steer commits, by their standard names, with Iceberg's defaults where nothing else is said.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use iceberg::spec::TableMetadata;
+
+use crate::{Error, Result};
+
+/// How long a commit keeps trying once its rows are written.
+const DEADLINE: Duration = Duration::from_secs(60);
+/// Shortest and longest pause between two tries.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(500));
+/// From this number of manifests on the newest are merged, so that planning a scan stays cheap.
+const MERGE_MANIFESTS: usize = 100;
+const MANIFEST_BYTES: i64 = 8 << 20;
+
+/// # Errors
+/// `Invalid`, naming the property, for a value that can't be read.
+pub(super) fn read<T: FromStr>(metadata: &TableMetadata, key: &str, expected: &str) -> Result<Option<T>> {
+    let Some(found) = metadata.properties().get(key) else { return Ok(None) };
+    let value = found.trim().parse().map(Some);
+    value.map_err(|_| Error::invalid(format!("table property `{key}`: expected {expected}, found `{found}`")))
+}
+
+/// How a commit is tried again.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Retries {
+    pub(super) deadline: Duration,
+    attempts: u32,
+    shortest: Duration,
+    longest: Duration,
+}
+
+impl Retries {
+    pub(super) fn of(metadata: &TableMetadata) -> Result<Self> {
+        let millis = |key| Ok::<_, Error>(read(metadata, key, "a number of milliseconds")?.map(Duration::from_millis));
+        let retries: Option<u32> = read(metadata, "commit.retry.num-retries", "a number of tries")?;
+        Ok(Self {
+            deadline: millis("commit.retry.total-timeout-ms")?.unwrap_or(DEADLINE),
+            attempts: retries.map_or(u32::MAX, |retries| retries.saturating_add(1)),
+            shortest: millis("commit.retry.min-wait-ms")?.unwrap_or(PAUSES.0),
+            longest: millis("commit.retry.max-wait-ms")?.unwrap_or(PAUSES.1),
+        })
+    }
+
+    pub(super) fn allow(&self, attempts: u32) -> bool {
+        attempts < self.attempts
+    }
+
+    /// Grows with the number of tries; random, so that writers don't meet again.
+    pub(super) fn pause(&self, attempts: u32) -> Duration {
+        let longest = self.shortest.saturating_mul(1 << attempts.min(10)).min(self.longest);
+        let share = f64::from(uuid::Uuid::new_v4().as_bytes()[0]) / 256.0;
+        longest.mul_f64(0.25 + 0.75 * share)
+    }
+}
+
+/// When small manifests are merged.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ManifestMerging {
+    enabled: bool,
+    min_count: usize,
+    target_bytes: i64,
+}
+
+impl ManifestMerging {
+    pub(super) fn of(metadata: &TableMetadata) -> Result<Self> {
+        let min_count = read(metadata, "commit.manifest.min-count-to-merge", "a number of manifests")?;
+        let target_bytes = read(metadata, "commit.manifest.target-size-bytes", "a number of bytes")?;
+        Ok(Self {
+            enabled: read(metadata, "commit.manifest-merge.enabled", "`true` or `false`")?.unwrap_or(true),
+            min_count: min_count.unwrap_or(MERGE_MANIFESTS),
+            target_bytes: target_bytes.unwrap_or(MANIFEST_BYTES),
+        })
+    }
+
+    /// Which manifests, given by length, newest first, become one. The oldest are packed first, so that full ones stay as they
+    /// are; the newest wait until they are many.
+    pub(super) fn bins(&self, lengths: &[i64]) -> Vec<Vec<usize>> {
+        let alone = |places: &[usize]| places.iter().map(|i| vec![*i]).collect::<Vec<_>>();
+        let places: Vec<usize> = (0..lengths.len()).collect();
+        if !self.enabled {
+            return alone(&places);
+        }
+        let mut packed: Vec<Vec<usize>> = Vec::new();
+        let mut bytes = 0;
+        for (place, length) in lengths.iter().enumerate().rev() {
+            match packed.last_mut() {
+                Some(bin) if bytes + length <= self.target_bytes => {
+                    bin.insert(0, place);
+                    bytes += length;
+                }
+                _ => {
+                    packed.push(vec![place]);
+                    bytes = *length;
+                }
+            }
+        }
+        packed.reverse();
+        let mut bins = Vec::new();
+        for (i, bin) in packed.into_iter().enumerate() {
+            match i {
+                0 if bin.len() < self.min_count => bins.extend(alone(&bin)),
+                _ => bins.push(bin),
+            }
+        }
+        bins
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn old_manifests_are_packed_and_the_newest_wait_until_they_are_many() {
+        let merging = ManifestMerging { enabled: true, min_count: 3, target_bytes: 10 };
+        assert_eq!(merging.bins(&[1, 1]), [vec![0], vec![1]]);
+        assert_eq!(merging.bins(&[1, 1, 1]), [vec![0, 1, 2]]);
+        assert_eq!(merging.bins(&[1, 1, 9, 4, 5]), [vec![0], vec![1, 2], vec![3, 4]]);
+        assert_eq!(merging.bins(&[1, 12, 12]), [vec![0], vec![1], vec![2]]);
+        assert_eq!(merging.bins(&[]), Vec::<Vec<usize>>::new());
+        let never = ManifestMerging { enabled: false, ..merging };
+        assert_eq!(never.bins(&[1, 1, 1]), [vec![0], vec![1], vec![2]]);
+    }
+}
