@@ -46,8 +46,9 @@ pub(super) async fn add_file(table: &Table, file: &str, bytes: Bytes) -> Table {
     let rows = ParquetRecordBatchReaderBuilder::try_new(bytes.clone()).unwrap().metadata().file_metadata().num_rows();
     let entry = entry(&table, file, &bytes, rows.unsigned_abs());
     table.io.put(&location(&table, file), bytes).await.unwrap();
-    let delta = snapshot::Delta { added: vec![entry], ..snapshot::Delta::default() };
+    let delta = snapshot::Delta { added: vec![snapshot::AddedFile::new(entry, 0)], ..snapshot::Delta::default() };
     let id = table.metadata.last_sequence_number() + 1;
-    let prepared = snapshot::Build::new(&table, id).prepare(&delta, None).await.unwrap();
+    let mut manifests = manifests::Manifests::new(id);
+    let prepared = snapshot::prepare(&table, &mut manifests, id, &delta, None).await.unwrap();
     table.swap(&prepared.metadata, prepared.location).await.unwrap()
 }
