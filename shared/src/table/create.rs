@@ -3,21 +3,19 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use iceberg::spec::{
-    FormatVersion, Schema, SortOrder, TableMetadataBuilder, Transform as IcebergTransform, UnboundPartitionSpec,
-};
+use async_trait::async_trait;
+use iceberg::spec::{FormatVersion, Schema, SortOrder, TableMetadata, TableMetadataBuilder, UnboundPartitionSpec};
 use uuid::Uuid;
 
+use super::alter::iceberg_transform;
 use super::io::IcebergContext;
+use super::revise::{Revision, revise};
 use super::{Table, Tables, schema};
 use crate::catalog::{self, StorageDescriptor, TableInput};
 use crate::error::Context;
 use crate::model::{Column, TableName, keys};
 use crate::project::{PartitionField, Transform};
 use crate::{Error, ErrorKind, Result};
-
-/// Tries of [`ensure`] to add columns while others change the table.
-const ENSURE_ATTEMPTS: u32 = 20;
 
 pub(super) async fn create(
     tables: &Tables,
@@ -84,14 +82,15 @@ fn partition_spec(schema: &Schema, fields: &[PartitionField]) -> Result<UnboundP
             ))
         })?;
         let column = &field.column;
-        let (name, transform) = match field.transform {
-            Transform::Identity => (column.clone(), IcebergTransform::Identity),
-            Transform::Year => (format!("{column}_year"), IcebergTransform::Year),
-            Transform::Month => (format!("{column}_month"), IcebergTransform::Month),
-            Transform::Day => (format!("{column}_day"), IcebergTransform::Day),
-            Transform::Hour => (format!("{column}_hour"), IcebergTransform::Hour),
-            Transform::Bucket(n) => (format!("{column}_bucket"), IcebergTransform::Bucket(n)),
-            Transform::Truncate(n) => (format!("{column}_trunc"), IcebergTransform::Truncate(n)),
+        let transform = iceberg_transform(field.transform);
+        let name = match field.transform {
+            Transform::Identity => column.clone(),
+            Transform::Year => format!("{column}_year"),
+            Transform::Month => format!("{column}_month"),
+            Transform::Day => format!("{column}_day"),
+            Transform::Hour => format!("{column}_hour"),
+            Transform::Bucket(_) => format!("{column}_bucket"),
+            Transform::Truncate(_) => format!("{column}_trunc"),
         };
         if transform.result_type(&source.field_type).is_err() {
             return Err(Error::invalid(format!(
@@ -126,31 +125,28 @@ pub(super) async fn ensure(
 }
 
 /// Adds and widens columns until the rows of `columns` fit.
-async fn grow(mut table: Table, columns: &[Column]) -> Result<Table> {
-    for _ in 0..ENSURE_ATTEMPTS {
-        let metadata = &table.metadata;
+async fn grow(table: Table, columns: &[Column]) -> Result<Table> {
+    Ok(revise(table, &mut Grow { columns }).await?.now)
+}
+
+struct Grow<'a> {
+    columns: &'a [Column],
+}
+
+#[async_trait]
+impl Revision for Grow<'_> {
+    async fn revise(&mut self, base: &Table) -> Result<Option<TableMetadata>> {
+        let metadata = &base.metadata;
         let is_empty = metadata.current_snapshot().is_none();
         let last_id = metadata.last_column_id();
-        let Some(evolved) = schema::evolve(metadata.current_schema(), columns, last_id, is_empty)? else {
-            return Ok(table);
+        let Some(evolved) = schema::evolve(metadata.current_schema(), self.columns, last_id, is_empty)? else {
+            return Ok(None);
         };
-        let builder = metadata.as_ref().clone().into_builder(Some(table.location.clone()));
+        let builder = metadata.as_ref().clone().into_builder(Some(base.location.clone()));
         let built = builder
             .add_current_schema(evolved)
             .and_then(TableMetadataBuilder::build)
             .doing(|| "adding a schema".into())?;
-        let (metadata, location) = (Arc::new(built.metadata), table.next_location());
-        table.io.put_metadata(&location, &metadata).await?;
-        match table.swap(&metadata, location).await {
-            Ok(grown) => return Ok(grown),
-            Err(error)
-                if matches!(error.kind(), ErrorKind::Conflict | ErrorKind::Retry | ErrorKind::OutcomeUnknown) =>
-            {
-                // Whether it happened or not: the table as it is now says what is still missing.
-                table = table.reload().await?;
-            }
-            Err(error) => return Err(error),
-        }
+        Ok(Some(built.metadata))
     }
-    Err(Error::conflict(format!("expected to add columns within {ENSURE_ATTEMPTS} tries, others came first each time")))
 }

@@ -5,6 +5,7 @@
 //! happen exactly once.
 
 mod address;
+mod alter;
 mod change;
 mod commit;
 mod conform;
@@ -16,6 +17,8 @@ mod merge;
 mod metrics;
 mod properties;
 mod prune;
+mod refs;
+mod revise;
 mod scan;
 mod schema;
 mod snapshot;
@@ -34,6 +37,7 @@ use datafusion::execution::SendableRecordBatchStream;
 use iceberg::spec::{Snapshot, TableMetadata};
 use uuid::Uuid;
 
+pub use self::alter::{Alter, Keep, Place, SortField};
 use self::io::Io;
 use crate::catalog;
 use crate::config::Ports;

@@ -32,6 +32,12 @@ pub(super) struct Retries {
     longest: Duration,
 }
 
+impl Default for Retries {
+    fn default() -> Self {
+        Self { deadline: DEADLINE, attempts: u32::MAX, shortest: PAUSES.0, longest: PAUSES.1 }
+    }
+}
+
 impl Retries {
     pub(super) fn of(metadata: &TableMetadata) -> Result<Self> {
         let millis = |key| Ok::<_, Error>(read(metadata, key, "a number of milliseconds")?.map(Duration::from_millis));

@@ -15,10 +15,10 @@ use crate::model::{Column, ColumnType};
 use crate::{Error, Result};
 
 /// Hands out field ids.
-struct Ids(i32);
+pub(super) struct Ids(pub(super) i32);
 
 impl Ids {
-    fn next(&mut self) -> i32 {
+    pub(super) fn next(&mut self) -> i32 {
         self.0 += 1;
         self.0
     }
@@ -48,7 +48,7 @@ fn check_columns(columns: &[Column]) -> Result<()> {
     Ok(())
 }
 
-fn new_field(column: &Column, id: i32, ids: &mut Ids) -> NestedField {
+pub(super) fn new_field(column: &Column, id: i32, ids: &mut Ids) -> NestedField {
     let mut field = NestedField::new(id, &column.name, new_type(&column.ty, ids), column.required);
     field.doc.clone_from(&column.comment);
     field
@@ -198,7 +198,7 @@ pub(super) fn columns(schema: &Schema) -> Result<Vec<Column>> {
     schema.as_struct().fields().iter().map(column).collect()
 }
 
-fn column_type(ty: &Type) -> Result<ColumnType> {
+pub(super) fn column_type(ty: &Type) -> Result<ColumnType> {
     Ok(match ty {
         Type::Primitive(primitive) => match primitive {
             PrimitiveType::Boolean => ColumnType::Boolean,

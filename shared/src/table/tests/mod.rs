@@ -1,6 +1,7 @@
 //! Tests of tables as a whole: through the public calls, over storage and catalog in memory.
 
 mod address;
+mod alter;
 mod commit;
 mod damage;
 mod evolve;
