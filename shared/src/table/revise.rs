@@ -152,9 +152,7 @@ async fn look_up(base: &Table, retries: Retries) -> Result<Table> {
     loop {
         tries += 1;
         match base.reload().await {
-            Err(error)
-                if tries < LOOK_UPS && matches!(error.kind(), ErrorKind::Retry | ErrorKind::OutcomeUnknown) =>
-            {
+            Err(error) if tries < LOOK_UPS && matches!(error.kind(), ErrorKind::Retry | ErrorKind::OutcomeUnknown) => {
                 tokio::time::sleep(retries.pause(tries)).await;
             }
             other => return other,
