@@ -95,6 +95,22 @@ impl Io {
     /// `Bug`, naming the file, when it is missing or can't be parsed; `Invalid` when it lists data files that are not
     /// Parquet.
     pub(super) async fn manifest(&self, file: &ManifestFile) -> Result<Arc<Manifest>> {
+        let manifest = self.any_manifest(file).await?;
+        let foreign = manifest.entries().iter().find(|e| {
+            e.is_alive() && e.content_type() == DataContentType::Data && e.file_format() != DataFileFormat::Parquet
+        });
+        if let Some(entry) = foreign {
+            let (found, file) = (entry.file_format(), entry.file_path());
+            return Err(Error::invalid(format!("expected data files in Parquet, found `{found}` in `{file}`")));
+        }
+        Ok(manifest)
+    }
+
+    /// The entries of a manifest, whatever the format of the files that it lists.
+    ///
+    /// # Errors
+    /// `Bug`, naming the file, when it is missing or can't be parsed.
+    pub(super) async fn any_manifest(&self, file: &ManifestFile) -> Result<Arc<Manifest>> {
         let location = &file.manifest_path;
         if let Some(Cached::Manifest(found)) = self.cached(location) {
             return Ok(found);
@@ -107,13 +123,6 @@ impl Io {
             file.load_manifest(&memory).await
         };
         let manifest = parsed.await.map_err(|e| damaged("the manifest", location).with_source(e))?;
-        let foreign = manifest.entries().iter().find(|e| {
-            e.is_alive() && e.content_type() == DataContentType::Data && e.file_format() != DataFileFormat::Parquet
-        });
-        if let Some(entry) = foreign {
-            let (found, file) = (entry.file_format(), entry.file_path());
-            return Err(Error::invalid(format!("expected data files in Parquet, found `{found}` in `{file}`")));
-        }
         let manifest = Arc::new(manifest);
         // Parsed entries take several times their compressed size.
         self.keep(location, size * 8, Cached::Manifest(manifest.clone()));

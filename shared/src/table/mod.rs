@@ -10,13 +10,17 @@ mod change;
 mod commit;
 mod conform;
 mod create;
+mod drop;
+mod expire;
 mod field_id;
 mod io;
 mod manifests;
 mod merge;
 mod metrics;
+mod orphans;
 mod properties;
 mod prune;
+mod reach;
 mod refs;
 mod revise;
 mod scan;
@@ -38,7 +42,11 @@ use iceberg::spec::{Snapshot, TableMetadata};
 use uuid::Uuid;
 
 pub use self::alter::{Alter, Keep, Place, SortField};
+pub use self::drop::Dropped;
+pub use self::expire::{Expire, Expired};
 use self::io::Io;
+pub use self::orphans::{OrphanReport, Orphans};
+pub use self::reach::FileKind;
 use crate::catalog;
 use crate::config::Ports;
 use crate::error::Context;
@@ -49,10 +57,14 @@ use crate::{Error, Result};
 /// Table properties of this prefix keep the tokens of expired snapshots.
 const EXPIRED_TOKEN: &str = "tarn.token.";
 
+/// How the keys of tokens begin whose work may be done again however late: expiry keeps them.
+const KEPT_TOKENS: [&str; 4] = ["stream.", "job.", "runs.", "insight."];
+
 /// What a commit was made for: `value` is stored under `key` in the snapshot's summary, if the newest value under `key` in
 /// the table's history still is `expected`.
 ///
-/// Streams use the key `stream.{name}` and the JSON of [`crate::model::Positions`]; jobs use `job.{workflow}.{job}`.
+/// Streams use the key `stream.{name}` and the JSON of [`crate::model::Positions`]; jobs use `job.{workflow}.{job}`. Tokens of
+/// streams and jobs outlast the snapshots that hold them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Token {
     pub key: String,
@@ -143,6 +155,15 @@ impl Tables {
     /// `Invalid` when a column exists with a type that can't become the one asked for.
     pub async fn ensure(&self, name: &TableName, columns: &[Column], partition_by: &[PartitionField]) -> Result<Table> {
         create::ensure(self, name, columns, partition_by).await
+    }
+
+    /// Removes the table from the catalog; with `purge` its files too, all of them, once it is out of the catalog for certain.
+    ///
+    /// # Errors
+    /// `NotFound`; `Invalid` for a table that is not Iceberg, or whose `gc.enabled` is `false`; `Bug`, naming the file, when
+    /// metadata can't be read that says what to purge.
+    pub async fn drop(&self, name: &TableName, purge: bool) -> Result<Dropped> {
+        drop::drop(self, name, purge).await.context(|| format!("dropping the table `{name}`"))
     }
 
     /// # Errors
@@ -302,6 +323,11 @@ impl Table {
     fn ancestors(&self) -> impl Iterator<Item = &Snapshot> {
         ancestors(&self.metadata, self.metadata.current_snapshot_id())
     }
+}
+
+/// Whether expiry keeps the token with this key.
+fn is_kept_token(key: &str) -> bool {
+    KEPT_TOKENS.iter().any(|kind| key.starts_with(kind))
 }
 
 /// The snapshot `from`, its parent, and so on, as far back as the metadata reaches.

@@ -36,7 +36,7 @@ impl FaultyCatalog {
         Arc::new(Self { inner, faults: Mutex::default(), writes: AtomicUsize::new(0) })
     }
 
-    /// The next updates of `table` fail like this, one after the other.
+    /// The next updates of `table`, or its removal, fail like this, one after the other.
     pub fn fail(&self, table: &TableName, faults: &[Fault]) {
         self.faults.lock().unwrap().insert(table.clone(), faults.iter().copied().collect());
     }
@@ -61,23 +61,26 @@ impl FaultyCatalog {
     }
 }
 
+async fn failing<T>(fault: Option<Fault>, call: impl Future<Output = Result<T>>) -> Result<T> {
+    match fault {
+        None => call.await,
+        Some(Fault::Refused(kind)) => Err(Error::new(kind, "injected: refused")),
+        Some(Fault::LostReply(kind)) => {
+            call.await?;
+            Err(Error::new(kind, "injected: the reply was lost"))
+        }
+        Some(Fault::Hang) => std::future::pending().await,
+        Some(Fault::HangAfter) => {
+            call.await?;
+            std::future::pending().await
+        }
+    }
+}
+
 #[async_trait]
 impl Catalog for FaultyCatalog {
     async fn update_table(&self, input: &TableInput, expected_version: &str) -> Result<Table> {
-        let update = || self.write().update_table(input, expected_version);
-        match self.next(&input.name) {
-            None => update().await,
-            Some(Fault::Refused(kind)) => Err(Error::new(kind, "injected: refused")),
-            Some(Fault::LostReply(kind)) => {
-                update().await?;
-                Err(Error::new(kind, "injected: the reply was lost"))
-            }
-            Some(Fault::Hang) => std::future::pending().await,
-            Some(Fault::HangAfter) => {
-                update().await?;
-                std::future::pending().await
-            }
-        }
+        failing(self.next(&input.name), self.write().update_table(input, expected_version)).await
     }
 
     async fn create_database(&self, database: &Database) -> Result<()> {
@@ -109,7 +112,7 @@ impl Catalog for FaultyCatalog {
     }
 
     async fn delete_table(&self, name: &TableName) -> Result<()> {
-        self.write().delete_table(name).await
+        failing(self.next(name), self.write().delete_table(name)).await
     }
 
     async fn table_versions(&self, name: &TableName) -> Result<Vec<Table>> {

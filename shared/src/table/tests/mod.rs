@@ -5,9 +5,11 @@ mod alter;
 mod commit;
 mod damage;
 mod evolve;
+mod expire;
 mod faults;
 mod foreign;
 mod merge;
+mod orphans;
 mod partition;
 mod scan;
 
