@@ -1,6 +1,7 @@
 """What a deployment must know of the lakehouse file: its streams, databases and workflows. And the zips that carry it."""
 
 import hashlib
+import re
 import shutil
 import zipfile
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ import yaml
 FUNCTIONS = ("ingest", "batcher", "crawl", "transform", "query", "insight")
 FILE = "lakehouse.yaml"
 SYSTEM_DATABASE = "tarn"
+# A table with its database, as SQL names it where it reads.
+READ = re.compile(r'\b(?:from|join)\s+"?([a-z_][a-z0-9_]*)"?\s*\.\s*"?[a-z_]', re.IGNORECASE)
 # The same bytes make the same zip, whenever it is made.
 ZIP_TIME = (1980, 1, 1, 0, 0, 0)
 
@@ -42,10 +45,11 @@ class Lakehouse:
 
         jobs = [job for workflow in parts("workflows") for job in (workflow.get("jobs") or {}).values()]
         tables = [part.get("table") for part in parts("streams")] + [part.get("into") for part in jobs + parts("insights")]
-        databases = {own, SYSTEM_DATABASE}
+        databases = {own, file.get("system_database", SYSTEM_DATABASE)}
+        databases |= {name for part in jobs + parts("insights") for name in READ.findall(part.get("sql") or "")} - {"information_schema"}
         databases |= {location["database"] for location in parts("locations") if location.get("database")}
         databases |= {table.split(".")[0] for table in tables if table and "." in table}
-        return cls(text, sorted(file.get("streams") or {}), sorted(database.lower() for database in databases), sorted(file.get("workflows") or {}))
+        return cls(text, sorted(file.get("streams") or {}), sorted({database.lower() for database in databases}), sorted(file.get("workflows") or {}))
 
     def parameters(self) -> dict[str, str]:
         """The template's parameters that follow from the file. Its names have no capitals, so `U` can stand for `_`."""

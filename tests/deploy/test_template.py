@@ -34,7 +34,7 @@ streams:
 locations:
   customers: {database: crm}
 workflows:
-  daily_sums: {jobs: {sums: {sql: SELECT 1, into: Sums.daily}}}
+  daily_sums: {jobs: {sums: {sql: 'SELECT a.b FROM crm.people AS a JOIN "geo" . places ON true', into: Sums.daily}}}
 insights:
   next: {into: ai.forecast}
 """
@@ -92,7 +92,11 @@ class Files(unittest.TestCase):
     def test_streams_databases_and_workflows_follow_from_the_lakehouse_file(self):
         self.file.write_text(LAKEHOUSE)
         parameters = Lakehouse.load(self.file).parameters()
-        self.assertEqual(parameters, {"Streams": "orderUlines,orders", "Workflows": "dailyUsums", "Databases": "ai,crm,mart,shop,sums,tarn"})
+        self.assertEqual(parameters, {"Streams": "orderUlines,orders", "Workflows": "dailyUsums", "Databases": "ai,crm,geo,mart,shop,sums,tarn"})
+
+    def test_two_lakehouses_of_one_account_can_keep_their_runs_apart(self):
+        self.file.write_text("version: 1\ndatabase: shop\nsystem_database: shop_system\n")
+        self.assertEqual(Lakehouse.load(self.file).parameters()["Databases"], "shop,shop_system")
 
     def test_a_file_that_is_no_lakehouse_is_refused_with_its_path(self):
         for text in ("[1]", "streams: {}", "a: [", ""):

@@ -11,7 +11,6 @@ use chrono::{DateTime, Utc};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use shared::model::types::arrow_schema;
 use shared::model::{Column, ColumnType, TableName};
-use shared::project::SYSTEM_DATABASE;
 use shared::table::{Change, Tables, Token};
 use shared::{Error, ErrorKind, Result};
 
@@ -20,26 +19,18 @@ use crate::record::{JobRecord, Run};
 /// Tries against other workflows that add at the same time.
 const TRIES: u32 = 5;
 
-/// `tarn.runs`.
-///
-/// # Errors
-/// None: the name is a constant.
-pub fn table_name() -> Result<TableName> {
-    TableName::new(SYSTEM_DATABASE, "runs")
-}
-
-/// Adds the jobs of the run's current attempt, unless they are there.
+/// Adds the jobs of the run's current attempt to the table `name`, unless they are there.
 ///
 /// # Errors
 /// What the table answers.
-pub async fn add(tables: &Tables, run: &Run) -> Result<()> {
+pub async fn add(tables: &Tables, name: &TableName, run: &Run) -> Result<()> {
     let columns = columns();
     let token_value = format!("{}#{}", run.run, run.attempt);
     let key = format!("runs.{}", run.workflow);
     let mut tries = 0;
     loop {
         tries += 1;
-        let table = tables.ensure(&table_name()?, &columns, &[]).await?;
+        let table = tables.ensure(name, &columns, &[]).await?;
         let expected = table.token(&key);
         if expected.as_ref() == Some(&token_value) {
             return Ok(());
@@ -51,9 +42,9 @@ pub async fn add(tables: &Tables, run: &Run) -> Result<()> {
         match table.commit(Change::Append, Box::pin(stream), Some(token)).await {
             Ok(_) => return Ok(()),
             Err(error) if tries < TRIES && is_unsettled(error.kind()) => {
-                tracing::warn!(run = run.run, %error, "adding to `tarn.runs` is tried again");
+                tracing::warn!(run = run.run, %error, "adding to `{name}` is tried again");
             }
-            Err(error) => return Err(error.context(format!("adding run `{}` to `tarn.runs`", run.run))),
+            Err(error) => return Err(error.context(format!("adding run `{}` to `{name}`", run.run))),
         }
     }
 }

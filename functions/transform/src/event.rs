@@ -13,8 +13,8 @@ const MOST_RUNS: usize = 100;
 /// What is to be done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
-    /// Begin a run and wait for its end.
-    Start { workflow: String, parameters: BTreeMap<String, String> },
+    /// Begin a run and wait for its end, or have it done later.
+    Start { workflow: String, parameters: BTreeMap<String, String>, wait: bool },
     /// The newest runs of a workflow, at most `limit`.
     List { workflow: String, limit: usize },
     /// One run.
@@ -39,7 +39,7 @@ impl Command {
     pub fn of_request(request: &Request) -> Result<Self> {
         match (request.method.as_str(), request.segments().as_slice()) {
             ("POST", ["workflows", workflow, "runs"]) => {
-                Ok(Self::Start { workflow: (*workflow).into(), parameters: parameters(request)? })
+                Ok(Self::Start { workflow: (*workflow).into(), parameters: parameters(request)?, wait: wait(request)? })
             }
             ("GET", ["workflows", workflow, "runs"]) => {
                 Ok(Self::List { workflow: (*workflow).into(), limit: limit(request)? })
@@ -75,6 +75,14 @@ fn parameters(request: &Request) -> Result<BTreeMap<String, String>> {
     body.parameters.into_iter().map(text).collect()
 }
 
+fn wait(request: &Request) -> Result<bool> {
+    match request.query.get("wait").map(String::as_str) {
+        None | Some("true") => Ok(true),
+        Some("false") => Ok(false),
+        Some(other) => Err(Error::invalid(format!("expected `wait` to be `true` or `false`, found `{other}`"))),
+    }
+}
+
 fn limit(request: &Request) -> Result<usize> {
     let Some(text) = request.query.get("limit") else { return Ok(MOST_RUNS) };
     let limit = text.parse().ok().filter(|limit| (1..=MOST_RUNS).contains(limit));
@@ -100,7 +108,7 @@ mod tests {
     fn a_start_takes_text_numbers_and_booleans() {
         let body = r#"{"parameters": {"start": "2013-01-01", "n": 3, "all": true}}"#;
         let command = Command::of_request(&request("POST", "/workflows/daily/runs", body)).unwrap();
-        let Command::Start { workflow, parameters } = command else { panic!("{command:?}") };
+        let Command::Start { workflow, parameters, wait: true } = command else { panic!("{command:?}") };
         assert_eq!(workflow, "daily");
         assert_eq!(
             (parameters["start"].as_str(), parameters["n"].as_str(), parameters["all"].as_str()),
@@ -112,7 +120,7 @@ mod tests {
     fn an_empty_body_starts_with_what_is_declared() {
         for body in ["", " \n", "{}"] {
             let command = Command::of_request(&request("POST", "/workflows/daily/runs", body)).unwrap();
-            assert_eq!(command, Command::Start { workflow: "daily".into(), parameters: BTreeMap::new() });
+            assert_eq!(command, Command::Start { workflow: "daily".into(), parameters: BTreeMap::new(), wait: true });
         }
     }
 
@@ -122,6 +130,15 @@ mod tests {
             let error = Command::of_request(&request("POST", "/workflows/daily/runs", body)).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Invalid, "{body}: {error}");
         }
+    }
+
+    #[test]
+    fn a_start_need_not_wait() {
+        let mut start = request("POST", "/workflows/daily/runs", "");
+        start.query.insert("wait".into(), "false".into());
+        assert!(matches!(Command::of_request(&start).unwrap(), Command::Start { wait: false, .. }));
+        start.query.insert("wait".into(), "no".into());
+        assert_eq!(Command::of_request(&start).unwrap_err().kind(), ErrorKind::Invalid);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! ```text
 //! runs/{workflow}/{run}     a run's record; only the holder of the lease writes it
 //! leases/{workflow}         which run goes on, and until when its runner counts as alive
+//! queue/{run}               a run that nobody waits for and that is not over
 //! ```
 //!
 //! A runner renews its lease while it works. A lease that ran out means that the runner is gone: whoever comes next first
@@ -24,6 +25,9 @@ use crate::record::{Run, Status};
 const LEASE_MS: i64 = 60_000;
 /// Finished runs of a workflow that keep their record here; `tarn.runs` has them all.
 const KEPT_RUNS: usize = 100;
+
+/// Where the queue's documents lie.
+const QUEUE: &str = "queue/";
 
 /// Tries to cancel a run between two renewals of its lease.
 const CANCEL_TRIES: u32 = 10;
@@ -109,8 +113,8 @@ impl Ledger {
     /// `NotFound` when there is none of that id.
     pub async fn get(&self, run: &str) -> Result<Filed> {
         let unknown = || Error::not_found(format!("no run `{run}`: older runs are in the table `tarn.runs`"));
-        let (workflow, _) = run.split_once('-').ok_or_else(unknown)?;
-        let (run, version) = get_json(self.state.as_ref(), &run_key(workflow, run)).await?.ok_or_else(unknown)?;
+        let key = run_key(workflow_of(run), run);
+        let (run, version) = get_json(self.state.as_ref(), &key).await?.ok_or_else(unknown)?;
         Ok(Filed { run, version })
     }
 
@@ -159,6 +163,32 @@ impl Ledger {
             self.state.delete(key, Expect::Anything).await?;
         }
         Ok(())
+    }
+
+    /// Notes that a filed run waits for a tick.
+    ///
+    /// # Errors
+    /// What the state answers.
+    pub async fn enqueue(&self, run: &str) -> Result<()> {
+        self.state.put(&queue_key(run), "{}".into(), Expect::Anything).await.map(|_| ())
+    }
+
+    /// Takes a run off the queue.
+    ///
+    /// # Errors
+    /// What the state answers.
+    pub async fn dequeue(&self, run: &str) -> Result<()> {
+        self.state.delete(&queue_key(run), Expect::Anything).await
+    }
+
+    /// The runs that wait, those of one workflow in the order they came.
+    ///
+    /// # Errors
+    /// What the state answers.
+    pub async fn queued(&self, workflow: Option<&str>) -> Result<Vec<String>> {
+        let prefix = queue_key(&workflow.map(|name| format!("{name}-")).unwrap_or_default());
+        let keys = self.state.list(&prefix).await?;
+        Ok(keys.iter().filter_map(|key| key.strip_prefix(QUEUE)).map(str::to_owned).collect())
     }
 
     /// Takes the lease of `workflow` for `run`.
@@ -290,6 +320,15 @@ impl Ledger {
 
 fn busy(workflow: &str, run: &str) -> Error {
     Error::conflict(format!("workflow `{workflow}` runs already: expected the end of run `{run}` before another one"))
+}
+
+/// The workflow in a run's id.
+pub fn workflow_of(run: &str) -> &str {
+    run.split_once('-').map_or(run, |(workflow, _)| workflow)
+}
+
+fn queue_key(run: &str) -> String {
+    format!("{QUEUE}{run}")
 }
 
 fn run_key(workflow: &str, run: &str) -> String {

@@ -12,6 +12,7 @@ pub mod ledger;
 pub mod parameters;
 pub mod plan;
 pub mod quality;
+mod queue;
 pub mod record;
 pub mod run;
 
@@ -59,7 +60,7 @@ impl Transform {
 
     /// Serves one event. HTTP requests are always answered, errors too; the answer of a schedule that names a workflow is the
     /// run's record, or `{"skipped": …}` while another run goes on. One that names none runs the workflows that are due by their
-    /// own schedule ([`schedule::tick`]).
+    /// own schedule ([`schedule::tick`]) and the runs that wait in the queue; one with `detail.queue` only these.
     ///
     /// # Errors
     /// `Invalid` for an event that is neither, and for a schedule whatever kept the run from being carried out, `Retry` when time
@@ -71,10 +72,8 @@ impl Transform {
             }
             Event::Schedule(event) => match schedule::named(&event.detail)? {
                 Some(workflow) => self.told(workflow, event.id.as_deref().unwrap_or_default()).await,
-                None => {
-                    let run = |turn: Turn| async move { self.scheduled(&turn.name, &turn.id()).await };
-                    schedule::tick(&self.workshop.ports, &self.workshop.project, Kind::Transform, run).await
-                }
+                None if event.detail["queue"] == true => Ok(json!({"queue": self.serve_queue().await?})),
+                None => self.tick().await,
             },
             other => Err(other.unserved("transform", "an HTTP request or a schedule's event")),
         }
@@ -91,8 +90,12 @@ impl Transform {
 
     async fn answer(&self, request: &Request) -> Result<Response> {
         match Command::of_request(request)? {
-            Command::Start { workflow, parameters } => {
+            Command::Start { workflow, parameters, wait: true } => {
                 Response::json(200, &self.start(&workflow, &parameters, None).await?)
+            }
+            Command::Start { workflow, parameters, wait: false } => {
+                let run = self.enqueue(&workflow, &parameters).await?;
+                Ok(Response::json(202, &run)?.with_header("location", format!("/runs/{}", run.run)))
             }
             Command::List { workflow, limit } => {
                 self.workshop.project.workflow(&workflow)?;
@@ -102,10 +105,20 @@ impl Transform {
             Command::Get { run } => Response::json(200, &self.ledger.get(&run).await?.run),
             Command::Resume { run } => Response::json(200, &self.resume(&run).await?),
             Command::Cancel { run } => {
-                self.ledger.cancel(&self.ledger.get(&run).await?.run).await?;
+                self.cancel(&run).await?;
                 Response::json(202, &json!({"run": run, "cancel": true}))
             }
         }
+    }
+
+    /// Runs what is due, and what waits in the queue.
+    async fn tick(&self) -> Result<Value> {
+        let run = |turn: Turn| async move { self.scheduled(&turn.name, &turn.id()).await };
+        let due = schedule::tick(&self.workshop.ports, &self.workshop.project, Kind::Transform, run);
+        let (due, queue) = tokio::join!(due, self.serve_queue());
+        let mut answer = due?;
+        answer["queue"] = queue?;
+        Ok(answer)
     }
 
     /// Runs a workflow for an event that names it.
@@ -141,6 +154,19 @@ impl Transform {
 
     /// Begins a run and waits for its end.
     async fn start(&self, workflow: &str, parameters: &BTreeMap<String, String>, cause: Option<&str>) -> Result<Run> {
+        let (orders, run) = self.draft(workflow, parameters, cause)?;
+        let held = self.take(workflow, &run.run).await?;
+        let filed = self.ledger.file(run).await?;
+        self.see_through(orders, filed, held).await
+    }
+
+    /// A run that is yet to be filed.
+    fn draft(
+        &self,
+        workflow: &str,
+        parameters: &BTreeMap<String, String>,
+        cause: Option<&str>,
+    ) -> Result<(Orders, Run)> {
         let declared = self.workshop.project.workflow(workflow)?;
         let (id, now) = (self.ledger.new_id(workflow), self.ledger.now());
         let date = now.date_naive().to_string();
@@ -148,7 +174,7 @@ impl Transform {
         let orders = self.orders(workflow, declared, &values)?;
         let jobs = orders.tasks.iter().map(|(name, task)| (name.clone(), JobRecord::pending(task.into.to_string(), 1)));
         let run = Run {
-            run: id.clone(),
+            run: id,
             workflow: workflow.into(),
             status: Status::Running,
             attempt: 1,
@@ -160,9 +186,7 @@ impl Transform {
             cause: cause.filter(|cause| !cause.is_empty()).map(str::to_owned),
             interrupted: false,
         };
-        let held = self.take(workflow, &id).await?;
-        let filed = self.ledger.file(run).await?;
-        self.see_through(orders, filed, held).await
+        Ok((orders, run))
     }
 
     /// Does what a run left undone, with the workflow as it is declared now and the run's own parameters.
@@ -256,7 +280,7 @@ impl Transform {
         if filed.run.recorded {
             return Ok(());
         }
-        archive::add(&self.workshop.tables, &filed.run).await?;
+        archive::add(&self.workshop.tables, &self.workshop.project.runs_table()?, &filed.run).await?;
         filed.run.recorded = true;
         self.ledger.save(filed).await
     }

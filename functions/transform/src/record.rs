@@ -13,7 +13,7 @@ use shared::{Error, ErrorKind};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
-    /// Waits for its turn (jobs only).
+    /// Waits for its turn.
     Pending,
     Running,
     Succeeded,
@@ -212,6 +212,15 @@ impl Run {
                 Status::Pending => job.status = Status::Skipped,
                 _ => {}
             }
+        }
+        self.end(now);
+    }
+
+    /// Ends a run that did not begin.
+    pub fn refuse(&mut self, status: Status, why: &Failure, now: DateTime<Utc>) {
+        for job in self.jobs.values_mut().filter(|job| !job.status.is_over()) {
+            job.status = status;
+            job.error = Some(why.clone());
         }
         self.end(now);
     }

@@ -100,6 +100,7 @@ fn spawn_triggers(house: &Arc<House>, pokes: &Pokes, watcher: &Arc<Watcher>, sto
     for entry in shared::schedule::entries(&house.project) {
         tasks.spawn(scheduler::run(entry, house.ports.clone(), house.functions.clone(), stop.clone()));
     }
+    tasks.spawn(scheduler::serve_queue(house.ports.clone(), house.functions.clone(), stop.clone()));
     tasks
 }
 

@@ -8,6 +8,7 @@ use serde_json::json;
 use shared::Result;
 use shared::config::Ports;
 use shared::schedule::{Entry, Kind, Progress, Turn};
+use transform::ledger::Ledger;
 
 use super::events;
 use super::functions::{Function, Functions};
@@ -27,6 +28,28 @@ pub(super) async fn run(entry: Entry, ports: Ports, functions: Arc<Functions>, m
             return;
         }
     }
+}
+
+/// Has the function `transform` do the runs that wait in its queue, until told to stop.
+pub(super) async fn serve_queue(ports: Ports, functions: Arc<Functions>, mut stop: Stop) {
+    let ledger = Ledger::new(&ports);
+    loop {
+        if let Err(error) = serve_what_waits(&ledger, &ports, &functions).await {
+            tracing::error!(%error, "the queue of runs was not served");
+        }
+        if !stop.sleep(LOOK).await {
+            return;
+        }
+    }
+}
+
+async fn serve_what_waits(ledger: &Ledger, ports: &Ports, functions: &Arc<Functions>) -> Result<()> {
+    if ledger.queued(None).await?.is_empty() {
+        return Ok(());
+    }
+    let now_ms = ports.clock.now_ms();
+    let event = events::schedule(&json!({"function": "transform", "queue": true}), &format!("queue-{now_ms}"), now_ms);
+    functions.call(Function::Transform, event).await.map(|_| ())
 }
 
 async fn call(kind: Kind, turn: Turn, ports: &Ports, functions: &Arc<Functions>) -> Result<Progress<()>> {

@@ -16,6 +16,10 @@ pub struct LakehouseFile {
     pub version: u32,
     /// Database of every table that is named without one.
     pub database: String,
+    /// Database of the tables that Tarn writes about itself, such as the runs of workflows (default: tarn). Two lakehouses in one
+    /// account and region need two.
+    #[serde(default = "system_database")]
+    pub system_database: String,
     /// What producers send record by record, by stream name.
     #[serde(default)]
     pub streams: BTreeMap<String, StreamDeclaration>,
@@ -28,6 +32,10 @@ pub struct LakehouseFile {
     /// Forecasts, anomalies and narratives, by name.
     #[serde(default)]
     pub insights: BTreeMap<String, Insight>,
+}
+
+fn system_database() -> String {
+    "tarn".into()
 }
 
 /// A stream: its records' schema and the table that they end in.

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::file::{Insight, InsightKind, Job, Mode, Workflow, Write};
 use super::sql::Select;
-use super::{LakehouseFile, Project, SYSTEM_DATABASE, Schedule};
+use super::{LakehouseFile, Project, Schedule};
 use crate::model::TableName;
 use crate::{Error, Result};
 
@@ -81,7 +81,7 @@ pub(super) fn databases(file: &LakehouseFile) -> Result<BTreeSet<String>> {
     let written = jobs.iter().map(|job| &job.into);
     let written = written.chain(file.streams.values().filter_map(|stream| stream.table.as_ref()));
     let written = written.chain(file.insights.values().filter_map(|insight| insight.into.as_ref()));
-    let own = [file.database.clone(), SYSTEM_DATABASE.to_owned()];
+    let own = [file.database.clone(), file.system_database.clone()];
     let mut found: BTreeSet<String> =
         own.into_iter().chain(file.locations.values().filter_map(|l| l.database.clone())).collect();
     for table in written {

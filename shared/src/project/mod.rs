@@ -34,9 +34,6 @@ use self::tree::Node;
 use crate::model::{Keys, TableName};
 use crate::{Error, Result};
 
-/// Database of the tables that Tarn writes about itself.
-pub const SYSTEM_DATABASE: &str = "tarn";
-
 /// A lakehouse file that was validated as a whole: names are identifiers, every reference leads somewhere, units are in range.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Project {
@@ -87,7 +84,15 @@ impl Project {
         &self.file.database
     }
 
-    /// Databases of all tables that the lakehouse writes or reads: its own, those that it names, and [`SYSTEM_DATABASE`].
+    /// The table of the workflows' runs.
+    ///
+    /// # Errors
+    /// None: the name was validated.
+    pub fn runs_table(&self) -> Result<TableName> {
+        TableName::new(&self.file.system_database, "runs")
+    }
+
+    /// Databases of all tables that the lakehouse writes or reads: its own, the one about itself, and those that it names.
     pub fn databases(&self) -> &BTreeSet<String> {
         &self.databases
     }

@@ -52,6 +52,7 @@ impl<'a> Rules<'a> {
             self.report(&top.key("version"), format!("expected 1, found `{}`", self.file.version));
         }
         self.name(&top.key("database"), "database", &self.file.database);
+        self.name(&top.key("system_database"), "database", &self.file.system_database);
         for (name, stream) in &self.file.streams {
             let path = top.key("streams").key(name);
             self.name(&path, "stream", name);

@@ -6,4 +6,5 @@ mod incremental;
 mod lake;
 mod order;
 mod quality;
+mod queue;
 mod recovery;

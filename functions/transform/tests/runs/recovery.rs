@@ -14,7 +14,7 @@ use transform::Transform;
 use crate::lake::{Lake, name, resume, send, start, succeed};
 
 /// The function over a catalog that can be made to fail.
-fn faulty(lake: &Lake, workflows: &str) -> (Transform, Arc<FaultyCatalog>) {
+pub fn faulty(lake: &Lake, workflows: &str) -> (Transform, Arc<FaultyCatalog>) {
     let catalog = FaultyCatalog::new(lake.ports.catalog.clone());
     let ports = Ports { catalog: catalog.clone(), ..lake.ports.clone() };
     (lake.transform_over(ports, workflows), catalog)
@@ -266,7 +266,7 @@ async fn a_tick_runs_the_workflows_that_are_due_and_no_other() {
     let lake = Lake::new().await;
     let jobs = "jobs: { one: { sql: 'SELECT 1 AS id', into: one, write: append } }";
     let transform = lake.transform(&format!("  w: {{ schedule: rate(5m), {jobs} }}\n  by_hand: {{ {jobs} }}\n"));
-    assert_eq!(transform.handle(tick()).await.unwrap(), json!({"ran": [], "left": []}));
+    assert_eq!(transform.handle(tick()).await.unwrap(), json!({"ran": [], "left": [], "queue": []}));
     lake.clock.advance(300_000);
     let answer = transform.handle(tick()).await.unwrap();
     assert_eq!((answer["ran"].as_array().unwrap().len(), &answer["ran"][0]["name"]), (1, &json!("w")), "{answer:#}");

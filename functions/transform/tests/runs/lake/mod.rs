@@ -122,11 +122,17 @@ pub fn name(table: &str) -> TableName {
 
 /// Sends an HTTP request as API Gateway does.
 pub async fn send(transform: &Transform, method: &str, path: &str, body: &Value) -> Answer {
+    send_to(transform, method, path, "", body).await
+}
+
+/// The same with a query string, `name=value`.
+pub async fn send_to(transform: &Transform, method: &str, path: &str, query: &str, body: &Value) -> Answer {
     let event = json!({
         "version": "2.0",
         "routeKey": "$default",
         "rawPath": path,
-        "rawQueryString": "",
+        "rawQueryString": query,
+        "queryStringParameters": query.split_once('=').map(|(name, value)| json!({name: value})),
         "headers": {"content-type": "application/json"},
         "requestContext": {
             "requestId": "r", "routeKey": "$default", "stage": "$default", "timeEpoch": NOW_MS,
