@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs what the tests need beside Rust: a headless Chromium (checks the demo's page) and a Python environment with the
-# third-party readers and peers. Does nothing when all is there.
+# third-party readers and peers, and beside the emulators' environment (`make emulator-setup`) one for streams. Does nothing when
+# all is there.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -22,3 +23,10 @@ if ! find_browser >/dev/null; then
 fi
 
 tests/python-env.sh .venv tests/clients/requirements.txt "third-party readers and peers"
+
+emulator=.venv-emulator/npm/node_modules/kinesis-local
+if ! grep -qs '"version" : "0.5.2"' "$emulator/package.json"; then
+  echo "Installing kinesis-mock (streams whose shards split and merge)." >&2
+  # npm finds node beside itself.
+  PATH="$PWD/.venv-emulator/bin:$PATH" npm install --silent --no-audit --no-fund --prefix .venv-emulator/npm kinesis-local@0.5.2
+fi

@@ -1,4 +1,4 @@
-//! Against emulators of AWS: MiniStack, and moto for what MiniStack lacks. Each runs once for all tests of this process and ends
+//! Against emulators of AWS: MiniStack; moto and kinesis-mock for what MiniStack lacks. Each runs once for all tests of this process and ends
 //! with it; what it prints, the functions' logs too, goes to `out/tests/`.
 
 use std::io::{BufRead, BufReader};
@@ -20,6 +20,7 @@ mod faults;
 mod poller;
 mod proxy;
 mod readers;
+mod resharding;
 mod roles;
 mod upgrade;
 
@@ -125,6 +126,12 @@ impl Emulator {
     pub(crate) fn moto() -> &'static Self {
         static RUNNING: OnceLock<Emulator> = OnceLock::new();
         RUNNING.get_or_init(|| Self::start("tests/e2e/emulator/run_moto.py", &[]))
+    }
+
+    /// kinesis-mock.
+    pub(crate) fn kinesis_mock() -> &'static Self {
+        static RUNNING: OnceLock<Emulator> = OnceLock::new();
+        RUNNING.get_or_init(|| Self::start("tests/e2e/emulator/run_kinesis_mock.py", &[]))
     }
 
     /// A connection as the account's root.

@@ -39,26 +39,26 @@ const GOOD: i64 = 120;
 const OUTAGE: usize = 12;
 
 /// An event source of one function: the records of each shard in order, the shards at once.
-struct Poller {
-    lambda: Lambda,
-    stream: String,
+pub(super) struct Poller {
+    pub(super) lambda: Lambda,
+    pub(super) stream: String,
     /// Says of a record whether its event is damaged on the way, so that the function can't read it.
-    damaged: fn(&Record) -> bool,
+    pub(super) damaged: fn(&Record) -> bool,
 }
 
 /// What became of a shard's batches.
 #[derive(Debug, Default)]
-struct Delivered {
-    calls: u32,
+pub(super) struct Delivered {
+    pub(super) calls: u32,
     bisected: u32,
     /// Batches that were sent again because the function said so, or failed.
     retried: u32,
     /// What the destination of failures learns of: the records of each batch that was given up.
-    given_up: Vec<Vec<Record>>,
+    pub(super) given_up: Vec<Vec<Record>>,
 }
 
 impl Poller {
-    async fn deliver(&self, shard: &ShardId, records: &[Record]) -> Delivered {
+    pub(super) async fn deliver(&self, shard: &ShardId, records: &[Record]) -> Delivered {
         let mut delivered = Delivered::default();
         for (number, batch) in records.chunks(BATCH).enumerate() {
             self.take(shard, batch, &mut delivered).await;
@@ -131,7 +131,7 @@ fn first_failed(answer: &Value, batch: &[Record]) -> Option<usize> {
 }
 
 /// The API of Lambda for one function.
-struct Lambda {
+pub(super) struct Lambda {
     client: reqwest::Client,
     endpoint: String,
     function: String,
@@ -152,7 +152,7 @@ impl Lambda {
     }
 
     /// Adds a variable to the function's environment.
-    async fn set(&self, name: &str, value: &str) {
+    pub(super) async fn set(&self, name: &str, value: &str) {
         let now: Value = self.client.get(self.url("configuration")).send().await.unwrap().json().await.unwrap();
         let mut variables = now["Environment"]["Variables"].clone();
         variables[name] = value.into();
@@ -162,7 +162,7 @@ impl Lambda {
     }
 
     /// Removes the event sources that the stack has made.
-    async fn unplug(&self) {
+    pub(super) async fn unplug(&self) {
         let url = format!("{}/2015-03-31/event-source-mappings/", self.endpoint);
         let all: Value = self.client.get(&url).send().await.unwrap().json().await.unwrap();
         let sources = all["EventSourceMappings"].as_array().unwrap();
@@ -177,7 +177,7 @@ impl Lambda {
     }
 }
 
-fn lambda(emulator: &Emulator, stack: &Stack) -> Lambda {
+pub(super) fn lambda(emulator: &Emulator, stack: &Stack) -> Lambda {
     let function = stack.0["functions"]["batcher"].as_str().unwrap().to_owned();
     Lambda { client: reqwest::Client::new(), endpoint: emulator.endpoint.clone(), function }
 }
