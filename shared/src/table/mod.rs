@@ -14,8 +14,10 @@ mod drop;
 mod expire;
 mod field_id;
 mod io;
+mod live;
 mod manifests;
 mod merge;
+mod metadata_tables;
 mod metrics;
 mod orphans;
 mod properties;
@@ -45,6 +47,7 @@ pub use self::alter::{Alter, Keep, Place, SortField};
 pub use self::drop::Dropped;
 pub use self::expire::{Expire, Expired};
 use self::io::Io;
+pub use self::metadata_tables::MetadataTable;
 pub use self::orphans::{OrphanReport, Orphans};
 pub use self::reach::FileKind;
 use crate::catalog;
@@ -89,6 +92,12 @@ pub enum Change {
 pub enum Read {
     Current,
     Snapshot(i64),
+    /// What was current at a time, in milliseconds since the epoch.
+    AsOf {
+        ms: i64,
+    },
+    /// A tag, with the columns it had then, or a branch.
+    Reference(String),
     /// Rows of the files that were added after `after` (none: from the start) up to and including `to`.
     Added {
         after: Option<i64>,
@@ -245,7 +254,7 @@ impl Table {
     /// A DataFusion table over the rows that `read` names.
     ///
     /// # Errors
-    /// `NotFound` for a snapshot that does not exist; `Invalid` for [`Read::Added`] over a snapshot that removed rows.
+    /// `NotFound` for a snapshot, tag or branch that does not exist, or a time before the first snapshot; `Invalid` for [`Read::Added`] over a snapshot that removed rows.
     pub async fn provider(&self, read: Read) -> Result<Arc<dyn TableProvider>> {
         let name = self.name();
         scan::provider(self, read).await.context(|| format!("reading the table `{name}`"))
@@ -259,6 +268,15 @@ impl Table {
     pub async fn addressed(&self) -> Result<Arc<dyn TableProvider>> {
         let name = self.name();
         scan::addressed(self).await.context(|| format!("reading the table `{name}`"))
+    }
+
+    /// What the table's metadata tells, as rows with the columns that Athena and Trino give them.
+    ///
+    /// # Errors
+    /// `Bug` for damaged metadata.
+    pub async fn metadata_table(&self, which: MetadataTable) -> Result<Arc<dyn TableProvider>> {
+        let name = self.name();
+        metadata_tables::provider(self, which).await.context(|| format!("reading the metadata of the table `{name}`"))
     }
 
     async fn open(tables: &Tables, entry: catalog::Table) -> Result<Self> {

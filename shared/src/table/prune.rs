@@ -55,8 +55,14 @@ pub(super) fn bounds(file: &DataFile, id: i32, ty: &DataType) -> Option<(ScalarV
 
 /// A bound as a value of the column's present type; the file may be older than a widening.
 fn scalar(datum: &Datum, ty: &DataType) -> Option<ScalarValue> {
+    let value = value(datum.data_type(), datum.literal())?;
+    if value.data_type() == *ty { Some(value) } else { value.cast_to(ty).ok() }
+}
+
+/// A value of the metadata as SQL has it.
+pub(super) fn value(ty: &PrimitiveType, literal: &PrimitiveLiteral) -> Option<ScalarValue> {
     use PrimitiveType as P;
-    let value = match (datum.data_type(), datum.literal()) {
+    Some(match (ty, literal) {
         (_, PrimitiveLiteral::Boolean(v)) => ScalarValue::Boolean(Some(*v)),
         (P::Date, PrimitiveLiteral::Int(v)) => ScalarValue::Date32(Some(*v)),
         (_, PrimitiveLiteral::Int(v)) => ScalarValue::Int32(Some(*v)),
@@ -69,12 +75,15 @@ fn scalar(datum: &Datum, ty: &DataType) -> Option<ScalarValue> {
         (_, PrimitiveLiteral::Double(v)) => ScalarValue::Float64(Some(v.0)),
         (_, PrimitiveLiteral::String(v)) => ScalarValue::Utf8(Some(v.clone())),
         (P::Binary, PrimitiveLiteral::Binary(v)) => ScalarValue::Binary(Some(v.clone())),
+        (P::Fixed(size), PrimitiveLiteral::Binary(v)) => {
+            ScalarValue::FixedSizeBinary(i32::try_from(*size).ok()?, Some(v.clone()))
+        }
+        (P::Uuid, PrimitiveLiteral::UInt128(v)) => ScalarValue::FixedSizeBinary(16, Some(v.to_be_bytes().to_vec())),
         (P::Decimal { precision, scale }, PrimitiveLiteral::Int128(v)) => {
             ScalarValue::Decimal128(Some(*v), u8::try_from(*precision).ok()?, i8::try_from(*scale).ok()?)
         }
         _ => return None,
-    };
-    if value.data_type() == *ty { Some(value) } else { value.cast_to(ty).ok() }
+    })
 }
 
 /// Files as the containers of DataFusion's pruning.

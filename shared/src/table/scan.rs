@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow::datatypes::{Fields, Schema as ArrowSchema, SchemaRef};
+use arrow::datatypes::{Fields, Schema as ArrowSchema, SchemaRef as ArrowSchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::{ColumnStatistics, DFSchema, DataFusionError, ScalarValue, Statistics, project_schema};
@@ -21,7 +21,7 @@ use datafusion::physical_optimizer::pruning::PruningPredicate;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
 use datafusion::prelude::SessionContext;
-use iceberg::spec::{Operation, Schema, Snapshot, TableMetadata};
+use iceberg::spec::{Operation, Schema, SchemaRef, SnapshotRef, TableMetadata};
 use object_store::ObjectMeta;
 
 use super::address::{self, AddressedSource};
@@ -30,7 +30,7 @@ use super::io::{IcebergContext, url};
 use super::prune::{Files, statistics};
 use super::snapshot::{LiveFile, live_files};
 use super::source::PrunedSource;
-use super::{Read, Table, ancestors, schema};
+use super::{Read, Table, ancestors, refs, schema};
 use crate::storage::Storage;
 use crate::{Error, Result};
 
@@ -47,32 +47,65 @@ struct IcebergTable {
 
 pub(super) async fn provider(table: &Table, read: Read) -> Result<Arc<dyn TableProvider>> {
     let metadata = &table.metadata;
-    let (iceberg_schema, files) = match read {
-        Read::Current => {
-            let files = match metadata.current_snapshot() {
-                Some(snapshot) => live_files(&table.io, metadata, snapshot).await?,
-                None => Vec::new(),
-            };
-            (metadata.current_schema().clone(), files)
-        }
-        Read::Snapshot(id) => {
-            let snapshot = find(metadata, id)?;
-            let schema = snapshot.schema(metadata).doing(|| format!("reading the schema of snapshot `{id}`"))?;
-            (schema, live_files(&table.io, metadata, snapshot).await?)
-        }
+    let (schema, files) = match read {
+        Read::Current => (metadata.current_schema().clone(), live(table, metadata.current_snapshot()).await?),
         Read::Added { after, to } => (metadata.current_schema().clone(), added(table, after, to).await?),
+        Read::Snapshot(_) | Read::AsOf { .. } | Read::Reference(_) => {
+            let (schema, snapshot) = travel(metadata, &read)?;
+            (schema, live(table, Some(snapshot)).await?)
+        }
     };
-    Ok(Arc::new(IcebergTable::new(table, &iceberg_schema, files)?))
+    Ok(Arc::new(IcebergTable::new(table, &schema, files)?))
+}
+
+async fn live(table: &Table, snapshot: Option<&SnapshotRef>) -> Result<Vec<LiveFile>> {
+    match snapshot {
+        Some(snapshot) => live_files(&table.io, &table.metadata, snapshot).await,
+        None => Ok(Vec::new()),
+    }
+}
+
+/// The snapshot that a read back in time names, and its columns. A branch goes on with the table's present columns, as the
+/// specification has it.
+fn travel<'a>(metadata: &'a TableMetadata, read: &Read) -> Result<(SchemaRef, &'a SnapshotRef)> {
+    let snapshot = match read {
+        Read::AsOf { ms } => {
+            let log = metadata.history().iter().rev().find(|entry| entry.timestamp_ms <= *ms);
+            let entry = log.ok_or_else(|| {
+                let first = metadata
+                    .history()
+                    .first()
+                    .map_or("none".to_owned(), |e| format!("the first of `{}`", e.timestamp_ms));
+                Error::not_found(format!(
+                    "expected a snapshot from before `{ms}` (milliseconds since 1970), found {first}"
+                ))
+            })?;
+            find(metadata, entry.snapshot_id)?
+        }
+        Read::Reference(name) => metadata.snapshot_for_ref(name).ok_or_else(|| {
+            let known = refs::all(metadata)
+                .map(|refs| refs.into_iter().map(|(name, _)| format!("`{name}`")).collect::<Vec<_>>());
+            let known = known.unwrap_or_default().join(", ");
+            Error::not_found(format!("expected a tag or branch of the table ({known}), found `{name}`"))
+        })?,
+        Read::Snapshot(id) => find(metadata, *id)?,
+        Read::Current | Read::Added { .. } => return Err(Error::bug("expected a read back in time")),
+    };
+    let is_branch = match read {
+        Read::Reference(name) => refs::all(metadata)?.iter().any(|(n, r)| n == name && r.is_branch()),
+        _ => false,
+    };
+    if is_branch {
+        return Ok((metadata.current_schema().clone(), snapshot));
+    }
+    let schema = snapshot.schema(metadata);
+    Ok((schema.doing(|| format!("reading the schema of snapshot `{}`", snapshot.snapshot_id()))?, snapshot))
 }
 
 /// The current rows with their addresses.
 pub(super) async fn addressed(table: &Table) -> Result<Arc<dyn TableProvider>> {
-    let metadata = &table.metadata;
-    let files = match metadata.current_snapshot() {
-        Some(snapshot) => live_files(&table.io, metadata, snapshot).await?,
-        None => Vec::new(),
-    };
-    Ok(Arc::new(IcebergTable::new(table, metadata.current_schema(), files)?.addressed()?))
+    let files = live(table, table.metadata.current_snapshot()).await?;
+    Ok(Arc::new(IcebergTable::new(table, table.metadata.current_schema(), files)?.addressed()?))
 }
 
 /// Some files of a table in its present schema.
@@ -88,8 +121,8 @@ pub(super) fn register_store(session: &SessionContext, table: &Table, file: &Liv
     Ok(())
 }
 
-fn find(metadata: &TableMetadata, id: i64) -> Result<&Snapshot> {
-    metadata.snapshot_by_id(id).map(|s| s.as_ref()).ok_or_else(|| {
+fn find(metadata: &TableMetadata, id: i64) -> Result<&SnapshotRef> {
+    metadata.snapshot_by_id(id).ok_or_else(|| {
         let known = metadata.snapshots().len();
         Error::not_found(format!("expected one of the table's {known} snapshots, found `{id}`"))
     })
@@ -131,7 +164,7 @@ async fn added(table: &Table, after: Option<i64>, to: i64) -> Result<Vec<LiveFil
 
 #[async_trait]
 impl TableProvider for IcebergTable {
-    fn schema(&self) -> SchemaRef {
+    fn schema(&self) -> ArrowSchemaRef {
         self.schema.table_schema().clone()
     }
 

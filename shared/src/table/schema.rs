@@ -250,7 +250,7 @@ fn arrow_field(field: &NestedFieldRef) -> Result<Field> {
     Ok(Field::new(&field.name, ty, !field.required).with_metadata(id))
 }
 
-fn arrow_type(ty: &Type) -> Result<DataType> {
+pub(super) fn arrow_type(ty: &Type) -> Result<DataType> {
     Ok(match ty {
         Type::Primitive(PrimitiveType::Fixed(size)) => DataType::FixedSizeBinary(
             (*size)

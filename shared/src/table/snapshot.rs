@@ -3,19 +3,19 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use futures::{StreamExt, TryStreamExt, stream};
 use iceberg::spec::{
-    DataFile, FormatVersion, MAIN_BRANCH, Manifest, ManifestContentType, ManifestFile, ManifestListWriter,
-    ManifestStatus, Snapshot, TableMetadata, TableMetadataBuilder,
+    DataFile, FormatVersion, MAIN_BRANCH, ManifestFile, ManifestListWriter, Snapshot, TableMetadata,
+    TableMetadataBuilder,
 };
 use uuid::Uuid;
 
-use super::io::{IcebergContext, Io, Scratch};
+use super::io::{IcebergContext, Scratch};
+pub(super) use super::live::{LiveFile, live_files};
 use super::manifests::Manifests;
 use super::summary::{Counts, summary};
 use super::{Table, Token};
+use crate::Result;
 use crate::model::keys;
-use crate::{Error, Result};
 
 /// Manifests that are read at the same time.
 pub(super) const PARALLEL_READS: usize = 16;
@@ -171,47 +171,4 @@ async fn write_list(
     writer.close().await.doing(doing)?;
     base.io.put(location, scratch.bytes().await?).await?;
     Ok(rows)
-}
-
-/// The entries that are alive in a snapshot.
-pub(super) async fn live_files(io: &Io, metadata: &TableMetadata, snapshot: &Snapshot) -> Result<Vec<LiveFile>> {
-    let list = io.manifest_list(snapshot, metadata.format_version()).await?;
-    let live = || list.iter().filter(|m| m.has_added_files() || m.has_existing_files());
-    if let Some(deletes) = live().find(|m| m.content == ManifestContentType::Deletes) {
-        let location = &deletes.manifest_path;
-        return Err(Error::invalid(format!(
-            "expected a table without row-level delete files, found some in the manifest `{location}`: compact the table with the engine that wrote them"
-        )));
-    }
-    let reads: Vec<_> = live().map(|file| io.manifest(file)).collect();
-    let manifests: Vec<_> = stream::iter(reads).buffered(PARALLEL_READS).try_collect().await?;
-    let mut files = Vec::new();
-    for manifest in manifests {
-        let alive = manifest.entries().iter().enumerate().filter(|(_, entry)| entry.is_alive());
-        files.extend(alive.map(|(entry, _)| LiveFile { manifest: manifest.clone(), entry }));
-    }
-    Ok(files)
-}
-
-/// A data file of a snapshot, in the manifest that lists it.
-#[derive(Debug, Clone)]
-pub(super) struct LiveFile {
-    manifest: Arc<Manifest>,
-    entry: usize,
-}
-
-impl LiveFile {
-    pub(super) fn data(&self) -> &DataFile {
-        self.manifest.entries()[self.entry].data_file()
-    }
-
-    /// Whether the file came with the snapshot `id`.
-    pub(super) fn added_by(&self, id: i64) -> bool {
-        let entry = &self.manifest.entries()[self.entry];
-        entry.status() == ManifestStatus::Added && entry.snapshot_id() == Some(id)
-    }
-
-    pub(super) fn manifest(&self) -> &Manifest {
-        &self.manifest
-    }
 }

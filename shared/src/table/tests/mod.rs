@@ -12,6 +12,7 @@ mod merge;
 mod orphans;
 mod partition;
 mod scan;
+mod travel;
 
 use std::sync::Arc;
 
