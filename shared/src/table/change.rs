@@ -1,4 +1,4 @@
-//! Rows of a stream go into a table: appended, in place of all rows, or merged by key.
+//! Rows of a stream go into a table: appended, in place of all or some rows, or merged by key.
 //!
 //! Rows are written to data files once, before the first try to commit.
 
@@ -10,6 +10,7 @@ use iceberg::spec::DataFile;
 use super::commit::{self, Operation, file_prefix};
 use super::conform::Conform;
 use super::merge::Merge;
+use super::rows::{OverwriteWhere, ReplacePartitions};
 use super::snapshot::{AddedFile, Delta, Rows, live_files};
 use super::write::Writer;
 use super::{Change, Committed, Table, Token};
@@ -27,6 +28,8 @@ struct Incoming<'a> {
 enum Way {
     Append,
     Overwrite,
+    OverwriteWhere(Box<OverwriteWhere>),
+    ReplacePartitions,
     Merge(Box<Merge>),
 }
 
@@ -53,6 +56,8 @@ async fn write<'a>(
     let mut way = match change {
         Change::Append => Way::Append,
         Change::Overwrite => Way::Overwrite,
+        Change::OverwriteWhere(filters) => Way::OverwriteWhere(Box::new(OverwriteWhere::new(filters))),
+        Change::ReplacePartitions => Way::ReplacePartitions,
         Change::Merge { key } => {
             let schema_id = base.metadata.current_schema_id();
             Way::Merge(Box::new(Merge::new(&key, writer.arrow_schema(), schema_id)?))
@@ -97,6 +102,13 @@ impl Operation for Incoming<'_> {
                 delta.rows.deleted = live.iter().map(|file| file.data().record_count()).sum();
                 delta.removed = live.iter().map(|file| file.data().file_path().to_owned()).collect();
             }
+            Way::OverwriteWhere(overwrite) => {
+                let left = overwrite.delta(base, file_prefix(self.token), &mut self.created).await?;
+                delta.rows.deleted = left.rows.deleted;
+                delta.removed = left.removed;
+                delta.added.extend(left.added);
+            }
+            Way::ReplacePartitions => return ReplacePartitions::delta(base, &self.files, self.spec_id).await,
             Way::Merge(_) if self.files.is_empty() => {}
             Way::Merge(merge) => {
                 let live = live_files(&base.io, &base.metadata, parent).await?;

@@ -21,8 +21,9 @@ use super::summary::Counts;
 use crate::model::keys;
 use crate::{Error, Result};
 
-/// Id that the specification reserves for the column `file_path` of position deletes.
-const DELETED_PATH: i32 = 2_147_483_546;
+/// Ids that the specification reserves for the columns of position deletes, `file_path` and `pos`.
+pub(super) const DELETED_PATH: i32 = 2_147_483_546;
+pub(super) const DELETED_POS: i32 = 2_147_483_545;
 
 /// Writes the manifests of one commit, however often it is tried.
 pub(super) struct Manifests {
@@ -253,6 +254,37 @@ async fn parent_manifests(base: &Table, delta: &Delta, removed: &mut Counts) -> 
         None => Ok(carried),
         Some(path) => Err(Error::bug(format!("expected the file `{path}` in the table, found it gone"))),
     }
+}
+
+/// A delete file of a snapshot, in the manifest that lists it.
+pub(super) struct LiveDelete {
+    manifest: Arc<Manifest>,
+    place: usize,
+}
+
+impl LiveDelete {
+    pub(super) fn file(&self) -> &DataFile {
+        self.manifest.entries()[self.place].data_file()
+    }
+
+    /// The partition spec that the file was written with.
+    pub(super) fn spec(&self) -> &PartitionSpec {
+        self.manifest.metadata().partition_spec()
+    }
+}
+
+/// The delete files of a table.
+pub(super) async fn live_deletes(table: &Table) -> Result<Vec<LiveDelete>> {
+    let Some(snapshot) = table.metadata.current_snapshot() else { return Ok(Vec::new()) };
+    let list = table.io.manifest_list(snapshot, table.metadata.format_version()).await?;
+    let live = list.iter().filter(|m| m.content == ManifestContentType::Deletes);
+    let mut deletes = Vec::new();
+    for file in live.filter(|m| m.has_added_files() || m.has_existing_files()) {
+        let manifest = table.io.manifest(file).await?;
+        let alive = manifest.entries().iter().enumerate().filter(|(_, entry)| entry.is_alive());
+        deletes.extend(alive.map(|(place, _)| LiveDelete { manifest: manifest.clone(), place }));
+    }
+    Ok(deletes)
 }
 
 /// The data file whose rows a delete file removes, if it is a single one and the manifest tells.

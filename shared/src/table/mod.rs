@@ -25,6 +25,7 @@ mod prune;
 mod reach;
 mod refs;
 mod revise;
+mod rows;
 mod scan;
 mod schema;
 mod snapshot;
@@ -40,6 +41,7 @@ use std::sync::Arc;
 use arrow::datatypes::SchemaRef;
 use datafusion::catalog::TableProvider;
 use datafusion::execution::SendableRecordBatchStream;
+use datafusion::logical_expr::Expr;
 use iceberg::spec::{Snapshot, TableMetadata};
 use uuid::Uuid;
 
@@ -50,6 +52,7 @@ use self::io::Io;
 pub use self::metadata_tables::MetadataTable;
 pub use self::orphans::{OrphanReport, Orphans};
 pub use self::reach::FileKind;
+pub use self::rows::{RowChange, RowChangeKind};
 use crate::catalog;
 use crate::config::Ports;
 use crate::error::Context;
@@ -81,6 +84,10 @@ pub enum Change {
     Append,
     /// The rows become the whole table.
     Overwrite,
+    /// Rows of the table that all filters let pass leave, the new rows come. The filters name the table's columns.
+    OverwriteWhere(Vec<Expr>),
+    /// The partitions that the rows fall into hold nothing else afterwards. A table without partitions is one partition.
+    ReplacePartitions,
     /// A row replaces those with equal values in these columns (null equals null), or is added.
     Merge {
         key: Vec<String>,
@@ -249,6 +256,16 @@ impl Table {
     ) -> Result<Committed> {
         let name = self.name();
         change::commit(self, change, rows, token).await.context(|| format!("committing to the table `{name}`"))
+    }
+
+    /// Deletes, updates and inserts rows as `change` says, as one snapshot. When others commit meanwhile, `change` is asked anew
+    /// unless what it said still holds.
+    ///
+    /// # Errors
+    /// As [`Table::commit`]; `Invalid` when a row of the table is named twice, or for a table property that can't be read.
+    pub async fn change_rows(&self, change: &dyn RowChange, token: Option<Token>) -> Result<Committed> {
+        let name = self.name();
+        rows::change_rows(self, change, token.as_ref()).await.context(|| format!("changing rows of the table `{name}`"))
     }
 
     /// A DataFusion table over the rows that `read` names.

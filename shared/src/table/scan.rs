@@ -113,6 +113,22 @@ pub(super) fn files(table: &Table, files: Vec<LiveFile>) -> Result<Arc<dyn Table
     Ok(Arc::new(IcebergTable::new(table, table.metadata.current_schema(), files)?))
 }
 
+/// Some files of a table in its present schema, with the addresses of their rows.
+pub(super) fn addressed_files(table: &Table, files: Vec<LiveFile>) -> Result<Arc<dyn TableProvider>> {
+    Ok(Arc::new(IcebergTable::new(table, table.metadata.current_schema(), files)?.addressed()?))
+}
+
+/// Those of `files` that may hold rows which all filters let pass.
+pub(super) fn may_match(
+    state: &dyn Session,
+    table: &Table,
+    files: Vec<LiveFile>,
+    filters: &[Expr],
+) -> Result<Vec<LiveFile>> {
+    let table = IcebergTable::new(table, table.metadata.current_schema(), files)?;
+    Ok(table.prune(state, filters)?.into_iter().cloned().collect())
+}
+
 /// Lets a session find the store of a table's file.
 pub(super) fn register_store(session: &SessionContext, table: &Table, file: &LiveFile) -> Result<()> {
     let url = url(file.data().file_path())?;

@@ -114,6 +114,15 @@ impl Writer {
         &self.arrow
     }
 
+    /// A name for a file of the partition `folder` that holds something else than rows of the table.
+    pub(super) fn next_location(&mut self, partition: &Struct, spec: &PartitionSpecRef, kind: &str) -> String {
+        let folder = folder(spec, &self.schema, partition);
+        let prefix = format!("{}-{kind}", self.prefix);
+        let location = keys::data_file(&self.location, &folder, &prefix, self.created.len());
+        self.created.push(location.clone());
+        location
+    }
+
     /// Every file that was begun, finished or not.
     pub(super) fn created(&self) -> &[String] {
         &self.created
@@ -139,6 +148,19 @@ impl Writer {
     /// # Errors
     /// What the store answers.
     pub(super) async fn finish(&mut self) -> Result<Vec<DataFile>> {
+        self.roll().await?;
+        while !self.closing.is_empty() {
+            self.closed().await?;
+        }
+        self.done.sort_by(|a, b| a.file_path().cmp(b.file_path()));
+        Ok(std::mem::take(&mut self.done))
+    }
+
+    /// Has every file finished, so that the rows which come next go to others.
+    ///
+    /// # Errors
+    /// What the store answers.
+    pub(super) async fn roll(&mut self) -> Result<()> {
         for key in self.open.keys().cloned().collect::<Vec<_>>() {
             self.close(&key).await?;
         }
@@ -146,11 +168,7 @@ impl Writer {
             self.admit(&key).await?;
             self.close(&key).await?;
         }
-        while !self.closing.is_empty() {
-            self.closed().await?;
-        }
-        self.done.sort_by(|a, b| a.file_path().cmp(b.file_path()));
-        Ok(std::mem::take(&mut self.done))
+        Ok(())
     }
 
     /// Waits until nothing is being written any more, so that what was begun can be removed.
@@ -197,7 +215,7 @@ impl Writer {
     }
 
     fn begin(&mut self, key: &Arc<[u8]>, partition: Struct) -> Result<()> {
-        let folder = self.folder(&partition);
+        let folder = folder(&self.spec, &self.schema, &partition);
         let location = keys::data_file(&self.location, &folder, &self.prefix, self.created.len());
         let writer = AsyncArrowWriter::try_new(
             self.io.storage.writer(&url(&location)?)?,
@@ -209,30 +227,6 @@ impl Writer {
         let file = OpenFile { partition, location, writer, nan_counts: HashMap::new(), used: self.clock };
         self.open.insert(key.clone(), file);
         Ok(())
-    }
-
-    /// The folder of a partition, as Iceberg's other writers name it.
-    fn folder(&self, partition: &Struct) -> String {
-        let date = |days: i64| chrono::DateTime::from_timestamp(days * 86_400, 0).unwrap_or_default().date_naive();
-        let path = self.spec.partition_to_path(partition, self.schema.clone());
-        let named =
-            self.spec.fields().iter().zip(partition.iter()).zip(path.split('/')).map(|((field, value), named)| {
-                let value = match value.and_then(iceberg::spec::Literal::as_primitive_literal) {
-                    Some(PrimitiveLiteral::Int(value)) => i64::from(value),
-                    _ => return named.to_owned(),
-                };
-                let name = &field.name;
-                match field.transform {
-                    Transform::Year => format!("{name}={}", 1970 + value),
-                    Transform::Month => {
-                        format!("{name}={:04}-{:02}", 1970 + value.div_euclid(12), value.rem_euclid(12) + 1)
-                    }
-                    Transform::Day => format!("{name}={}", date(value)),
-                    Transform::Hour => format!("{name}={}-{:02}", date(value.div_euclid(24)), value.rem_euclid(24)),
-                    _ => named.to_owned(),
-                }
-            });
-        named.collect::<Vec<_>>().join("/")
     }
 
     async fn append(&mut self, key: &Arc<[u8]>, rows: &RecordBatch) -> Result<()> {
@@ -269,6 +263,29 @@ impl Writer {
         self.done.push(file?);
         Ok(())
     }
+}
+
+/// The folder of a partition, as Iceberg's other writers name it.
+fn folder(spec: &PartitionSpecRef, schema: &SchemaRef, partition: &Struct) -> String {
+    let date = |days: i64| chrono::DateTime::from_timestamp(days * 86_400, 0).unwrap_or_default().date_naive();
+    let path = spec.partition_to_path(partition, schema.clone());
+    let named = spec.fields().iter().zip(partition.iter()).zip(path.split('/')).map(|((field, value), named)| {
+        let value = match value.and_then(iceberg::spec::Literal::as_primitive_literal) {
+            Some(PrimitiveLiteral::Int(value)) => i64::from(value),
+            _ => return named.to_owned(),
+        };
+        let name = &field.name;
+        match field.transform {
+            Transform::Year => format!("{name}={}", 1970 + value),
+            Transform::Month => {
+                format!("{name}={:04}-{:02}", 1970 + value.div_euclid(12), value.rem_euclid(12) + 1)
+            }
+            Transform::Day => format!("{name}={}", date(value)),
+            Transform::Hour => format!("{name}={}-{:02}", date(value.div_euclid(24)), value.rem_euclid(24)),
+            _ => named.to_owned(),
+        }
+    });
+    named.collect::<Vec<_>>().join("/")
 }
 
 impl OpenFile {

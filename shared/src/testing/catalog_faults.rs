@@ -27,18 +27,25 @@ pub enum Fault {
 pub struct FaultyCatalog {
     inner: Arc<dyn Catalog>,
     faults: Mutex<BTreeMap<TableName, VecDeque<Fault>>>,
+    /// How the next reads of a table fail, if they do.
+    reads: Mutex<BTreeMap<TableName, VecDeque<Option<ErrorKind>>>>,
     writes: AtomicUsize,
 }
 
 impl FaultyCatalog {
     /// No fault until one is asked for.
     pub fn new(inner: Arc<dyn Catalog>) -> Arc<Self> {
-        Arc::new(Self { inner, faults: Mutex::default(), writes: AtomicUsize::new(0) })
+        Arc::new(Self { inner, faults: Mutex::default(), reads: Mutex::default(), writes: AtomicUsize::new(0) })
     }
 
     /// The next updates of `table`, or its removal, fail like this, one after the other.
     pub fn fail(&self, table: &TableName, faults: &[Fault]) {
         self.faults.lock().unwrap().insert(table.clone(), faults.iter().copied().collect());
+    }
+
+    /// The next reads of `table` fail like this, one after the other; `None` lets one through.
+    pub fn fail_reads(&self, table: &TableName, faults: &[Option<ErrorKind>]) {
+        self.reads.lock().unwrap().insert(table.clone(), faults.iter().copied().collect());
     }
 
     /// Whether all faults happened: a test whose faults did not has tested nothing.
@@ -104,7 +111,11 @@ impl Catalog for FaultyCatalog {
     }
 
     async fn get_table(&self, name: &TableName) -> Result<Table> {
-        self.inner.get_table(name).await
+        let fault = self.reads.lock().unwrap().get_mut(name).and_then(VecDeque::pop_front).flatten();
+        match fault {
+            Some(kind) => Err(Error::new(kind, "injected: the table was not read")),
+            None => self.inner.get_table(name).await,
+        }
     }
 
     async fn list_tables(&self, database: &str) -> Result<Vec<Table>> {

@@ -38,6 +38,10 @@ pub enum Fault {
     LostReply,
     /// Nothing happened, and never will (`Denied`).
     Refused,
+    /// Nothing happens, and nothing ever answers: for tests that kill the caller there.
+    Hang,
+    /// It took effect, then nothing answers.
+    HangAfter,
 }
 
 /// Which operations fail. Share one plan to count over several stores.
@@ -53,6 +57,7 @@ pub struct Plan {
 enum Rule {
     Nth { operation: Operation, nth: u64, fault: Fault },
     From { operation: Operation, nth: u64, fault: Fault },
+    Any { nth: u64, fault: Fault },
     Random { seed: u64, per_mille: u64 },
 }
 
@@ -60,6 +65,11 @@ impl Plan {
     /// The `nth` operation of this kind fails, counted from 1.
     pub fn nth(operation: Operation, nth: u64, fault: Fault) -> Arc<Self> {
         Self::new(Rule::Nth { operation, nth, fault })
+    }
+
+    /// The `nth` operation of whatever kind fails, counted from 1.
+    pub fn nth_of_any(nth: u64, fault: Fault) -> Arc<Self> {
+        Self::new(Rule::Any { nth, fault })
     }
 
     /// The `nth` operation of this kind and all later ones fail, counted from 1: the store is gone.
@@ -93,6 +103,7 @@ impl Plan {
         let fault = match self.rule {
             Rule::Nth { operation: of, nth, fault } => (of == operation && self.count() == nth).then_some(fault),
             Rule::From { operation: of, nth, fault } => (of == operation && self.count() >= nth).then_some(fault),
+            Rule::Any { nth, fault } => (self.count() == nth).then_some(fault),
             Rule::Random { seed, per_mille } => {
                 let dice = mix(seed.wrapping_add(self.count()));
                 let fault = if dice & 1 == 0 { Fault::Busy } else { Fault::LostReply };
@@ -120,7 +131,9 @@ impl Fault {
     fn error(self, operation: Operation, path: &Path) -> object_store::Error {
         let source = format!("injected fault {self:?} in {operation:?}").into();
         match self {
-            Self::Busy | Self::LostReply => object_store::Error::Generic { store: "faulty", source },
+            Self::Busy | Self::LostReply | Self::Hang | Self::HangAfter => {
+                object_store::Error::Generic { store: "faulty", source }
+            }
             Self::Refused => object_store::Error::PermissionDenied { path: path.to_string(), source },
         }
     }
@@ -143,6 +156,11 @@ impl Faulty {
         match self.plan.next(operation) {
             None => work.await,
             Some(Fault::LostReply) => work.await.and(Err(Fault::LostReply.error(operation, path))),
+            Some(Fault::Hang) => std::future::pending().await,
+            Some(Fault::HangAfter) => {
+                work.await?;
+                std::future::pending().await
+            }
             Some(fault) => Err(fault.error(operation, path)),
         }
     }
@@ -192,6 +210,7 @@ impl ObjectStore for Faulty {
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
         match self.plan.next(Operation::List) {
             None => self.inner.list(prefix),
+            Some(Fault::Hang | Fault::HangAfter) => futures::stream::pending().boxed(),
             Some(fault) => {
                 let error = fault.error(Operation::List, &prefix.cloned().unwrap_or_default());
                 futures::stream::once(futures::future::ready(Err(error))).boxed()
@@ -227,6 +246,11 @@ impl MultipartUpload for FaultyUpload {
             None => self.inner.complete().await,
             Some(Fault::LostReply) => {
                 self.inner.complete().await.and(Err(Fault::LostReply.error(Operation::Put, &self.path)))
+            }
+            Some(Fault::Hang) => std::future::pending().await,
+            Some(Fault::HangAfter) => {
+                self.inner.complete().await?;
+                std::future::pending().await
             }
             Some(fault) => Err(fault.error(Operation::Put, &self.path)),
         }

@@ -3,16 +3,22 @@
 mod address;
 mod alter;
 mod commit;
+mod crash;
 mod damage;
 mod evolve;
 mod expire;
 mod faults;
 mod foreign;
+mod many;
 mod merge;
+mod model;
 mod orphans;
+mod overwrite;
 mod partition;
+mod rows;
 mod scan;
 mod travel;
+mod version;
 
 use std::sync::Arc;
 

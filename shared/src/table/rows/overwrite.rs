@@ -1,0 +1,171 @@
+//! Overwrites of a part of a table: the rows that filters let pass, or the partitions that new rows fall into.
+
+use std::collections::HashSet;
+
+use arrow::array::AsArray;
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Int64Type};
+use datafusion::logical_expr::utils::conjunction;
+use datafusion::logical_expr::{Expr, Operator, binary_expr};
+use datafusion::prelude::{SessionContext, col};
+use futures::TryStreamExt;
+use iceberg::spec::DataFile;
+
+use super::RowChangeKind;
+use super::positions::Addresses;
+use super::work::{Isolation, Settings, Work, live, may_match, spec_id};
+use crate::table::address::{FILE, POS};
+use crate::table::snapshot::{AddedFile, Delta, LiveFile};
+use crate::table::write::Writer;
+use crate::table::{Table, scan};
+use crate::{Error, Result};
+
+/// Rows that all filters let pass leave.
+pub(in crate::table) struct OverwriteWhere {
+    filters: Vec<Expr>,
+    work: Option<Work>,
+}
+
+impl OverwriteWhere {
+    pub(in crate::table) fn new(filters: Vec<Expr>) -> Self {
+        Self { filters: datafusion::logical_expr::expr_rewriter::unnormalize_cols(filters), work: None }
+    }
+
+    /// What leaves `base`, and what is written in its place. `created` lists every file that was begun.
+    pub(in crate::table) async fn delta(
+        &mut self,
+        base: &Table,
+        prefix: String,
+        created: &mut Vec<String>,
+    ) -> Result<Delta> {
+        if let Some(work) = &self.work
+            && work.holds(base).await?
+        {
+            return Ok(work.delta());
+        }
+        let mut writer = Writer::new(&base.io, &base.metadata, prefix)?;
+        let worked_out = self.work_out(base, &mut writer).await;
+        if worked_out.is_err() {
+            writer.settle().await;
+        }
+        created.extend_from_slice(writer.created());
+        Ok(self.work.insert(worked_out?).delta())
+    }
+
+    async fn work_out(&self, base: &Table, writer: &mut Writer) -> Result<Work> {
+        let candidates = may_match(base, live(base).await?, &self.filters)?;
+        let (whole, parts) = self.whole(base, candidates)?;
+        let mut work = Work::new(base, self.filters.clone(), Isolation::Serializable);
+        work.drop_files(&whole);
+        let addresses = self.matching(base, parts).await?;
+        let partial: u64 = addresses.files.values().map(roaring::RoaringTreemap::len).sum();
+        let mode = Settings::of(base, RowChangeKind::Delete)?.mode;
+        work.remove(base, addresses, mode, writer).await?;
+        work.rows.deleted = partial + whole.iter().map(|file| file.data().record_count()).sum::<u64>();
+        Ok(work)
+    }
+
+    /// Tells files all of whose rows leave, as their metrics say, from the others.
+    fn whole(&self, base: &Table, candidates: Vec<LiveFile>) -> Result<(Vec<LiveFile>, Vec<LiveFile>)> {
+        let Some(filter) = conjunction(self.filters.iter().cloned()) else { return Ok((candidates, Vec::new())) };
+        let Some(negation) = negated(&filter) else { return Ok((Vec::new(), candidates)) };
+        let others = may_match(base, candidates.clone(), &[negation])?;
+        let others: HashSet<&str> = others.iter().map(|file| file.data().file_path()).collect();
+        let columns: Vec<i32> = filter
+            .column_refs()
+            .iter()
+            .filter_map(|column| base.metadata.current_schema().field_by_name(&column.name))
+            .map(|field| field.id)
+            .collect();
+        let without_nulls = |file: &DataFile| columns.iter().all(|id| file.null_value_counts().get(id) == Some(&0));
+        Ok(candidates
+            .into_iter()
+            .partition(|file| !others.contains(file.data().file_path()) && without_nulls(file.data())))
+    }
+
+    /// The addresses of the rows that the filters let pass.
+    async fn matching(&self, base: &Table, files: Vec<LiveFile>) -> Result<Addresses> {
+        let mut addresses = Addresses::default();
+        let Some(first) = files.first() else { return Ok(addresses) };
+        let session = SessionContext::new();
+        scan::register_store(&session, base, first)?;
+        let mut frame = session.read_table(scan::addressed_files(base, files)?)?;
+        for filter in &self.filters {
+            frame = frame.filter(filter.clone())?;
+        }
+        let mut rows = frame.select(vec![col(FILE), col(POS)])?.execute_stream().await?;
+        while let Some(batch) = rows.try_next().await? {
+            let (files, places) = (cast(batch.column(0), &DataType::Utf8)?, cast(batch.column(1), &DataType::Int64)?);
+            addresses.add(files.as_string::<i32>(), places.as_primitive::<Int64Type>())?;
+        }
+        Ok(addresses)
+    }
+}
+
+/// The negation of a filter that is true or false for each row whose columns are not null: what it does not let pass, its
+/// negation does. `None` for a filter that may be neither.
+fn negated(filter: &Expr) -> Option<Expr> {
+    let known = |expr: &Expr| match expr {
+        Expr::Column(_) => true,
+        Expr::Literal(value, _) => !value.is_null(),
+        _ => false,
+    };
+    match filter {
+        Expr::BinaryExpr(binary) => match binary.op {
+            Operator::And => Some(negated(&binary.left)?.or(negated(&binary.right)?)),
+            Operator::Or => Some(negated(&binary.left)?.and(negated(&binary.right)?)),
+            op if known(&binary.left) && known(&binary.right) => {
+                let op = op.negate()?;
+                Some(binary_expr(binary.left.as_ref().clone(), op, binary.right.as_ref().clone()))
+            }
+            _ => None,
+        },
+        Expr::Not(inner) => {
+            negated(inner)?;
+            Some(inner.as_ref().clone())
+        }
+        Expr::IsNull(inner) if known(inner) => Some(inner.as_ref().clone().is_not_null()),
+        Expr::IsNotNull(inner) if known(inner) => Some(inner.as_ref().clone().is_null()),
+        Expr::InList(list) if known(&list.expr) && list.list.iter().all(known) => {
+            Some(list.expr.as_ref().clone().in_list(list.list.clone(), !list.negated))
+        }
+        Expr::Between(between) if known(&between.expr) && known(&between.low) && known(&between.high) => {
+            let (low, high) = (between.low.as_ref().clone(), between.high.as_ref().clone());
+            let outside =
+                between.expr.as_ref().clone().lt(low.clone()).or(between.expr.as_ref().clone().gt(high.clone()));
+            let inside = between.expr.as_ref().clone().gt_eq(low).and(between.expr.as_ref().clone().lt_eq(high));
+            Some(if between.negated { inside } else { outside })
+        }
+        _ => None,
+    }
+}
+
+/// The partitions that new rows fall into lose their old rows.
+pub(in crate::table) struct ReplacePartitions;
+
+impl ReplacePartitions {
+    /// # Errors
+    /// `Invalid` when rows of those partitions may be in files of another partition spec.
+    pub(in crate::table) async fn delta(base: &Table, files: &[DataFile], spec: i32) -> Result<Delta> {
+        let mut delta =
+            Delta { added: files.iter().map(|file| AddedFile::new(file.clone(), spec)).collect(), ..Delta::default() };
+        delta.rows.added = files.iter().map(DataFile::record_count).sum();
+        let partitions: HashSet<_> = files.iter().map(DataFile::partition).collect();
+        if partitions.is_empty() {
+            return Ok(delta);
+        }
+        for file in live(base).await? {
+            let path = file.data().file_path();
+            if spec_id(&file) != spec {
+                return Err(Error::invalid(format!(
+                    "expected a table whose files are all of its present partitioning to replace partitions of, found `{path}` of an earlier one: rewrite the table first"
+                )));
+            }
+            if partitions.contains(file.data().partition()) {
+                delta.rows.deleted += file.data().record_count();
+                delta.removed.insert(path.to_owned());
+            }
+        }
+        Ok(delta)
+    }
+}

@@ -1,0 +1,272 @@
+//! Row-level changes: DELETE, UPDATE and MERGE as SQL's side asks for them.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use async_trait::async_trait;
+use datafusion::logical_expr::{Expr, lit};
+use datafusion::prelude::col;
+
+use super::*;
+use crate::ErrorKind;
+
+/// A change whose rows a query over `t`, the table with addresses, and `s`, some new rows, gives.
+pub(super) struct Asked {
+    kind: RowChangeKind,
+    filters: Vec<Expr>,
+    query: String,
+    source: Option<RecordBatch>,
+    /// Commits that happen after the rows were asked for the first time.
+    meanwhile: Option<(Table, RecordBatch)>,
+    asked: AtomicUsize,
+}
+
+impl Asked {
+    fn new(kind: RowChangeKind, query: impl Into<String>) -> Self {
+        let (filters, source, meanwhile, asked) = (Vec::new(), None, None, AtomicUsize::new(0));
+        Self { kind, filters, query: query.into(), source, meanwhile, asked }
+    }
+
+    pub(super) fn delete(predicate: &str) -> Self {
+        Self::new(RowChangeKind::Delete, format!("SELECT _file, _pos, false AS _insert FROM t WHERE {predicate}"))
+    }
+
+    pub(super) fn update(carrier: &str, predicate: &str) -> Self {
+        let query =
+            format!("SELECT _file, _pos, true AS _insert, id, '{carrier}' AS carrier, at FROM t WHERE {predicate}");
+        Self::new(RowChangeKind::Update, query)
+    }
+
+    /// MERGE by id: matched rows take the source's values, those without a carrier are deleted, others are inserted.
+    pub(super) fn merge(source: RecordBatch) -> Self {
+        let query = "SELECT t._file, t._pos, s.carrier IS NOT NULL AS _insert, s.id, s.carrier, s.at
+            FROM s LEFT JOIN t ON t.id = s.id";
+        Self { source: Some(source), ..Self::new(RowChangeKind::Merge, query) }
+    }
+
+    fn filtered(self, filter: Expr) -> Self {
+        Self { filters: vec![filter], ..self }
+    }
+
+    fn while_another_appends(self, table: &Table, batch: RecordBatch) -> Self {
+        Self { meanwhile: Some((table.clone(), batch)), ..self }
+    }
+
+    fn asked(&self) -> usize {
+        self.asked.load(Ordering::SeqCst)
+    }
+}
+
+#[async_trait]
+impl RowChange for Asked {
+    fn kind(&self) -> RowChangeKind {
+        self.kind
+    }
+
+    fn filters(&self) -> Vec<Expr> {
+        self.filters.clone()
+    }
+
+    async fn rows(&self, table: &Table) -> Result<SendableRecordBatchStream> {
+        let session = SessionContext::new();
+        let root = table.ports.keys.root();
+        session.register_object_store(root, table.ports.storage.resolve(root)?.0);
+        session.register_table("t", table.addressed().await?)?;
+        if let Some(source) = &self.source {
+            session.register_batch("s", source.clone())?;
+        }
+        let rows = session.sql(&self.query).await?.execute_stream().await?;
+        if let (0, Some((table, batch))) = (self.asked.fetch_add(1, Ordering::SeqCst), &self.meanwhile) {
+            append(table, batch.clone()).await;
+        }
+        Ok(rows)
+    }
+}
+
+async fn change(table: &Table, change: Asked) -> Committed {
+    table.change_rows(&change, None).await.unwrap()
+}
+
+/// The table with properties that steer its row-level changes.
+pub(super) async fn with_properties(table: &Table, properties: &[(&str, &str)]) -> Table {
+    let table = table.reload().await.unwrap();
+    let properties = properties.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+    let builder = table.metadata.as_ref().clone().into_builder(Some(table.location.clone()));
+    let built = builder.set_properties(properties).unwrap().build().unwrap();
+    let (metadata, location) = (Arc::new(built.metadata), table.next_location());
+    table.io.put_metadata(&location, &metadata).await.unwrap();
+    table.swap(&metadata, location).await.unwrap()
+}
+
+async fn files(table: &Table) -> Vec<String> {
+    let table = table.reload().await.unwrap();
+    let Some(snapshot) = table.metadata.current_snapshot() else { return Vec::new() };
+    let live = snapshot::live_files(&table.io, &table.metadata, snapshot).await.unwrap();
+    let mut paths: Vec<_> = live.iter().map(|file| file.data().file_path().to_owned()).collect();
+    paths.sort();
+    paths
+}
+
+async fn three_days() -> Table {
+    let table = table(&ports(), &["day(at)"]).await;
+    append(&table, rows(&[(1, Some("a"), 0), (2, Some("b"), 0), (3, Some("c"), 1), (4, None, 2)])).await;
+    table
+}
+
+#[tokio::test]
+async fn a_delete_rewrites_the_files_that_held_the_rows_and_no_others() {
+    let table = three_days().await;
+    let before = files(&table).await;
+    let done = change(&table, Asked::delete("id = 2 OR id = 4")).await;
+    assert_eq!((done.rows_added, done.rows_updated, done.rows_deleted), (0, 0, 2));
+    assert_eq!((done.files_added, done.files_removed), (1, 2), "the file that lost every row is not written anew");
+    assert_eq!(ids(&table, Read::Current).await, ["1", "3"]);
+    assert_eq!(files(&table).await.iter().filter(|file| before.contains(file)).count(), 1);
+    let newest = &table.reload().await.unwrap().history()[0];
+    assert_eq!(newest.operation, "overwrite");
+    for (key, value) in [("deleted-records", "3"), ("added-records", "1"), ("total-records", "2")] {
+        assert_eq!(newest.summary[key], value, "{key}");
+    }
+    let done = change(&table, Asked::delete("id = 3")).await;
+    assert_eq!((done.files_added, done.files_removed), (0, 1));
+    assert_eq!(table.reload().await.unwrap().history()[0].operation, "delete");
+}
+
+#[tokio::test]
+async fn a_change_of_no_row_commits_nothing_unless_it_has_a_token() {
+    let table = three_days().await;
+    let before = table.reload().await.unwrap().current_snapshot();
+    let done = change(&table, Asked::delete("id = 77")).await;
+    assert_eq!((done.attempts, Some(done.snapshot_id)), (0, before));
+    let nothing = Asked::delete("id = 77");
+    let done = table.change_rows(&nothing, Some(token(None, "1"))).await.unwrap();
+    assert_eq!(done.attempts, 1);
+    let replay = table.change_rows(&Asked::delete("id = 1"), Some(token(None, "1"))).await.unwrap_err();
+    assert_eq!(replay.kind(), ErrorKind::Conflict);
+    assert_eq!(ids(&table, Read::Current).await, ["1", "2", "3", "4"]);
+}
+
+#[tokio::test]
+async fn an_update_gives_new_values_and_moves_rows_between_partitions() {
+    let table = table(&ports(), &["carrier"]).await;
+    append(&table, rows(&[(1, Some("a"), 0), (2, Some("b"), 0), (3, Some("a"), 1)])).await;
+    let done = change(&table, Asked::update("b", "id = 3")).await;
+    assert_eq!((done.rows_added, done.rows_updated, done.rows_deleted), (0, 1, 0));
+    assert_eq!(
+        sql(&table, Read::Current, "SELECT id, carrier, at FROM t ORDER BY id").await,
+        ["1 a 1970-01-01T01:00:00", "2 b 1970-01-01T01:00:00", "3 b 1970-01-02T01:00:00"]
+    );
+    assert!(files(&table).await.iter().filter(|file| file.contains("carrier=b")).count() == 2);
+}
+
+#[tokio::test]
+async fn a_merge_updates_deletes_and_inserts_at_once() {
+    let table = three_days().await;
+    let done = change(&table, Asked::merge(rows(&[(1, Some("A"), 0), (3, None, 0), (9, Some("i"), 9)]))).await;
+    assert_eq!((done.rows_added, done.rows_updated, done.rows_deleted), (1, 1, 1));
+    assert_eq!(sql(&table, Read::Current, "SELECT id, carrier FROM t ORDER BY id").await, ["1 A", "2 b", "4 ", "9 i"]);
+}
+
+#[tokio::test]
+async fn a_row_matched_twice_is_refused_and_leaves_no_file() {
+    let table = three_days().await;
+    let before = table.ports.storage.list(&table.ports.keys.table(&name())).await.unwrap();
+    let twice = Asked::merge(rows(&[(1, Some("A"), 0), (1, Some("B"), 0)]));
+    let error = table.change_rows(&twice, None).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+    assert!(error.to_string().contains("more than one row of the source"), "{error}");
+    assert_eq!(table.ports.storage.list(&table.ports.keys.table(&name())).await.unwrap(), before);
+}
+
+#[tokio::test]
+async fn work_serves_again_when_what_came_does_not_concern_it() {
+    for (isolation, came, asked) in [
+        ("serializable", (8, Some("x"), 0), 1),
+        ("serializable", (2, Some("x"), 0), 2),
+        ("snapshot", (2, Some("x"), 0), 1),
+    ] {
+        let table = three_days().await;
+        let table = with_properties(&table, &[("write.delete.isolation-level", isolation)]).await;
+        let delete = Asked::delete("id = 2").filtered(col("id").eq(lit(2_i64)));
+        let delete = delete.while_another_appends(&table, rows(&[came]));
+        let done = table.change_rows(&delete, None).await.unwrap();
+        assert_eq!((delete.asked(), done.attempts), (asked, 2), "{isolation}");
+        let left: &[&str] = match (isolation, came.0) {
+            (_, 8) => &["1", "3", "4", "8"],
+            ("snapshot", _) => &["1", "2", "3", "4"],
+            _ => &["1", "3", "4"],
+        };
+        assert_eq!(ids(&table, Read::Current).await, left, "{isolation}");
+        assert_eq!(done.rows_deleted, if asked == 2 { 2 } else { 1 });
+    }
+}
+
+#[tokio::test]
+async fn files_of_a_try_that_did_not_hold_are_removed() {
+    let table = three_days().await;
+    let update = Asked::update("new", "id <= 2").while_another_appends(&table, rows(&[(0, Some("x"), 0)]));
+    table.change_rows(&update, None).await.unwrap();
+    assert_eq!(update.asked(), 2);
+    assert_eq!(sql(&table, Read::Current, "SELECT count(*) FROM t WHERE carrier = 'new'").await, ["3"]);
+    let left = table.ports.storage.list(&table.ports.keys.table(&name())).await.unwrap();
+    let data: Vec<_> = left.iter().filter(|o| o.url.path().ends_with(".parquet")).collect();
+    let live = files(&table).await;
+    // Three files of the first append, the one of the other writer, and what the update wrote.
+    assert_eq!(data.len(), 4 + live.len() - 2, "{data:?} {live:?}");
+}
+
+#[tokio::test]
+async fn a_property_with_another_value_is_named() {
+    let table = three_days().await;
+    for key in ["write.delete.mode", "write.delete.isolation-level"] {
+        let table = with_properties(&table, &[(key, "sometimes")]).await;
+        let error = table.change_rows(&Asked::delete("id = 1"), None).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid);
+        assert!(error.to_string().contains(key) && error.to_string().contains("sometimes"), "{error}");
+        with_properties(&table, &[(key, if key.ends_with("mode") { "copy-on-write" } else { "snapshot" })]).await;
+    }
+}
+
+#[tokio::test]
+async fn merge_on_read_names_the_rows_in_sorted_delete_files_of_their_partition() {
+    use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+    let table = table(&ports(), &["carrier"]).await;
+    append(&table, rows(&[(1, Some("a"), 0), (2, Some("b"), 0), (3, Some("a"), 1), (4, Some("a"), 1)])).await;
+    append(&table, rows(&[(5, Some("a"), 0), (6, Some("a"), 0)])).await;
+    let before = files(&table).await;
+    let table = with_properties(&table, &[("write.delete.mode", "merge-on-read")]).await;
+    let done = change(&table, Asked::delete("id IN (2, 6, 4, 1)")).await;
+    assert_eq!((done.rows_deleted, done.files_added, done.files_removed, done.delete_files_added), (4, 0, 0, 2));
+    let now = table.reload().await.unwrap();
+    let newest = &now.history()[0];
+    assert_eq!(newest.operation, "delete");
+    for (key, value) in [
+        ("added-delete-files", "2"),
+        ("added-position-delete-files", "2"),
+        ("added-position-deletes", "4"),
+        ("total-delete-files", "2"),
+        ("total-position-deletes", "4"),
+        ("total-records", "6"),
+        ("total-data-files", "3"),
+        ("changed-partition-count", "2"),
+    ] {
+        assert_eq!(newest.summary[key], value, "{key}");
+    }
+    let deletes = manifests::live_deletes(&now).await.unwrap();
+    assert_eq!(deletes.len(), 2);
+    for delete in &deletes {
+        let bytes = now.ports.storage.get(&io::url(delete.file().file_path()).unwrap()).await.unwrap();
+        let reader = ParquetRecordBatchReaderBuilder::try_new(bytes).unwrap();
+        assert_eq!(reader.parquet_schema().column(0).self_type().get_basic_info().id(), 2_147_483_546);
+        assert_eq!(reader.parquet_schema().column(1).self_type().get_basic_info().id(), 2_147_483_545);
+        let batches: Vec<_> = reader.build().unwrap().map(|batch| batch.unwrap()).collect();
+        let text = pretty_format_batches(&batches).unwrap().to_string();
+        let lines: Vec<_> = text.lines().filter(|line| line.contains("parquet")).collect();
+        assert!(lines.is_sorted(), "{text}");
+        assert_eq!(lines.len() as u64, delete.file().record_count());
+        match delete.file().record_count() {
+            1 => assert!(before.contains(&delete.file().referenced_data_file().unwrap())),
+            3 => assert_eq!(delete.file().referenced_data_file(), None),
+            other => panic!("{other} rows in a delete file: {text}"),
+        }
+    }
+}
