@@ -2,7 +2,9 @@
 //!
 //! All of them are written once under a name of their own and never changed, so what was read once is kept.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
+use std::io::Read;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -15,6 +17,9 @@ use url::Url;
 use crate::error::Context;
 use crate::storage::Storage;
 use crate::{Error, ErrorKind, Result};
+
+/// How a compressed metadata file begins.
+const GZIP: [u8; 2] = [0x1f, 0x8b];
 
 /// Bytes of metadata files that are kept in memory; past it everything is forgotten and read anew.
 const CACHE_BYTES: usize = 64 << 20;
@@ -51,8 +56,17 @@ impl Io {
             return Ok(found);
         }
         let bytes = self.get(location).await?;
+        let json = match bytes.starts_with(&GZIP) {
+            true => {
+                let mut json = Vec::new();
+                let read = flate2::read::GzDecoder::new(bytes.as_ref()).read_to_end(&mut json);
+                read.map_err(|e| damaged("table metadata", location).with_source(e))?;
+                Bytes::from(json)
+            }
+            false => bytes.clone(),
+        };
         let parsed: TableMetadata =
-            serde_json::from_slice(&bytes).map_err(|e| damaged("table metadata", location).with_source(e))?;
+            serde_json::from_slice(&json).map_err(|e| damaged("table metadata", location).with_source(e))?;
         let parsed = Arc::new(parsed);
         self.keep(location, bytes.len(), Cached::Metadata(parsed.clone()));
         Ok(parsed)
@@ -82,7 +96,10 @@ impl Io {
             return Ok(found);
         }
         let bytes = self.get(location).await?;
+        // A table that was upgraded keeps the lists of its older snapshots.
+        let older = |error| ManifestList::parse_with_version(&bytes, FormatVersion::V1).map_err(|_| error);
         let list = ManifestList::parse_with_version(&bytes, version)
+            .or_else(older)
             .map_err(|e| damaged("the manifest list", location).with_source(e))?;
         let list: Arc<Vec<_>> = Arc::new(list.consume_entries().into_iter().collect());
         self.keep(location, bytes.len(), Cached::List(list.clone()));
@@ -190,8 +207,15 @@ impl Scratch {
     }
 }
 
+/// Where a file lies. Hadoop's names for S3 mean the same objects; a bare path is that of a local file.
 pub(super) fn url(location: &str) -> Result<Url> {
-    Url::parse(location)
+    let known = ["s3a://", "s3n://"].iter().find_map(|scheme| location.strip_prefix(scheme));
+    let named = match known {
+        Some(rest) => Cow::Owned(format!("s3://{rest}")),
+        None if location.starts_with('/') => Cow::Owned(format!("file://{location}")),
+        None => Cow::Borrowed(location),
+    };
+    Url::parse(&named)
         .map_err(|e| Error::bug(format!("expected the URL of an object, found `{location}`")).with_source(e))
 }
 

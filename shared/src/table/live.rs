@@ -4,18 +4,21 @@ use std::sync::Arc;
 
 use futures::{StreamExt, TryStreamExt, stream};
 use iceberg::spec::{
-    DataContentType, DataFile, Manifest, ManifestEntry, ManifestFile, ManifestStatus, Snapshot, TableMetadata,
+    DataFile, Manifest, ManifestContentType, ManifestEntry, ManifestFile, ManifestStatus, Snapshot, TableMetadata,
 };
 
+use super::deletes::{Deletes, Index, Scope};
 use super::io::Io;
 use super::snapshot::PARALLEL_READS;
-use crate::{Error, Result};
+use crate::Result;
 
 /// A file of a snapshot, in the manifest that lists it.
 #[derive(Debug, Clone)]
 pub(super) struct LiveFile {
     manifest: Arc<Manifest>,
     entry: usize,
+    /// Row-level deletes that apply to a data file.
+    deletes: Option<Arc<Deletes>>,
 }
 
 impl LiveFile {
@@ -27,6 +30,11 @@ impl LiveFile {
         &self.manifest.entries()[self.entry]
     }
 
+    /// The data sequence number; 0 for what was written to a v1 table.
+    pub(super) fn sequence(&self) -> i64 {
+        self.entry().sequence_number().unwrap_or(0)
+    }
+
     /// Whether the file came with the snapshot `id`.
     pub(super) fn added_by(&self, id: i64) -> bool {
         self.entry().status() == ManifestStatus::Added && self.entry().snapshot_id() == Some(id)
@@ -35,34 +43,45 @@ impl LiveFile {
     pub(super) fn manifest(&self) -> &Manifest {
         &self.manifest
     }
+
+    pub(super) fn deletes(&self) -> Option<&Arc<Deletes>> {
+        self.deletes.as_ref()
+    }
+
+    pub(super) fn equality(&self) -> &[Arc<Scope>] {
+        self.deletes.as_ref().map_or(&[], |deletes| &deletes.equality)
+    }
 }
 
-/// The data files of a snapshot.
+/// The data files of a snapshot, each with the row-level deletes that apply to it.
 pub(super) async fn live_files(io: &Io, metadata: &TableMetadata, snapshot: &Snapshot) -> Result<Vec<LiveFile>> {
-    let files = live_entries(io, metadata, snapshot).await?;
-    match files.iter().find(|file| file.data().content_type() != DataContentType::Data) {
-        None => Ok(files),
-        Some(deletes) => Err(Error::invalid(format!(
-            "expected a table without row-level delete files, found `{}`: compact the table with the engine that wrote them",
-            deletes.data().file_path()
-        ))),
+    let list = io.manifest_list(snapshot, metadata.format_version()).await?;
+    let (data, deletes): (Vec<_>, Vec<_>) = live(&list).partition(|m| m.content == ManifestContentType::Data);
+    let mut files = alive(io, &data).await?;
+    if !deletes.is_empty() {
+        let index = Index::new(alive(io, &deletes).await?)?;
+        files.iter_mut().for_each(|file| file.deletes = index.of(file));
     }
+    Ok(files)
 }
 
 /// All files of a snapshot, data and deletes.
 pub(super) async fn live_entries(io: &Io, metadata: &TableMetadata, snapshot: &Snapshot) -> Result<Vec<LiveFile>> {
     let list = io.manifest_list(snapshot, metadata.format_version()).await?;
-    let live: Vec<_> = list.iter().filter(|m| m.has_added_files() || m.has_existing_files()).collect();
-    alive(io, &live).await
+    alive(io, &live(&list).collect::<Vec<_>>()).await
+}
+
+fn live(list: &[ManifestFile]) -> impl Iterator<Item = &ManifestFile> {
+    list.iter().filter(|m| m.has_added_files() || m.has_existing_files())
 }
 
 async fn alive(io: &Io, manifests: &[&ManifestFile]) -> Result<Vec<LiveFile>> {
-    let reads: Vec<_> = manifests.iter().map(|file| io.manifest(file)).collect();
+    let reads: Vec<_> = manifests.iter().map(|file| io.any_manifest(file)).collect();
     let manifests: Vec<_> = stream::iter(reads).buffered(PARALLEL_READS).try_collect().await?;
     let mut files = Vec::new();
     for manifest in manifests {
         let alive = manifest.entries().iter().enumerate().filter(|(_, entry)| entry.is_alive());
-        files.extend(alive.map(|(entry, _)| LiveFile { manifest: manifest.clone(), entry }));
+        files.extend(alive.map(|(entry, _)| LiveFile { manifest: manifest.clone(), entry, deletes: None }));
     }
     Ok(files)
 }

@@ -10,6 +10,7 @@ mod change;
 mod commit;
 mod conform;
 mod create;
+mod deletes;
 mod drop;
 mod expire;
 mod field_id;

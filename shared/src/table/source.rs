@@ -6,7 +6,7 @@ use std::sync::Arc;
 use datafusion::common::Result;
 use datafusion::common::config::ConfigOptions;
 use datafusion::datasource::listing::PartitionedFile;
-use datafusion::datasource::physical_plan::{FileOpener, FileScanConfig, FileSource};
+use datafusion::datasource::physical_plan::{FileOpener, FileScanConfig, FileSource, ParquetFileReaderFactory};
 use datafusion::datasource::table_schema::TableSchema;
 use datafusion::physical_expr::projection::ProjectionExprs;
 use datafusion::physical_expr::{EquivalenceProperties, LexOrdering, PhysicalExpr, PhysicalSortExpr};
@@ -16,17 +16,21 @@ use datafusion::physical_plan::{DisplayFormatType, SortOrderPushdownResult};
 use datafusion_datasource::morsel::Morselizer;
 use object_store::ObjectStore;
 
+use super::deletes::DeletingMorselizer;
+
 /// DataFusion's Parquet source, and what was pruned before it came into play.
 #[derive(Clone)]
 pub(super) struct PrunedSource {
     pub(super) inner: Arc<dyn FileSource>,
+    /// What reads footers, when files have deleted rows.
+    pub(super) readers: Option<Arc<dyn ParquetFileReaderFactory>>,
     pub(super) files_read: usize,
     pub(super) files_total: usize,
 }
 
 impl PrunedSource {
     fn around(&self, inner: Arc<dyn FileSource>) -> Arc<dyn FileSource> {
-        Arc::new(Self { inner, ..*self })
+        Arc::new(Self { inner, ..self.clone() })
     }
 }
 
@@ -46,7 +50,10 @@ impl FileSource for PrunedSource {
         base_config: &FileScanConfig,
         partition: usize,
     ) -> Result<Box<dyn Morselizer>> {
-        self.inner.create_morselizer(object_store, base_config, partition)
+        let inner = self.inner.create_morselizer(object_store, base_config, partition)?;
+        let Some(readers) = self.readers.clone() else { return Ok(inner) };
+        let metrics = self.inner.metrics().clone();
+        Ok(Box::new(DeletingMorselizer { inner: Arc::from(inner), readers, metrics, partition }))
     }
 
     fn table_schema(&self) -> &TableSchema {

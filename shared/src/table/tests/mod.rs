@@ -15,6 +15,7 @@ mod model;
 mod orphans;
 mod overwrite;
 mod partition;
+mod row_deletes;
 mod rows;
 mod scan;
 mod travel;

@@ -1,0 +1,384 @@
+//! Some files of a table as a DataFusion table.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema as ArrowSchema, SchemaRef as ArrowSchemaRef};
+use async_trait::async_trait;
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::{ColumnStatistics, DFSchema, ScalarValue, Statistics, project_schema};
+use datafusion::datasource::TableType;
+use datafusion::datasource::file_format::FileFormat;
+use datafusion::datasource::file_format::parquet::ParquetFormat;
+use datafusion::datasource::listing::PartitionedFile;
+use datafusion::datasource::physical_plan::{FileGroup, FileScanConfig, FileScanConfigBuilder, ParquetSource};
+use datafusion::datasource::source::DataSourceExec;
+use datafusion::datasource::table_schema::TableSchema;
+use datafusion::execution::object_store::ObjectStoreUrl;
+use datafusion::logical_expr::utils::conjunction;
+use datafusion::logical_expr::{Expr, TableProviderFilterPushDown};
+use datafusion::physical_optimizer::pruning::PruningPredicate;
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::empty::EmptyExec;
+use datafusion::physical_plan::union::UnionExec;
+use iceberg::spec::{DataFileFormat, Schema, TableMetadata};
+use object_store::ObjectMeta;
+
+use super::external;
+use crate::storage::Storage;
+use crate::table::address::{self, AddressedSource};
+use crate::table::deletes::{DeletedPlaces, EqualityColumn, EqualityDeletes, Loader, ScopeUse};
+use crate::table::field_id::FieldIdAdapterFactory;
+use crate::table::io::url;
+use crate::table::live::LiveFile;
+use crate::table::prune::{Files, statistics};
+use crate::table::source::PrunedSource;
+use crate::table::{Table, schema};
+use crate::{Error, Result};
+
+type DfResult<T> = datafusion::common::Result<T>;
+
+/// The column that tells the files of a scan with equality deletes apart.
+const NUMBER: &str = "file number";
+
+/// Some files of a table, as DataFusion reads them.
+#[derive(Debug)]
+pub(super) struct IcebergTable {
+    /// The table's columns, and those of the address if rows have one.
+    schema: TableSchema,
+    /// Field ids of the table's columns, in their order.
+    ids: Vec<i32>,
+    files: Vec<LiveFile>,
+    metadata: Arc<TableMetadata>,
+    storage: Storage,
+}
+
+/// Files that one Parquet scan reads.
+struct Part<'a> {
+    schema: TableSchema,
+    /// Field ids and names of the columns that the files may have.
+    names: HashMap<i32, String>,
+    files: Vec<&'a LiveFile>,
+    projection: Option<Vec<usize>>,
+    limit: Option<usize>,
+    /// Whether rows carry the number of their file.
+    numbered: bool,
+}
+
+#[async_trait]
+impl TableProvider for IcebergTable {
+    fn schema(&self) -> ArrowSchemaRef {
+        self.schema.table_schema().clone()
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    fn supports_filters_pushdown(&self, filters: &[&Expr]) -> DfResult<Vec<TableProviderFilterPushDown>> {
+        Ok(vec![TableProviderFilterPushDown::Inexact; filters.len()])
+    }
+
+    fn statistics(&self) -> Option<Statistics> {
+        let all: Vec<_> = self.files.iter().map(|file| self.file_statistics(file, &self.schema)).collect();
+        let merged = Statistics::try_merge_iter(&all, self.schema.file_schema()).ok()?;
+        Some(with_constants(&self.schema, merged))
+    }
+
+    async fn scan(
+        &self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        limit: Option<usize>,
+    ) -> DfResult<Arc<dyn ExecutionPlan>> {
+        let kept = self.prune(state, filters)?;
+        let kept = if filters.is_empty() { enough(kept, limit) } else { kept };
+        let loader = self.loader(state, &kept).map_err(external)?;
+        let mut plans = Vec::new();
+        for (store, files) in by_store(kept).map_err(external)? {
+            let (compared, plain): (Vec<_>, Vec<_>) = files.into_iter().partition(|file| !file.equality().is_empty());
+            if !plain.is_empty() {
+                let part = Part {
+                    schema: self.schema.clone(),
+                    names: self.names(),
+                    files: plain,
+                    projection: projection.cloned(),
+                    limit,
+                    numbered: false,
+                };
+                plans.push(self.parquet(state, store.clone(), part, &loader).await?);
+            }
+            if !compared.is_empty() {
+                plans.push(self.compared(state, store, compared, projection, &loader).await?);
+            }
+        }
+        match plans.len() {
+            0 => Ok(Arc::new(EmptyExec::new(project_schema(self.schema.table_schema(), projection)?))),
+            1 => Ok(plans.swap_remove(0)),
+            _ => UnionExec::try_new(plans),
+        }
+    }
+}
+
+impl IcebergTable {
+    pub(super) fn new(table: &Table, iceberg_schema: &Schema, files: Vec<LiveFile>) -> Result<Self> {
+        let schema = schema::without_ids(&*schema::arrow_schema(iceberg_schema)?);
+        let ids = iceberg_schema.as_struct().fields().iter().map(|f| f.id).collect();
+        let (metadata, storage) = (table.metadata.clone(), table.io.storage.clone());
+        Ok(Self { schema: TableSchema::new(schema, Vec::new()), ids, files, metadata, storage })
+    }
+
+    /// The same rows with their addresses: the location is constant in a file, the place comes from the reader.
+    pub(super) fn addressed(self) -> Result<Self> {
+        let columns = self.schema.file_schema();
+        address::check_names(columns)?;
+        let fields = columns.fields().iter().cloned().chain([Arc::new(address::pos_field())]);
+        let schema = TableSchema::new(
+            Arc::new(ArrowSchema::new(fields.collect::<Fields>())),
+            vec![Arc::new(address::file_field())],
+        );
+        Ok(Self { schema, ..self })
+    }
+
+    fn is_addressed(&self) -> bool {
+        !self.schema.table_partition_cols().is_empty()
+    }
+
+    /// Names of the table's columns by field id.
+    fn names(&self) -> HashMap<i32, String> {
+        let columns = self.schema.file_schema().fields();
+        self.ids.iter().copied().zip(columns.iter().map(|f| f.name().clone())).collect()
+    }
+
+    /// What the manifest knows of the columns that are read from a file.
+    fn file_statistics(&self, file: &LiveFile, schema: &TableSchema) -> Statistics {
+        let known = statistics(file.data(), schema.file_schema(), &self.ids);
+        if file.deletes().is_some() { known.to_inexact() } else { known }
+    }
+
+    /// The files that may hold rows which the filters let pass.
+    pub(super) fn prune(&self, state: &dyn Session, filters: &[Expr]) -> DfResult<Vec<&LiveFile>> {
+        let Some(filter) = conjunction(filters.iter().cloned()) else { return Ok(self.files.iter().collect()) };
+        let columns = self.schema.table_schema();
+        let schema = DFSchema::try_from(columns.as_ref().clone())?;
+        let filter = state.create_physical_expr(filter, &schema)?;
+        // What can't prune is applied above the scan all the same.
+        let predicate = match PruningPredicate::try_new(filter, columns.clone()) {
+            Ok(predicate) if !predicate.always_true() => predicate,
+            Ok(_) => return Ok(self.files.iter().collect()),
+            Err(error) => {
+                tracing::debug!(%error, "a filter prunes no files");
+                return Ok(self.files.iter().collect());
+            }
+        };
+        let ids: HashMap<_, _> =
+            columns.fields().iter().zip(&self.ids).map(|(field, id)| (field.name().clone(), *id)).collect();
+        let keep = predicate.prune(&Files { files: &self.files, schema: columns, ids: &ids })?;
+        Ok(self.files.iter().zip(keep).filter_map(|(file, keep)| keep.then_some(file)).collect())
+    }
+
+    /// What reads the deletes of these files; `None` when they have none.
+    fn loader(&self, state: &dyn Session, files: &[&LiveFile]) -> Result<Option<Arc<Loader>>> {
+        let mut wanted = HashSet::new();
+        let mut columns: HashMap<i32, EqualityColumn> = HashMap::new();
+        let deleted = files.iter().filter_map(|file| Some((file, file.deletes()?)));
+        for (file, deletes) in deleted {
+            wanted.insert(file.data().file_path().to_owned());
+            for id in deletes.equality.iter().flat_map(|scope| &scope.ids) {
+                if !columns.contains_key(id) {
+                    columns.insert(*id, self.equality_column(*id)?);
+                }
+            }
+        }
+        if wanted.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(Arc::new(Loader::new(self.storage.clone(), state.runtime_env().clone(), wanted, columns))))
+    }
+
+    /// A column that deletes compare, which the table may have dropped since.
+    fn equality_column(&self, id: i32) -> Result<EqualityColumn> {
+        if let Some(place) = self.ids.iter().position(|known| *known == id) {
+            let field = self.schema.file_schema().field(place);
+            return Ok(EqualityColumn { name: field.name().clone(), ty: field.data_type().clone() });
+        }
+        let field_of = |schema: &Schema| schema.as_struct().field_by_id(id).cloned();
+        let field = self.metadata.schemas_iter().filter_map(|schema| field_of(schema)).last().ok_or_else(|| {
+            Error::invalid(format!(
+                "expected equality deletes by top-level columns of the table, found the field id {id}"
+            ))
+        })?;
+        Ok(EqualityColumn {
+            name: format!("{} (dropped field {id})", field.name),
+            ty: schema::arrow_type(&field.field_type)?,
+        })
+    }
+
+    /// A scan of files with equality deletes: the columns that are compared are read besides those that are wanted.
+    async fn compared(
+        &self,
+        state: &dyn Session,
+        store: ObjectStoreUrl,
+        files: Vec<&LiveFile>,
+        projection: Option<&Vec<usize>>,
+        loader: &Option<Arc<Loader>>,
+    ) -> DfResult<Arc<dyn ExecutionPlan>> {
+        let Some(reader) = loader else { return Err(external(Error::bug("expected a reader of the deletes"))) };
+        let ids: HashSet<i32> = files.iter().flat_map(|f| f.equality()).flat_map(|s| s.ids.iter().copied()).collect();
+        let mut names = self.names();
+        let mut fields: Vec<FieldRef> = self.schema.file_schema().fields().to_vec();
+        for id in &ids {
+            if let (None, Some(column)) = (names.get(id), reader.column(*id)) {
+                names.insert(*id, column.name.clone());
+                fields.push(Arc::new(Field::new(&column.name, column.ty.clone(), true)));
+            }
+        }
+        let number: FieldRef = Arc::new(Field::new(NUMBER, DataType::Int32, false));
+        let constants = self.schema.table_partition_cols().iter().cloned().chain([number]).collect();
+        let schema = TableSchema::new(Arc::new(ArrowSchema::new(fields)), constants);
+        let read = schema.table_schema();
+        let output = project_schema(self.schema.table_schema(), projection)?;
+        let mut wanted = output.fields().iter().map(|f| read.index_of(f.name())).collect::<Result<Vec<_>, _>>()?;
+        let width = wanted.len();
+        let mut places: HashMap<i32, usize> = HashMap::new();
+        for id in ids {
+            let column = read.index_of(names.get(&id).map_or("", String::as_str))?;
+            let place = wanted.iter().position(|known| *known == column).unwrap_or_else(|| {
+                wanted.push(column);
+                wanted.len() - 1
+            });
+            places.insert(id, place);
+        }
+        wanted.push(read.index_of(NUMBER)?);
+        let uses = files.iter().map(|file| {
+            let scopes = file.equality().iter().map(|scope| ScopeUse {
+                scope: scope.clone(),
+                columns: scope.ids.iter().filter_map(|id| places.get(id).copied()).collect(),
+                sequence: file.sequence(),
+            });
+            scopes.collect::<Vec<_>>()
+        });
+        let uses = Arc::new(uses.collect::<Vec<_>>());
+        let part = Part { schema, names, files, projection: Some(wanted), limit: None, numbered: true };
+        let plan = self.parquet(state, store, part, loader).await?;
+        Ok(Arc::new(EqualityDeletes::try_new(plan, width, uses, reader.clone())?))
+    }
+
+    /// DataFusion's scan of Parquet files, without the rows that are deleted by their place.
+    async fn parquet(
+        &self,
+        state: &dyn Session,
+        store: ObjectStoreUrl,
+        part: Part<'_>,
+        loader: &Option<Arc<Loader>>,
+    ) -> DfResult<Arc<dyn ExecutionPlan>> {
+        let files_read = part.files.len();
+        let known: Vec<_> = part.files.iter().map(|file| self.file_statistics(file, &part.schema)).collect();
+        let all = with_constants(&part.schema, Statistics::try_merge_iter(&known, part.schema.file_schema())?);
+        let files =
+            part.files.iter().zip(known).zip(0..).map(|((file, known), number)| {
+                self.partitioned_file(file, known, part.numbered.then_some(number), loader)
+            });
+        let files = files.collect::<Result<Vec<_>>>().map_err(external)?;
+        let groups = FileGroup::new(files).split_files(state.config().target_partitions().max(1));
+        let config = FileScanConfigBuilder::new(store, Arc::new(ParquetSource::new(part.schema)))
+            .with_file_groups(groups)
+            .with_statistics(all)
+            .with_projection_indices(part.projection)?
+            .with_limit(part.limit)
+            .with_expr_adapter(Some(Arc::new(FieldIdAdapterFactory { names: part.names })))
+            .build();
+        let format = ParquetFormat::new().with_options(state.default_table_options().parquet);
+        let plan = format.create_physical_plan(state, config).await?;
+        let config =
+            plan.downcast_ref::<DataSourceExec>().and_then(|e| e.data_source().downcast_ref::<FileScanConfig>());
+        let Some((config, parquet)) =
+            config.and_then(|config| Some((config, config.file_source().downcast_ref::<ParquetSource>()?)))
+        else {
+            return Err(external(Error::bug("expected a scan of Parquet files")));
+        };
+        let source = PrunedSource {
+            inner: match self.is_addressed() {
+                true => Arc::new(AddressedSource::new(parquet.clone())),
+                false => config.file_source().clone(),
+            },
+            readers: parquet.parquet_file_reader_factory().filter(|_| loader.is_some()).cloned(),
+            files_read,
+            files_total: self.files.len(),
+        };
+        let config = FileScanConfigBuilder::from(config.clone()).with_source(Arc::new(source)).build();
+        Ok(DataSourceExec::from_data_source(config))
+    }
+
+    fn partitioned_file(
+        &self,
+        file: &LiveFile,
+        known: Statistics,
+        number: Option<i32>,
+        loader: &Option<Arc<Loader>>,
+    ) -> Result<PartitionedFile> {
+        let data = file.data();
+        let location = data.file_path();
+        if data.file_format() != DataFileFormat::Parquet {
+            let found = data.file_format();
+            return Err(Error::invalid(format!("expected data files in Parquet, found `{found}` in `{location}`")));
+        }
+        let (_, path) = self.storage.resolve(&url(location)?)?;
+        // Data files never change, so a constant time keeps what the caches know of them.
+        let meta = ObjectMeta {
+            location: path,
+            last_modified: chrono::DateTime::UNIX_EPOCH,
+            size: data.file_size_in_bytes(),
+            e_tag: None,
+            version: None,
+        };
+        let mut partitioned = PartitionedFile::new_from_meta(meta);
+        if self.is_addressed() {
+            partitioned.partition_values.push(ScalarValue::Utf8(Some(location.to_owned())));
+        }
+        partitioned.partition_values.extend(number.map(|number| ScalarValue::Int32(Some(number))));
+        if let (Some(deletes), Some(loader)) = (file.deletes(), loader)
+            && deletes.has_places()
+        {
+            let (deletes, loader) = (deletes.clone(), loader.clone());
+            partitioned.extensions.insert(DeletedPlaces { location: location.to_owned(), deletes, loader });
+        }
+        Ok(partitioned.with_statistics(Arc::new(known)))
+    }
+}
+
+/// Statistics that also have the columns which are constant in a file.
+fn with_constants(schema: &TableSchema, mut statistics: Statistics) -> Statistics {
+    let more = schema.table_partition_cols().iter().map(|_| ColumnStatistics::new_unknown());
+    statistics.column_statistics.extend(more);
+    statistics
+}
+
+/// Files apart by the store that holds them: those of one scan lie in one.
+fn by_store(files: Vec<&LiveFile>) -> Result<Vec<(ObjectStoreUrl, Vec<&LiveFile>)>> {
+    let mut stores: BTreeMap<String, Vec<&LiveFile>> = BTreeMap::new();
+    for file in files {
+        let url = url(file.data().file_path())?;
+        let store = &url[..url::Position::BeforePath];
+        match stores.get_mut(store) {
+            Some(files) => files.push(file),
+            None => drop(stores.insert(store.to_owned(), vec![file])),
+        }
+    }
+    stores.into_iter().map(|(store, files)| Ok((ObjectStoreUrl::parse(store)?, files))).collect()
+}
+
+/// The first files that hold `limit` rows for certain.
+fn enough(files: Vec<&LiveFile>, limit: Option<usize>) -> Vec<&LiveFile> {
+    let Some(limit) = limit else { return files };
+    let mut rows = 0;
+    let mut open = |file: &&LiveFile| {
+        let more = rows < limit as u64;
+        if file.deletes().is_none() {
+            rows += file.data().record_count();
+        }
+        more
+    };
+    files.into_iter().take_while(|file| open(file)).collect()
+}

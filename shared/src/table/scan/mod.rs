@@ -1,0 +1,155 @@
+//! Reads: manifests name the files, filters prune them, DataFusion's own Parquet scan reads what is left.
+
+mod files;
+
+use std::sync::Arc;
+
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::DataFusionError;
+use datafusion::logical_expr::Expr;
+use datafusion::prelude::SessionContext;
+use iceberg::spec::{Operation, SchemaRef, SnapshotRef, TableMetadata};
+
+use self::files::IcebergTable;
+use super::io::{IcebergContext, url};
+use super::snapshot::{LiveFile, live_files};
+use super::{Read, Table, ancestors, refs};
+use crate::{Error, Result};
+
+pub(super) async fn provider(table: &Table, read: Read) -> Result<Arc<dyn TableProvider>> {
+    let metadata = &table.metadata;
+    let (schema, files) = match read {
+        Read::Current => (metadata.current_schema().clone(), live(table, metadata.current_snapshot()).await?),
+        Read::Added { after, to } => (metadata.current_schema().clone(), added(table, after, to).await?),
+        Read::Snapshot(_) | Read::AsOf { .. } | Read::Reference(_) => {
+            let (schema, snapshot) = travel(metadata, &read)?;
+            (schema, live(table, Some(snapshot)).await?)
+        }
+    };
+    Ok(Arc::new(IcebergTable::new(table, &schema, files)?))
+}
+
+async fn live(table: &Table, snapshot: Option<&SnapshotRef>) -> Result<Vec<LiveFile>> {
+    match snapshot {
+        Some(snapshot) => live_files(&table.io, &table.metadata, snapshot).await,
+        None => Ok(Vec::new()),
+    }
+}
+
+/// The snapshot that a read back in time names, and its columns. A branch goes on with the table's present columns, as the
+/// specification has it.
+fn travel<'a>(metadata: &'a TableMetadata, read: &Read) -> Result<(SchemaRef, &'a SnapshotRef)> {
+    let snapshot = match read {
+        Read::AsOf { ms } => {
+            let log = metadata.history().iter().rev().find(|entry| entry.timestamp_ms <= *ms);
+            let entry = log.ok_or_else(|| {
+                let first = metadata
+                    .history()
+                    .first()
+                    .map_or("none".to_owned(), |e| format!("the first of `{}`", e.timestamp_ms));
+                Error::not_found(format!(
+                    "expected a snapshot from before `{ms}` (milliseconds since 1970), found {first}"
+                ))
+            })?;
+            find(metadata, entry.snapshot_id)?
+        }
+        Read::Reference(name) => metadata.snapshot_for_ref(name).ok_or_else(|| {
+            let known = refs::all(metadata)
+                .map(|refs| refs.into_iter().map(|(name, _)| format!("`{name}`")).collect::<Vec<_>>());
+            let known = known.unwrap_or_default().join(", ");
+            Error::not_found(format!("expected a tag or branch of the table ({known}), found `{name}`"))
+        })?,
+        Read::Snapshot(id) => find(metadata, *id)?,
+        Read::Current | Read::Added { .. } => return Err(Error::bug("expected a read back in time")),
+    };
+    let is_branch = match read {
+        Read::Reference(name) => refs::all(metadata)?.iter().any(|(n, r)| n == name && r.is_branch()),
+        _ => false,
+    };
+    if is_branch {
+        return Ok((metadata.current_schema().clone(), snapshot));
+    }
+    let schema = snapshot.schema(metadata);
+    Ok((schema.doing(|| format!("reading the schema of snapshot `{}`", snapshot.snapshot_id()))?, snapshot))
+}
+
+/// The current rows with their addresses.
+pub(super) async fn addressed(table: &Table) -> Result<Arc<dyn TableProvider>> {
+    let files = live(table, table.metadata.current_snapshot()).await?;
+    Ok(Arc::new(IcebergTable::new(table, table.metadata.current_schema(), files)?.addressed()?))
+}
+
+/// Some files of a table in its present schema.
+pub(super) fn files(table: &Table, files: Vec<LiveFile>) -> Result<Arc<dyn TableProvider>> {
+    Ok(Arc::new(IcebergTable::new(table, table.metadata.current_schema(), files)?))
+}
+
+/// Some files of a table in its present schema, with the addresses of their rows.
+pub(super) fn addressed_files(table: &Table, files: Vec<LiveFile>) -> Result<Arc<dyn TableProvider>> {
+    Ok(Arc::new(IcebergTable::new(table, table.metadata.current_schema(), files)?.addressed()?))
+}
+
+/// Those of `files` that may hold rows which all filters let pass.
+pub(super) fn may_match(
+    state: &dyn Session,
+    table: &Table,
+    files: Vec<LiveFile>,
+    filters: &[Expr],
+) -> Result<Vec<LiveFile>> {
+    let table = IcebergTable::new(table, table.metadata.current_schema(), files)?;
+    Ok(table.prune(state, filters)?.into_iter().cloned().collect())
+}
+
+/// Lets a session find the store of a table's file.
+pub(super) fn register_store(session: &SessionContext, table: &Table, file: &LiveFile) -> Result<()> {
+    let url = url(file.data().file_path())?;
+    let (store, _) = table.io.storage.resolve(&url)?;
+    session.register_object_store(&url, store);
+    Ok(())
+}
+
+fn find(metadata: &TableMetadata, id: i64) -> Result<&SnapshotRef> {
+    metadata.snapshot_by_id(id).ok_or_else(|| {
+        let known = metadata.snapshots().len();
+        Error::not_found(format!("expected one of the table's {known} snapshots, found `{id}`"))
+    })
+}
+
+/// The files that came in the snapshots after `after` up to `to`.
+async fn added(table: &Table, after: Option<i64>, to: i64) -> Result<Vec<LiveFile>> {
+    let metadata = &table.metadata;
+    find(metadata, to)?;
+    if let Some(after) = after {
+        find(metadata, after)?;
+    }
+    let mut files = Vec::new();
+    let mut next = after;
+    for snapshot in ancestors(metadata, Some(to)) {
+        if Some(snapshot.snapshot_id()) == after {
+            next = None;
+            break;
+        }
+        match snapshot.summary().operation {
+            Operation::Append => {}
+            Operation::Replace => continue,
+            ref other => {
+                return Err(Error::invalid(format!(
+                    "expected snapshots that only add rows, found `{}` of the kind `{}`: read the table whole",
+                    snapshot.snapshot_id(),
+                    other.as_str()
+                )));
+            }
+        }
+        let live = live_files(&table.io, metadata, snapshot).await?;
+        files.extend(live.into_iter().filter(|file| file.added_by(snapshot.snapshot_id())));
+    }
+    match next {
+        None => Ok(files),
+        Some(after) => Err(Error::invalid(format!("expected an ancestor of the snapshot `{to}`, found `{after}`"))),
+    }
+}
+
+/// An error on its way through DataFusion, which hands it back as it is.
+pub(super) fn external(error: Error) -> DataFusionError {
+    DataFusionError::External(Box::new(error))
+}
