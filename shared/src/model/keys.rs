@@ -123,23 +123,29 @@ impl Keys {
 /// Metadata of a table at `location`: `{location}/metadata/{version:05}-{id}.metadata.json`, the name that Iceberg writers
 /// share.
 pub fn table_metadata(location: &str, version: u32, id: &str) -> String {
-    format!("{location}/metadata/{version:05}-{id}.metadata.json")
+    format!("{}/metadata/{version:05}-{id}.metadata.json", folder(location))
 }
 
-/// The version in the name of a metadata file; 0 when it has none.
+/// The version in the name of a metadata file, `00003-….metadata.json` or `v3.metadata.json`; 0 when it has none.
 pub fn table_metadata_version(metadata_location: &str) -> u32 {
     let name = metadata_location.rsplit('/').next().unwrap_or_default();
-    name.split_once('-').and_then(|(version, _)| version.parse().ok()).unwrap_or(0)
+    let numbered = name.strip_prefix('v').and_then(|name| name.split_once('.')).or_else(|| name.split_once('-'));
+    numbered.and_then(|(version, _)| version.parse().ok()).unwrap_or(0)
+}
+
+/// A table's folder without a final slash, which some writers leave.
+fn folder(location: &str) -> &str {
+    location.trim_end_matches('/')
 }
 
 /// The `n`th manifest that a commit writes.
 pub fn manifest(location: &str, id: &str, n: usize) -> String {
-    format!("{location}/metadata/{id}-m{n}.avro")
+    format!("{}/metadata/{id}-m{n}.avro", folder(location))
 }
 
 /// The list of a snapshot's manifests.
 pub fn manifest_list(location: &str, snapshot: i64, id: &str) -> String {
-    format!("{location}/metadata/snap-{snapshot}-{id}.avro")
+    format!("{}/metadata/snap-{snapshot}-{id}.avro", folder(location))
 }
 
 /// The `n`th data file of a commit, in the folder of its partition (`day=2013-01-01`, empty without partitions). The folder
@@ -147,7 +153,7 @@ pub fn manifest_list(location: &str, snapshot: i64, id: &str) -> String {
 pub fn data_file(location: &str, partition: &str, prefix: &str, n: usize) -> String {
     let safe = |c: char| if c.is_ascii_alphanumeric() || "=/._-".contains(c) { c } else { '_' };
     let folders = partition.split('/').filter(|part| !part.is_empty() && !part.starts_with('.'));
-    let mut path = format!("{location}/data/");
+    let mut path = format!("{}/data/", folder(location));
     for folder in folders {
         path.extend(folder.chars().take(100).map(safe));
         path.push('/');
@@ -169,7 +175,10 @@ mod tests {
     #[test]
     fn the_version_of_metadata_is_read_back_from_its_name() {
         assert_eq!(table_metadata_version(&table_metadata("s3://b/t", 17, "x-y")), 17);
-        assert_eq!(table_metadata_version("s3://b/t/metadata/v3.metadata.json"), 0);
+        assert_eq!(table_metadata_version("s3://b/t/metadata/v3.metadata.json"), 3);
+        assert_eq!(table_metadata_version("s3://b/t/metadata/v3.gz.metadata.json"), 3);
+        assert_eq!(table_metadata_version("s3://b/t/metadata/other.metadata.json"), 0);
+        assert!(table_metadata("s3://b/t/", 1, "x").starts_with("s3://b/t/metadata/00001-"));
     }
 
     fn keys() -> Keys {

@@ -34,13 +34,22 @@ pub(super) async fn create(
     let metadata = Arc::new(built.metadata);
     let metadata_location = keys::table_metadata(metadata.location(), 0, &Uuid::new_v4().to_string());
     tables.io.put_metadata(&metadata_location, &metadata).await?;
-    let input = TableInput {
+    let input = catalog_input(name, &metadata, &metadata_location)?;
+    match tables.ports.catalog.create_table(&input).await {
+        Ok(entry) => Table::open(tables, entry).await,
+        Err(error) => settle_creation(tables, name, metadata_location, error).await,
+    }
+}
+
+/// The table in the catalog.
+pub(super) fn catalog_input(name: &TableName, metadata: &TableMetadata, location: &str) -> Result<TableInput> {
+    Ok(TableInput {
         name: name.clone(),
         description: None,
         table_type: "EXTERNAL_TABLE".into(),
         parameters: BTreeMap::from([
             ("table_type".into(), "ICEBERG".into()),
-            ("metadata_location".into(), metadata_location.clone()),
+            ("metadata_location".into(), location.to_owned()),
         ]),
         storage: StorageDescriptor {
             columns: schema::catalog_columns(metadata.current_schema())?,
@@ -48,11 +57,7 @@ pub(super) async fn create(
             ..StorageDescriptor::default()
         },
         partition_keys: Vec::new(),
-    };
-    match tables.ports.catalog.create_table(&input).await {
-        Ok(entry) => Table::open(tables, entry).await,
-        Err(error) => settle_creation(tables, name, metadata_location, error).await,
-    }
+    })
 }
 
 /// Tells a table that this call made, though the answer was lost, from one that somebody else made.

@@ -25,6 +25,7 @@ mod properties;
 mod prune;
 mod reach;
 mod refs;
+mod register;
 mod revise;
 mod rows;
 mod scan;
@@ -163,6 +164,16 @@ impl Tables {
     /// `Conflict` when it exists; `Invalid` for a column or partition field that can't be.
     pub async fn create(&self, name: &TableName, columns: &[Column], partition_by: &[PartitionField]) -> Result<Table> {
         create::create(self, name, columns, partition_by).await.context(|| format!("creating the table `{name}`"))
+    }
+
+    /// Enters a table that another engine wrote, as its metadata file `location` has it. From then on the catalog says which
+    /// metadata is current: whoever else changes the table does so through this catalog.
+    ///
+    /// # Errors
+    /// `Conflict` when the name is taken; `NotFound` without the database; `Invalid` when there is no table's metadata; `Denied`
+    /// for a place outside the warehouse.
+    pub async fn register(&self, name: &TableName, location: &str) -> Result<Table> {
+        register::register(self, name, location).await.context(|| format!("registering the table `{name}`"))
     }
 
     /// Loads the table, or makes it (and its database). Columns that the table lacks are added, types are widened where

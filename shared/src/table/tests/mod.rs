@@ -15,6 +15,7 @@ mod model;
 mod orphans;
 mod overwrite;
 mod partition;
+mod register;
 mod row_deletes;
 mod rows;
 mod scan;
