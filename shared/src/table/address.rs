@@ -11,6 +11,7 @@ use std::sync::Arc;
 use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::common::config::ConfigOptions;
+use datafusion::common::stats::Precision;
 use datafusion::common::{Result, ScalarValue, exec_err, internal_datafusion_err};
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::physical_plan::parquet::{ParquetAccessPlan, RowGroupAccessPlanFilter};
@@ -220,7 +221,17 @@ impl Opening {
         physical: &SchemaRef,
     ) -> Result<(ProjectionExprs, Option<Arc<dyn PhysicalExpr>>)> {
         let constants = self.table_schema.table_partition_cols().iter().map(|field| field.name().as_str());
-        let constants: HashMap<&str, &ScalarValue> = constants.zip(&file.partition_values).collect();
+        let mut constants: HashMap<&str, &ScalarValue> = constants.zip(&file.partition_values).collect();
+        let columns = self.table_schema.file_schema().fields();
+        let known = file.statistics.iter().flat_map(|known| known.column_statistics.iter().zip(columns));
+        constants.extend(known.filter_map(|(known, field)| match (&known.min_value, &known.max_value) {
+            (Precision::Exact(least), Precision::Exact(most))
+                if least == most && known.null_count == Precision::Exact(0) =>
+            {
+                Some((field.name().as_str(), least))
+            }
+            _ => None,
+        }));
         let adapter = self.adapters.create(self.table_schema.file_schema().clone(), physical.clone())?;
         let simplifier = PhysicalExprSimplifier::new(physical);
         let adapt = |expr| simplifier.simplify(adapter.rewrite(replace_columns_with_literals(expr, &constants)?)?);

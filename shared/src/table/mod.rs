@@ -26,12 +26,14 @@ mod prune;
 mod reach;
 mod refs;
 mod register;
+mod reshape;
 mod revise;
 mod rows;
 mod scan;
 mod schema;
 mod snapshot;
 mod source;
+mod span;
 mod summary;
 #[cfg(test)]
 mod tests;

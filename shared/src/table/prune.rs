@@ -8,11 +8,12 @@ use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::common::pruning::PruningStatistics;
 use datafusion::common::stats::Precision;
 use datafusion::common::{Column, ColumnStatistics, ScalarValue, Statistics};
-use iceberg::spec::{DataFile, Datum, PrimitiveLiteral, PrimitiveType, Transform};
+use iceberg::spec::{DataFile, Datum, Literal, NestedFieldRef, PrimitiveLiteral, PrimitiveType, Transform, Type};
 use iceberg::transform::create_transform_function;
 
 use super::address::FILE;
 use super::snapshot::LiveFile;
+use super::span::span;
 
 /// The statistics of one file for every column of the schema that is read, found by field id. Columns past the ids are none of
 /// the file's own.
@@ -39,6 +40,32 @@ pub(super) fn statistics(file: &DataFile, schema: &SchemaRef, ids: &[i32]) -> St
         num_rows: Precision::Exact(rows),
         total_byte_size: Precision::Inexact(size),
         column_statistics: columns.collect(),
+    }
+}
+
+/// Notes the columns that are constant in a file, because the table is partitioned by their values: the scan takes such values
+/// from here, as files that were moved into a table from hive-style folders need not have them.
+pub(super) fn add_constants(file: &LiveFile, fields: &[NestedFieldRef], schema: &SchemaRef, known: &mut Statistics) {
+    let spec = file.manifest().metadata().partition_spec();
+    let identities = spec.fields().iter().zip(file.data().partition().fields());
+    for (field, value) in identities.filter(|(field, _)| field.transform == Transform::Identity) {
+        let Some(place) = fields.iter().position(|own| own.id == field.source_id) else { continue };
+        let (ty, column) = (schema.field(place).data_type(), &mut known.column_statistics[place]);
+        let Some(value) = value else {
+            column.null_count = known.num_rows.clone();
+            continue;
+        };
+        let Some(Type::Primitive(primitive)) = fields.get(place).map(|field| field.field_type.as_ref()) else {
+            continue;
+        };
+        let value = value.as_primitive_literal().and_then(|literal| self::value(primitive, &literal));
+        // Zero and NaN have several forms.
+        let value = value.filter(|_| !ty.is_floating()).and_then(|value| value.cast_to(ty).ok());
+        if let Some(value) = value {
+            column.null_count = Precision::Exact(0);
+            column.min_value = Precision::Exact(value.clone());
+            column.max_value = Precision::Exact(value);
+        }
     }
 }
 
@@ -95,15 +122,12 @@ pub(super) struct Files<'a> {
 }
 
 impl Files<'_> {
-    fn each(
-        &self,
-        column: &Column,
-        value: impl Fn(&DataFile, i32, &DataType) -> Option<ScalarValue>,
-    ) -> Option<ArrayRef> {
+    fn each(&self, column: &Column, value: impl Fn((ScalarValue, ScalarValue)) -> ScalarValue) -> Option<ArrayRef> {
         let id = *self.ids.get(&column.name)?;
         let ty = self.schema.field_with_name(&column.name).ok()?.data_type();
         let null = ScalarValue::try_from(ty).ok()?;
-        let values = self.files.iter().map(|file| value(file.data(), id, ty).unwrap_or_else(|| null.clone()));
+        let bounds = |file: &LiveFile| bounds(file.data(), id, ty).or_else(|| partition_bounds(file, id, ty));
+        let values = self.files.iter().map(|file| bounds(file).map_or_else(|| null.clone(), &value));
         ScalarValue::iter_to_array(values).ok()
     }
 
@@ -111,8 +135,8 @@ impl Files<'_> {
         Arc::new(self.files.iter().map(|file| Some(file.data().file_path())).collect::<StringArray>())
     }
 
-    fn counts(&self, count: impl Fn(&DataFile) -> Option<u64>) -> ArrayRef {
-        Arc::new(self.files.iter().map(|file| count(file.data())).collect::<UInt64Array>())
+    fn counts(&self, count: impl Fn(&LiveFile) -> Option<u64>) -> ArrayRef {
+        Arc::new(self.files.iter().map(count).collect::<UInt64Array>())
     }
 }
 
@@ -121,14 +145,14 @@ impl PruningStatistics for Files<'_> {
         if column.name == FILE && !self.ids.contains_key(FILE) {
             return Some(self.locations());
         }
-        self.each(column, |file, id, ty| Some(bounds(file, id, ty)?.0))
+        self.each(column, |bounds| bounds.0)
     }
 
     fn max_values(&self, column: &Column) -> Option<ArrayRef> {
         if column.name == FILE && !self.ids.contains_key(FILE) {
             return Some(self.locations());
         }
-        self.each(column, |file, id, ty| Some(bounds(file, id, ty)?.1))
+        self.each(column, |bounds| bounds.1)
     }
 
     fn num_containers(&self) -> usize {
@@ -138,11 +162,17 @@ impl PruningStatistics for Files<'_> {
     fn null_counts(&self, column: &Column) -> Option<ArrayRef> {
         let id = *self.ids.get(&column.name)?;
         let nested = self.schema.field_with_name(&column.name).ok()?.data_type().is_nested();
-        (!nested).then(|| self.counts(|file| file.null_value_counts().get(&id).copied()))
+        let of_partition = |file: &LiveFile| {
+            let value = identity(file, id)?;
+            Some(if value.is_none() { file.data().record_count() } else { 0 })
+        };
+        (!nested).then(|| {
+            self.counts(|file| file.data().null_value_counts().get(&id).copied().or_else(|| of_partition(file)))
+        })
     }
 
     fn row_counts(&self) -> Option<ArrayRef> {
-        Some(self.counts(|file| Some(file.record_count())))
+        Some(self.counts(|file| Some(file.data().record_count())))
     }
 
     /// Hash buckets keep no order; a file holds none of the values when each belongs to another bucket.
@@ -167,6 +197,24 @@ impl PruningStatistics for Files<'_> {
             .collect();
         (answers.null_count() < answers.len()).then_some(answers)
     }
+}
+
+/// What the partition says of a column that the manifest has no bounds for.
+fn partition_bounds(file: &LiveFile, id: i32, ty: &DataType) -> Option<(ScalarValue, ScalarValue)> {
+    let metadata = file.manifest().metadata();
+    let Type::Primitive(source) = metadata.schema().field_by_id(id)?.field_type.as_ref() else { return None };
+    let fields = metadata.partition_spec().fields().iter().zip(file.data().partition().fields());
+    let mut values = fields
+        .filter(|(field, _)| field.source_id == id)
+        .filter_map(|(field, value)| span(field.transform, &value.as_ref()?.as_primitive_literal()?, source, ty));
+    values.next()
+}
+
+/// The value of a column that the table is partitioned by as it is.
+fn identity(file: &LiveFile, id: i32) -> Option<&Option<Literal>> {
+    let fields = file.manifest().metadata().partition_spec().fields().iter().zip(file.data().partition().fields());
+    let mut own = fields.filter(|(field, _)| field.source_id == id && field.transform == Transform::Identity);
+    own.next().map(|(_, value)| value)
 }
 
 /// The buckets that hold the values; `None` when one can't be computed.

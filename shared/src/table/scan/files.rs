@@ -21,17 +21,17 @@ use datafusion::physical_optimizer::pruning::PruningPredicate;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
 use datafusion::physical_plan::union::UnionExec;
-use iceberg::spec::{DataFileFormat, Schema, TableMetadata};
+use iceberg::spec::{DataFileFormat, NameMapping, NestedFieldRef, Schema, TableMetadata};
 use object_store::ObjectMeta;
 
 use super::external;
 use crate::storage::Storage;
 use crate::table::address::{self, AddressedSource};
 use crate::table::deletes::{DeletedPlaces, EqualityColumn, EqualityDeletes, Loader, ScopeUse};
-use crate::table::field_id::FieldIdAdapterFactory;
+use crate::table::field_id::{FieldIdAdapterFactory, name_mapping};
 use crate::table::io::url;
 use crate::table::live::LiveFile;
-use crate::table::prune::{Files, statistics};
+use crate::table::prune::{Files, add_constants, statistics};
 use crate::table::source::PrunedSource;
 use crate::table::{Table, schema};
 use crate::{Error, Result};
@@ -46,8 +46,10 @@ const NUMBER: &str = "file number";
 pub(super) struct IcebergTable {
     /// The table's columns, and those of the address if rows have one.
     schema: TableSchema,
-    /// Field ids of the table's columns, in their order.
+    /// The fields of the table's columns, in their order, and their ids.
+    fields: Vec<NestedFieldRef>,
     ids: Vec<i32>,
+    mapping: Option<Arc<NameMapping>>,
     files: Vec<LiveFile>,
     metadata: Arc<TableMetadata>,
     storage: Storage,
@@ -56,8 +58,8 @@ pub(super) struct IcebergTable {
 /// Files that one Parquet scan reads.
 struct Part<'a> {
     schema: TableSchema,
-    /// Field ids and names of the columns that the files may have.
-    names: HashMap<i32, String>,
+    /// The fields of the columns that are sought in the files, by the columns' names.
+    fields: HashMap<String, NestedFieldRef>,
     files: Vec<&'a LiveFile>,
     projection: Option<Vec<usize>>,
     limit: Option<usize>,
@@ -101,7 +103,7 @@ impl TableProvider for IcebergTable {
             if !plain.is_empty() {
                 let part = Part {
                     schema: self.schema.clone(),
-                    names: self.names(),
+                    fields: self.named_fields(),
                     files: plain,
                     projection: projection.cloned(),
                     limit,
@@ -124,9 +126,11 @@ impl TableProvider for IcebergTable {
 impl IcebergTable {
     pub(super) fn new(table: &Table, iceberg_schema: &Schema, files: Vec<LiveFile>) -> Result<Self> {
         let schema = schema::without_ids(&*schema::arrow_schema(iceberg_schema)?);
-        let ids = iceberg_schema.as_struct().fields().iter().map(|f| f.id).collect();
+        let fields = iceberg_schema.as_struct().fields().to_vec();
+        let ids = fields.iter().map(|field| field.id).collect();
+        let mapping = name_mapping(&table.metadata)?;
         let (metadata, storage) = (table.metadata.clone(), table.io.storage.clone());
-        Ok(Self { schema: TableSchema::new(schema, Vec::new()), ids, files, metadata, storage })
+        Ok(Self { schema: TableSchema::new(schema, Vec::new()), fields, ids, mapping, files, metadata, storage })
     }
 
     /// The same rows with their addresses: the location is constant in a file, the place comes from the reader.
@@ -145,10 +149,8 @@ impl IcebergTable {
         !self.schema.table_partition_cols().is_empty()
     }
 
-    /// Names of the table's columns by field id.
-    fn names(&self) -> HashMap<i32, String> {
-        let columns = self.schema.file_schema().fields();
-        self.ids.iter().copied().zip(columns.iter().map(|f| f.name().clone())).collect()
+    fn named_fields(&self) -> HashMap<String, NestedFieldRef> {
+        self.fields.iter().map(|field| (field.name.clone(), field.clone())).collect()
     }
 
     /// What the manifest knows of the columns that are read from a file.
@@ -203,15 +205,18 @@ impl IcebergTable {
             let field = self.schema.file_schema().field(place);
             return Ok(EqualityColumn { name: field.name().clone(), ty: field.data_type().clone() });
         }
-        let field_of = |schema: &Schema| schema.as_struct().field_by_id(id).cloned();
-        let field = self.metadata.schemas_iter().filter_map(|schema| field_of(schema)).last().ok_or_else(|| {
+        let field = self.dropped_field(id)?;
+        let name = format!("{} (dropped field {id})", field.name);
+        Ok(EqualityColumn { name, ty: schema::arrow_type(&field.field_type)? })
+    }
+
+    fn dropped_field(&self, id: i32) -> Result<NestedFieldRef> {
+        let schemas = self.metadata.schemas_iter();
+        let field = schemas.filter_map(|schema| schema.as_struct().field_by_id(id)).last().cloned();
+        field.ok_or_else(|| {
             Error::invalid(format!(
-                "expected equality deletes by top-level columns of the table, found the field id {id}"
+                "expected equality deletes by top-level columns of the table, found some by the field id {id}"
             ))
-        })?;
-        Ok(EqualityColumn {
-            name: format!("{} (dropped field {id})", field.name),
-            ty: schema::arrow_type(&field.field_type)?,
         })
     }
 
@@ -226,24 +231,24 @@ impl IcebergTable {
     ) -> DfResult<Arc<dyn ExecutionPlan>> {
         let Some(reader) = loader else { return Err(external(Error::bug("expected a reader of the deletes"))) };
         let ids: HashSet<i32> = files.iter().flat_map(|f| f.equality()).flat_map(|s| s.ids.iter().copied()).collect();
-        let mut names = self.names();
-        let mut fields: Vec<FieldRef> = self.schema.file_schema().fields().to_vec();
-        for id in &ids {
-            if let (None, Some(column)) = (names.get(id), reader.column(*id)) {
-                names.insert(*id, column.name.clone());
-                fields.push(Arc::new(Field::new(&column.name, column.ty.clone(), true)));
+        let mut sought = self.named_fields();
+        let mut columns: Vec<FieldRef> = self.schema.file_schema().fields().to_vec();
+        for id in ids.iter().filter(|id| !self.ids.contains(id)) {
+            if let Some(column) = reader.column(*id) {
+                sought.insert(column.name.clone(), self.dropped_field(*id).map_err(external)?);
+                columns.push(Arc::new(Field::new(&column.name, column.ty.clone(), true)));
             }
         }
         let number: FieldRef = Arc::new(Field::new(NUMBER, DataType::Int32, false));
         let constants = self.schema.table_partition_cols().iter().cloned().chain([number]).collect();
-        let schema = TableSchema::new(Arc::new(ArrowSchema::new(fields)), constants);
+        let schema = TableSchema::new(Arc::new(ArrowSchema::new(columns)), constants);
         let read = schema.table_schema();
         let output = project_schema(self.schema.table_schema(), projection)?;
         let mut wanted = output.fields().iter().map(|f| read.index_of(f.name())).collect::<Result<Vec<_>, _>>()?;
         let width = wanted.len();
         let mut places: HashMap<i32, usize> = HashMap::new();
         for id in ids {
-            let column = read.index_of(names.get(&id).map_or("", String::as_str))?;
+            let column = read.index_of(reader.column(id).map_or("", |column| &column.name))?;
             let place = wanted.iter().position(|known| *known == column).unwrap_or_else(|| {
                 wanted.push(column);
                 wanted.len() - 1
@@ -260,7 +265,7 @@ impl IcebergTable {
             scopes.collect::<Vec<_>>()
         });
         let uses = Arc::new(uses.collect::<Vec<_>>());
-        let part = Part { schema, names, files, projection: Some(wanted), limit: None, numbered: true };
+        let part = Part { schema, fields: sought, files, projection: Some(wanted), limit: None, numbered: true };
         let plan = self.parquet(state, store, part, loader).await?;
         Ok(Arc::new(EqualityDeletes::try_new(plan, width, uses, reader.clone())?))
     }
@@ -287,7 +292,7 @@ impl IcebergTable {
             .with_statistics(all)
             .with_projection_indices(part.projection)?
             .with_limit(part.limit)
-            .with_expr_adapter(Some(Arc::new(FieldIdAdapterFactory { names: part.names })))
+            .with_expr_adapter(Some(Arc::new(FieldIdAdapterFactory::new(part.fields, self.mapping.clone()))))
             .build();
         let format = ParquetFormat::new().with_options(state.default_table_options().parquet);
         let plan = format.create_physical_plan(state, config).await?;
@@ -314,7 +319,7 @@ impl IcebergTable {
     fn partitioned_file(
         &self,
         file: &LiveFile,
-        known: Statistics,
+        mut known: Statistics,
         number: Option<i32>,
         loader: &Option<Arc<Loader>>,
     ) -> Result<PartitionedFile> {
@@ -344,6 +349,7 @@ impl IcebergTable {
             let (deletes, loader) = (deletes.clone(), loader.clone());
             partitioned.extensions.insert(DeletedPlaces { location: location.to_owned(), deletes, loader });
         }
+        add_constants(file, &self.fields, self.schema.file_schema(), &mut known);
         Ok(partitioned.with_statistics(Arc::new(known)))
     }
 }

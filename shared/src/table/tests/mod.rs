@@ -2,6 +2,7 @@
 
 mod address;
 mod alter;
+mod columns;
 mod commit;
 mod crash;
 mod damage;
