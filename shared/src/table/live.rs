@@ -48,6 +48,12 @@ impl LiveFile {
         self.deletes.as_ref()
     }
 
+    /// Whether the same delete files apply to both.
+    pub(super) fn same_deletes(&self, other: &Self) -> bool {
+        let named = |file: &Self| file.deletes().map(|deletes| deletes.identity(file.sequence())).unwrap_or_default();
+        named(self) == named(other)
+    }
+
     pub(super) fn equality(&self) -> &[Arc<Scope>] {
         self.deletes.as_ref().map_or(&[], |deletes| &deletes.equality)
     }
@@ -62,6 +68,16 @@ pub(super) async fn live_files(io: &Io, metadata: &TableMetadata, snapshot: &Sna
         let index = Index::new(alive(io, &deletes).await?)?;
         files.iter_mut().for_each(|file| file.deletes = index.of(file));
     }
+    Ok(files)
+}
+
+/// The data files that came with a snapshot, without the deletes that came with it. Only the manifests that it wrote are read.
+pub(super) async fn added_files(io: &Io, metadata: &TableMetadata, snapshot: &Snapshot) -> Result<Vec<LiveFile>> {
+    let id = snapshot.snapshot_id();
+    let list = io.manifest_list(snapshot, metadata.format_version()).await?;
+    let own = live(&list).filter(|m| m.content == ManifestContentType::Data && m.added_snapshot_id == id);
+    let mut files = alive(io, &own.collect::<Vec<_>>()).await?;
+    files.retain(|file| file.added_by(id));
     Ok(files)
 }
 

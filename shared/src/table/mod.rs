@@ -7,6 +7,7 @@
 mod address;
 mod alter;
 mod change;
+mod changes;
 mod commit;
 mod conform;
 mod create;
@@ -299,6 +300,26 @@ impl Table {
     pub async fn addressed(&self) -> Result<Arc<dyn TableProvider>> {
         let name = self.name();
         scan::addressed(self).await.context(|| format!("reading the table `{name}`"))
+    }
+
+    /// What changed after the snapshot `after` (none: from the start) up to `to` (none: the current one): the table's columns, then
+    /// `_change_type` (`insert`, `delete`), `_change_ordinal` (0 for the oldest snapshot) and `_commit_snapshot_id`. With a key
+    /// a row that goes and one that comes with equal keys in one snapshot are `update_preimage` and `update_postimage`.
+    ///
+    /// Rows that a snapshot only moves to other files do not count. What an expired snapshot did is not told: its rows count
+    /// as inserted by the oldest one that is left.
+    ///
+    /// # Errors
+    /// `NotFound` for a snapshot that does not exist; `Invalid` when `after` is no ancestor of `to`, or for an unknown key column.
+    pub async fn changes(
+        &self,
+        after: Option<i64>,
+        to: Option<i64>,
+        key: Option<Vec<String>>,
+    ) -> Result<Arc<dyn TableProvider>> {
+        let name = self.name();
+        let changes = changes::provider(self, after, to, key).await;
+        changes.context(|| format!("reading the changes of the table `{name}`"))
     }
 
     /// What the table's metadata tells, as rows with the columns that Athena and Trino give them.

@@ -9,7 +9,7 @@ mod loader;
 mod selection;
 mod vector;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use iceberg::spec::{DataContentType, Struct};
@@ -36,6 +36,13 @@ pub(super) struct Deletes {
 }
 
 impl Deletes {
+    /// The delete files, each by its location and place there, that hold for a data file with the sequence number.
+    pub(super) fn identity(&self, sequence: i64) -> HashSet<(String, Option<i64>)> {
+        let compared = self.equality.iter().flat_map(|scope| &scope.files).filter(|file| file.sequence() > sequence);
+        let all = self.positions.iter().chain(&self.vector).chain(compared);
+        all.map(|file| (file.data().file_path().to_owned(), file.data().content_offset())).collect()
+    }
+
     /// Whether rows are deleted by their place.
     pub(super) fn has_places(&self) -> bool {
         self.vector.is_some() || !self.positions.is_empty()

@@ -12,7 +12,7 @@ use iceberg::spec::{Operation, SchemaRef, SnapshotRef, TableMetadata};
 
 use self::files::IcebergTable;
 use super::io::{IcebergContext, url};
-use super::snapshot::{LiveFile, live_files};
+use super::live::{LiveFile, added_files, live_files};
 use super::{Read, Table, ancestors, refs};
 use crate::{Error, Result};
 
@@ -108,7 +108,7 @@ pub(super) fn register_store(session: &SessionContext, table: &Table, file: &Liv
     Ok(())
 }
 
-fn find(metadata: &TableMetadata, id: i64) -> Result<&SnapshotRef> {
+pub(super) fn find(metadata: &TableMetadata, id: i64) -> Result<&SnapshotRef> {
     metadata.snapshot_by_id(id).ok_or_else(|| {
         let known = metadata.snapshots().len();
         Error::not_found(format!("expected one of the table's {known} snapshots, found `{id}`"))
@@ -140,8 +140,7 @@ async fn added(table: &Table, after: Option<i64>, to: i64) -> Result<Vec<LiveFil
                 )));
             }
         }
-        let live = live_files(&table.io, metadata, snapshot).await?;
-        files.extend(live.into_iter().filter(|file| file.added_by(snapshot.snapshot_id())));
+        files.extend(added_files(&table.io, metadata, snapshot).await?);
     }
     match next {
         None => Ok(files),

@@ -2,6 +2,7 @@
 
 mod address;
 mod alter;
+mod changes;
 mod columns;
 mod commit;
 mod crash;
