@@ -52,7 +52,7 @@ pub(super) fn add_constants(file: &LiveFile, fields: &[NestedFieldRef], schema: 
         let Some(place) = fields.iter().position(|own| own.id == field.source_id) else { continue };
         let (ty, column) = (schema.field(place).data_type(), &mut known.column_statistics[place]);
         let Some(value) = value else {
-            column.null_count = known.num_rows.clone();
+            column.null_count = known.num_rows;
             continue;
         };
         let Some(Type::Primitive(primitive)) = fields.get(place).map(|field| field.field_type.as_ref()) else {

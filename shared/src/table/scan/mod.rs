@@ -54,8 +54,8 @@ fn travel<'a>(metadata: &'a TableMetadata, read: &Read) -> Result<(SchemaRef, &'
             find(metadata, entry.snapshot_id)?
         }
         Read::Reference(name) => metadata.snapshot_for_ref(name).ok_or_else(|| {
-            let known = refs::all(metadata)
-                .map(|refs| refs.into_iter().map(|(name, _)| format!("`{name}`")).collect::<Vec<_>>());
+            let known =
+                refs::all(metadata).map(|refs| refs.into_keys().map(|name| format!("`{name}`")).collect::<Vec<_>>());
             let known = known.unwrap_or_default().join(", ");
             Error::not_found(format!("expected a tag or branch of the table ({known}), found `{name}`"))
         })?,
