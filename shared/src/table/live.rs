@@ -57,6 +57,11 @@ impl LiveFile {
     pub(super) fn equality(&self) -> &[Arc<Scope>] {
         self.deletes.as_ref().map_or(&[], |deletes| &deletes.equality)
     }
+
+    /// The partition spec that the file was written with.
+    pub(super) fn spec_id(&self) -> i32 {
+        self.manifest.metadata().partition_spec().spec_id()
+    }
 }
 
 /// The data files of a snapshot, each with the row-level deletes that apply to it.

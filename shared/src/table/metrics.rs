@@ -18,6 +18,8 @@ pub(super) struct Written<'a> {
     pub(super) footer: &'a ParquetMetaData,
     pub(super) partition: Struct,
     pub(super) spec_id: i32,
+    /// The table's sort order that the rows are in.
+    pub(super) sort_order_id: Option<i32>,
     /// NaN values by field id, for top-level floating point columns.
     pub(super) nan_counts: HashMap<i32, u64>,
 }
@@ -49,7 +51,11 @@ pub(super) fn data_file(schema: &Schema, written: Written<'_>) -> Result<DataFil
         columns.upper.remove(id);
     }
     let offsets = written.footer.row_groups().iter().filter_map(|g| g.file_offset()).collect();
-    DataFileBuilder::default()
+    let mut builder = DataFileBuilder::default();
+    if let Some(order) = written.sort_order_id {
+        builder.sort_order_id(order);
+    }
+    builder
         .content(DataContentType::Data)
         .file_path(written.location)
         .file_format(DataFileFormat::Parquet)

@@ -13,7 +13,7 @@ use super::io::url;
 use super::{Table, reach};
 use crate::error::Context;
 use crate::storage::ObjectInfo;
-use crate::{Error, Result};
+use crate::{Error, ErrorKind, Result};
 
 /// Files that are younger may belong to a writer that is still at work.
 const LEAST_AGE_MS: i64 = 86_400_000;
@@ -118,7 +118,12 @@ pub(super) async fn check_alone(table: &Table) -> Result<()> {
     let ours = place(&folder(table)?);
     let catalog = &table.ports.catalog;
     for database in catalog.list_databases().await? {
-        for other in catalog.list_tables(&database.name).await? {
+        let others = match catalog.list_tables(&database.name).await {
+            // A database that is none of the lakehouse's.
+            Err(error) if matches!(error.kind(), ErrorKind::Denied | ErrorKind::NotFound) => continue,
+            others => others?,
+        };
+        for other in others {
             let Ok(theirs) = Url::parse(&format!("{}/", other.input.storage.location.trim_end_matches('/'))) else {
                 continue;
             };

@@ -62,6 +62,10 @@ pub(super) struct Writer {
     closing: JoinSet<(usize, Result<DataFile>)>,
     closing_bytes: usize,
     done: Vec<DataFile>,
+    /// Bytes of a finished data file, about.
+    file_bytes: usize,
+    /// What files are marked with whose rows come in an order of the table.
+    sort_order_id: Option<i32>,
 }
 
 struct OpenFile {
@@ -106,7 +110,19 @@ impl Writer {
             closing: JoinSet::new(),
             closing_bytes: 0,
             done: Vec::new(),
+            file_bytes: FILE_BYTES,
+            sort_order_id: None,
         })
+    }
+
+    /// The same with files of another size.
+    pub(super) fn with_file_bytes(self, file_bytes: usize) -> Self {
+        Self { file_bytes, ..self }
+    }
+
+    /// The same for rows that come in this order of the table.
+    pub(super) fn with_sort_order(self, sort_order_id: Option<i32>) -> Self {
+        Self { sort_order_id, ..self }
     }
 
     /// What batches must look like: the table's columns with their field ids.
@@ -234,7 +250,7 @@ impl Writer {
         file.used = self.clock;
         count_nans(&self.schema, rows, &mut file.nan_counts);
         file.writer.write(rows).await.doing(|| format!("writing `{}`", file.location))?;
-        if file.writer.bytes_written() + file.writer.in_progress_size() >= FILE_BYTES {
+        if file.writer.bytes_written() + file.writer.in_progress_size() >= self.file_bytes {
             self.close(key).await?;
         }
         Ok(())
@@ -250,8 +266,8 @@ impl Writer {
             self.closed().await?;
         }
         self.closing_bytes += bytes;
-        let (schema, spec_id) = (self.schema.clone(), self.spec.spec_id());
-        self.closing.spawn(async move { (bytes, file.finish(&schema, spec_id).await) });
+        let (schema, spec_id, order_id) = (self.schema.clone(), self.spec.spec_id(), self.sort_order_id);
+        self.closing.spawn(async move { (bytes, file.finish(&schema, spec_id, order_id).await) });
         Ok(())
     }
 
@@ -289,7 +305,7 @@ fn folder(spec: &PartitionSpecRef, schema: &SchemaRef, partition: &Struct) -> St
 }
 
 impl OpenFile {
-    async fn finish(mut self, schema: &SchemaRef, spec_id: i32) -> Result<DataFile> {
+    async fn finish(mut self, schema: &SchemaRef, spec_id: i32, sort_order_id: Option<i32>) -> Result<DataFile> {
         let footer = self.writer.finish().await.doing(|| format!("writing `{}`", self.location))?;
         let written = Written {
             size: self.writer.bytes_written() as u64,
@@ -297,6 +313,7 @@ impl OpenFile {
             footer: &footer,
             partition: self.partition,
             spec_id,
+            sort_order_id,
             nan_counts: self.nan_counts,
         };
         data_file(schema, written)

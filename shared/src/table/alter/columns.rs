@@ -253,7 +253,7 @@ fn walk(group: Group, fields: &[NestedFieldRef], edit: Edit<'_>) -> Result<Vec<N
             Type::Struct(fields) => {
                 Type::Struct(StructType::new(walk(Group::Struct(field.id), fields.fields(), edit)?))
             }
-            Type::List(list) => match walk(Group::Fixed, &[list.element_field.clone()], edit)?.as_slice() {
+            Type::List(list) => match walk(Group::Fixed, std::slice::from_ref(&list.element_field), edit)?.as_slice() {
                 [element] => Type::List(ListType::new(element.clone())),
                 _ => return Err(Error::bug("a list has one element")),
             },

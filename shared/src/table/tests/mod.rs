@@ -19,7 +19,7 @@ mod overwrite;
 mod partition;
 mod register;
 mod row_deletes;
-mod rows;
+pub(super) mod rows;
 mod scan;
 mod travel;
 mod version;

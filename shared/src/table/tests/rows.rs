@@ -10,7 +10,7 @@ use super::*;
 use crate::ErrorKind;
 
 /// A change whose rows a query over `t`, the table with addresses, and `s`, some new rows, gives.
-pub(super) struct Asked {
+pub(in crate::table) struct Asked {
     kind: RowChangeKind,
     filters: Vec<Expr>,
     query: String,
@@ -26,7 +26,7 @@ impl Asked {
         Self { kind, filters, query: query.into(), source, meanwhile, asked }
     }
 
-    pub(super) fn delete(predicate: &str) -> Self {
+    pub(in crate::table) fn delete(predicate: &str) -> Self {
         Self::new(RowChangeKind::Delete, format!("SELECT _file, _pos, false AS _insert FROM t WHERE {predicate}"))
     }
 
