@@ -1,9 +1,10 @@
-//! One try of a job: parameters → bookmark → query → quality rules → commit.
+//! One try of a job: parameters → bookmark → query → quality rules → commit; or the upkeep of a table ([`upkeep`]).
 //!
 //! Rows stream from the query into the commit. The token of the commit names the run, so a try that follows one whose outcome
 //! is unknown finds what was written and does nothing.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use arrow::datatypes::Schema;
@@ -11,7 +12,7 @@ use shared::config::Ports;
 use shared::engine::{Answer, Engine, QueryOptions};
 use shared::model::types::columns_of;
 use shared::model::{Column, TableName};
-use shared::project::{Job, Mode, Project, Write};
+use shared::project::{Job, Maintenance, Mode, Project, Seconds, Write};
 use shared::table::{Change, Committed, SnapshotInfo, Table, Tables, Token};
 use shared::{Error, ErrorKind, Result};
 use tokio::sync::oneshot;
@@ -21,14 +22,25 @@ use crate::parameters;
 use crate::quality::quarantine::Quarantine;
 use crate::quality::{self, Verdict};
 use crate::record::{Outcome, ReadMode};
+use crate::upkeep;
 
 /// What jobs work with.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Workshop {
     pub project: Arc<Project>,
     pub ports: Ports,
     pub engine: Engine,
     pub tables: Tables,
+    pub room: Room,
+}
+
+/// What a compaction may take.
+#[derive(Debug, Clone, Default)]
+pub struct Room {
+    /// Bytes of memory (default: what [`shared::table::Rewrite`] says).
+    pub memory_bytes: Option<u64>,
+    /// The folder to spill to (default: the system's for temporary files).
+    pub spill: Option<PathBuf>,
 }
 
 /// A job of a run.
@@ -38,13 +50,57 @@ pub struct Task {
     pub attempt: u32,
     pub workflow: String,
     pub name: String,
-    pub job: Job,
+    /// The table that takes the rows, or that is kept.
     pub into: TableName,
+    /// Tries after the first one fails.
+    pub retries: u32,
+    /// Of one try.
+    pub timeout: Seconds,
+    pub work: Work,
+}
+
+/// What a job does.
+#[derive(Debug, Clone)]
+pub enum Work {
+    Query(Box<Query>),
+    Maintenance(Maintenance),
+}
+
+/// A SELECT whose rows go into a table.
+#[derive(Debug, Clone)]
+pub struct Query {
+    pub job: Job,
     /// The SQL with its parameters filled in.
     pub sql: String,
 }
 
 impl Task {
+    /// A job that keeps a table.
+    ///
+    /// # Errors
+    /// `Invalid` for a table that has no table's name.
+    pub fn maintenance(
+        project: &Project,
+        workflow: &str,
+        name: &str,
+        upkeep: &Maintenance,
+        values: &BTreeMap<String, String>,
+    ) -> Result<Self> {
+        let doing = || format!("job `{name}` of workflow `{workflow}`");
+        Ok(Self {
+            run: values.get(parameters::RUN_ID).cloned().unwrap_or_default(),
+            attempt: 1,
+            workflow: workflow.into(),
+            name: name.into(),
+            into: project.table_name(&upkeep.table).map_err(|e| e.context(doing()))?,
+            retries: upkeep.retries,
+            timeout: upkeep.timeout,
+            work: Work::Maintenance(upkeep.clone()),
+        })
+    }
+
+    /// A job of SQL.
+    ///
     /// # Errors
     /// `Invalid` for a parameter without a value or a target that is no table name.
     pub fn new(
@@ -61,8 +117,12 @@ impl Task {
             workflow: workflow.into(),
             name: name.into(),
             into: project.table_name(&job.into).map_err(|e| e.context(doing()))?,
-            sql: parameters::substitute(&job.sql, values).map_err(|e| e.context(doing()))?,
-            job: with_conditions(job, values).map_err(|e| e.context(doing()))?,
+            retries: job.retries,
+            timeout: job.timeout,
+            work: Work::Query(Box::new(Query {
+                sql: parameters::substitute(&job.sql, values).map_err(|e| e.context(doing()))?,
+                job: with_conditions(job, values).map_err(|e| e.context(doing()))?,
+            })),
         })
     }
 
@@ -71,10 +131,12 @@ impl Task {
         format!("job.{}.{}", self.workflow, self.name)
     }
 
-    fn reader(&self) -> Reader<'_> {
-        Reader { workflow: &self.workflow, job: &self.name, write: self.job.write }
+    fn reader(&self, query: &Query) -> Reader<'_> {
+        Reader { workflow: &self.workflow, job: &self.name, write: query.job.write }
     }
+}
 
+impl Query {
     fn change(&self) -> Change {
         match self.job.write {
             Write::Overwrite => Change::Overwrite,
@@ -101,6 +163,13 @@ impl Workshop {
     /// # Errors
     /// Whatever stopped the job; nothing was written then, but after `OutcomeUnknown`.
     pub async fn try_once(&self, task: &Task, r#try: u32, outcome: &mut Outcome) -> Result<()> {
+        match &task.work {
+            Work::Query(query) => self.try_query(task, query, r#try, outcome).await,
+            Work::Maintenance(upkeep) => upkeep::keep(self, task, upkeep, outcome).await,
+        }
+    }
+
+    async fn try_query(&self, task: &Task, query: &Query, r#try: u32, outcome: &mut Outcome) -> Result<()> {
         let target = self.target(task).await?;
         if let Some(done) = target.as_ref().and_then(|table| commit_of(table, task)) {
             adopt(task, &done, outcome);
@@ -108,7 +177,7 @@ impl Workshop {
         }
         let token = target.as_ref().and_then(|table| table.token(&task.token_key()));
         let mark = token.as_deref().map(Mark::parse).transpose()?;
-        let reading = self.reading(task, mark.as_ref()).await?;
+        let reading = self.reading(task, query, mark.as_ref()).await?;
         outcome.read = Some(reading.mode);
         outcome.note.clone_from(&reading.note);
         if reading.mode == ReadMode::NothingNew && target.is_some() {
@@ -116,8 +185,8 @@ impl Workshop {
         }
         let mark = Mark { run: task.run.clone(), attempt: task.attempt, r#try, bookmark: reading.bookmark.clone() };
         let token = Token { key: task.token_key(), expected: token, value: mark.to_value()? };
-        self.write(task, reading, token, outcome).await?;
-        self.settle(task, &mark).await;
+        self.write(task, query, reading, token, outcome).await?;
+        self.settle(task.reader(query), &mark).await;
         Ok(())
     }
 
@@ -126,6 +195,10 @@ impl Workshop {
     /// # Errors
     /// What the catalog or the store answers.
     pub async fn find_commit(&self, task: &Task, outcome: &mut Outcome) -> Result<bool> {
+        if matches!(task.work, Work::Maintenance(_)) {
+            // What was done needs no finding: done again it is nothing to do.
+            return Ok(false);
+        }
         let done = self.target(task).await?.as_ref().and_then(|table| commit_of(table, task));
         done.iter().for_each(|done| adopt(task, done, outcome));
         Ok(done.is_some())
@@ -139,38 +212,46 @@ impl Workshop {
         }
     }
 
-    async fn reading(&self, task: &Task, mark: Option<&Mark>) -> Result<Reading> {
-        if task.job.mode == Mode::Full {
+    async fn reading(&self, task: &Task, query: &Query, mark: Option<&Mark>) -> Result<Reading> {
+        if query.job.mode == Mode::Full {
             return Ok(Reading::full());
         }
-        let table = task.job.incremental.as_deref().ok_or_else(|| {
+        let table = query.job.incremental.as_deref().ok_or_else(|| {
             Error::invalid(format!(
                 "job `{}`: expected a table in `incremental`, as its mode is incremental",
                 task.name
             ))
         })?;
         let table = self.project.table_name(table)?;
-        bookmark::next(&self.ports, &self.tables, task.reader(), &table, mark).await
+        bookmark::next(&self.ports, &self.tables, task.reader(query), &table, mark).await
     }
 
     /// Streams the query into the target table.
-    async fn write(&self, task: &Task, reading: Reading, token: Token, outcome: &mut Outcome) -> Result<()> {
-        let answer = self.query(task, &reading).await?;
+    async fn write(
+        &self,
+        task: &Task,
+        query: &Query,
+        reading: Reading,
+        token: Token,
+        outcome: &mut Outcome,
+    ) -> Result<()> {
+        let job = &query.job;
+        let answer = self.query(query, &reading).await?;
         let schema = quality::without_flags(&answer.schema);
-        let table = self.tables.ensure(&task.into, &columns(&schema)?, &task.job.partition_by).await?;
+        let table = self.tables.ensure(&task.into, &columns(&schema)?, &job.partition_by).await?;
         if reading.mode == ReadMode::NothingNew {
             return Ok(());
         }
 
         let progress = answer.progress();
         let url = self.ports.keys.quarantine(&task.workflow, &task.name, &task.run);
-        if quality::may_quarantine(&task.job.quality) {
+        if quality::may_quarantine(&job.quality) {
             // An earlier try of this run may have left one, about rows that this try may not see.
             self.ports.storage.delete(&url).await?;
         }
         let quarantine = Quarantine::new(self.ports.storage.clone(), url.clone(), &task.run);
-        let (rows, verdict) = quality::watch(answer.rows, &task.job.quality, quarantine)?;
-        let committed = table.commit(task.change(), rows, Some(token)).await;
+        let (rows, verdict) = quality::watch(answer.rows, &job.quality, quarantine)?;
+        let committed = table.commit(query.change(), rows, Some(token)).await;
         let stats = progress.stats();
         (outcome.rows_selected, outcome.bytes_scanned) = (stats.rows, stats.bytes_scanned);
         let failure = judge(verdict, url.as_str(), outcome);
@@ -184,17 +265,17 @@ impl Workshop {
         }
     }
 
-    async fn query(&self, task: &Task, reading: &Reading) -> Result<Answer> {
+    async fn query(&self, query: &Query, reading: &Reading) -> Result<Answer> {
         let options = QueryOptions {
             database: self.project.database().into(),
             databases: Some(self.project.databases().clone()),
             inputs: reading.inputs.clone(),
             ..QueryOptions::default()
         };
-        let flagged = quality::with_flags(&task.sql, &task.job.quality);
+        let flagged = quality::with_flags(&query.sql, &query.job.quality);
         match self.engine.query(&flagged, &options).await {
-            Err(error) if flagged != task.sql && error.kind() == ErrorKind::Invalid => {
-                Err(self.blame(task, &options, error).await)
+            Err(error) if flagged != query.sql && error.kind() == ErrorKind::Invalid => {
+                Err(self.blame(query, &options, error).await)
             }
             other => other,
         }
@@ -202,12 +283,12 @@ impl Workshop {
 
     /// Whose error it is that the query with the rules' conditions can't be planned: that of the job's own SQL, with its place
     /// in that text, or that of a rule, with its name.
-    async fn blame(&self, task: &Task, options: &QueryOptions, error: Error) -> Error {
-        if let Err(own) = self.engine.query(&task.sql, options).await {
+    async fn blame(&self, query: &Query, options: &QueryOptions, error: Error) -> Error {
+        if let Err(own) = self.engine.query(&query.sql, options).await {
             return own;
         }
-        for rule in &task.job.quality {
-            let flagged = quality::with_flags(&task.sql, std::slice::from_ref(rule));
+        for rule in &query.job.quality {
+            let flagged = quality::with_flags(&query.sql, std::slice::from_ref(rule));
             if let Err(error) = self.engine.query(&flagged, options).await {
                 return error.context(format!("quality rule `{}`", rule.name));
             }
@@ -225,9 +306,10 @@ impl Workshop {
     }
 
     /// Brings the bookmark's document up to date; when that fails the next run does it.
-    async fn settle(&self, task: &Task, mark: &Mark) {
-        if let Err(error) = bookmark::settle(self.ports.state.as_ref(), task.reader(), mark.bookmark.as_ref()).await {
-            tracing::warn!(workflow = task.workflow, job = task.name, %error, "bookmark document is behind its table");
+    async fn settle(&self, reader: Reader<'_>, mark: &Mark) {
+        let (workflow, job) = (reader.workflow, reader.job);
+        if let Err(error) = bookmark::settle(self.ports.state.as_ref(), reader, mark.bookmark.as_ref()).await {
+            tracing::warn!(workflow, job, %error, "bookmark document is behind its table");
         }
     }
 }

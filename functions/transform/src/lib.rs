@@ -15,13 +15,14 @@ pub mod quality;
 mod queue;
 pub mod record;
 pub mod run;
+pub mod upkeep;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
 use shared::api::{Event, Request, Response};
-use shared::config::Ports;
+use shared::config::{Ports, Settings};
 use shared::engine::Engine;
 use shared::project::{Project, Workflow, job_needs};
 use shared::schedule::{self, Kind, Progress, Turn};
@@ -29,7 +30,7 @@ use shared::table::Tables;
 use shared::{Error, ErrorKind, Result, deadline};
 
 use event::Command;
-use job::{Task, Workshop};
+use job::{Room, Task, Workshop};
 use ledger::{Claim, Filed, Held, Ledger};
 use plan::Plan;
 pub use record::{Failure, JobRecord, Outcome, ReadMode, RuleReport, Run, Status};
@@ -48,8 +49,16 @@ impl Transform {
     /// None today: the signature is that of all functions.
     pub fn new(project: Arc<Project>, ports: Ports, engine: Engine) -> Result<Self> {
         let ledger = Ledger::new(&ports);
-        let workshop = Workshop { project, tables: Tables::new(ports.clone()), ports, engine };
+        let workshop = Workshop { project, tables: Tables::new(ports.clone()), ports, engine, room: Room::default() };
         Ok(Self { workshop: Arc::new(workshop), ledger, pace: Pace::default() })
+    }
+
+    /// The same, whose compactions take half of the memory that queries may hold, and spill where they do.
+    #[must_use]
+    pub fn within(self, settings: &Settings) -> Self {
+        let room = Room { memory_bytes: Some(settings.memory / 2), spill: Some(settings.spill.clone()) };
+        let workshop = Arc::unwrap_or_clone(self.workshop);
+        Self { workshop: Arc::new(Workshop { room, ..workshop }), ..self }
     }
 
     /// The same with other waits.
@@ -211,6 +220,9 @@ impl Transform {
         let mut tasks = BTreeMap::new();
         for (job, declared) in &workflow.jobs {
             tasks.insert(job.clone(), Task::new(project, name, job, declared, values)?);
+        }
+        for (job, upkeep) in &workflow.maintenance {
+            tasks.insert(job.clone(), Task::maintenance(project, name, job, upkeep, values)?);
         }
         let parallel = usize::try_from(workflow.parallel).unwrap_or(1).max(1);
         let plan = Plan::new(job_needs(workflow, project.database()));

@@ -7,7 +7,10 @@ use transform::Transform;
 async fn main() -> Result<(), shared::lambda::Failure> {
     shared::lambda::run(
         "transform",
-        |settings, project, ports| Transform::new(project, ports.clone(), Engine::open(settings, &ports)?),
+        |settings, project, ports| {
+            let engine = Engine::open(settings, &ports)?;
+            Ok(Transform::new(project, ports, engine)?.within(settings))
+        },
         Transform::handle,
     )
     .await

@@ -118,6 +118,58 @@ pub struct Outcome {
     pub quarantine: Option<String>,
     /// What the reader of the record should know.
     pub note: Option<String>,
+    /// What the upkeep of a table did, for jobs that keep one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub maintenance: Option<Upkeep>,
+}
+
+/// What the upkeep of a table did, or would do; what was not asked for is none.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Upkeep {
+    pub dry_run: bool,
+    pub compacted: Option<Compacted>,
+    pub expired: Option<Expired>,
+    pub orphans: Option<Orphans>,
+}
+
+/// Files that were put together.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Compacted {
+    /// Groups of files, each of which became fewer or better files.
+    pub groups: u64,
+    /// Groups left as they are because others changed their files meanwhile.
+    pub conflicts: u64,
+    pub files_removed: u64,
+    pub bytes_removed: u64,
+    pub files_added: u64,
+    pub bytes_added: u64,
+    pub delete_files_removed: u64,
+    /// Snapshots that were made, as text because JSON readers round such large numbers.
+    pub snapshots: Vec<String>,
+}
+
+/// Snapshots that went, and the files that only they named.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Expired {
+    pub snapshots: u64,
+    /// Tags and branches that were past their age.
+    pub references: Vec<String>,
+    pub files: u64,
+    pub bytes: u64,
+    /// Files that could not be removed: orphans now.
+    pub left_behind: u64,
+}
+
+/// Files that nothing named.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Orphans {
+    pub files: u64,
+    pub bytes: u64,
+    /// Files that nothing names, but too young to tell from those of a writer at work.
+    pub young: u64,
+    pub left_behind: u64,
+    /// Some of them.
+    pub examples: Vec<String>,
 }
 
 /// What a job read of its incremental table.

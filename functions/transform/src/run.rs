@@ -183,14 +183,14 @@ impl Floor<'_> {
 
 /// Tries a job until it succeeds, its tries are used up, or its error says that another try would end the same.
 async fn work(workshop: Arc<Workshop>, task: Task, pace: Pace) -> Done {
-    let limit = Duration::from_secs(task.job.timeout.0);
-    let tries = task.job.retries + 1;
+    let limit = Duration::from_secs(task.timeout.0);
+    let tries = task.retries + 1;
     let mut r#try = 1;
     loop {
         let mut outcome = Outcome::default();
         let tried = tokio::time::timeout(limit, workshop.try_once(&task, r#try, &mut outcome)).await;
         let mut result = tried.unwrap_or_else(|_| {
-            Err(Error::limit(format!("the job took longer than its timeout of `{}`", task.job.timeout)))
+            Err(Error::limit(format!("the job took longer than its timeout of `{}`", task.timeout)))
         });
         if r#try == tries && result.as_ref().is_err_and(|error| error.kind() == ErrorKind::Limit) {
             // The time may have run out just behind the commit.

@@ -78,7 +78,7 @@ impl Functions {
             ingest: Ingest::new(project.clone(), ports.clone())?,
             batcher: Batcher::new(project.clone(), ports.clone())?,
             crawl: Crawl::new(project.clone(), ports.clone())?,
-            transform: Transform::new(project.clone(), ports.clone(), engine.clone())?,
+            transform: Transform::new(project.clone(), ports.clone(), engine.clone())?.within(settings),
             query: Query::new(project.clone(), ports.clone(), engine.clone())?,
             insight: Insight::new(project.clone(), ports.clone(), engine)?,
             batching,

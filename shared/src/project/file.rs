@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::maintenance::Maintenance;
 use super::units::{ByteSize, PartitionField, Schedule, Seconds};
 use crate::model::Column;
 
@@ -177,8 +178,12 @@ pub struct Workflow {
     /// Named texts that SQL refers to as `${name}`; a run may set others.
     #[serde(default)]
     pub parameters: BTreeMap<String, String>,
-    /// The jobs, by name.
+    /// The SQL jobs, by name.
+    #[serde(default)]
     pub jobs: BTreeMap<String, Job>,
+    /// Upkeep of tables, by name; these are jobs of the workflow like the others.
+    #[serde(default)]
+    pub maintenance: BTreeMap<String, Maintenance>,
     /// Jobs that may run at once, 1 to 16 (default: 2).
     #[serde(default = "two")]
     pub parallel: u32,
@@ -226,7 +231,7 @@ pub struct Job {
     pub description: Option<String>,
 }
 
-fn fifteen_minutes() -> Seconds {
+pub(super) fn fifteen_minutes() -> Seconds {
     Seconds(900)
 }
 

@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use serde::Serialize;
 
 use super::file::{Insight, InsightKind, Job, Mode, Workflow, Write};
+use super::maintenance::Maintenance;
 use super::sql::Select;
 use super::{LakehouseFile, Project, Schedule};
 use crate::model::TableName;
@@ -78,7 +79,8 @@ fn table_node(table: &TableName) -> String {
 pub(super) fn databases(file: &LakehouseFile) -> Result<BTreeSet<String>> {
     let jobs: Vec<&Job> = file.workflows.values().flat_map(|workflow| workflow.jobs.values()).collect();
     let selects = jobs.iter().map(|job| &job.sql).chain(file.insights.values().map(|insight| &insight.sql));
-    let written = jobs.iter().map(|job| &job.into);
+    let kept = file.workflows.values().flat_map(|workflow| workflow.maintenance.values());
+    let written = jobs.iter().map(|job| &job.into).chain(kept.map(|upkeep| &upkeep.table));
     let written = written.chain(file.streams.values().filter_map(|stream| stream.table.as_ref()));
     let written = written.chain(file.insights.values().filter_map(|insight| insight.into.as_ref()));
     let own = [file.database.clone(), file.system_database.clone()];
@@ -103,7 +105,7 @@ pub fn job_order(workflow: &Workflow, database: &str) -> Result<Vec<String>> {
     let mut order: Vec<String> = Vec::new();
     while order.len() < needs.len() {
         let ready = needs.iter().find(|(job, needs)| {
-            !order.contains(job) && needs.iter().all(|need| order.contains(need) || !workflow.jobs.contains_key(need))
+            !order.contains(job) && needs.iter().all(|need| order.contains(need) || !workflow.has_job(need))
         });
         match ready {
             Some((job, _)) => order.push(job.clone()),
@@ -116,15 +118,29 @@ pub fn job_order(workflow: &Workflow, database: &str) -> Result<Vec<String>> {
     Ok(order)
 }
 
-/// The jobs that each job waits for: those in `after`, and the writers of what it reads, unless the user placed them after it (it
-/// wants their rows of the run before). A job may read the table that it writes. SQL that does not parse reads nothing.
+impl Workflow {
+    /// Whether a job, of SQL or of maintenance, has this name.
+    pub fn has_job(&self, name: &str) -> bool {
+        self.jobs.contains_key(name) || self.maintenance.contains_key(name)
+    }
+}
+
+/// The jobs that each job waits for: those in `after`, and the writers of what it reads or keeps, unless the user placed them after
+/// it (it wants their rows of the run before). A job may read the table that it writes. SQL that does not parse reads nothing.
 pub fn job_needs(workflow: &Workflow, database: &str) -> BTreeMap<String, BTreeSet<String>> {
+    let after = workflow.jobs.iter().map(|(name, job)| (name, &job.after));
+    let after = after.chain(workflow.maintenance.iter().map(|(name, upkeep)| (name, &upkeep.after)));
     let declared: BTreeMap<String, BTreeSet<String>> =
-        workflow.jobs.iter().map(|(name, job)| (name.clone(), job.after.iter().cloned().collect())).collect();
+        after.map(|(name, after)| (name.clone(), after.iter().cloned().collect())).collect();
+    let reads =
+        workflow.jobs.iter().filter_map(|(name, job)| Some((name, Select::parse(&job.sql, database).ok()?.reads)));
+    let kept = workflow
+        .maintenance
+        .iter()
+        .filter_map(|(name, upkeep)| Some((name, BTreeSet::from([TableName::parse(&upkeep.table, database).ok()?]))));
     let mut needs = declared.clone();
-    for (name, job) in &workflow.jobs {
-        let Ok(select) = Select::parse(&job.sql, database) else { continue };
-        let writes = |other: &Job| TableName::parse(&other.into, database).is_ok_and(|t| select.reads.contains(&t));
+    for (name, reads) in reads.chain(kept) {
+        let writes = |other: &Job| TableName::parse(&other.into, database).is_ok_and(|t| reads.contains(&t));
         let writers = workflow.jobs.iter().filter(|(other, job)| *other != name && writes(job));
         let inferred = writers.map(|(other, _)| other.clone()).filter(|other| !waits_for(&declared, other, name));
         needs.entry(name.clone()).or_default().extend(inferred);
@@ -194,7 +210,11 @@ impl Project {
             let when = when(workflow.schedule.as_ref());
             line(&mut text, format_args!("\nworkflow {name}, {when}, {} at once", workflow.parallel));
             for (at, job) in self.job_order(name)?.iter().enumerate() {
-                let job_text = self.explain_job(&workflow.jobs[job])?;
+                let job_text = match (workflow.jobs.get(job), workflow.maintenance.get(job)) {
+                    (Some(job), _) => self.explain_job(job)?,
+                    (None, Some(upkeep)) => self.explain_maintenance(upkeep)?,
+                    (None, None) => continue,
+                };
                 line(&mut text, format_args!("  {}. {job}: {job_text}", at + 1));
             }
         }
@@ -257,6 +277,17 @@ impl Project {
             n => format!(", {n} rules"),
         };
         Ok(format!("{} → {} ({how}{rules})", list(&reads), self.table_name(&job.into)?))
+    }
+
+    fn explain_maintenance(&self, upkeep: &Maintenance) -> Result<String> {
+        let parts = [
+            upkeep.compact.as_ref().map(|_| "compacted"),
+            upkeep.expire.as_ref().map(|_| "old snapshots expired"),
+            upkeep.orphans.as_ref().map(|_| "orphans removed"),
+            upkeep.dry_run.then_some("as a dry run"),
+        ];
+        let parts: Vec<_> = parts.into_iter().flatten().collect();
+        Ok(format!("{} ({})", self.table_name(&upkeep.table)?, parts.join(", ")))
     }
 
     fn explain_insight(&self, insight: &Insight) -> Result<String> {

@@ -8,6 +8,7 @@
 
 pub mod file;
 pub mod lineage;
+pub mod maintenance;
 mod problem;
 mod rules;
 mod shape;
@@ -20,6 +21,7 @@ pub use file::{
     QualityAction, QualityRule, RuleCheck, StreamDeclaration, Workflow, Write,
 };
 pub use lineage::{Lineage, job_needs};
+pub use maintenance::{Compaction, Expiry, Maintenance, OrphanRemoval};
 pub use units::{ByteSize, PartitionField, Schedule, Seconds, Transform};
 
 use std::collections::BTreeSet;

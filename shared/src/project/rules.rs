@@ -8,6 +8,7 @@ use super::file::{
     Insight, Job, LakehouseFile, Location, Mode, QualityAction, QualityRule, RuleCheck, StreamDeclaration, Workflow,
     Write,
 };
+use super::maintenance::{Maintenance, SortColumn};
 use super::problem::{Problem, near, one_of};
 use super::sql::{Select, check_condition, parameters};
 use super::tree::{Node, Path};
@@ -164,7 +165,7 @@ impl<'a> Rules<'a> {
         for name in workflow.parameters.keys() {
             self.name(&path.key("parameters").key(name), "parameter", name);
         }
-        if workflow.jobs.is_empty() {
+        if workflow.jobs.is_empty() && workflow.maintenance.is_empty() {
             self.report(&path.key("jobs"), "expected at least one job, found none");
         }
         for (name, job) in &workflow.jobs {
@@ -172,8 +173,64 @@ impl<'a> Rules<'a> {
             self.name(&path, "job", name);
             self.job(&path, name, job, workflow);
         }
+        for (name, upkeep) in &workflow.maintenance {
+            let path = path.key("maintenance").key(name);
+            self.name(&path, "job", name);
+            if workflow.jobs.contains_key(name) {
+                self.report(&path, format!("expected a name that no other job has, found `{name}`"));
+            }
+            self.maintenance(&path, name, upkeep, workflow);
+        }
         if let Err(error) = lineage::job_order(workflow, &self.file.database) {
             self.report(&path.key("jobs"), error.to_string());
+        }
+    }
+
+    fn maintenance(&mut self, path: &Path, name: &str, upkeep: &Maintenance, workflow: &Workflow) {
+        self.table(&path.key("table"), &upkeep.table);
+        if upkeep.compact.is_none() && upkeep.expire.is_none() && upkeep.orphans.is_none() {
+            self.report(path, "expected something to do: `compact`, `expire` or `orphans`, found none");
+        }
+        self.after(path, name, &upkeep.after, workflow);
+        self.range(&path.key("retries"), u64::from(upkeep.retries), 0..=10);
+        self.range(&path.key("timeout"), upkeep.timeout, units::Seconds(1)..=units::Seconds(DAY));
+        if let Some(compaction) = &upkeep.compact {
+            let path = path.key("compact");
+            for (at, column) in compaction.sort.iter().enumerate() {
+                self.good(&path.key("sort").item(at), SortColumn::parse(column));
+            }
+            for (at, column) in compaction.z_order.iter().enumerate() {
+                self.name(&path.key("z_order").item(at), "column", column);
+            }
+            if !compaction.sort.is_empty() && !compaction.z_order.is_empty() {
+                self.report(&path, "expected `sort` or `z_order`, found both");
+            }
+            if let Some(size) = compaction.file_size {
+                self.range(&path.key("file_size"), size, units::ByteSize(MIB)..=units::ByteSize(4096 * MIB));
+            }
+            if let Some(files) = compaction.min_files {
+                self.range(&path.key("min_files"), files, 2..=1000);
+            }
+        }
+        if let Some(keep) = upkeep.expire.as_ref().and_then(|expiry| expiry.keep) {
+            self.range(&path.key("expire").key("keep"), keep, 1..=u32::MAX);
+        }
+        if let Some(age) = upkeep.orphans.as_ref().and_then(|orphans| orphans.older_than) {
+            let path = path.key("orphans").key("older_than");
+            self.range(&path, age, units::Seconds(DAY)..=units::Seconds(3650 * DAY));
+        }
+    }
+
+    /// The jobs that a job is declared to wait for.
+    fn after(&mut self, path: &Path, name: &str, after: &[String], workflow: &Workflow) {
+        for (at, needed) in after.iter().enumerate() {
+            if needed == name || !workflow.has_job(needed) {
+                let all = workflow.jobs.keys().chain(workflow.maintenance.keys());
+                let others: Vec<&String> = all.filter(|other| *other != name).collect();
+                let message =
+                    format!("expected another job of this workflow, found `{needed}`{}", near(needed, &others));
+                self.report(&path.key("after").item(at), message);
+            }
         }
     }
 
@@ -190,13 +247,7 @@ impl<'a> Rules<'a> {
         for (at, field) in job.partition_by.iter().enumerate() {
             self.column_of(&path.key("partition_by").item(at), &field.column, columns);
         }
-        for (at, after) in job.after.iter().enumerate() {
-            if after == name || !workflow.jobs.contains_key(after) {
-                let others: Vec<&String> = workflow.jobs.keys().filter(|other| *other != name).collect();
-                let message = format!("expected another job of this workflow, found `{after}`{}", near(after, &others));
-                self.report(&path.key("after").item(at), message);
-            }
-        }
+        self.after(path, name, &job.after, workflow);
         self.range(&path.key("retries"), u64::from(job.retries), 0..=10);
         self.range(&path.key("timeout"), job.timeout, units::Seconds(1)..=units::Seconds(DAY));
         for (at, rule) in job.quality.iter().enumerate() {

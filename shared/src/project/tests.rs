@@ -179,6 +179,61 @@ fn jobs_that_wait_for_each_other_are_refused_with_the_circle() {
     assert_eq!(Project::parse(&declared, "f").unwrap().job_order("curate").unwrap(), ["daily", "clean"]);
 }
 
+const KEPT: &str = "
+version: 1
+database: nyc
+workflows:
+  nightly:
+    jobs:
+      fill: {sql: SELECT 1 AS id, into: flights, write: append}
+    maintenance:
+      keep:
+        table: flights
+        compact: {sort: [day, id desc], file_size: 256MiB, min_files: 3}
+        expire: {older_than: 7d, keep: 10}
+        orphans: {older_than: 3d}
+        retries: 2
+      look: {table: mart.planes, orphans: {}, dry_run: true, after: [keep]}
+";
+
+#[test]
+fn tables_are_kept_after_the_jobs_that_write_them() {
+    let project = Project::parse(KEPT, "f").unwrap();
+    assert_eq!(project.job_order("nightly").unwrap(), ["fill", "keep", "look"]);
+    assert!(project.databases().contains("mart"), "{:?}", project.databases());
+    let compact = project.workflow("nightly").unwrap().maintenance["keep"].compact.clone().unwrap();
+    let sort: Vec<_> = compact.sort_columns().unwrap().into_iter().map(|by| (by.column, by.descending)).collect();
+    assert_eq!(sort, [("day".to_owned(), false), ("id".to_owned(), true)]);
+    let text = project.explain().unwrap();
+    assert!(text.contains("2. keep: nyc.flights (compacted, old snapshots expired, orphans removed)"), "{text}");
+    assert!(text.contains("3. look: mart.planes (orphans removed, as a dry run)"), "{text}");
+    // Where the user says so the table is kept first.
+    let first = KEPT.replace("write: append}", "write: append, after: [keep]}");
+    assert_eq!(Project::parse(&first, "f").unwrap().job_order("nightly").unwrap(), ["keep", "fill", "look"]);
+}
+
+#[test]
+fn each_rule_of_maintenance_refuses_what_breaks_it() {
+    for (from, to, expected) in [
+        ("table: flights", "table: a.b.c", "expected `table` or `database.table`"),
+        ("sort: [day, id desc]", "sort: [day up]", "found `day up`"),
+        ("sort: [day, id desc]", "sort: [day], z_order: [id]", "expected `sort` or `z_order`, found both"),
+        ("file_size: 256MiB", "file_size: 1KiB", "expected 1MiB to 4GiB, found `1KiB`"),
+        ("min_files: 3", "min_files: 1", "expected 2 to 1000, found `1`"),
+        ("keep: 10", "keep: 0", "found `0`"),
+        ("older_than: 3d", "older_than: 1h", "expected 1d to 3650d, found `1h`"),
+        ("retries: 2", "retries: 11", "expected 0 to 10, found `11`"),
+        ("after: [keep]", "after: [kepe]", "found `kepe`; did you mean `keep`?"),
+        ("orphans: {}, ", "", "expected something to do"),
+        ("      keep:\n", "      fill:\n", "expected a name that no other job has, found `fill`"),
+        ("dry_run: true", "dryrun: true", "did you mean `dry_run`?"),
+    ] {
+        assert!(KEPT.contains(from), "{from}");
+        let error = Project::parse(&KEPT.replace(from, to), "f").unwrap_err().to_string();
+        assert!(error.contains(expected), "{to}: {error}");
+    }
+}
+
 #[test]
 fn the_checked_in_json_schema_is_that_of_the_types() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/lakehouse.schema.json");

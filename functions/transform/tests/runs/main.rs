@@ -8,3 +8,4 @@ mod order;
 mod quality;
 mod queue;
 mod recovery;
+mod upkeep;
