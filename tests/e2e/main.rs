@@ -19,6 +19,7 @@ mod demo;
 mod demo_killed;
 mod emulator;
 mod flow;
+mod foreign;
 mod handlers;
 mod lake;
 mod lambda;

@@ -22,7 +22,7 @@ use crate::{Error, ErrorKind, Result};
 const GZIP: [u8; 2] = [0x1f, 0x8b];
 
 /// Bytes of metadata files that are kept in memory; past it everything is forgotten and read anew.
-const CACHE_BYTES: usize = 64 << 20;
+const CACHE_BYTES: usize = 256 << 20;
 
 /// Reads and writes metadata files. Cheap to clone; clones share what was read.
 #[derive(Debug, Clone)]
@@ -129,7 +129,7 @@ impl Io {
     /// `Bug`, naming the file, when it is missing or can't be parsed.
     pub(super) async fn any_manifest(&self, file: &ManifestFile) -> Result<Arc<Manifest>> {
         let location = &file.manifest_path;
-        if let Some(Cached::Manifest(found)) = self.cached(location) {
+        if let Some(found) = self.known_manifest(file) {
             return Ok(found);
         }
         let bytes = self.get(location).await?;
@@ -144,6 +144,14 @@ impl Io {
         // Parsed entries take several times their compressed size.
         self.keep(location, size * 8, Cached::Manifest(manifest.clone()));
         Ok(manifest)
+    }
+
+    /// A manifest that was read before.
+    pub(super) fn known_manifest(&self, file: &ManifestFile) -> Option<Arc<Manifest>> {
+        match self.cached(&file.manifest_path) {
+            Some(Cached::Manifest(found)) => Some(found),
+            _ => None,
+        }
     }
 
     /// Writes a file under a name that nobody else writes, so that a repeated request does no harm.

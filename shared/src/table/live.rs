@@ -10,7 +10,7 @@ use iceberg::spec::{
 use super::deletes::{Deletes, Index, Scope};
 use super::io::Io;
 use super::snapshot::PARALLEL_READS;
-use crate::Result;
+use crate::{Error, Result};
 
 /// A file of a snapshot, in the manifest that lists it.
 #[derive(Debug, Clone)]
@@ -67,10 +67,20 @@ impl LiveFile {
 /// The data files of a snapshot, each with the row-level deletes that apply to it.
 pub(super) async fn live_files(io: &Io, metadata: &TableMetadata, snapshot: &Snapshot) -> Result<Vec<LiveFile>> {
     let list = io.manifest_list(snapshot, metadata.format_version()).await?;
-    let (data, deletes): (Vec<_>, Vec<_>) = live(&list).partition(|m| m.content == ManifestContentType::Data);
-    let mut files = alive(io, &data).await?;
-    if !deletes.is_empty() {
-        let index = Index::new(alive(io, &deletes).await?)?;
+    let (data, deletes) = live_manifests(&list);
+    files_of(io, &data, &deletes).await
+}
+
+/// The manifests of a snapshot that list live files: of data files, of delete files.
+pub(super) fn live_manifests(list: &[ManifestFile]) -> (Vec<&ManifestFile>, Vec<&ManifestFile>) {
+    live(list).partition(|m| m.content == ManifestContentType::Data)
+}
+
+/// The data files of some manifests, each with the deletes of others that apply to it.
+pub(super) async fn files_of(io: &Io, data: &[&ManifestFile], deletes: &[&ManifestFile]) -> Result<Vec<LiveFile>> {
+    let mut files = alive(io, data).await?;
+    if !deletes.is_empty() && !files.is_empty() {
+        let index = Index::new(alive(io, deletes).await?)?;
         files.iter_mut().for_each(|file| file.deletes = index.of(file));
     }
     Ok(files)
@@ -97,7 +107,7 @@ fn live(list: &[ManifestFile]) -> impl Iterator<Item = &ManifestFile> {
 }
 
 async fn alive(io: &Io, manifests: &[&ManifestFile]) -> Result<Vec<LiveFile>> {
-    let reads: Vec<_> = manifests.iter().map(|file| io.any_manifest(file)).collect();
+    let reads: Vec<_> = manifests.iter().map(|file| read(io.clone(), ManifestFile::clone(file))).collect();
     let manifests: Vec<_> = stream::iter(reads).buffered(PARALLEL_READS).try_collect().await?;
     let mut files = Vec::new();
     for manifest in manifests {
@@ -105,4 +115,13 @@ async fn alive(io: &Io, manifests: &[&ManifestFile]) -> Result<Vec<LiveFile>> {
         files.extend(alive.map(|(entry, _)| LiveFile { manifest: manifest.clone(), entry, deletes: None }));
     }
     Ok(files)
+}
+
+/// Reads a manifest in a task of its own, unless it is known: decoding takes longer than reading.
+async fn read(io: Io, file: ManifestFile) -> Result<Arc<Manifest>> {
+    if let Some(known) = io.known_manifest(&file) {
+        return Ok(known);
+    }
+    let read = tokio::spawn(async move { io.any_manifest(&file).await }).await;
+    read.map_err(|e| Error::bug("reading a manifest broke off").with_source(e))?
 }

@@ -8,7 +8,10 @@ use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::common::pruning::PruningStatistics;
 use datafusion::common::stats::Precision;
 use datafusion::common::{Column, ColumnStatistics, ScalarValue, Statistics};
-use iceberg::spec::{DataFile, Datum, Literal, NestedFieldRef, PrimitiveLiteral, PrimitiveType, Transform, Type};
+use iceberg::spec::{
+    DataFile, Datum, Literal, ManifestFile, NestedFieldRef, PartitionSpec, PrimitiveLiteral, PrimitiveType,
+    TableMetadata, Transform, Type,
+};
 use iceberg::transform::create_transform_function;
 
 use super::address::FILE;
@@ -196,6 +199,89 @@ impl PruningStatistics for Files<'_> {
             })
             .collect();
         (answers.null_count() < answers.len()).then_some(answers)
+    }
+}
+
+/// Manifests as the containers of DataFusion's pruning: the list says between which values their partitions lie.
+pub(super) struct Manifests<'a> {
+    pub(super) manifests: &'a [&'a ManifestFile],
+    pub(super) metadata: &'a TableMetadata,
+    pub(super) schema: &'a SchemaRef,
+    /// Field ids of the schema's columns, by name.
+    pub(super) ids: &'a HashMap<String, i32>,
+}
+
+impl Manifests<'_> {
+    fn each(&self, column: &Column, value: impl Fn((ScalarValue, ScalarValue)) -> ScalarValue) -> Option<ArrayRef> {
+        let id = *self.ids.get(&column.name)?;
+        let ty = self.schema.field_with_name(&column.name).ok()?.data_type();
+        let null = ScalarValue::try_from(ty).ok()?;
+        let specs: HashMap<i32, _> =
+            self.metadata.partition_specs_iter().map(|s| (s.spec_id(), Spec::of(s, self.metadata, id))).collect();
+        let bounds = |manifest: &ManifestFile| specs.get(&manifest.partition_spec_id)?.as_ref()?.bounds(manifest, ty);
+        let values = self.manifests.iter().map(|manifest| bounds(manifest).map_or_else(|| null.clone(), &value));
+        ScalarValue::iter_to_array(values).ok()
+    }
+}
+
+/// The partition field of a spec that tells most of a column.
+struct Spec {
+    place: usize,
+    transform: Transform,
+    source: PrimitiveType,
+    ty: PrimitiveType,
+}
+
+impl Spec {
+    fn of(spec: &PartitionSpec, metadata: &TableMetadata, id: i32) -> Option<Self> {
+        let types = spec.partition_type(metadata.current_schema()).ok()?;
+        let Type::Primitive(source) = metadata.current_schema().field_by_id(id)?.field_type.as_ref() else {
+            return None;
+        };
+        let fields = spec.fields().iter().zip(types.fields()).enumerate();
+        let mut own = fields.filter(|(_, (field, _))| field.source_id == id).filter_map(|(place, (field, typed))| {
+            let Type::Primitive(ty) = typed.field_type.as_ref() else { return None };
+            let telling = !matches!(field.transform, Transform::Bucket(_) | Transform::Void | Transform::Unknown);
+            telling.then(|| Self { place, transform: field.transform, source: source.clone(), ty: ty.clone() })
+        });
+        own.next()
+    }
+
+    fn bounds(&self, manifest: &ManifestFile, ty: &DataType) -> Option<(ScalarValue, ScalarValue)> {
+        let summary = manifest.partitions.as_ref()?.get(self.place)?;
+        let span_of = |bytes: &[u8]| {
+            let bound = Datum::try_from_bytes(bytes, self.ty.clone()).ok()?;
+            span(self.transform, bound.literal(), &self.source, ty)
+        };
+        let (least, _) = span_of(summary.lower_bound.as_ref()?.as_slice())?;
+        let (_, greatest) = span_of(summary.upper_bound.as_ref()?.as_slice())?;
+        Some((least, greatest))
+    }
+}
+
+impl PruningStatistics for Manifests<'_> {
+    fn min_values(&self, column: &Column) -> Option<ArrayRef> {
+        self.each(column, |bounds| bounds.0)
+    }
+
+    fn max_values(&self, column: &Column) -> Option<ArrayRef> {
+        self.each(column, |bounds| bounds.1)
+    }
+
+    fn num_containers(&self) -> usize {
+        self.manifests.len()
+    }
+
+    fn null_counts(&self, _: &Column) -> Option<ArrayRef> {
+        None
+    }
+
+    fn row_counts(&self) -> Option<ArrayRef> {
+        None
+    }
+
+    fn contained(&self, _: &Column, _: &HashSet<ScalarValue>) -> Option<BooleanArray> {
+        None
     }
 }
 

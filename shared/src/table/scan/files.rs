@@ -21,17 +21,16 @@ use datafusion::physical_optimizer::pruning::PruningPredicate;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
 use datafusion::physical_plan::union::UnionExec;
-use iceberg::spec::{DataFileFormat, NameMapping, NestedFieldRef, Schema, TableMetadata};
+use iceberg::spec::{DataFileFormat, ManifestFile, NameMapping, NestedFieldRef, Schema, TableMetadata};
 use object_store::ObjectMeta;
 
 use super::external;
-use crate::storage::Storage;
 use crate::table::address::{self, AddressedSource};
 use crate::table::deletes::{DeletedPlaces, EqualityColumn, EqualityDeletes, Loader, ScopeUse};
 use crate::table::field_id::{FieldIdAdapterFactory, name_mapping};
-use crate::table::io::url;
-use crate::table::live::LiveFile;
-use crate::table::prune::{Files, add_constants, statistics};
+use crate::table::io::{Io, url};
+use crate::table::live::{LiveFile, files_of, live_manifests};
+use crate::table::prune::{Files, Manifests, add_constants, statistics};
 use crate::table::source::PrunedSource;
 use crate::table::{Table, schema};
 use crate::{Error, Result};
@@ -50,9 +49,17 @@ pub(super) struct IcebergTable {
     fields: Vec<NestedFieldRef>,
     ids: Vec<i32>,
     mapping: Option<Arc<NameMapping>>,
-    files: Vec<LiveFile>,
+    rows: Rows,
     metadata: Arc<TableMetadata>,
-    storage: Storage,
+    io: Io,
+}
+
+/// Where the files come from.
+#[derive(Debug)]
+pub(super) enum Rows {
+    Files(Vec<LiveFile>),
+    /// All of a snapshot. Its manifests are read when a query's filters are known: they rule out whole manifests.
+    Snapshot(Arc<Vec<ManifestFile>>),
 }
 
 /// Files that one Parquet scan reads.
@@ -61,6 +68,8 @@ struct Part<'a> {
     /// The fields of the columns that are sought in the files, by the columns' names.
     fields: HashMap<String, NestedFieldRef>,
     files: Vec<&'a LiveFile>,
+    /// Files that there are before filters rule some out.
+    files_total: usize,
     projection: Option<Vec<usize>>,
     limit: Option<usize>,
     /// Whether rows carry the number of their file.
@@ -81,12 +90,6 @@ impl TableProvider for IcebergTable {
         Ok(vec![TableProviderFilterPushDown::Inexact; filters.len()])
     }
 
-    fn statistics(&self) -> Option<Statistics> {
-        let all: Vec<_> = self.files.iter().map(|file| self.file_statistics(file, &self.schema)).collect();
-        let merged = Statistics::try_merge_iter(&all, self.schema.file_schema()).ok()?;
-        Some(with_constants(&self.schema, merged))
-    }
-
     async fn scan(
         &self,
         state: &dyn Session,
@@ -94,7 +97,9 @@ impl TableProvider for IcebergTable {
         filters: &[Expr],
         limit: Option<usize>,
     ) -> DfResult<Arc<dyn ExecutionPlan>> {
-        let kept = self.prune(state, filters)?;
+        let predicate = self.predicate(state, filters)?;
+        let (found, files_total) = self.found(predicate.as_ref()).await?;
+        let kept = self.prune(predicate.as_ref(), &found)?;
         let kept = if filters.is_empty() { enough(kept, limit) } else { kept };
         let loader = self.loader(state, &kept).map_err(external)?;
         let mut plans = Vec::new();
@@ -107,12 +112,13 @@ impl TableProvider for IcebergTable {
                     files: plain,
                     projection: projection.cloned(),
                     limit,
+                    files_total,
                     numbered: false,
                 };
                 plans.push(self.parquet(state, store.clone(), part, &loader).await?);
             }
             if !compared.is_empty() {
-                plans.push(self.compared(state, store, compared, projection, &loader).await?);
+                plans.push(self.compared(state, store, (compared, files_total), projection, &loader).await?);
             }
         }
         match plans.len() {
@@ -124,13 +130,13 @@ impl TableProvider for IcebergTable {
 }
 
 impl IcebergTable {
-    pub(super) fn new(table: &Table, iceberg_schema: &Schema, files: Vec<LiveFile>) -> Result<Self> {
+    pub(super) fn new(table: &Table, iceberg_schema: &Schema, rows: Rows) -> Result<Self> {
         let schema = schema::without_ids(&*schema::arrow_schema(iceberg_schema)?);
         let fields = iceberg_schema.as_struct().fields().to_vec();
         let ids = fields.iter().map(|field| field.id).collect();
         let mapping = name_mapping(&table.metadata)?;
-        let (metadata, storage) = (table.metadata.clone(), table.io.storage.clone());
-        Ok(Self { schema: TableSchema::new(schema, Vec::new()), fields, ids, mapping, files, metadata, storage })
+        let (metadata, io) = (table.metadata.clone(), table.io.clone());
+        Ok(Self { schema: TableSchema::new(schema, Vec::new()), fields, ids, mapping, rows, metadata, io })
     }
 
     /// The same rows with their addresses: the location is constant in a file, the place comes from the reader.
@@ -159,25 +165,65 @@ impl IcebergTable {
         if file.deletes().is_some() { known.to_inexact() } else { known }
     }
 
-    /// The files that may hold rows which the filters let pass.
-    pub(super) fn prune(&self, state: &dyn Session, filters: &[Expr]) -> DfResult<Vec<&LiveFile>> {
-        let Some(filter) = conjunction(filters.iter().cloned()) else { return Ok(self.files.iter().collect()) };
+    /// What the filters say of files; `None` when that is nothing.
+    fn predicate(&self, state: &dyn Session, filters: &[Expr]) -> DfResult<Option<PruningPredicate>> {
+        let Some(filter) = conjunction(filters.iter().cloned()) else { return Ok(None) };
         let columns = self.schema.table_schema();
         let schema = DFSchema::try_from(columns.as_ref().clone())?;
         let filter = state.create_physical_expr(filter, &schema)?;
         // What can't prune is applied above the scan all the same.
-        let predicate = match PruningPredicate::try_new(filter, columns.clone()) {
-            Ok(predicate) if !predicate.always_true() => predicate,
-            Ok(_) => return Ok(self.files.iter().collect()),
+        match PruningPredicate::try_new(filter, columns.clone()) {
+            Ok(predicate) => Ok(Some(predicate).filter(|predicate| !predicate.always_true())),
             Err(error) => {
                 tracing::debug!(%error, "a filter prunes no files");
-                return Ok(self.files.iter().collect());
+                Ok(None)
             }
+        }
+    }
+
+    /// Field ids of the columns by name.
+    fn ids_by_name(&self) -> HashMap<String, i32> {
+        self.fields.iter().map(|field| (field.name.clone(), field.id)).collect()
+    }
+
+    /// The files, without those whose whole manifest the predicate rules out, and how many there are with them.
+    async fn found(&self, predicate: Option<&PruningPredicate>) -> DfResult<(Vec<LiveFile>, usize)> {
+        let list = match &self.rows {
+            Rows::Files(files) => return Ok((files.clone(), files.len())),
+            Rows::Snapshot(list) => list,
         };
-        let ids: HashMap<_, _> =
-            columns.fields().iter().zip(&self.ids).map(|(field, id)| (field.name().clone(), *id)).collect();
-        let keep = predicate.prune(&Files { files: &self.files, schema: columns, ids: &ids })?;
-        Ok(self.files.iter().zip(keep).filter_map(|(file, keep)| keep.then_some(file)).collect())
+        let (data, deletes) = live_manifests(list);
+        let schema = self.schema.table_schema();
+        let kept = match predicate {
+            Some(predicate) => {
+                let ids = self.ids_by_name();
+                let known = Manifests { manifests: &data, metadata: &self.metadata, schema, ids: &ids };
+                let keep = predicate.prune(&known)?;
+                data.iter().zip(keep).filter_map(|(manifest, keep)| keep.then_some(*manifest)).collect()
+            }
+            None => data.clone(),
+        };
+        let files = files_of(&self.io, &kept, &deletes).await.map_err(external)?;
+        let total = files.len() + listed(&data) - listed(&kept);
+        Ok((files, total))
+    }
+
+    /// Those of `files` that may hold rows which all filters let pass.
+    pub(super) fn may_match(
+        &self,
+        state: &dyn Session,
+        files: &[LiveFile],
+        filters: &[Expr],
+    ) -> DfResult<Vec<LiveFile>> {
+        let predicate = self.predicate(state, filters)?;
+        Ok(self.prune(predicate.as_ref(), files)?.into_iter().cloned().collect())
+    }
+
+    fn prune<'a>(&self, predicate: Option<&PruningPredicate>, files: &'a [LiveFile]) -> DfResult<Vec<&'a LiveFile>> {
+        let Some(predicate) = predicate else { return Ok(files.iter().collect()) };
+        let (ids, schema) = (self.ids_by_name(), self.schema.table_schema());
+        let keep = predicate.prune(&Files { files, schema, ids: &ids })?;
+        Ok(files.iter().zip(keep).filter_map(|(file, keep)| keep.then_some(file)).collect())
     }
 
     /// What reads the deletes of these files; `None` when they have none.
@@ -196,7 +242,7 @@ impl IcebergTable {
         if wanted.is_empty() {
             return Ok(None);
         }
-        Ok(Some(Arc::new(Loader::new(self.storage.clone(), state.runtime_env().clone(), wanted, columns))))
+        Ok(Some(Arc::new(Loader::new(self.io.storage.clone(), state.runtime_env().clone(), wanted, columns))))
     }
 
     /// A column that deletes compare, which the table may have dropped since.
@@ -225,7 +271,7 @@ impl IcebergTable {
         &self,
         state: &dyn Session,
         store: ObjectStoreUrl,
-        files: Vec<&LiveFile>,
+        (files, files_total): (Vec<&LiveFile>, usize),
         projection: Option<&Vec<usize>>,
         loader: &Option<Arc<Loader>>,
     ) -> DfResult<Arc<dyn ExecutionPlan>> {
@@ -265,7 +311,8 @@ impl IcebergTable {
             scopes.collect::<Vec<_>>()
         });
         let uses = Arc::new(uses.collect::<Vec<_>>());
-        let part = Part { schema, fields: sought, files, projection: Some(wanted), limit: None, numbered: true };
+        let part =
+            Part { schema, fields: sought, files, files_total, projection: Some(wanted), limit: None, numbered: true };
         let plan = self.parquet(state, store, part, loader).await?;
         Ok(Arc::new(EqualityDeletes::try_new(plan, width, uses, reader.clone())?))
     }
@@ -310,7 +357,7 @@ impl IcebergTable {
             },
             readers: parquet.parquet_file_reader_factory().filter(|_| loader.is_some()).cloned(),
             files_read,
-            files_total: self.files.len(),
+            files_total: part.files_total,
         };
         let config = FileScanConfigBuilder::from(config.clone()).with_source(Arc::new(source)).build();
         Ok(DataSourceExec::from_data_source(config))
@@ -329,7 +376,7 @@ impl IcebergTable {
             let found = data.file_format();
             return Err(Error::invalid(format!("expected data files in Parquet, found `{found}` in `{location}`")));
         }
-        let (_, path) = self.storage.resolve(&url(location)?)?;
+        let (_, path) = self.io.storage.resolve(&url(location)?)?;
         // Data files never change, so a constant time keeps what the caches know of them.
         let meta = ObjectMeta {
             location: path,
@@ -352,6 +399,12 @@ impl IcebergTable {
         add_constants(file, &self.fields, self.schema.file_schema(), &mut known);
         Ok(partitioned.with_statistics(Arc::new(known)))
     }
+}
+
+/// How many files manifests list, as far as they say.
+fn listed(manifests: &[&ManifestFile]) -> usize {
+    let counts = manifests.iter().flat_map(|manifest| [manifest.added_files_count, manifest.existing_files_count]);
+    counts.flatten().map(|count| count as usize).sum()
 }
 
 /// Statistics that also have the columns which are constant in a file.

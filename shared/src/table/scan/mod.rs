@@ -10,29 +10,32 @@ use datafusion::logical_expr::Expr;
 use datafusion::prelude::SessionContext;
 use iceberg::spec::{Operation, SchemaRef, SnapshotRef, TableMetadata};
 
-use self::files::IcebergTable;
+use self::files::{IcebergTable, Rows};
 use super::io::{IcebergContext, url};
-use super::live::{LiveFile, added_files, live_files};
+use super::live::{LiveFile, added_files};
 use super::{Read, Table, ancestors, refs};
 use crate::{Error, Result};
 
 pub(super) async fn provider(table: &Table, read: Read) -> Result<Arc<dyn TableProvider>> {
     let metadata = &table.metadata;
-    let (schema, files) = match read {
+    let (schema, rows) = match read {
         Read::Current => (metadata.current_schema().clone(), live(table, metadata.current_snapshot()).await?),
-        Read::Added { after, to } => (metadata.current_schema().clone(), added(table, after, to).await?),
+        Read::Added { after, to } => (metadata.current_schema().clone(), Rows::Files(added(table, after, to).await?)),
         Read::Snapshot(_) | Read::AsOf { .. } | Read::Reference(_) => {
             let (schema, snapshot) = travel(metadata, &read)?;
             (schema, live(table, Some(snapshot)).await?)
         }
     };
-    Ok(Arc::new(IcebergTable::new(table, &schema, files)?))
+    Ok(Arc::new(IcebergTable::new(table, &schema, rows)?))
 }
 
-async fn live(table: &Table, snapshot: Option<&SnapshotRef>) -> Result<Vec<LiveFile>> {
+async fn live(table: &Table, snapshot: Option<&SnapshotRef>) -> Result<Rows> {
     match snapshot {
-        Some(snapshot) => live_files(&table.io, &table.metadata, snapshot).await,
-        None => Ok(Vec::new()),
+        Some(snapshot) => {
+            let list = table.io.manifest_list(snapshot, table.metadata.format_version()).await;
+            list.map(Rows::Snapshot)
+        }
+        None => Ok(Rows::Files(Vec::new())),
     }
 }
 
@@ -75,18 +78,18 @@ fn travel<'a>(metadata: &'a TableMetadata, read: &Read) -> Result<(SchemaRef, &'
 
 /// The current rows with their addresses.
 pub(super) async fn addressed(table: &Table) -> Result<Arc<dyn TableProvider>> {
-    let files = live(table, table.metadata.current_snapshot()).await?;
-    Ok(Arc::new(IcebergTable::new(table, table.metadata.current_schema(), files)?.addressed()?))
+    let rows = live(table, table.metadata.current_snapshot()).await?;
+    Ok(Arc::new(IcebergTable::new(table, table.metadata.current_schema(), rows)?.addressed()?))
 }
 
 /// Some files of a table in its present schema.
 pub(super) fn files(table: &Table, files: Vec<LiveFile>) -> Result<Arc<dyn TableProvider>> {
-    Ok(Arc::new(IcebergTable::new(table, table.metadata.current_schema(), files)?))
+    Ok(Arc::new(IcebergTable::new(table, table.metadata.current_schema(), Rows::Files(files))?))
 }
 
 /// Some files of a table in its present schema, with the addresses of their rows.
 pub(super) fn addressed_files(table: &Table, files: Vec<LiveFile>) -> Result<Arc<dyn TableProvider>> {
-    Ok(Arc::new(IcebergTable::new(table, table.metadata.current_schema(), files)?.addressed()?))
+    Ok(Arc::new(IcebergTable::new(table, table.metadata.current_schema(), Rows::Files(files))?.addressed()?))
 }
 
 /// Those of `files` that may hold rows which all filters let pass.
@@ -96,8 +99,8 @@ pub(super) fn may_match(
     files: Vec<LiveFile>,
     filters: &[Expr],
 ) -> Result<Vec<LiveFile>> {
-    let table = IcebergTable::new(table, table.metadata.current_schema(), files)?;
-    Ok(table.prune(state, filters)?.into_iter().cloned().collect())
+    let table = IcebergTable::new(table, table.metadata.current_schema(), Rows::Files(Vec::new()))?;
+    Ok(table.may_match(state, &files, filters)?)
 }
 
 /// Lets a session find the store of a table's file.

@@ -25,7 +25,12 @@ async fn damaged_or_missing_metadata_is_named() {
                 ports.storage.put(&file, "not what it was").await.unwrap();
             }
             // Another process, with nothing cached.
-            let read = async { Tables::new(ports.clone()).load(&name()).await?.provider(Read::Current).await };
+            let read = async {
+                let table = Tables::new(ports.clone()).load(&name()).await?;
+                let session = SessionContext::new();
+                session.register_table("t", table.provider(Read::Current).await?)?;
+                Ok::<_, Error>(session.sql("SELECT id FROM t").await?.create_physical_plan().await?)
+            };
             let error = read.await.unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Bug, "{error}");
             assert!(error.to_string().contains(file.as_str()), "{error}");

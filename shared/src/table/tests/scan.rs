@@ -102,3 +102,28 @@ async fn values_that_bounds_can_not_hold_are_still_found() {
     assert_eq!(sql(&table, Read::Current, &format!("SELECT count(*) FROM t WHERE s > '{long}'")).await, ["0"]);
     assert_eq!(sql(&table, Read::Current, "SELECT max(s) = repeat('é', 500) FROM t").await, ["true"]);
 }
+
+#[tokio::test]
+async fn manifests_that_hold_no_partition_of_the_filter_are_not_read() {
+    let ports = ports();
+    let table = table(&ports, &["day(at)"]).await;
+    for day in 0..4 {
+        append(&table, rows(&[(day, None, day), (day + 10, None, day)])).await;
+    }
+    // The manifest of the first day is gone; whoever has to read it fails.
+    let table = Tables::new(ports.clone()).load(&name()).await.unwrap();
+    let list =
+        table.io.manifest_list(table.metadata.current_snapshot().unwrap(), table.metadata.format_version()).await;
+    let list = list.unwrap();
+    let first = list.iter().min_by_key(|manifest| manifest.sequence_number).unwrap();
+    ports.storage.delete(&first.manifest_path.parse().unwrap()).await.unwrap();
+    let session = session(&table, Read::Current).await;
+    let later = "SELECT id FROM t WHERE at >= TIMESTAMP '1970-01-03T00:00:00' ORDER BY id";
+    let batches = session.sql(later).await.unwrap().collect().await.unwrap();
+    assert_eq!(batches.iter().map(RecordBatch::num_rows).sum::<usize>(), 4);
+    let explained = session.sql(&format!("EXPLAIN {later}")).await.unwrap().collect().await.unwrap();
+    let explained = pretty_format_batches(&explained).unwrap().to_string();
+    assert!(explained.contains("files=2 of 4"), "{explained}");
+    let all = session.sql("SELECT id FROM t").await.unwrap().collect().await.unwrap_err();
+    assert!(all.to_string().contains("-m0.avro") || all.to_string().contains(&first.manifest_path), "{all}");
+}
