@@ -247,7 +247,7 @@ async fn storm(mut seed: u64, mode: &str) {
                 })
                 .collect();
             catalog.fail(&name(), &faults);
-            let reads: Vec<_> = (0..8).map(|_| (dice(&mut seed) % 5 == 0).then_some(ErrorKind::Retry)).collect();
+            let reads: Vec<_> = (0..8).map(|_| (dice(&mut seed).is_multiple_of(5)).then_some(ErrorKind::Retry)).collect();
             catalog.fail_reads(&name(), &reads);
             let tried = async {
                 let table = Tables::new(failing.clone()).load(&name()).await?;
