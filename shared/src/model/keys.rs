@@ -143,6 +143,11 @@ pub fn manifest(location: &str, id: &str, n: usize) -> String {
     format!("{}/metadata/{id}-m{n}.avro", folder(location))
 }
 
+/// The `n`th file of a commit that holds deletion vectors.
+pub fn deletion_vectors(location: &str, prefix: &str, n: usize) -> String {
+    format!("{location}/data/{prefix}-{n:05}-deletes.puffin")
+}
+
 /// The list of a snapshot's manifests.
 pub fn manifest_list(location: &str, snapshot: i64, id: &str) -> String {
     format!("{}/metadata/snap-{snapshot}-{id}.avro", folder(location))

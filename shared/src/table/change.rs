@@ -9,9 +9,10 @@ use iceberg::spec::DataFile;
 
 use super::commit::{self, Operation, file_prefix};
 use super::conform::Conform;
+use super::live::live_deletes;
 use super::merge::Merge;
 use super::rows::{OverwriteWhere, ReplacePartitions};
-use super::snapshot::{AddedFile, Delta, Rows, live_files};
+use super::snapshot::{AddedFile, DeleteFile, Delta, Rows, live_files};
 use super::write::Writer;
 use super::{Change, Committed, Table, Token};
 use crate::Result;
@@ -101,6 +102,8 @@ impl Operation for Incoming<'_> {
                 let live = live_files(&base.io, &base.metadata, parent).await?;
                 delta.rows.deleted = live.iter().map(|file| file.data().record_count()).sum();
                 delta.removed = live.iter().map(|file| file.data().file_path().to_owned()).collect();
+                let deletes = live_deletes(&base.io, &base.metadata, parent).await?;
+                delta.removed_deletes = deletes.iter().map(|delete| DeleteFile::of(delete.data())).collect();
             }
             Way::OverwriteWhere(overwrite) => {
                 let left = overwrite.delta(base, file_prefix(self.token), &mut self.created).await?;

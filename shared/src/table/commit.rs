@@ -21,6 +21,10 @@ use crate::{Error, ErrorKind, Result};
 
 /// Tries whose outcome stays unknown; then the catalog is taken for unreachable.
 const UNKNOWN_TRIES: u32 = 8;
+/// Tries that are made even if each takes longer than the deadline, as those of a change that rewrites much may.
+const TRIES: u32 = 5;
+/// Tries that may fail because others changed the table underneath.
+const OUTDATED_TRIES: u32 = 5;
 /// Tries to find out what became of a commit.
 const LOOK_UPS: u32 = 5;
 
@@ -50,6 +54,10 @@ struct Commit<'a> {
     retries: Retries,
     /// The catalog version under which a try was sent whose answer was lost: it may become current while that version lasts.
     pending: Option<String>,
+    /// When the last try had its files and began to prepare the snapshot.
+    began: Instant,
+    /// Tries that failed against a state which was no longer current.
+    outdated: u32,
 }
 
 /// What became of a try.
@@ -126,7 +134,16 @@ pub(super) async fn run(base: Table, operation: &mut dyn Operation, token: Optio
         };
         let snapshot_id = new_snapshot_id(&base);
         let manifests = Manifests::new(snapshot_id);
-        let commit = Commit { operation, token, snapshot_id, manifests, retries, pending: None };
+        let commit = Commit {
+            operation,
+            token,
+            snapshot_id,
+            manifests,
+            retries,
+            pending: None,
+            began: Instant::now(),
+            outdated: 0,
+        };
         let committed = commit.run(base).await?;
         if committed.attempts > 0 {
             tracing::Span::current().record("snapshot_id", committed.snapshot_id);
@@ -182,10 +199,11 @@ impl Commit<'_> {
             if let Err(error) = check_token(&base, self.token) {
                 return self.fail(&base, error).await;
             }
-            if Instant::now() >= deadline || unknown == UNKNOWN_TRIES || !self.retries.allow(attempts) {
+            let late = Instant::now() >= deadline && attempts >= TRIES;
+            if late || unknown == UNKNOWN_TRIES || !self.retries.allow(attempts) {
                 return self.fail(&base, error).await;
             }
-            tokio::time::sleep(self.retries.pause(attempts)).await;
+            tokio::time::sleep(self.retries.pause_after(attempts, self.began.elapsed())).await;
         }
     }
 
@@ -205,17 +223,42 @@ impl Commit<'_> {
     }
 
     async fn attempt(&mut self, base: &Table) -> Result<Outcome> {
-        let delta = self.operation.delta(base).await?;
-        if delta.is_empty() && self.token.is_none() {
-            return Ok(Outcome::Nothing);
-        }
-        let prepared = prepare(base, &mut self.manifests, self.snapshot_id, &delta, self.token).await?;
+        let (delta, prepared) = match self.prepare(base).await {
+            Ok(Some(ready)) => ready,
+            Ok(None) => return Ok(Outcome::Nothing),
+            Err(error) => return self.outdated(base, error).await,
+        };
         match base.swap(&prepared.metadata, prepared.location.clone()).await {
             Ok(_) => {
                 self.tidy(base, &delta, &prepared).await;
                 Ok(Outcome::Committed(self.committed(&delta, &prepared)))
             }
             Err(error) => self.settle(base, &delta, prepared, error).await,
+        }
+    }
+
+    /// What is to be swapped in; `None` when there is nothing to do.
+    async fn prepare(&mut self, base: &Table) -> Result<Option<(Delta, Prepared)>> {
+        let delta = self.operation.delta(base).await?;
+        self.began = Instant::now();
+        if delta.is_empty() && self.token.is_none() {
+            return Ok(None);
+        }
+        let prepared = prepare(base, &mut self.manifests, self.snapshot_id, &delta, self.token).await?;
+        Ok(Some((delta, prepared)))
+    }
+
+    /// Others may have removed files, and let the snapshots expire that named them, while they were being read.
+    async fn outdated(&mut self, base: &Table, error: Error) -> Result<Outcome> {
+        self.operation.settle().await;
+        self.began = Instant::now();
+        match base.reload().await {
+            Ok(now) if now.location != base.location && self.outdated < OUTDATED_TRIES => {
+                self.outdated += 1;
+                tracing::debug!(%error, "the table changed while a commit was prepared");
+                Ok(Outcome::Lost(now))
+            }
+            _ => Err(error),
         }
     }
 

@@ -9,9 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use iceberg::io::FileIO;
-use iceberg::spec::{
-    DataContentType, DataFileFormat, FormatVersion, Manifest, ManifestFile, ManifestList, Snapshot, TableMetadata,
-};
+use iceberg::spec::{FormatVersion, Manifest, ManifestFile, ManifestList, Snapshot, TableMetadata};
 use url::Url;
 
 use crate::error::Context;
@@ -106,24 +104,7 @@ impl Io {
         Ok(list)
     }
 
-    /// The entries of a manifest, with what they inherit from the list.
-    ///
-    /// # Errors
-    /// `Bug`, naming the file, when it is missing or can't be parsed; `Invalid` when it lists data files that are not
-    /// Parquet.
-    pub(super) async fn manifest(&self, file: &ManifestFile) -> Result<Arc<Manifest>> {
-        let manifest = self.any_manifest(file).await?;
-        let foreign = manifest.entries().iter().find(|e| {
-            e.is_alive() && e.content_type() == DataContentType::Data && e.file_format() != DataFileFormat::Parquet
-        });
-        if let Some(entry) = foreign {
-            let (found, file) = (entry.file_format(), entry.file_path());
-            return Err(Error::invalid(format!("expected data files in Parquet, found `{found}` in `{file}`")));
-        }
-        Ok(manifest)
-    }
-
-    /// The entries of a manifest, whatever the format of the files that it lists.
+    /// The entries of a manifest, with what they inherit from the list, whatever the format of the files that it lists.
     ///
     /// # Errors
     /// `Bug`, naming the file, when it is missing or can't be parsed.

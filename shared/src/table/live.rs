@@ -1,5 +1,6 @@
 //! The files that are alive in a snapshot, as its manifests list them.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use futures::{StreamExt, TryStreamExt, stream};
@@ -9,7 +10,7 @@ use iceberg::spec::{
 
 use super::deletes::{Deletes, Index, Scope};
 use super::io::Io;
-use super::snapshot::PARALLEL_READS;
+use super::snapshot::{DeleteFile, PARALLEL_READS};
 use crate::{Error, Result};
 
 /// A file of a snapshot, in the manifest that lists it.
@@ -44,23 +45,27 @@ impl LiveFile {
         &self.manifest
     }
 
+    /// The partition spec that the file was written with.
+    pub(super) fn spec_id(&self) -> i32 {
+        self.manifest.metadata().partition_spec().spec_id()
+    }
+
+    /// The delete files that apply to a data file.
+    pub(super) fn delete_files(&self) -> BTreeSet<DeleteFile> {
+        self.deletes.as_ref().map(|deletes| deletes.files(self.sequence())).unwrap_or_default()
+    }
+
     pub(super) fn deletes(&self) -> Option<&Arc<Deletes>> {
         self.deletes.as_ref()
     }
 
     /// Whether the same delete files apply to both.
     pub(super) fn same_deletes(&self, other: &Self) -> bool {
-        let named = |file: &Self| file.deletes().map(|deletes| deletes.identity(file.sequence())).unwrap_or_default();
-        named(self) == named(other)
+        self.delete_files() == other.delete_files()
     }
 
     pub(super) fn equality(&self) -> &[Arc<Scope>] {
         self.deletes.as_ref().map_or(&[], |deletes| &deletes.equality)
-    }
-
-    /// The partition spec that the file was written with.
-    pub(super) fn spec_id(&self) -> i32 {
-        self.manifest.metadata().partition_spec().spec_id()
     }
 }
 
@@ -94,6 +99,12 @@ pub(super) async fn added_files(io: &Io, metadata: &TableMetadata, snapshot: &Sn
     let mut files = alive(io, &own.collect::<Vec<_>>()).await?;
     files.retain(|file| file.added_by(id));
     Ok(files)
+}
+
+/// The delete files of a snapshot.
+pub(super) async fn live_deletes(io: &Io, metadata: &TableMetadata, snapshot: &Snapshot) -> Result<Vec<LiveFile>> {
+    let list = io.manifest_list(snapshot, metadata.format_version()).await?;
+    alive(io, &live(&list).filter(|m| m.content == ManifestContentType::Deletes).collect::<Vec<_>>()).await
 }
 
 /// All files of a snapshot, data and deletes.

@@ -128,7 +128,7 @@ impl Manifests {
         for carried in bin {
             let (manifest, removed) = match carried.read {
                 Some(read) => read,
-                None => (base.io.manifest(&carried.file).await?, Vec::new()),
+                None => (base.io.any_manifest(&carried.file).await?, Vec::new()),
             };
             let schema_id = manifest.metadata().schema_id();
             schemas.entry(schema_id).or_default().push(Source { file: carried.file, manifest, removed });
@@ -226,7 +226,7 @@ async fn parent_manifests(base: &Table, delta: &Delta, removed: &mut Counts) -> 
             ManifestContentType::Data => !delta.removed.is_empty(),
             ManifestContentType::Deletes => !delta.removed.is_empty() || !delta.removed_deletes.is_empty(),
         };
-        let read = if leaves { Some((base.io.manifest(file).await?, Vec::new())) } else { None };
+        let read = if leaves { Some((base.io.any_manifest(file).await?, Vec::new())) } else { None };
         Ok::<_, Error>(Carried { file: file.clone(), read })
     });
     let reads: Vec<_> = reads.collect();
@@ -254,37 +254,6 @@ async fn parent_manifests(base: &Table, delta: &Delta, removed: &mut Counts) -> 
         None => Ok(carried),
         Some(path) => Err(Error::bug(format!("expected the file `{path}` in the table, found it gone"))),
     }
-}
-
-/// A delete file of a snapshot, in the manifest that lists it.
-pub(super) struct LiveDelete {
-    manifest: Arc<Manifest>,
-    place: usize,
-}
-
-impl LiveDelete {
-    pub(super) fn file(&self) -> &DataFile {
-        self.manifest.entries()[self.place].data_file()
-    }
-
-    /// The partition spec that the file was written with.
-    pub(super) fn spec(&self) -> &PartitionSpec {
-        self.manifest.metadata().partition_spec()
-    }
-}
-
-/// The delete files of a table.
-pub(super) async fn live_deletes(table: &Table) -> Result<Vec<LiveDelete>> {
-    let Some(snapshot) = table.metadata.current_snapshot() else { return Ok(Vec::new()) };
-    let list = table.io.manifest_list(snapshot, table.metadata.format_version()).await?;
-    let live = list.iter().filter(|m| m.content == ManifestContentType::Deletes);
-    let mut deletes = Vec::new();
-    for file in live.filter(|m| m.has_added_files() || m.has_existing_files()) {
-        let manifest = table.io.manifest(file).await?;
-        let alive = manifest.entries().iter().enumerate().filter(|(_, entry)| entry.is_alive());
-        deletes.extend(alive.map(|(place, _)| LiveDelete { manifest: manifest.clone(), place }));
-    }
-    Ok(deletes)
 }
 
 /// The data file whose rows a delete file removes, if it is a single one and the manifest tells.

@@ -1,10 +1,10 @@
 //! Merge by key, copy on write: data files that hold a key of the new rows are written anew without those rows.
 //!
 //! The keys of the new rows are held in memory; files are read one at a time, first the key columns only. What was found out
-//! about a file stays true as long as the file is live, because files never change: after a conflict only files that came
-//! since are read. Keys compare as SQL's `IS NOT DISTINCT FROM`: null equals null.
+//! about a file stays true as long as the file is live with the same deletes, because files never change: after a conflict
+//! only what came since is read. Keys compare as SQL's `IS NOT DISTINCT FROM`: null equals null.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use arrow::array::{ArrayRef, BooleanArray, RecordBatch};
 use arrow::compute::filter_record_batch;
@@ -21,7 +21,7 @@ use iceberg::spec::DataFile;
 
 use super::conform::Conform;
 use super::prune::bounds;
-use super::snapshot::{AddedFile, LiveFile};
+use super::snapshot::{AddedFile, DeleteFile, LiveFile};
 use super::write::Writer;
 use super::{Table, scan};
 use crate::{Error, Result};
@@ -32,8 +32,8 @@ pub(super) struct Merge {
     columns: Vec<KeyColumn>,
     converter: RowConverter,
     keys: HashSet<Box<[u8]>>,
-    /// By location: files that were examined, and what replaces them (`None`: they hold no key).
-    examined: HashMap<String, Option<Replacement>>,
+    /// By location and deletes: files that were examined, and what replaces them (`None`: they hold no key).
+    examined: HashMap<(String, BTreeSet<DeleteFile>), Option<Replacement>>,
 }
 
 struct KeyColumn {
@@ -135,8 +135,8 @@ impl Merge {
             scan::register_store(&session, base, file)?;
         }
         for file in live {
-            let location = file.data().file_path();
-            if self.examined.contains_key(location) || !self.may_hold_keys(file.data(), base) {
+            let state = (file.data().file_path().to_owned(), file.delete_files());
+            if self.examined.contains_key(&state) || !self.may_hold_keys(file.data(), base) {
                 continue;
             }
             let begun = writer.created().len();
@@ -145,13 +145,13 @@ impl Merge {
                 writer.settle().await;
             }
             created.extend_from_slice(&writer.created()[begun..]);
-            self.examined.insert(location.to_owned(), outcome?);
+            self.examined.insert(state, outcome?);
         }
         let mut replaced = Replaced::default();
         for file in live {
-            let location = file.data().file_path();
-            if let Some(Some(replacement)) = self.examined.get(location) {
-                replaced.removed.insert(location.to_owned());
+            let state = (file.data().file_path().to_owned(), file.delete_files());
+            if let Some(Some(replacement)) = self.examined.get(&state) {
+                replaced.removed.insert(state.0);
                 replaced.added.extend(replacement.files.iter().cloned());
                 replaced.rows_removed += replacement.rows_removed;
             }

@@ -4,6 +4,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use iceberg::spec::TableMetadata;
+use parquet::basic::{Compression, GzipLevel, ZstdLevel};
 
 use crate::{Error, Result};
 
@@ -11,6 +12,9 @@ use crate::{Error, Result};
 const DEADLINE: Duration = Duration::from_secs(60);
 /// Shortest and longest pause between two tries.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(500));
+/// A try that takes long does so because many write at once: then pauses get as long as this many tries, so that few of the
+/// writers are on their way at the same time and one of them arrives.
+const TRIES_IN_A_PAUSE: u32 = 16;
 /// From this number of manifests on the newest are merged, so that planning a scan stays cheap.
 const MERGE_MANIFESTS: usize = 100;
 const MANIFEST_BYTES: i64 = 8 << 20;
@@ -23,18 +27,39 @@ pub(super) fn read<T: FromStr>(metadata: &TableMetadata, key: &str, expected: &s
     value.map_err(|_| Error::invalid(format!("table property `{key}`: expected {expected}, found `{found}`")))
 }
 
+/// How data files are compressed.
+///
+/// # Errors
+/// `Invalid` for a codec that is not known.
+pub(super) fn compression(metadata: &TableMetadata) -> Result<Compression> {
+    let key = "write.parquet.compression-codec";
+    let codec = metadata.properties().get(key).map(|codec| codec.to_ascii_lowercase());
+    Ok(match codec.as_deref() {
+        None | Some("zstd") => Compression::ZSTD(ZstdLevel::default()),
+        Some("snappy") => Compression::SNAPPY,
+        Some("gzip") => Compression::GZIP(GzipLevel::default()),
+        Some("lz4") => Compression::LZ4_RAW,
+        Some("uncompressed" | "none") => Compression::UNCOMPRESSED,
+        Some(found) => {
+            return Err(Error::invalid(format!(
+                "table property `{key}`: expected `zstd`, `snappy`, `gzip`, `lz4` or `uncompressed`, found `{found}`"
+            )));
+        }
+    })
+}
+
 /// How a commit is tried again.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Retries {
     pub(super) deadline: Duration,
     attempts: u32,
     shortest: Duration,
-    longest: Duration,
+    longest: Option<Duration>,
 }
 
 impl Default for Retries {
     fn default() -> Self {
-        Self { deadline: DEADLINE, attempts: u32::MAX, shortest: PAUSES.0, longest: PAUSES.1 }
+        Self { deadline: DEADLINE, attempts: u32::MAX, shortest: PAUSES.0, longest: None }
     }
 }
 
@@ -46,7 +71,7 @@ impl Retries {
             deadline: millis("commit.retry.total-timeout-ms")?.unwrap_or(DEADLINE),
             attempts: retries.map_or(u32::MAX, |retries| retries.saturating_add(1)),
             shortest: millis("commit.retry.min-wait-ms")?.unwrap_or(PAUSES.0),
-            longest: millis("commit.retry.max-wait-ms")?.unwrap_or(PAUSES.1),
+            longest: millis("commit.retry.max-wait-ms")?,
         })
     }
 
@@ -56,7 +81,13 @@ impl Retries {
 
     /// Grows with the number of tries; random, so that writers don't meet again.
     pub(super) fn pause(&self, attempts: u32) -> Duration {
-        let longest = self.shortest.saturating_mul(1 << attempts.min(10)).min(self.longest);
+        self.pause_after(attempts, Duration::ZERO)
+    }
+
+    /// The pause after a try that took so long.
+    pub(super) fn pause_after(&self, attempts: u32, took: Duration) -> Duration {
+        let longest = self.longest.unwrap_or_else(|| PAUSES.1.max(took.saturating_mul(TRIES_IN_A_PAUSE)));
+        let longest = self.shortest.saturating_mul(1 << attempts.min(16)).min(longest);
         let share = f64::from(uuid::Uuid::new_v4().as_bytes()[0]) / 256.0;
         longest.mul_f64(0.25 + 0.75 * share)
     }

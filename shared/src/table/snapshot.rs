@@ -60,7 +60,7 @@ impl AddedFile {
 }
 
 /// A delete file among others: deletion vectors share the file that they are in.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct DeleteFile {
     pub(super) path: String,
     pub(super) offset: Option<i64>,

@@ -17,12 +17,12 @@ use iceberg::spec::{DataFile, PartitionSpecRef, PrimitiveLiteral, SchemaRef, Str
 use iceberg::transform::{BoxedTransformFunction, create_transform_function};
 use object_store::buffered::BufWriter;
 use parquet::arrow::AsyncArrowWriter;
-use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
 use tokio::task::JoinSet;
 
 use super::io::{IcebergContext, Io, url};
 use super::metrics::{Written, data_file};
+use super::properties::{compression, read};
 use super::schema;
 use crate::model::keys;
 use crate::{Error, Result};
@@ -40,6 +40,8 @@ const CLOSING_FILES: usize = 16;
 const CLOSING_BYTES: usize = 64 << 20;
 /// Bytes that an upload keeps back until it has a part or the end.
 const UPLOAD_BYTES: usize = 10 << 20;
+/// Parts of a file that are on their way at the same time: each is held in memory until it has arrived.
+const UPLOAD_PARTS: usize = 2;
 
 /// Writes rows of one schema and partition spec.
 pub(super) struct Writer {
@@ -52,6 +54,7 @@ pub(super) struct Writer {
     location: String,
     /// First part of every file's name; no other commit uses it.
     prefix: String,
+    siblings: u32,
     splitter: Option<Splitter>,
     open: HashMap<Arc<[u8]>, OpenFile>,
     waiting: HashMap<Arc<[u8]>, Waiting>,
@@ -88,8 +91,9 @@ impl Writer {
     pub(super) fn new(io: &Io, metadata: &TableMetadata, prefix: String) -> Result<Self> {
         let (schema, spec) = (metadata.current_schema().clone(), metadata.default_partition_spec().clone());
         let splitter = if spec.is_unpartitioned() { None } else { Some(Splitter::new(&schema, &spec)?) };
+        let file_bytes = read(metadata, "write.target-file-size-bytes", "a number of bytes")?.unwrap_or(FILE_BYTES);
         let properties = WriterProperties::builder()
-            .set_compression(Compression::ZSTD(ZstdLevel::default()))
+            .set_compression(compression(metadata)?)
             .set_max_row_group_bytes(Some(ROW_GROUP_BYTES))
             .set_statistics_truncate_length(Some(64))
             .build();
@@ -101,6 +105,7 @@ impl Writer {
             properties,
             location: metadata.location().to_owned(),
             prefix,
+            siblings: 0,
             splitter,
             open: HashMap::new(),
             waiting: HashMap::new(),
@@ -110,7 +115,7 @@ impl Writer {
             closing: JoinSet::new(),
             closing_bytes: 0,
             done: Vec::new(),
-            file_bytes: FILE_BYTES,
+            file_bytes,
             sort_order_id: None,
         })
     }
@@ -123,6 +128,29 @@ impl Writer {
     /// The same for rows that come in this order of the table.
     pub(super) fn with_sort_order(self, sort_order_id: Option<i32>) -> Self {
         Self { sort_order_id, ..self }
+    }
+
+    /// A name for a file of deletion vectors.
+    pub(super) fn next_vectors(&mut self) -> String {
+        let location = keys::deletion_vectors(&self.location, &self.prefix, self.created.len());
+        self.created.push(location.clone());
+        location
+    }
+
+    /// A writer of rows out of a file of `bytes` whose files have other names: those of one partition stay together.
+    /// [`Writer::adopt`] takes its files back.
+    pub(super) fn sibling(&mut self, metadata: &TableMetadata, bytes: u64) -> Result<Self> {
+        self.siblings += 1;
+        let mut sibling = Self::new(&self.io, metadata, format!("{}-{}", self.prefix, self.siblings))?;
+        // The same rows may take a little more room than before.
+        sibling.file_bytes = sibling.file_bytes.max(usize::try_from(bytes + bytes / 4).unwrap_or(usize::MAX));
+        Ok(sibling)
+    }
+
+    /// Answers for everything that a sibling began, and has what it finished.
+    pub(super) fn adopt(&mut self, sibling: &Self, finished: Vec<DataFile>) {
+        self.created.extend_from_slice(&sibling.created);
+        self.done.extend(finished);
     }
 
     /// What batches must look like: the table's columns with their field ids.
@@ -234,7 +262,7 @@ impl Writer {
         let folder = folder(&self.spec, &self.schema, &partition);
         let location = keys::data_file(&self.location, &folder, &self.prefix, self.created.len());
         let writer = AsyncArrowWriter::try_new(
-            self.io.storage.writer(&url(&location)?)?,
+            self.io.storage.writer(&url(&location)?)?.with_max_concurrency(UPLOAD_PARTS),
             self.arrow.clone(),
             Some(self.properties.clone()),
         )

@@ -19,9 +19,10 @@ use parquet::arrow::{PARQUET_FIELD_ID_META_KEY, ProjectionMask};
 use roaring::RoaringTreemap;
 use tokio::sync::OnceCell;
 
-use super::{Deletes, PATH_ID, POS_ID, Scope, vector};
+use super::{Deletes, Scope, vector};
 use crate::storage::Storage;
 use crate::table::io::{IcebergContext, url};
+use crate::table::manifests::{DELETED_PATH, DELETED_POS};
 use crate::{Error, Result};
 
 /// Bytes that a row of an equality delete takes besides its values.
@@ -127,8 +128,8 @@ impl Loader {
 
     async fn positions(&self, file: &DataFile) -> Result<Places> {
         let path = file.file_path();
-        let (reader, schema) = self.read(file, &[(PATH_ID, "file_path"), (POS_ID, "pos")]).await?;
-        let (paths, positions) = (column(&schema, PATH_ID, "file_path"), column(&schema, POS_ID, "pos"));
+        let (reader, schema) = self.read(file, &[(DELETED_PATH, "file_path"), (DELETED_POS, "pos")]).await?;
+        let (paths, positions) = (column(&schema, DELETED_PATH, "file_path"), column(&schema, DELETED_POS, "pos"));
         let (Some(paths), Some(positions)) = (paths, positions) else {
             return Err(damaged("the columns `file_path` and `pos`", path));
         };

@@ -9,7 +9,7 @@ mod loader;
 mod selection;
 mod vector;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use iceberg::spec::{DataContentType, Struct};
@@ -17,14 +17,11 @@ use iceberg::spec::{DataContentType, Struct};
 pub(super) use self::equality::{EqualityDeletes, ScopeUse};
 pub(super) use self::loader::{EqualityColumn, Loader};
 pub(super) use self::selection::{DeletedPlaces, DeletingMorselizer};
-#[cfg(test)]
 pub(super) use self::vector::blob as vector_blob;
 use super::live::LiveFile;
+use super::manifests::only_target;
+use super::snapshot::DeleteFile;
 use crate::{Error, Result};
-
-/// Field ids that the specification reserves for the columns of position delete files.
-const PATH_ID: i32 = 2_147_483_546;
-const POS_ID: i32 = 2_147_483_545;
 
 /// The delete files that apply to a data file.
 #[derive(Debug, Default)]
@@ -36,11 +33,11 @@ pub(super) struct Deletes {
 }
 
 impl Deletes {
-    /// The delete files, each by its location and place there, that hold for a data file with the sequence number.
-    pub(super) fn identity(&self, sequence: i64) -> HashSet<(String, Option<i64>)> {
+    /// The delete files that hold for a data file with the sequence number.
+    pub(super) fn files(&self, sequence: i64) -> BTreeSet<DeleteFile> {
         let compared = self.equality.iter().flat_map(|scope| &scope.files).filter(|file| file.sequence() > sequence);
         let all = self.positions.iter().chain(&self.vector).chain(compared);
-        all.map(|file| (file.data().file_path().to_owned(), file.data().content_offset())).collect()
+        all.map(|file| DeleteFile::of(file.data())).collect()
     }
 
     /// Whether rows are deleted by their place.
@@ -92,7 +89,7 @@ impl Index {
                     let path = data.referenced_data_file().ok_or_else(|| lacking("a referenced data file", &file))?;
                     index.vectors.insert(path, file);
                 }
-                _ => match only_file(&file) {
+                _ => match only_target(data) {
                     Some(path) => index.by_file.entry(path).or_default().push(file),
                     None => index.by_partition.entry(partition(&file)).or_default().push(file),
                 },
@@ -129,20 +126,6 @@ impl Index {
 
 fn partition(file: &LiveFile) -> Partition {
     (file.manifest().metadata().partition_spec().spec_id(), file.data().partition().clone())
-}
-
-/// The data file that a position delete file is about, when it is one.
-fn only_file(file: &LiveFile) -> Option<String> {
-    use iceberg::spec::PrimitiveLiteral;
-    let data = file.data();
-    if let Some(path) = data.referenced_data_file() {
-        return Some(path);
-    }
-    let (lower, upper) = (data.lower_bounds().get(&PATH_ID)?, data.upper_bounds().get(&PATH_ID)?);
-    match (lower.literal(), upper.literal()) {
-        (PrimitiveLiteral::String(lower), PrimitiveLiteral::String(upper)) if lower == upper => Some(lower.clone()),
-        _ => None,
-    }
 }
 
 fn lacking(what: &str, file: &LiveFile) -> Error {

@@ -7,7 +7,7 @@
 use iceberg::spec::{DataContentType, DataFile};
 use roaring::RoaringTreemap;
 
-use crate::{Error, Result};
+use crate::{Error, ErrorKind, Result};
 
 const MAGIC: [u8; 4] = [0xD1, 0xD3, 0x39, 0x64];
 
@@ -58,14 +58,17 @@ fn damaged(expected: &str, path: &str) -> Error {
 }
 
 /// The blob of some places, as [`parse`] reads it.
-#[cfg(test)]
-pub(in crate::table) fn blob(places: &RoaringTreemap) -> Vec<u8> {
+///
+/// # Errors
+/// `Limit` for a vector of 4 GiB or more.
+pub(in crate::table) fn blob(places: &RoaringTreemap) -> Result<Vec<u8>> {
     let mut content = MAGIC.to_vec();
-    places.serialize_into(&mut content).unwrap();
+    places.serialize_into(&mut content).map_err(|e| Error::bug("writing a deletion vector").with_source(e))?;
+    let length = u32::try_from(content.len());
+    let length = length.map_err(|_| Error::new(ErrorKind::Limit, "expected a deletion vector below 4 GiB"))?;
     let mut crc = flate2::Crc::new();
     crc.update(&content);
-    let length = u32::try_from(content.len()).unwrap().to_be_bytes();
-    [length.as_slice(), &content, &crc.sum().to_be_bytes()].concat()
+    Ok([length.to_be_bytes().as_slice(), &content, &crc.sum().to_be_bytes()].concat())
 }
 
 #[cfg(test)]
@@ -75,7 +78,7 @@ mod tests {
     #[test]
     fn a_vector_is_read_back_and_damage_is_named() {
         let places: RoaringTreemap = [0, 7, 70_000, 1 << 33].into_iter().collect();
-        let blob = blob(&places);
+        let blob = blob(&places).unwrap();
         assert_eq!(parse(&blob, "f").unwrap(), places);
         for place in [0, 5, 9, blob.len() - 1] {
             let mut damaged = blob.clone();
@@ -92,7 +95,7 @@ mod tests {
         // One 32-bit bitmap with the key 0, of the one value 3: worked out by hand from the Roaring format.
         let bitmap =
             [1_u8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x3A, 0x30, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 16, 0, 0, 0, 3, 0];
-        let blob = blob(&[3].into_iter().collect());
+        let blob = blob(&[3].into_iter().collect()).unwrap();
         assert_eq!(blob[..8], [0, 0, 0, 34, 0xD1, 0xD3, 0x39, 0x64]);
         assert_eq!(blob[8..38], bitmap);
         assert_eq!(blob.len(), 42);

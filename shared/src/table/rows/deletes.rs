@@ -1,4 +1,4 @@
-//! Merge on read: position delete files that name the rows which left, one for each partition.
+//! Merge on read in format v2: position delete files that name the rows which left, one for each partition.
 //!
 //! As the specification asks: sorted by file and position, in the partition and with the partition spec of the data files,
 //! bounds of the paths in full.
@@ -8,15 +8,12 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use iceberg::spec::{
-    DataContentType, DataFile, DataFileBuilder, DataFileFormat, Datum, FormatVersion, PartitionSpecRef, Struct,
-};
+use iceberg::spec::{DataContentType, DataFile, DataFileBuilder, DataFileFormat, Datum, PartitionSpecRef, Struct};
 use parquet::arrow::{AsyncArrowWriter, PARQUET_FIELD_ID_META_KEY};
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
 use roaring::RoaringTreemap;
 
-use super::work::spec_id;
 use crate::table::Table;
 use crate::table::io::{IcebergContext, url};
 use crate::table::manifests::{DELETED_PATH, DELETED_POS};
@@ -33,12 +30,8 @@ type Places = (LiveFile, RoaringTreemap);
 /// Writes the places that go with each file. `writer` gives the names.
 ///
 /// # Errors
-/// `Invalid` for a table whose format wants deletion vectors; what the store answers.
+/// `Invalid` for a table property that can't be read; what the store answers.
 pub(super) async fn write(base: &Table, files: &[Places], writer: &mut Writer) -> Result<Vec<AddedFile>> {
-    if base.metadata.format_version() > FormatVersion::V2 {
-        let message = "expected a table of Iceberg's format v2 for the mode `merge-on-read`, found a later one: set the mode `copy-on-write`";
-        return Err(Error::invalid(message));
-    }
     let each = match read::<String>(&base.metadata, "write.delete.granularity", "a text")?.as_deref() {
         None | Some("partition") => false,
         Some("file") => true,
@@ -51,7 +44,7 @@ pub(super) async fn write(base: &Table, files: &[Places], writer: &mut Writer) -
     let mut groups: Vec<Vec<&Places>> = Vec::new();
     let mut partitions: HashMap<(i32, &Struct), usize> = HashMap::new();
     for places in files {
-        let key = (spec_id(&places.0), places.0.data().partition());
+        let key = (places.0.spec_id(), places.0.data().partition());
         match partitions.get(&key) {
             Some(group) if !each => groups[*group].push(places),
             _ => {
@@ -63,7 +56,7 @@ pub(super) async fn write(base: &Table, files: &[Places], writer: &mut Writer) -
     let mut written = Vec::with_capacity(groups.len());
     for group in groups {
         let Some((first, _)) = group.first() else { continue };
-        let spec_id = spec_id(first);
+        let spec_id = first.spec_id();
         let spec = base.metadata.partition_spec_by_id(spec_id);
         let spec = spec.ok_or_else(|| Error::bug(format!("expected the partition spec {spec_id}, found none")))?;
         written.push(AddedFile::new(write_group(base, spec, &group, writer).await?, spec_id));

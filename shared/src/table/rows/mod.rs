@@ -9,6 +9,7 @@ mod deletes;
 mod overwrite;
 mod positions;
 mod rewrite;
+mod vectors;
 mod work;
 
 use std::sync::Arc;

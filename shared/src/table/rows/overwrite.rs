@@ -13,9 +13,10 @@ use iceberg::spec::DataFile;
 
 use super::RowChangeKind;
 use super::positions::Addresses;
-use super::work::{Isolation, Settings, Work, live, may_match, spec_id};
+use super::work::{Isolation, Settings, Work, live, may_match};
 use crate::table::address::{FILE, POS};
-use crate::table::snapshot::{AddedFile, Delta, LiveFile};
+use crate::table::live::live_deletes;
+use crate::table::snapshot::{AddedFile, DeleteFile, Delta, LiveFile};
 use crate::table::write::Writer;
 use crate::table::{Table, scan};
 use crate::{Error, Result};
@@ -154,9 +155,16 @@ impl ReplacePartitions {
         if partitions.is_empty() {
             return Ok(delta);
         }
+        let deletes = match base.metadata.current_snapshot() {
+            Some(snapshot) => live_deletes(&base.io, &base.metadata, snapshot).await?,
+            None => Vec::new(),
+        };
+        let concerned = |file: &LiveFile| file.spec_id() == spec && partitions.contains(file.data().partition());
+        let deletes = deletes.iter().filter(|delete| concerned(delete));
+        delta.removed_deletes = deletes.map(|delete| DeleteFile::of(delete.data())).collect();
         for file in live(base).await? {
             let path = file.data().file_path();
-            if spec_id(&file) != spec {
+            if file.spec_id() != spec {
                 return Err(Error::invalid(format!(
                     "expected a table whose files are all of its present partitioning to replace partitions of, found `{path}` of an earlier one: rewrite the table first"
                 )));

@@ -5,11 +5,10 @@ use std::collections::{BTreeMap, HashSet};
 use datafusion::logical_expr::Expr;
 use datafusion::logical_expr::expr_rewriter::unnormalize_cols;
 use datafusion::prelude::SessionContext;
-use iceberg::spec::DataContentType;
+use iceberg::spec::FormatVersion;
 
 use super::positions::Addresses;
-use super::{RowChangeKind, deletes, rewrite};
-use crate::table::manifests::{live_deletes, only_target};
+use super::{RowChangeKind, deletes, rewrite, vectors};
 use crate::table::properties::read;
 use crate::table::snapshot::{AddedFile, DeleteFile, Delta, LiveFile, Rows, live_files};
 use crate::table::write::Writer;
@@ -126,7 +125,12 @@ impl Work {
         match mode {
             Mode::CopyOnWrite => {
                 self.removed.extend(files.iter().map(|(file, _)| file.data().file_path().to_owned()));
-                rewrite::without(base, &files, writer).await?;
+                rewrite::without(base, files, writer).await?;
+            }
+            Mode::MergeOnRead if base.metadata.format_version() > FormatVersion::V2 => {
+                let vectors = vectors::write(base, &files, writer).await?;
+                self.added.extend(vectors.added);
+                self.removed_deletes.extend(vectors.removed);
             }
             Mode::MergeOnRead => self.added.extend(deletes::write(base, &files, writer).await?),
         }
@@ -151,41 +155,24 @@ impl Work {
         }
         let before = live(&self.base).await?;
         let files = live(now).await?;
-        let known: HashSet<&str> = before.iter().map(|file| file.data().file_path()).collect();
-        let present: HashSet<&str> = files.iter().map(|file| file.data().file_path()).collect();
-        if !self.touched.iter().all(|path| present.contains(path.as_str())) {
-            return Ok(false);
+        let known: BTreeMap<&str, &LiveFile> = before.iter().map(|file| (file.data().file_path(), file)).collect();
+        let mut missing: HashSet<&str> = self.touched.iter().map(String::as_str).collect();
+        let mut came = Vec::new();
+        for file in &files {
+            let path = file.data().file_path();
+            match known.get(path) {
+                None => came.push(file.clone()),
+                Some(old) if missing.remove(path) && !old.same_deletes(file) => return Ok(false),
+                Some(_) => {}
+            }
         }
-        if self.deletes_came(&files, now).await? {
-            return Ok(false);
+        if !missing.is_empty() || self.isolation == Isolation::Snapshot {
+            return Ok(missing.is_empty());
         }
-        if self.isolation == Isolation::Snapshot {
-            return Ok(true);
-        }
-        let came = files.iter().filter(|file| !known.contains(file.data().file_path())).cloned().collect();
         let concerned = may_match(now, came, &self.filters).inspect_err(|error| {
             tracing::debug!(%error, "the filters of a change tell no files apart");
         });
         Ok(concerned.is_ok_and(|files| files.is_empty()))
-    }
-
-    /// Whether delete files came that may concern the files of the change.
-    async fn deletes_came(&self, files: &[LiveFile], now: &Table) -> Result<bool> {
-        let before = live_deletes(&self.base).await?;
-        let before: HashSet<_> = before.iter().map(|delete| DeleteFile::of(delete.file())).collect();
-        let came = live_deletes(now).await?;
-        let touched = files.iter().filter(|file| self.touched.contains(file.data().file_path()));
-        let partitions: HashSet<_> = touched.map(|file| (spec_id(file), file.data().partition())).collect();
-        Ok(came.iter().filter(|delete| !before.contains(&DeleteFile::of(delete.file()))).any(|delete| {
-            let file = delete.file();
-            match only_target(file) {
-                Some(path) => self.touched.contains(&path),
-                None if file.content_type() == DataContentType::EqualityDeletes && delete.spec().is_unpartitioned() => {
-                    true
-                }
-                None => partitions.contains(&(delete.spec().spec_id(), file.partition())),
-            }
-        }))
     }
 }
 
@@ -195,11 +182,6 @@ pub(super) async fn live(table: &Table) -> Result<Vec<LiveFile>> {
         Some(snapshot) => live_files(&table.io, &table.metadata, snapshot).await,
         None => Ok(Vec::new()),
     }
-}
-
-/// The partition spec that a file was written with.
-pub(super) fn spec_id(file: &LiveFile) -> i32 {
-    file.manifest().metadata().partition_spec().spec_id()
 }
 
 /// The files of some addresses, in the order of their locations.

@@ -126,3 +126,26 @@ async fn a_table_of_another_kind_is_not_loaded() {
     ports.catalog.update_table(&input, &entry.version).await.unwrap();
     assert_eq!(tables.load(&name()).await.unwrap_err().kind(), ErrorKind::Invalid);
 }
+
+#[tokio::test]
+async fn files_are_compressed_and_cut_as_the_properties_ask() {
+    use parquet::basic::Compression;
+    use parquet::file::reader::{FileReader, SerializedFileReader};
+    let table = table(&ports(), &[]).await;
+    let properties = [("write.parquet.compression-codec", "Snappy"), ("write.target-file-size-bytes", "1")];
+    let table = super::rows::with_properties(&table, &properties).await;
+    let two = futures::stream::iter([Ok(rows(&[(1, None, 0)])), Ok(rows(&[(2, None, 0)]))]);
+    let two = Box::pin(RecordBatchStreamAdapter::new(rows(&[]).schema(), two));
+    assert_eq!(table.commit(Change::Append, two, None).await.unwrap().files_added, 2);
+    let files = table.ports.storage.list(&table.ports.keys.table(&name())).await.unwrap();
+    let file = files.iter().find(|o| o.url.path().ends_with(".parquet")).unwrap();
+    let reader = SerializedFileReader::new(table.ports.storage.get(&file.url).await.unwrap()).unwrap();
+    assert_eq!(reader.metadata().row_group(0).column(0).compression(), Compression::SNAPPY);
+    for (key, value) in properties {
+        let table = super::rows::with_properties(&table, &[(key, "much")]).await;
+        let error = table.commit(Change::Append, stream(rows(&[(3, None, 0)])), None).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
+        assert!(error.to_string().contains(key) && error.to_string().contains("much"), "{error}");
+        super::rows::with_properties(&table, &[(key, value)]).await;
+    }
+}

@@ -117,7 +117,7 @@ pub(super) fn equality_deletes(
 
 /// A Puffin file with the deletion vector of one data file. The reader goes by the manifest, so header and footer are left out.
 pub(super) fn vector(table: &Table, file: &str, of: &DataFile, places: &[u64]) -> (DataFile, Bytes) {
-    let blob = deletes::vector_blob(&places.iter().copied().collect());
+    let blob = deletes::vector_blob(&places.iter().copied().collect()).unwrap();
     let bytes: Bytes = [b"PFA1".as_slice(), &blob].concat().into();
     let mut entry = delete_entry(table, file, of, &bytes, places.len());
     let entry = entry

@@ -2,7 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use super::rows::Asked;
+use datafusion::logical_expr::lit;
+use datafusion::prelude::col;
+
+use super::rows::{Asked, with_properties};
 use super::*;
 
 const WRITERS: i64 = 100;
@@ -14,6 +17,7 @@ async fn a_hundred_writers_at_once_lose_and_double_no_row() {
     let ports = ports();
     let table = table(&ports, &[]).await;
     append(&table, rows(&[(-1, Some("0"), 0)])).await;
+    with_properties(&table, &[("commit.retry.total-timeout-ms", "110000")]).await;
     let started = Instant::now();
     let mut writers = tokio::task::JoinSet::new();
     for writer in 0..WRITERS {
@@ -28,7 +32,10 @@ async fn a_hundred_writers_at_once_lose_and_double_no_row() {
                     let key = vec!["id".to_owned()];
                     table.commit(Change::Merge { key }, stream(shared), None).await.unwrap()
                 }
-                1 => table.change_rows(&Asked::merge(own), None).await.unwrap(),
+                1 => {
+                    let merge = Asked::merge(own).filtered(col("id").eq(lit(writer)));
+                    table.change_rows(&merge, None).await.unwrap()
+                }
                 _ => append(&table, own).await,
             }
         });

@@ -126,6 +126,7 @@ proptest! {
         runtime.block_on(async {
             behaves_like_rows_in_memory(&[], "copy-on-write", &steps).await;
             behaves_like_rows_in_memory(&["day(at)"], "copy-on-write", &steps).await;
+            behaves_like_rows_in_memory(&["day(at)"], "merge-on-read", &steps).await;
         });
     }
 }

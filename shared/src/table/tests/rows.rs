@@ -16,8 +16,13 @@ pub(in crate::table) struct Asked {
     query: String,
     source: Option<RecordBatch>,
     /// Commits that happen after the rows were asked for the first time.
-    meanwhile: Option<(Table, RecordBatch)>,
+    meanwhile: Option<(Table, Meanwhile)>,
     asked: AtomicUsize,
+}
+
+enum Meanwhile {
+    Append(RecordBatch),
+    Delete(&'static str),
 }
 
 impl Asked {
@@ -43,12 +48,12 @@ impl Asked {
         Self { source: Some(source), ..Self::new(RowChangeKind::Merge, query) }
     }
 
-    fn filtered(self, filter: Expr) -> Self {
+    pub(super) fn filtered(self, filter: Expr) -> Self {
         Self { filters: vec![filter], ..self }
     }
 
     fn while_another_appends(self, table: &Table, batch: RecordBatch) -> Self {
-        Self { meanwhile: Some((table.clone(), batch)), ..self }
+        Self { meanwhile: Some((table.clone(), Meanwhile::Append(batch))), ..self }
     }
 
     fn asked(&self) -> usize {
@@ -75,8 +80,11 @@ impl RowChange for Asked {
             session.register_batch("s", source.clone())?;
         }
         let rows = session.sql(&self.query).await?.execute_stream().await?;
-        if let (0, Some((table, batch))) = (self.asked.fetch_add(1, Ordering::SeqCst), &self.meanwhile) {
-            append(table, batch.clone()).await;
+        if let (0, Some((table, meanwhile))) = (self.asked.fetch_add(1, Ordering::SeqCst), &self.meanwhile) {
+            match meanwhile {
+                Meanwhile::Append(batch) => append(table, batch.clone()).await,
+                Meanwhile::Delete(predicate) => change(table, Self::delete(predicate)).await,
+            };
         }
         Ok(rows)
     }
@@ -104,6 +112,11 @@ async fn files(table: &Table) -> Vec<String> {
     let mut paths: Vec<_> = live.iter().map(|file| file.data().file_path().to_owned()).collect();
     paths.sort();
     paths
+}
+
+async fn live_deletes(table: &Table) -> Vec<snapshot::LiveFile> {
+    let snapshot = table.metadata.current_snapshot().unwrap();
+    live::live_deletes(&table.io, &table.metadata, snapshot).await.unwrap()
 }
 
 async fn three_days() -> Table {
@@ -251,10 +264,10 @@ async fn merge_on_read_names_the_rows_in_sorted_delete_files_of_their_partition(
     ] {
         assert_eq!(newest.summary[key], value, "{key}");
     }
-    let deletes = manifests::live_deletes(&now).await.unwrap();
+    let deletes = live_deletes(&now).await;
     assert_eq!(deletes.len(), 2);
     for delete in &deletes {
-        let bytes = now.ports.storage.get(&io::url(delete.file().file_path()).unwrap()).await.unwrap();
+        let bytes = now.ports.storage.get(&io::url(delete.data().file_path()).unwrap()).await.unwrap();
         let reader = ParquetRecordBatchReaderBuilder::try_new(bytes).unwrap();
         assert_eq!(reader.parquet_schema().column(0).self_type().get_basic_info().id(), 2_147_483_546);
         assert_eq!(reader.parquet_schema().column(1).self_type().get_basic_info().id(), 2_147_483_545);
@@ -262,11 +275,104 @@ async fn merge_on_read_names_the_rows_in_sorted_delete_files_of_their_partition(
         let text = pretty_format_batches(&batches).unwrap().to_string();
         let lines: Vec<_> = text.lines().filter(|line| line.contains("parquet")).collect();
         assert!(lines.is_sorted(), "{text}");
-        assert_eq!(lines.len() as u64, delete.file().record_count());
-        match delete.file().record_count() {
-            1 => assert!(before.contains(&delete.file().referenced_data_file().unwrap())),
-            3 => assert_eq!(delete.file().referenced_data_file(), None),
+        assert_eq!(lines.len() as u64, delete.data().record_count());
+        match delete.data().record_count() {
+            1 => assert!(before.contains(&delete.data().referenced_data_file().unwrap())),
+            3 => assert_eq!(delete.data().referenced_data_file(), None),
             other => panic!("{other} rows in a delete file: {text}"),
         }
     }
+}
+
+#[tokio::test]
+async fn merge_on_read_of_a_v3_table_writes_vectors_that_others_can_find() {
+    use iceberg::io::FileIO;
+    use iceberg::puffin::{DELETION_VECTOR_V1, PuffinReader};
+    let table = version::upgraded(&three_days().await).await;
+    let table = with_properties(&table, &[("write.delete.mode", "merge-on-read")]).await;
+    let done = change(&table, Asked::delete("id IN (1, 3)")).await;
+    assert_eq!((done.rows_deleted, done.files_added, done.files_removed, done.delete_files_added), (2, 0, 0, 2));
+    let now = table.reload().await.unwrap();
+    let newest = &now.history()[0];
+    for (key, value) in [("added-dvs", "2"), ("added-delete-files", "2"), ("total-position-deletes", "2")] {
+        assert_eq!(newest.summary[key], value, "{key}");
+    }
+    let vectors = live_deletes(&now).await;
+    assert_eq!(vectors.len(), 2);
+    let path = vectors[0].data().file_path().to_owned();
+    let memory = FileIO::new_with_memory();
+    let bytes = now.ports.storage.get(&io::url(&path).unwrap()).await.unwrap();
+    memory.new_output(&path).unwrap().write(bytes.clone()).await.unwrap();
+    let reader = PuffinReader::new(memory.new_input(&path).unwrap());
+    let blobs = reader.file_metadata().await.unwrap().blobs();
+    for vector in &vectors {
+        let file = vector.data();
+        assert_eq!((file.file_path(), file.file_size_in_bytes()), (path.as_str(), bytes.len() as u64));
+        let (offset, length) = (file.content_offset().unwrap(), file.content_size_in_bytes().unwrap());
+        let blob = blobs.iter().find(|blob| blob.offset() == offset.unsigned_abs()).unwrap();
+        assert_eq!((blob.blob_type(), blob.length()), (DELETION_VECTOR_V1, length.unsigned_abs()));
+        assert_eq!(blob.properties().get("referenced-data-file"), file.referenced_data_file().as_ref());
+        assert_eq!(blob.properties()["cardinality"], "1");
+    }
+    assert_eq!(ids(&table, Read::Current).await, ["2", "4"]);
+    // A data file has one vector at most: the new one holds what the old one did.
+    let done = change(&table, Asked::delete("id = 2")).await;
+    assert_eq!((done.rows_deleted, done.delete_files_added), (1, 1));
+    let vectors = live_deletes(&table.reload().await.unwrap()).await;
+    let mut rows: Vec<_> = vectors.iter().map(|vector| vector.data().record_count()).collect();
+    rows.sort_unstable();
+    assert_eq!(rows, [1, 2]);
+    assert_eq!(ids(&table, Read::Current).await, ["4"]);
+    let summary = &table.reload().await.unwrap().history()[0].summary;
+    for (key, value) in [("removed-dvs", "1"), ("total-delete-files", "2"), ("total-position-deletes", "3")] {
+        assert_eq!(summary[key], value, "{key}");
+    }
+}
+
+#[tokio::test]
+async fn deletes_of_a_file_leave_with_it() {
+    for v3 in [false, true] {
+        let table = three_days().await;
+        let table = if v3 { version::upgraded(&table).await } else { table };
+        let table = with_properties(&table, &[("write.delete.mode", "merge-on-read")]).await;
+        change(&table, Asked::delete("id IN (1, 3)")).await;
+        assert_eq!(live_deletes(&table.reload().await.unwrap()).await.len(), 2);
+        // Updates copy: the file of the first day goes, and what deleted from it alone.
+        change(&table, Asked::update("new", "id = 2")).await;
+        assert_eq!(sql(&table, Read::Current, "SELECT id, carrier FROM t ORDER BY id").await, ["2 new", "4 "]);
+        assert_eq!(live_deletes(&table.reload().await.unwrap()).await.len(), 1, "{v3}");
+        table.commit(Change::Overwrite, stream(rows(&[(7, None, 0)])), None).await.unwrap();
+        let now = table.reload().await.unwrap();
+        assert_eq!(live_deletes(&now).await.len(), 0);
+        assert_eq!(now.history()[0].summary["total-delete-files"], "0");
+        assert_eq!(now.history()[0].summary["total-position-deletes"], "0");
+        assert_eq!(ids(&table, Read::Current).await, ["7"]);
+    }
+}
+
+#[tokio::test]
+async fn rows_that_another_writer_deleted_meanwhile_do_not_come_back() {
+    let table = with_properties(&three_days().await, &[("write.delete.mode", "merge-on-read")]).await;
+    let update = Asked::update("new", "id = 1").filtered(col("id").eq(lit(1_i64)));
+    let update = Asked { meanwhile: Some((table.clone(), Meanwhile::Delete("id = 2"))), ..update };
+    table.change_rows(&update, None).await.unwrap();
+    assert_eq!(update.asked(), 2, "the file that it rewrote has got deletes");
+    assert_eq!(sql(&table, Read::Current, "SELECT id, carrier FROM t ORDER BY id").await, ["1 new", "3 c", "4 "]);
+}
+
+#[tokio::test]
+async fn rows_deleted_while_a_merge_by_key_is_written_do_not_come_back() {
+    use futures::StreamExt;
+    let table = with_properties(&three_days().await, &[("write.delete.mode", "merge-on-read")]).await;
+    let new = rows(&[(1, Some("new"), 0)]);
+    let (schema, other) = (new.schema(), table.clone());
+    let end = async move {
+        change(&other, Asked::delete("id = 2")).await;
+        Ok(rows(&[]))
+    };
+    let batches = futures::stream::iter([Ok(new)]).chain(futures::stream::once(end));
+    let slow = Box::pin(RecordBatchStreamAdapter::new(schema, batches));
+    let done = table.commit(Change::Merge { key: vec!["id".into()] }, slow, None).await.unwrap();
+    assert_eq!((done.attempts, done.rows_deleted), (2, 1));
+    assert_eq!(sql(&table, Read::Current, "SELECT id, carrier FROM t ORDER BY id").await, ["1 new", "3 c", "4 "]);
 }

@@ -6,7 +6,7 @@ use super::rows::{Asked, with_properties};
 use super::*;
 use crate::ErrorKind;
 
-async fn upgraded(table: &Table) -> Table {
+pub(super) async fn upgraded(table: &Table) -> Table {
     let table = table.reload().await.unwrap();
     let builder = table.metadata.as_ref().clone().into_builder(Some(table.location.clone()));
     let built = builder.upgrade_format_version(FormatVersion::V3).unwrap().build().unwrap();
@@ -22,7 +22,7 @@ async fn row_ids(table: &Table) -> Vec<(u64, u64)> {
     let list = table.io.manifest_list(snapshot, table.metadata.format_version()).await.unwrap();
     let mut ids = Vec::new();
     for file in list.iter() {
-        let manifest = table.io.manifest(file).await.unwrap();
+        let manifest = table.io.any_manifest(file).await.unwrap();
         let mut next = file.first_row_id.expect("every manifest of a v3 table has a first row id");
         for entry in manifest.entries().iter().filter(|e| e.is_alive()) {
             let own = entry.data_file().first_row_id();
