@@ -1,4 +1,5 @@
-//! Iceberg v2 tables: create, load, commit (append, overwrite, merge by key), read (current, time travel, what was added).
+//! Iceberg tables: create, load, commit, read (current, time travel, what was added, what changed), also those that others
+//! wrote: v1 to v3, with row-level deletes of every kind.
 //!
 //! A commit is: build from the current metadata, write new metadata under a fresh name, swap the catalog's pointer under its
 //! version; on conflict reload, validate, rebase, retry. A [`Token`] stored in the snapshot that holds the rows makes a commit
