@@ -2,10 +2,10 @@
 //!
 //! What stays is what the Iceberg specification says: every tag and branch within its age, the newest snapshots of a branch by
 //! number and by age, and snapshots that no branch leads to while they are young. A token whose newest value only an expired
-//! snapshot holds goes into the table's properties, so a replay still finds it. Files are removed once the new metadata is
+//! snapshot holds goes into the table's properties, so a replay still finds it; that of a request for a day. Files are removed once the new metadata is
 //! current for certain, and only those that no retained snapshot names.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use async_trait::async_trait;
 use iceberg::spec::{MAIN_BRANCH, SnapshotReference, SnapshotRetention, TableMetadata, TableMetadataBuilder};
@@ -16,6 +16,14 @@ use super::revise::{Revision, revise};
 use super::{EXPIRED_TOKEN, Table, ancestors, is_kept_token, properties, refs};
 use crate::error::Context;
 use crate::{Error, Result};
+
+/// How the keys of tokens begin that a request came with, which its sender may repeat for a day.
+const REQUESTS: &str = "sql.";
+const REQUEST_AGE_MS: i64 = 86_400_000;
+/// Requests that a table's properties remember at most: the newest.
+const REQUESTS_KEPT: usize = 1000;
+/// Before a request's key, the property with the time of its commit, in milliseconds since the epoch.
+const REQUEST_TIME: &str = "tarn.token-time.";
 
 /// How old snapshots get unless the table says otherwise: 5 days, as Iceberg's other writers have it.
 const MAX_AGE_MS: i64 = 5 * 86_400_000;
@@ -142,7 +150,7 @@ impl Revision for Expiry<'_> {
         if snapshots.is_empty() && kept.lost_references.is_empty() {
             return Ok(None);
         }
-        let tokens = lost_tokens(metadata, &kept.snapshots);
+        let tokens = Tokens::of(metadata, &kept.snapshots, base.ports.clock.now_ms());
         let mut builder = metadata.clone().into_builder(Some(base.location.clone()));
         for name in &kept.lost_references {
             builder = builder.remove_ref(name);
@@ -151,30 +159,73 @@ impl Revision for Expiry<'_> {
             builder = builder.remove_statistics(*id).remove_partition_statistics(*id);
         }
         let (specs, schemas) = unused(base, &kept.snapshots).await?;
-        let properties = tokens.iter().map(|(key, value)| (format!("{EXPIRED_TOKEN}{key}"), value.clone())).collect();
         let built = builder
             .remove_snapshots(&snapshots)
-            .set_properties(properties)
+            .remove_properties(&tokens.forgotten)
+            .and_then(|builder| builder.set_properties(tokens.properties))
             .and_then(|builder| builder.remove_partition_specs(&specs))
             .and_then(|builder| builder.remove_schemas(&schemas))
             .and_then(TableMetadataBuilder::build)
             .doing(|| "removing snapshots".into())?;
-        let tokens = tokens.into_keys().collect();
-        self.expired = Expired { snapshots, references: kept.lost_references, tokens, ..Expired::default() };
+        let (references, tokens) = (kept.lost_references, tokens.keys);
+        self.expired = Expired { snapshots, references, tokens, ..Expired::default() };
         Ok(Some(built.metadata))
     }
 }
 
-/// The newest value of each token that no snapshot holds any more which a look-up will reach.
-fn lost_tokens(metadata: &TableMetadata, kept: &HashSet<i64>) -> BTreeMap<String, String> {
+/// Tokens that no snapshot holds any more which a look-up will reach.
+#[derive(Default)]
+struct Tokens {
+    keys: Vec<String>,
+    /// What the table remembers them by.
+    properties: HashMap<String, String>,
+    /// Properties of requests that nobody repeats any more.
+    forgotten: Vec<String>,
+}
+
+impl Tokens {
+    fn of(metadata: &TableMetadata, kept: &HashSet<i64>, now_ms: i64) -> Self {
+        let mut tokens = Self::default();
+        let mut requests: Vec<(i64, String)> = Vec::new();
+        for (key, value, committed_ms) in lost_tokens(metadata, kept) {
+            if key.starts_with(REQUESTS) {
+                requests.push((committed_ms, key.clone()));
+                tokens.properties.insert(format!("{REQUEST_TIME}{key}"), committed_ms.to_string());
+            }
+            tokens.properties.insert(format!("{EXPIRED_TOKEN}{key}"), value);
+            tokens.keys.push(key);
+        }
+        let remembered = metadata
+            .properties()
+            .iter()
+            .filter_map(|(key, time)| Some((time.parse().unwrap_or(0), key.strip_prefix(REQUEST_TIME)?.to_owned())));
+        requests.extend(remembered);
+        requests.sort_unstable_by(|a, b| b.cmp(a));
+        for (place, (committed_ms, key)) in requests.into_iter().enumerate() {
+            if place >= REQUESTS_KEPT || committed_ms < now_ms.saturating_sub(REQUEST_AGE_MS) {
+                tokens.keys.retain(|lost| *lost != key);
+                for property in [format!("{EXPIRED_TOKEN}{key}"), format!("{REQUEST_TIME}{key}")] {
+                    tokens.properties.remove(&property);
+                    tokens.forgotten.push(property);
+                }
+            }
+        }
+        tokens.keys.sort_unstable();
+        tokens
+    }
+}
+
+/// The newest value of each token that only expired snapshots hold, and the time of its commit.
+fn lost_tokens(metadata: &TableMetadata, kept: &HashSet<i64>) -> Vec<(String, String, i64)> {
     let mut reachable = true;
     let mut held = HashSet::new();
-    let mut lost = BTreeMap::new();
+    let mut lost = Vec::new();
     for snapshot in ancestors(metadata, metadata.current_snapshot_id()) {
         reachable &= kept.contains(&snapshot.snapshot_id());
         for (key, value) in &snapshot.summary().additional_properties {
-            if is_kept_token(key) && held.insert(key.clone()) && !reachable {
-                lost.insert(key.clone(), value.clone());
+            let is_token = is_kept_token(key) || key.starts_with(REQUESTS);
+            if is_token && held.insert(key.clone()) && !reachable {
+                lost.push((key.clone(), value.clone(), snapshot.timestamp_ms()));
             }
         }
     }

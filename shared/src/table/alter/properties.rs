@@ -117,7 +117,7 @@ impl Draft<'_> {
 }
 
 fn check_ours(key: &str) -> Result<()> {
-    if key.starts_with(EXPIRED_TOKEN) {
+    if key.starts_with(EXPIRED_TOKEN.trim_end_matches('.')) {
         return Err(Error::invalid(format!(
             "expected a property that is the user's to set, found `{key}`, by which commits happen once"
         )));
