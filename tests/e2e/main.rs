@@ -26,4 +26,5 @@ mod lambda;
 mod resend;
 mod shell;
 mod slt;
+mod tables_page;
 mod telemetry;

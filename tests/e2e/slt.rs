@@ -8,6 +8,8 @@
 //! | `db.events` | JSON lines, gzipped, nested |
 //! | `db.planes` | one JSON array |
 //! | `db.weather` | Parquet, two files, the second without the column `gust` |
+//!
+//! A statement that writes gives the number of rows that it added, updated and deleted (`statement count`).
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -19,7 +21,7 @@ use parquet::arrow::ArrowWriter;
 use shared::Error;
 use shared::catalog::{Partition, StorageDescriptor, TableInput, ensure_database};
 use shared::config::{Ports, Settings};
-use shared::engine::{Engine, QueryOptions};
+use shared::engine::{Engine, Outcome, QueryOptions};
 use shared::model::{Column, TableName};
 use shared::table::{Change, Tables};
 use sqllogictest::{AsyncDB, DBOutput, DefaultColumnType, Runner};
@@ -53,7 +55,7 @@ async fn sql_behaves_as_pinned_in_the_slt_files() {
     assert!(failures.is_empty(), "{}", failures.join("\n\n"));
 }
 
-struct Lake {
+pub(crate) struct Lake {
     ports: Ports,
     engine: Engine,
     _folder: tempfile::TempDir,
@@ -68,7 +70,10 @@ impl AsyncDB for Session {
     type ColumnType = DefaultColumnType;
 
     async fn run(&mut self, sql: &str) -> Result<DBOutput<DefaultColumnType>, Error> {
-        let batches = self.0.query(sql).await?;
+        let (batches, outcome) = self.0.execute(sql).await?;
+        if let Some(outcome) = outcome {
+            return Ok(DBOutput::StatementComplete(outcome.rows_added + outcome.rows_updated + outcome.rows_deleted));
+        }
         let Some(first) = batches.first() else { return Ok(DBOutput::Rows { types: Vec::new(), rows: Vec::new() }) };
         let types = first.schema().fields().iter().map(|f| column_type(f.data_type())).collect();
         let rows = batches.iter().flat_map(rows).collect();
@@ -99,7 +104,7 @@ fn rows(batch: &RecordBatch) -> Vec<Vec<String>> {
 }
 
 impl Lake {
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let settings = Settings::embedded(folder.path()).unwrap();
         let ports = Ports::open(&settings).unwrap();
@@ -113,8 +118,14 @@ impl Lake {
     }
 
     async fn query(&self, sql: &str) -> Result<Vec<RecordBatch>, Error> {
+        Ok(self.execute(sql).await?.0)
+    }
+
+    pub(crate) async fn execute(&self, sql: &str) -> Result<(Vec<RecordBatch>, Option<Outcome>), Error> {
         let options = QueryOptions { database: "db".into(), ..QueryOptions::default() };
-        Ok(self.engine.query(sql, &options).await?.collect().await?.0)
+        let answer = self.engine.execute(sql, &options).await?;
+        let outcome = answer.outcome.clone();
+        Ok((answer.collect().await?.0, outcome))
     }
 
     async fn flights(&self) {

@@ -1,7 +1,7 @@
 //! The way of an answer to its client: in the response, or stored when it is too large for one.
 //!
 //! JSON: `{"queryId", "columns": [{"name", "type"}], "rows": [[…]], "truncated", "stats": {…}}`; `truncated` says that the
-//! request's `limit` cut rows off. CSV and Arrow: the rows alone.
+//! request's `limit` cut rows off. A statement that wrote has `"committed": {…}` too. CSV and Arrow: the rows alone.
 //!
 //! Too large for Lambda's 6 MB: status 200 and `{"queryId", "columns", "rows": [the first 100], "truncated": true,
 //! "result": {"url", "format", "bytes"}, "stats"}`, with the URL in the header `x-tarn-result-url` too. The stored object
@@ -103,6 +103,7 @@ impl Delivery<'_> {
         let mut left = limit;
         let mut truncated = false;
         let mut given = 0;
+        let committed = answer.outcome;
         let mut rows = answer.rows;
         while let Some(batch) = rows.try_next().await.map_err(Error::from)? {
             let kept = cut(&batch, &mut left);
@@ -124,7 +125,11 @@ impl Delivery<'_> {
         }
         drop(rows);
         let stats = Stats { rows: given, ..progress.stats() };
-        encoder.end(&json!({"truncated": truncated, "stats": stats}), &mut body)?;
+        let mut tail = json!({"truncated": truncated, "stats": stats});
+        if let Some(committed) = committed {
+            tail["committed"] = json!(committed);
+        }
+        encoder.end(&tail, &mut body)?;
         let stored = match object {
             Some(object) => Some(object.close(&mut body).await?),
             None => None,

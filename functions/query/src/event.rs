@@ -66,6 +66,8 @@ pub struct Asked {
     pub limit: Option<u64>,
     pub max_bytes_scanned: Option<u64>,
     pub timeout: Option<Duration>,
+    /// The header `idempotency-key`.
+    pub idempotency_key: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -98,6 +100,7 @@ impl Asked {
             limit: body.limit,
             max_bytes_scanned: body.max_bytes_scanned,
             timeout: timeout.transpose()?,
+            idempotency_key: request.header("idempotency-key").map(str::to_owned),
         })
     }
 }

@@ -1,8 +1,9 @@
-//! The function `query`: SQL over all tables of the catalog, by HTTP.
+//! The function `query`: SQL over all tables of the catalog, by HTTP: statements that read, and those that write Iceberg tables.
 //!
 //! `POST /query` takes `{"sql": …, "database"?: …, "format"?: "json" | "csv" | "arrow", "limit"?: rows,
 //! "maxBytesScanned"?: bytes, "timeoutSeconds"?: seconds}`, or the SQL itself as `text/plain` or `application/sql` with the rest
-//! in the query string. The `Accept` header chooses a format where the request names none.
+//! in the query string. The `Accept` header chooses a format where the request names none. Under one `idempotency-key` a statement
+//! changes a table once, however often it is sent.
 //!
 //! Every answer has the headers `x-tarn-query-id`, `x-tarn-rows`, `x-tarn-bytes-scanned` and `x-tarn-elapsed-ms`. An answer
 //! that is too large for one response is stored below the warehouse's `results/`; the response then is JSON with the URL of the
@@ -77,9 +78,10 @@ impl Query {
             database: asked.database.unwrap_or_else(|| self.project.database().to_owned()),
             max_bytes_scanned: asked.max_bytes_scanned,
             timeout: Some(asked.timeout.map_or(MAX_TIMEOUT, |t| t.min(MAX_TIMEOUT))),
+            idempotency_key: asked.idempotency_key,
             ..QueryOptions::default()
         };
-        let answer = self.engine.query(&asked.sql, &options).await?;
+        let answer = self.engine.execute(&asked.sql, &options).await?;
         let delivery = Delivery { storage: &self.ports.storage, keys: &self.ports.keys, id, format: asked.format };
         delivery.deliver(answer, asked.limit).await
     }

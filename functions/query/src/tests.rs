@@ -26,10 +26,20 @@ impl Lake {
     }
 
     async fn send(&self, method: &str, path: &str, body: String) -> Response {
+        self.send_with(method, path, body, json!({"content-type": "application/json"})).await
+    }
+
+    /// A statement under an idempotency key.
+    async fn keyed(&self, key: &str, sql: &str) -> Response {
+        let headers = json!({"content-type": "application/json", "idempotency-key": key});
+        self.send_with("POST", "/query", json!({"sql": sql}).to_string(), headers).await
+    }
+
+    async fn send_with(&self, method: &str, path: &str, body: String, headers: Value) -> Response {
         let event = json!({
             "version": "2.0",
             "rawPath": path,
-            "headers": {"content-type": "application/json"},
+            "headers": headers,
             "requestContext": {"http": {"method": method, "path": path}, "requestId": "r"},
             "body": body,
             "isBase64Encoded": false,
@@ -106,7 +116,9 @@ async fn errors_become_responses_that_say_where() {
     for (sql, status, kind, says) in [
         ("SELECT\n  1 +", 400, "Invalid", "line 2, column 6"),
         ("SELECT * FROM nothing", 404, "NotFound", "line 1, column 15"),
-        ("DROP TABLE x", 403, "Denied", "DROP"),
+        ("DROP TABLE x", 404, "NotFound", "line 1, column 12"),
+        ("CREATE VIEW v AS SELECT 1", 403, "Denied", "CREATE"),
+        ("INSERT INTO x SELEKT 1", 400, "Invalid", "line 1, column 15"),
         ("SELECT 1 / 0", 400, "Invalid", "zero"),
     ] {
         let response = lake.post(json!({"sql": sql})).await;
@@ -131,4 +143,46 @@ async fn a_request_can_bound_time_and_bytes() {
 async fn other_events_are_not_served() {
     let event = json!({"Records": [{"eventSource": "aws:s3", "s3": {}}]});
     assert!(lake().query.handle(event).await.is_err());
+}
+
+#[tokio::test]
+async fn a_statement_that_writes_answers_with_what_it_changed() {
+    let lake = lake();
+    lake.post(json!({"sql": "CREATE DATABASE nyc"})).await;
+    let made = body(&lake.post(json!({"sql": "CREATE TABLE t (a bigint, b string)"})).await);
+    assert_eq!(made["committed"]["statement"], "CREATE TABLE", "{made}");
+    let answer = body(&lake.post(json!({"sql": "INSERT INTO t VALUES (1, 'x'), (2, NULL)"})).await);
+    let committed = &answer["committed"];
+    assert_eq!((&committed["target"], &committed["rowsAdded"]), (&json!("nyc.t"), &json!(2)), "{answer}");
+    assert!(committed["snapshotId"].as_str().unwrap().parse::<i64>().is_ok(), "{answer}");
+    assert_eq!(answer["rows"][0][2], 2, "{answer}");
+    let read = body(&lake.post(json!({"sql": "SELECT * FROM t ORDER BY a"})).await);
+    assert_eq!((&read["rows"], read.get("committed")), (&json!([[1, "x"], [2, null]]), None));
+}
+
+#[tokio::test]
+async fn a_statement_that_comes_again_under_its_key_changes_nothing() {
+    let lake = lake();
+    lake.post(json!({"sql": "CREATE DATABASE nyc"})).await;
+    lake.post(json!({"sql": "CREATE TABLE t (a bigint)"})).await;
+    let first = body(&lake.keyed("k1", "INSERT INTO t VALUES (1)").await);
+    let again = body(&lake.keyed("k1", "INSERT INTO t VALUES (1)").await);
+    assert_eq!(again["committed"]["snapshotId"], first["committed"]["snapshotId"], "{again}");
+    assert_eq!(again["committed"]["note"], "done before under this idempotency key");
+    assert_eq!(body(&lake.post(json!({"sql": "SELECT count(*) FROM t"})).await)["rows"], json!([[1]]));
+    assert_eq!(lake.keyed("k1", "INSERT INTO t VALUES (2)").await.status, 409);
+    assert_eq!(lake.keyed("", "INSERT INTO t VALUES (2)").await.status, 400);
+    assert_eq!(body(&lake.keyed("k2", "INSERT INTO t VALUES (1)").await)["committed"]["rowsAdded"], 1);
+}
+
+#[tokio::test]
+async fn only_databases_of_the_lakehouse_are_written() {
+    let lake = lake();
+    shared::catalog::ensure_database(lake.ports.catalog.as_ref(), "other").await.unwrap();
+    for (sql, status) in
+        [("CREATE DATABASE theirs", 403), ("CREATE TABLE other.t (a int)", 404), ("DROP DATABASE other", 403)]
+    {
+        let response = lake.post(json!({"sql": sql})).await;
+        assert_eq!(response.status, status, "{sql}: {}", body(&response));
+    }
 }

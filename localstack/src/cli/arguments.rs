@@ -200,12 +200,16 @@ Examples:
   tarn sql 'SELECT origin, count(*) FROM flights GROUP BY origin'
   tarn sql --output csv 'SELECT * FROM curated.daily_delays' > delays.csv
   tarn sql 'EXPLAIN SELECT * FROM flights WHERE carrier = ''UA'''
+  tarn sql \"INSERT INTO notes VALUES (1, 'checked')\" --key notes-1   once, however often it is run
   tarn sql < questions.sql")]
 pub struct Sql {
     pub query: Option<String>,
     /// Database of tables that are named without one
     #[arg(long)]
     pub database: Option<String>,
+    /// Name of this change: the same statement under the same key changes a table once
+    #[arg(long, requires = "query")]
+    pub key: Option<String>,
 }
 
 /// Look for new files and register them in the catalog

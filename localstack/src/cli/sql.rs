@@ -1,4 +1,4 @@
-//! `tarn sql`: one query, a script from standard input, or a shell.
+//! `tarn sql`: one statement, a script from standard input, or a shell.
 
 use std::io::{IsTerminal, Read};
 
@@ -22,13 +22,15 @@ Statements end with `;` and may run over several lines.
 struct Shell<'a> {
     caller: Caller,
     database: Option<&'a str>,
+    key: Option<&'a str>,
     out: Out,
     timing: bool,
 }
 
 pub(super) async fn run(settings: &Settings, sql: &Sql, out: &Out) -> Result<()> {
     let caller = Caller::connect(settings).await?;
-    let mut shell = Shell { caller, database: sql.database.as_deref(), out: *out, timing: true };
+    let (database, key) = (sql.database.as_deref(), sql.key.as_deref());
+    let mut shell = Shell { caller, database, key, out: *out, timing: true };
     match &sql.query {
         Some(query) => {
             shell.timing = false;
@@ -125,7 +127,9 @@ impl Shell<'_> {
             body["database"] = json!(database);
         }
         let spinner = self.out.spinner("");
-        let response = self.caller.ask(request("POST", "/query", Some(&body))).await;
+        let mut request = request("POST", "/query", Some(&body));
+        request.headers.extend(self.key.map(|key| ("idempotency-key".to_owned(), key.to_owned())));
+        let response = self.caller.ask(request).await;
         spinner.finish_and_clear();
         let response = response?;
         if csv && response.headers.get("content-type").is_some_and(|t| t.starts_with("text/csv")) {

@@ -9,14 +9,17 @@ use datafusion::catalog::{
 use datafusion::common::ResolvedTableReference;
 use datafusion::execution::session_state::SessionState;
 use datafusion::sql::parser::Statement;
+use datafusion::sql::sqlparser::ast::ObjectName;
 
 use super::errors::{Place, pointed, suggestion};
 use super::session::CATALOG;
+use super::sources::{self, Changes, Of, Source};
+use super::statement::Named;
 use super::tables::{FileTable, ScanLog};
 use super::{Input, QueryOptions, guard, information};
 use crate::config::Ports;
 use crate::model::TableName;
-use crate::table::{Read, Tables};
+use crate::table::{MetadataTable, Read, Table, Tables};
 use crate::{Error, ErrorKind, Result};
 
 /// Schema of the tables that describe all others.
@@ -38,7 +41,14 @@ pub(super) struct Lookup<'a> {
     pub(super) ports: &'a Ports,
     pub(super) options: &'a QueryOptions,
     pub(super) log: &'a ScanLog,
+    /// Versions of tables and changes, under the names that the statement has for them.
+    pub(super) sources: &'a [Source],
+    /// Tables that are there for this statement alone, by name.
+    pub(super) given: &'a Given,
 }
+
+/// Tables by name.
+pub(super) type Given = BTreeMap<String, Arc<dyn TableProvider>>;
 
 impl Lookup<'_> {
     /// Gives `state` a provider for each table that `statement` names.
@@ -58,7 +68,7 @@ impl Lookup<'_> {
             let place = place_of(&places, reference.table());
             let options = &state.config_options().catalog;
             let resolved = reference.resolve(&options.default_catalog, &options.default_schema);
-            let (provider, table) = match self.find(&resolved).await {
+            let (provider, table) = match self.find(state, &resolved).await {
                 Ok(found) => found,
                 // The reference may be a call, e.g. of `generate_series`.
                 Err(_) if state.table_functions().contains_key(resolved.table.as_ref()) => continue,
@@ -79,7 +89,17 @@ impl Lookup<'_> {
         Ok(tables)
     }
 
-    async fn find(&self, reference: &ResolvedTableReference) -> Result<(Arc<dyn TableProvider>, Option<Resolved>)> {
+    async fn find(
+        &self,
+        state: &SessionState,
+        reference: &ResolvedTableReference,
+    ) -> Result<(Arc<dyn TableProvider>, Option<Resolved>)> {
+        if let Some(provider) = self.given.get(reference.table.as_ref()) {
+            return Ok((Arc::clone(provider), None));
+        }
+        if let Some(source) = self.sources.iter().find(|s| s.name == *reference.table) {
+            return self.source(state, source).await;
+        }
         if !reference.catalog.eq_ignore_ascii_case(CATALOG) {
             return Err(Error::not_found(format!("no catalog `{}`; the only one is `{CATALOG}`", reference.catalog)));
         }
@@ -87,15 +107,52 @@ impl Lookup<'_> {
         if database == INFORMATION_SCHEMA {
             return Ok((information::table(self.ports.catalog.as_ref(), &table).await?, None));
         }
+        if let Some((table, which)) = table.split_once('$') {
+            return Ok((self.metadata_table(&database, table, which).await?, None));
+        }
         let Ok(name) = TableName::new(&database, &table) else {
             return Err(self.unknown(&database, &table).await);
         };
-        let (provider, resolved) = self.load(&name).await?;
+        let (provider, resolved) = self.load(&name, self.options.inputs.get(&name)).await?;
         Ok((provider, Some(resolved)))
     }
 
-    /// The provider of a table of the catalog.
-    pub(super) async fn load(&self, name: &TableName) -> Result<(Arc<dyn TableProvider>, Resolved)> {
+    /// An older version of a table, or what changed between two.
+    async fn source(
+        &self,
+        state: &SessionState,
+        source: &Source,
+    ) -> Result<(Arc<dyn TableProvider>, Option<Resolved>)> {
+        let (table, read) = match &source.of {
+            Of::Time { table, at } => (table, Read::AsOf { ms: sources::instant(state, at).await? }),
+            Of::Version { table, at } => (table, sources::version(state, at).await?),
+            Of::Changes(arguments) => {
+                let changes = Changes::of(state, arguments, &self.options.database).await?;
+                let table = self.iceberg(&changes.table).await?;
+                let provider = table.changes(changes.after, changes.to, changes.key).await?;
+                return Ok((provider, None));
+            }
+        };
+        let name = Named::of(table)?.resolve(&self.options.database)?;
+        let (provider, resolved) = self.load(&name, Some(&Input::Rows(read))).await?;
+        Ok((provider, Some(resolved)))
+    }
+
+    /// `table$snapshots` and the like: what the table's metadata tells.
+    async fn metadata_table(&self, database: &str, table: &str, which: &str) -> Result<Arc<dyn TableProvider>> {
+        let which = which.parse::<MetadataTable>()?;
+        self.iceberg(&TableName::new(database, table)?).await?.metadata_table(which).await
+    }
+
+    async fn iceberg(&self, name: &TableName) -> Result<Table> {
+        match Tables::new(self.ports.clone()).load(name).await {
+            Err(error) if error.kind() == ErrorKind::NotFound => Err(self.unknown(&name.database, &name.table).await),
+            other => other,
+        }
+    }
+
+    /// The provider of a table of the catalog, or of `input` of it.
+    async fn load(&self, name: &TableName, input: Option<&Input>) -> Result<(Arc<dyn TableProvider>, Resolved)> {
         let entry = match self.ports.catalog.get_table(name).await {
             Ok(entry) => entry,
             Err(error) if error.kind() == ErrorKind::NotFound => {
@@ -103,7 +160,6 @@ impl Lookup<'_> {
             }
             Err(error) => return Err(error),
         };
-        let input = self.options.inputs.get(name);
         let location = entry.input.storage.location.clone();
         if entry.is_iceberg() {
             let read = match input {
@@ -137,7 +193,7 @@ impl Lookup<'_> {
     }
 
     /// `NotFound`, with near names.
-    async fn unknown(&self, database: &str, table: &str) -> Error {
+    pub(super) async fn unknown(&self, database: &str, table: &str) -> Error {
         let catalog = self.ports.catalog.as_ref();
         match catalog.list_tables(database).await {
             Ok(tables) => {
@@ -156,8 +212,8 @@ impl Lookup<'_> {
     }
 }
 
-fn place_of(places: &[(datafusion::sql::sqlparser::ast::ObjectName, Place)], table: &str) -> Option<Place> {
-    let names = |name: &datafusion::sql::sqlparser::ast::ObjectName| {
+fn place_of(places: &[(ObjectName, Place)], table: &str) -> Option<Place> {
+    let names = |name: &ObjectName| {
         name.0.last().and_then(|p| p.as_ident()).is_some_and(|ident| ident.value.eq_ignore_ascii_case(table))
     };
     places.iter().find(|(name, place)| names(name) && place.line > 0).map(|(_, place)| *place)

@@ -13,6 +13,7 @@ use datafusion::sql::sqlparser::ast::{
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::parser::Parser;
 
+use super::single;
 use crate::{Error, Result};
 
 /// Name, number of arguments, and what stands for the call; `$1` is its first argument.
@@ -85,7 +86,16 @@ impl VisitorMut for Rewrite {
     }
 
     fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Error> {
-        let Expr::Function(call) = expr else { return ControlFlow::Continue(()) };
+        let call = match expr {
+            Expr::Function(call) => call,
+            Expr::Subquery(query) => {
+                return match single::rewrite(query) {
+                    Ok(()) => ControlFlow::Continue(()),
+                    Err(error) => ControlFlow::Break(error),
+                };
+            }
+            _ => return ControlFlow::Continue(()),
+        };
         match replacement(call) {
             Ok(None) => ControlFlow::Continue(()),
             Ok(Some(new)) => {
@@ -164,7 +174,15 @@ fn with_clauses(replaced: Expr, call: &Function) -> Expr {
 }
 
 /// The template with the arguments in their places.
-fn filled(template: &str, args: &[Expr]) -> Result<Expr> {
+pub(super) fn filled(template: &str, args: &[Expr]) -> Result<Expr> {
+    let parsed = Parser::new(&GenericDialect {}).try_with_sql(template).and_then(|mut parser| parser.parse_expr());
+    let mut expr = parsed.map_err(|e| Error::bug(format!("`{template}` is no expression")).with_source(e))?;
+    fill(&mut expr, args);
+    Ok(expr)
+}
+
+/// Puts the arguments into the places `$1`, `$2`, ….
+pub(super) fn fill(node: &mut impl VisitMut, args: &[Expr]) {
     struct Fill<'a>(&'a [Expr]);
     impl VisitorMut for Fill<'_> {
         type Break = ();
@@ -184,10 +202,7 @@ fn filled(template: &str, args: &[Expr]) -> Result<Expr> {
             ControlFlow::Continue(())
         }
     }
-    let parsed = Parser::new(&GenericDialect {}).try_with_sql(template).and_then(|mut parser| parser.parse_expr());
-    let mut expr = parsed.map_err(|e| Error::bug(format!("`{template}` is no expression")).with_source(e))?;
-    let _ = expr.visit(&mut Fill(args));
-    Ok(expr)
+    let _ = node.visit(&mut Fill(args));
 }
 
 /// A call with the steps of a JSON path such as `$.a.b[0]` as arguments.

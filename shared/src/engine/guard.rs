@@ -2,12 +2,14 @@
 
 use std::ops::ControlFlow;
 
+use datafusion::common::DataFusionError;
 use datafusion::sql::parser::{DFParserBuilder, Statement as Parsed};
-use datafusion::sql::sqlparser::ast::{Expr, ObjectName, Query, SetExpr, Statement, TableFactor, Visit, Visitor};
+use datafusion::sql::sqlparser::ast::{Expr, ObjectName, Query, SetExpr, Statement, Visit, Visitor};
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::tokenizer::{Span, Token, TokenWithSpan, Tokenizer};
 
 use super::errors::{Place, lowercase_first, of_statement, pointed};
+use super::sources;
 use crate::{Error, Result};
 
 /// Longest statement in bytes (Athena's limit).
@@ -31,6 +33,14 @@ pub(super) enum Reading {
 /// `Limit` for a text that is too long; `Invalid` with line and column for one that does not parse; `Denied` for any statement
 /// that does more than read.
 pub(super) fn parse(sql: &str) -> Result<Reading> {
+    parse_tokens(sql, tokens(sql)?)
+}
+
+/// The tokens of a statement; versions of tables are marked as [`sources::mark_versions`] does.
+///
+/// # Errors
+/// `Limit` for a text that is too long; `Invalid` with line and column where a token or a version can't be.
+pub(super) fn tokens(sql: &str) -> Result<Vec<TokenWithSpan>> {
     if sql.len() > MAX_SQL_BYTES {
         return Err(Error::limit(format!(
             "expected a statement of at most {MAX_SQL_BYTES} bytes, found {} bytes",
@@ -42,6 +52,15 @@ pub(super) fn parse(sql: &str) -> Result<Reading> {
         let place = Place { line: e.location.line, column: e.location.column };
         Error::invalid(pointed(&lowercase_first(&e.message), sql, place))
     })?;
+    sources::mark_versions(tokens).map_err(|(error, tokens)| {
+        let error = DataFusionError::SQL(Box::new(error), None);
+        refuse_unparsed(error, &tokens, &TokenWithSpan::new_eof(), sql)
+    })
+}
+
+/// As [`parse`], of tokens.
+pub(super) fn parse_tokens(sql: &str, tokens: Vec<TokenWithSpan>) -> Result<Reading> {
+    let dialect = GenericDialect {};
     let mut parser = DFParserBuilder::new(tokens.clone())
         .with_dialect(&dialect)
         .with_recursion_limit(MAX_DEPTH)
@@ -63,8 +82,8 @@ pub(super) fn parse(sql: &str) -> Result<Reading> {
 
 /// The parser's messages end with the place of the token that they are about; the token whose place that is gives us the place
 /// as a value. Otherwise it is where the parser stopped.
-fn refuse_unparsed(
-    error: datafusion::common::DataFusionError,
+pub(super) fn refuse_unparsed(
+    error: DataFusionError,
     tokens: &[TokenWithSpan],
     stopped_at: &TokenWithSpan,
     sql: &str,
@@ -143,8 +162,8 @@ fn denied(statement: &Statement) -> Error {
     Error::denied(format!("{word} is not allowed: {hint}"))
 }
 
-/// Refuses what hides in a query: INSERT or UPDATE as its body, SELECT INTO, row locks, table versions that would be ignored.
-fn check_query(query: &Query) -> Result<()> {
+/// Refuses what hides in a query: INSERT or UPDATE as its body, SELECT INTO, row locks.
+pub(super) fn check_query(query: &Query) -> Result<()> {
     struct Check;
     impl Visitor for Check {
         type Break = Error;
@@ -158,16 +177,7 @@ fn check_query(query: &Query) -> Result<()> {
                     ControlFlow::Break(denied(s))
                 }
                 SetExpr::Select(select) if select.into.is_some() => {
-                    ControlFlow::Break(Error::denied("SELECT INTO is not allowed: write tables with a workflow"))
-                }
-                _ => ControlFlow::Continue(()),
-            }
-        }
-
-        fn pre_visit_table_factor(&mut self, table: &TableFactor) -> ControlFlow<Error> {
-            match table {
-                TableFactor::Table { name, version: Some(_), .. } => {
-                    ControlFlow::Break(Error::invalid(format!("reading an older version of `{name}` is not supported")))
+                    ControlFlow::Break(Error::denied("SELECT INTO is not allowed: use CREATE TABLE AS, or a workflow"))
                 }
                 _ => ControlFlow::Continue(()),
             }

@@ -2,7 +2,8 @@
 //!
 //! A query goes through [`guard`] (one statement, only reading), [`catalog`] (the tables it names, looked up once), DataFusion's
 //! planner and optimizer, the scan limit, and [`stats`] (figures, deadline). Memory, spill space and caches of file footers are
-//! shared by all queries of an [`Engine`]; stores, and the bytes counted in them, belong to one query.
+//! shared by all queries of an [`Engine`]; stores, and the bytes counted in them, belong to one query. Statements that write
+//! are parsed by [`statement`] and run by [`write`].
 //!
 //! The dialect is DataFusion's generic one: identifiers in double quotes, names lowercase unless quoted, `TRY_CAST`, `::`,
 //! `->` on JSON text.
@@ -18,8 +19,12 @@ mod limit;
 mod memory;
 mod meter;
 mod session;
+mod single;
+mod sources;
+mod statement;
 mod stats;
 mod tables;
+mod write;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -27,6 +32,7 @@ use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
+use datafusion::common::DataFusionError;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::session_state::SessionState;
 use datafusion::physical_plan::memory::MemoryStream;
@@ -36,13 +42,15 @@ use futures::TryStreamExt;
 use tokio::time::Instant;
 use url::Url;
 
-use self::catalog::Lookup;
+use self::catalog::{Given, Lookup, Resolved};
 use self::guard::Reading;
 use self::meter::Meter;
 use self::session::Sessions;
+use self::statement::Statement as Asked;
 use self::stats::Counted;
 pub use self::stats::Progress;
 use self::tables::ScanLog;
+pub use self::write::Outcome;
 use crate::catalog::declared::Declared;
 use crate::config::{Ports, Settings};
 use crate::model::TableName;
@@ -69,6 +77,8 @@ pub struct QueryOptions {
     pub max_bytes_scanned: Option<u64>,
     /// Stop a query that takes longer.
     pub timeout: Option<Duration>,
+    /// Under one key a statement changes a table once, however often it is sent.
+    pub idempotency_key: Option<String>,
 }
 
 /// What is read in place of a whole table.
@@ -85,6 +95,8 @@ pub struct Answer {
     pub schema: SchemaRef,
     /// Text, binary and dictionaries in their plain Arrow types.
     pub rows: SendableRecordBatchStream,
+    /// What was changed, if the statement wrote.
+    pub outcome: Option<Outcome>,
     progress: Progress,
 }
 
@@ -124,13 +136,37 @@ impl Engine {
     /// `Invalid` with line and column for SQL that does not parse or plan; `NotFound` for an unknown table; `Denied` for a
     /// statement that this call does not run; `Limit` for one that would scan too much or takes too long.
     pub async fn query(&self, sql: &str, options: &QueryOptions) -> Result<Answer> {
+        let run = self.run(sql, options);
+        run.in_time(async { run.read(self, guard::parse(sql)?).await }).await
+    }
+
+    /// Runs one statement of any kind. One that writes has run to its end when this returns; its answer is one row that says
+    /// what was changed.
+    ///
+    /// The time that the options give bounds the rows that a statement writes, not the commit that follows: what was
+    /// committed is never reported as stopped.
+    ///
+    /// # Errors
+    /// As [`Engine::query`]; `Invalid` for rows that don't fit the table; `Conflict` for a table that exists, or that others
+    /// changed in ways that the statement's isolation forbids; `Denied` for statements that nobody may run.
+    pub async fn execute(&self, sql: &str, options: &QueryOptions) -> Result<Answer> {
+        let run = self.run(sql, options);
+        match statement::parse(sql)? {
+            Asked::Reading(reading) => run.in_time(run.read(self, reading)).await,
+            // The work of a write is deep: on the heap it leaves the stack to the plans.
+            Asked::Writing(writing) => Box::pin(write::run(&run, self, *writing)).await,
+            Asked::Explain { statement, verbose } => run.in_time(write::explain(&run, self, *statement, verbose)).await,
+        }
+    }
+
+    fn run<'a>(&self, sql: &'a str, options: &'a QueryOptions) -> Run<'a> {
         let meter = Arc::new(Meter::new(options.max_bytes_scanned));
         let storage = meter::metered(&self.ports.storage, &meter);
         let mut ports = Ports { storage, ..self.ports.clone() };
         if let Some(seen) = &options.databases {
             ports.catalog = Arc::new(Declared::new(ports.catalog, seen.clone()));
         }
-        let run = Run {
+        Run {
             ports,
             sql,
             options,
@@ -138,20 +174,25 @@ impl Engine {
             deadline: options.timeout.map(|timeout| (Instant::now() + timeout, timeout)),
             log: ScanLog::default(),
             meter,
-        };
-        match run.deadline {
-            None => run.start(self).await,
-            Some((at, timeout)) => {
-                let started = tokio::time::timeout_at(at, run.start(self)).await;
-                started.unwrap_or_else(|_| Err(stats::timed_out(timeout)))
-            }
         }
     }
 }
 
 impl Run<'_> {
-    async fn start(&self, engine: &Engine) -> Result<Answer> {
-        match guard::parse(self.sql)? {
+    /// What `work` gives, if it does so before the deadline.
+    async fn in_time<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        let work = Box::pin(work);
+        match self.deadline {
+            None => work.await,
+            Some((at, timeout)) => {
+                let done = tokio::time::timeout_at(at, work).await;
+                done.unwrap_or_else(|_| Err(stats::timed_out(timeout)))
+            }
+        }
+    }
+
+    async fn read(&self, engine: &Engine, reading: Reading) -> Result<Answer> {
+        match reading {
             Reading::Catalog(statement) => {
                 let catalog = self.ports.catalog.as_ref();
                 let batch = information::answer(catalog, &statement, &self.options.database).await?;
@@ -160,16 +201,25 @@ impl Run<'_> {
             }
             Reading::Query(mut statement) => {
                 functions::rewrite(&mut statement)?;
-                // Stores that DataFusion reads through are counted there; the storage below them must not count again.
-                let state = engine.sessions.start(&self.options.database, &engine.ports.storage, &self.meter);
-                self.execute(&state, statement).await
+                self.execute(&self.session(engine), statement).await
             }
         }
     }
 
-    async fn execute(&self, state: &SessionState, statement: Statement) -> Result<Answer> {
-        let lookup = Lookup { ports: &self.ports, options: self.options, log: &self.log };
-        let tables = lookup.register(state, &statement, self.sql).await?;
+    fn session(&self, engine: &Engine) -> SessionState {
+        // Stores that DataFusion reads through are counted there; the storage below them must not count again.
+        engine.sessions.start(&self.options.database, &engine.ports.storage, &self.meter)
+    }
+
+    /// Gives `state` the tables that the statement names.
+    async fn register(&self, state: &SessionState, statement: &mut Statement, given: &Given) -> Result<Vec<Resolved>> {
+        let sources = sources::take(statement)?;
+        let lookup = Lookup { ports: &self.ports, options: self.options, log: &self.log, sources: &sources, given };
+        lookup.register(state, statement, self.sql).await
+    }
+
+    async fn execute(&self, state: &SessionState, mut statement: Statement) -> Result<Answer> {
+        let tables = self.register(state, &mut statement, &Given::new()).await?;
         let explained = explain::inner(&statement);
         let plan = self.plan(state, statement).await?;
         if let Some(limit) = self.options.max_bytes_scanned {
@@ -187,9 +237,13 @@ impl Run<'_> {
     }
 
     async fn plan(&self, state: &SessionState, statement: Statement) -> Result<Arc<dyn ExecutionPlan>> {
-        let of_statement = |e| errors::of_statement(self.meter.explain(e), self.sql);
-        let logical = state.statement_to_plan(statement).await.map_err(of_statement)?;
-        state.create_physical_plan(&logical).await.map_err(of_statement)
+        let logical = state.statement_to_plan(statement).await.map_err(|e| self.explained(e))?;
+        state.create_physical_plan(&logical).await.map_err(|e| self.explained(e))
+    }
+
+    /// The error with its place in the statement.
+    fn explained(&self, error: DataFusionError) -> Error {
+        errors::of_statement(self.meter.explain(error), self.sql)
     }
 
     fn answer(&self, rows: SendableRecordBatchStream, plan: Option<Arc<dyn ExecutionPlan>>) -> Result<Answer> {
@@ -197,7 +251,7 @@ impl Run<'_> {
         let progress = Progress::new(Arc::clone(&self.meter), plan, clock, self.started_ms);
         let rows = Counted::new(rows, self.deadline, progress.clone());
         let rows: SendableRecordBatchStream = Box::pin(rows);
-        Ok(Answer { schema: rows.schema(), rows, progress })
+        Ok(Answer { schema: rows.schema(), rows, outcome: None, progress })
     }
 }
 

@@ -1,6 +1,7 @@
 //! The DataFusion sessions of one engine: memory, spill space and caches are shared, stores and catalog belong to one query.
 
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use datafusion::catalog::{CatalogProviderList, MemoryCatalogProviderList};
@@ -12,9 +13,9 @@ use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::session_state::SessionState;
 use datafusion::prelude::SessionConfig;
 
-use super::dates;
 use super::memory::QueryMemory;
 use super::meter::{Meter, WarehouseStores};
+use super::{dates, single};
 use crate::config::Settings;
 use crate::error::Context;
 use crate::storage::Storage;
@@ -29,6 +30,10 @@ const CONSUMERS_NAMED: NonZeroUsize = NonZeroUsize::new(5).unwrap();
 /// Makes sessions.
 pub(super) struct Sessions {
     base: SessionState,
+    /// Bytes that all queries may hold together.
+    pub(super) memory: u64,
+    /// The folder that queries spill to.
+    pub(super) spill: PathBuf,
 }
 
 impl std::fmt::Debug for Sessions {
@@ -50,7 +55,8 @@ impl Sessions {
             .build();
         datafusion_functions_json::register_all(&mut base)?;
         dates::register(&mut base)?;
-        Ok(Self { base })
+        single::register(&mut base)?;
+        Ok(Self { base, memory: settings.memory, spill: settings.spill.clone() })
     }
 
     /// A session whose unqualified tables lie in `database` and whose reads are counted by `meter`.
@@ -61,11 +67,14 @@ impl Sessions {
         };
         let catalogs: Arc<dyn CatalogProviderList> = Arc::new(MemoryCatalogProviderList::new());
         let config = self.base.config().clone().with_default_catalog_and_schema(CATALOG, database);
-        SessionStateBuilder::new_from_existing(self.base.clone())
+        let mut state = SessionStateBuilder::new_from_existing(self.base.clone())
             .with_config(config)
             .with_runtime_env(Arc::new(runtime))
             .with_catalog_list(catalogs)
-            .build()
+            .build();
+        // The time that `now()` gives.
+        state.mark_start_execution();
+        state
     }
 }
 

@@ -69,12 +69,26 @@ fn source(rows: &SchemaRef, field: &Field) -> Result<Option<usize>> {
     if fits(found.data_type(), field.data_type()) {
         return Ok(Some(i));
     }
-    Err(Error::invalid(format!(
-        "column `{}`: expected a type that becomes `{}` without loss, found `{}`",
+    Err(unfit(field, found.data_type()))
+}
+
+/// The values in the type of `field`.
+///
+/// # Errors
+/// `Invalid`, naming the field, for a type that never fits or a value that would be lost.
+pub(crate) fn assigned(column: &ArrayRef, field: &Field) -> Result<ArrayRef> {
+    match fits(column.data_type(), field.data_type()) {
+        true => convert(column, field),
+        false => Err(unfit(field, column.data_type())),
+    }
+}
+
+fn unfit(field: &Field, found: &DataType) -> Error {
+    Error::invalid(format!(
+        "column `{}`: expected a type that becomes `{}` without loss, found `{found}`",
         field.name(),
         field.data_type(),
-        found.data_type()
-    )))
+    ))
 }
 
 /// Whether values may be cast at all; whether each one survives is checked with the values.

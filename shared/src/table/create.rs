@@ -17,16 +17,27 @@ use crate::model::{Column, TableName, keys};
 use crate::project::{PartitionField, Transform};
 use crate::{Error, ErrorKind, Result};
 
-pub(super) async fn create(
-    tables: &Tables,
-    name: &TableName,
-    columns: &[Column],
-    partition_by: &[PartitionField],
-) -> Result<Table> {
-    let iceberg_schema = schema::new_schema(columns)?;
-    let spec = partition_spec(&iceberg_schema, partition_by)?;
-    let location = tables.ports.keys.table(name).to_string();
-    let properties = HashMap::from([("write.parquet.compression-codec".to_owned(), "zstd".to_owned())]);
+/// A table to be made.
+#[derive(Debug, Clone, Default)]
+pub struct NewTable {
+    pub columns: Vec<Column>,
+    pub partition_by: Vec<PartitionField>,
+    /// URL of its folder, which must lie in the warehouse and be empty; `None`: where the warehouse keeps its tables.
+    pub location: Option<String>,
+    pub comment: Option<String>,
+    /// Properties of Iceberg, added to those that every new table has.
+    pub properties: BTreeMap<String, String>,
+}
+
+pub(super) async fn create(tables: &Tables, name: &TableName, new: &NewTable) -> Result<Table> {
+    let iceberg_schema = schema::new_schema(&new.columns)?;
+    let spec = partition_spec(&iceberg_schema, &new.partition_by)?;
+    let location = match &new.location {
+        Some(asked) => chosen_location(tables, asked).await?,
+        None => tables.ports.keys.table(name).to_string(),
+    };
+    let mut properties = HashMap::from([("write.parquet.compression-codec".to_owned(), "zstd".to_owned())]);
+    properties.extend(new.properties.clone());
     let order = SortOrder::unsorted_order();
     let built = TableMetadataBuilder::new(iceberg_schema, spec, order, location, FormatVersion::V2, properties)
         .and_then(TableMetadataBuilder::build)
@@ -34,7 +45,8 @@ pub(super) async fn create(
     let metadata = Arc::new(built.metadata);
     let metadata_location = keys::table_metadata(metadata.location(), 0, &Uuid::new_v4().to_string());
     tables.io.put_metadata(&metadata_location, &metadata).await?;
-    let input = catalog_input(name, &metadata, &metadata_location)?;
+    let declared = catalog_input(name, &metadata, &metadata_location)?;
+    let input = TableInput { description: new.comment.clone(), ..declared };
     match tables.ports.catalog.create_table(&input).await {
         Ok(entry) => Table::open(tables, entry).await,
         Err(error) => settle_creation(tables, name, metadata_location, error).await,
@@ -58,6 +70,25 @@ pub(super) fn catalog_input(name: &TableName, metadata: &TableMetadata, location
         },
         partition_keys: Vec::new(),
     })
+}
+
+/// # Errors
+/// `Denied` for a folder that is none of the warehouse's for tables; `Conflict` for one that holds something.
+async fn chosen_location(tables: &Tables, asked: &str) -> Result<String> {
+    let root = format!("{}tables/", tables.ports.keys.root());
+    // Two folders deep as all tables are, so that no table lies in another.
+    let is_table = |rest: &str| rest.split('/').count() == 2 && rest.split('/').all(|part| !part.is_empty());
+    let rest = asked.strip_prefix(&root).map(|rest| rest.strip_suffix('/').unwrap_or(rest));
+    let url = rest.filter(|rest| is_table(rest)).and_then(|rest| url::Url::parse(&format!("{root}{rest}/")).ok());
+    let url =
+        url.filter(|url| url.as_str().strip_prefix(&root).is_some_and(|rest| is_table(rest.trim_end_matches('/'))));
+    let url = url.ok_or_else(|| {
+        Error::denied(format!("expected a location such as `{root}database/table/`, found `{asked}`"))
+    })?;
+    match tables.ports.storage.list(&url).await?.first() {
+        None => Ok(url.to_string()),
+        Some(object) => Err(Error::conflict(format!("expected an empty location, found `{}`", object.url))),
+    }
 }
 
 /// Tells a table that this call made, though the answer was lost, from one that somebody else made.
@@ -119,7 +150,9 @@ pub(super) async fn ensure(
     let table = match tables.load(name).await {
         Err(error) if error.kind() == ErrorKind::NotFound => {
             catalog::ensure_database(tables.ports.catalog.as_ref(), &name.database).await?;
-            match create(tables, name, columns, partition_by).await {
+            let new =
+                NewTable { columns: columns.to_vec(), partition_by: partition_by.to_vec(), ..NewTable::default() };
+            match create(tables, name, &new).await {
                 Err(error) if error.kind() == ErrorKind::Conflict => tables.load(name).await?,
                 other => return other,
             }

@@ -53,6 +53,8 @@ use iceberg::spec::{Snapshot, TableMetadata};
 use uuid::Uuid;
 
 pub use self::alter::{Alter, Keep, Place, SortField};
+pub(crate) use self::conform::assigned;
+pub use self::create::NewTable;
 pub use self::drop::Dropped;
 pub use self::expire::{Expire, Expired};
 use self::io::Io;
@@ -84,6 +86,13 @@ pub struct Token {
     pub key: String,
     pub expected: Option<String>,
     pub value: String,
+}
+
+impl Token {
+    /// The table property that holds the token where no snapshot does.
+    pub fn property(&self) -> (String, String) {
+        (format!("{EXPIRED_TOKEN}{}", self.key), self.value.clone())
+    }
 }
 
 /// How rows go into a table.
@@ -169,7 +178,16 @@ impl Tables {
     /// # Errors
     /// `Conflict` when it exists; `Invalid` for a column or partition field that can't be.
     pub async fn create(&self, name: &TableName, columns: &[Column], partition_by: &[PartitionField]) -> Result<Table> {
-        create::create(self, name, columns, partition_by).await.context(|| format!("creating the table `{name}`"))
+        let new = NewTable { columns: columns.to_vec(), partition_by: partition_by.to_vec(), ..NewTable::default() };
+        self.create_as(name, &new).await
+    }
+
+    /// As [`Tables::create`], with all that can be said of a new table.
+    ///
+    /// # Errors
+    /// As [`Tables::create`]; `Denied` for a location outside the warehouse, `Conflict` for one that is not empty.
+    pub async fn create_as(&self, name: &TableName, new: &NewTable) -> Result<Table> {
+        create::create(self, name, new).await.context(|| format!("creating the table `{name}`"))
     }
 
     /// Enters a table that another engine wrote, as its metadata file `location` has it. From then on the catalog says which
@@ -234,6 +252,11 @@ impl Table {
 
     pub fn arrow_schema(&self) -> SchemaRef {
         self.schema.clone()
+    }
+
+    /// Whether rows that come are partitioned.
+    pub fn is_partitioned(&self) -> bool {
+        !self.metadata.default_partition_spec().is_unpartitioned()
     }
 
     /// URL of the metadata file that this is, for readers of Iceberg.

@@ -134,8 +134,28 @@ async fn the_functions_work_each_under_its_own_role_and_a_missing_grant_is_named
     let (status, forecast) = lake.call("POST", "/insights/orders_a_day", "{}").await;
     assert_eq!(status, 200, "{forecast:#}");
 
+    statements_write_tables(&lake).await;
     errors_name_the_grant(&lake, &emulator.aws().await).await;
     a_function_names_the_grant(&lake).await;
+}
+
+/// What the role of the query function must let it do.
+async fn statements_write_tables(lake: &Signed) {
+    for (sql, rows) in [
+        ("CREATE TABLE mart.notes (id int, note string)", 0),
+        ("INSERT INTO mart.notes VALUES (1, 'a'), (2, 'b')", 2),
+        ("UPDATE mart.notes SET note = 'c' WHERE id = 2", 1),
+        ("DELETE FROM mart.notes WHERE id = 1", 1),
+        ("DROP TABLE mart.notes", 0),
+    ] {
+        let (status, answer) = lake.query(sql).await;
+        let committed = &answer["committed"];
+        let changed: i64 =
+            ["rowsAdded", "rowsUpdated", "rowsDeleted"].iter().map(|name| committed[name].as_i64().unwrap_or(0)).sum();
+        assert_eq!((status, changed), (200, rows), "{sql}: {answer:#}");
+    }
+    let (status, answer) = lake.query("CREATE TABLE elsewhere.notes (id int)").await;
+    assert_eq!(status, 404, "{answer:#}");
 }
 
 /// Our adapters under roles that may do other things.

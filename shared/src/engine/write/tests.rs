@@ -1,0 +1,197 @@
+//! Statements that write, over ports in memory.
+
+use std::time::Duration;
+
+use arrow::util::pretty::pretty_format_batches;
+
+use super::*;
+use crate::catalog::ensure_database;
+use crate::clock::SystemClock;
+use crate::config::Settings;
+use crate::engine::QueryOptions;
+
+struct Lake {
+    engine: Engine,
+    _spill: tempfile::TempDir,
+}
+
+impl Lake {
+    async fn new() -> Self {
+        Self::with_memory(256 << 20).await
+    }
+
+    async fn with_memory(memory: u64) -> Self {
+        let spill = tempfile::tempdir().unwrap();
+        let ports = Ports::in_memory(Arc::new(SystemClock)).unwrap();
+        let settings = Settings { memory, ..Settings::embedded(spill.path()).unwrap() };
+        ensure_database(ports.catalog.as_ref(), "db").await.unwrap();
+        Self { engine: Engine::open(&settings, &ports).unwrap(), _spill: spill }
+    }
+
+    fn options() -> QueryOptions {
+        QueryOptions { database: "db".into(), ..QueryOptions::default() }
+    }
+
+    async fn try_with(&self, sql: &str, options: &QueryOptions) -> Result<Outcome> {
+        Ok(self.engine.execute(sql, options).await?.outcome.unwrap())
+    }
+
+    async fn write(&self, sql: &str) -> Outcome {
+        self.try_with(sql, &Self::options()).await.unwrap_or_else(|e| panic!("{sql}: {e}"))
+    }
+
+    async fn refused(&self, sql: &str, options: &QueryOptions) -> Error {
+        self.try_with(sql, options).await.unwrap_err()
+    }
+
+    async fn keyed(&self, key: &str, sql: &str) -> Outcome {
+        let options = QueryOptions { idempotency_key: Some(key.into()), ..Self::options() };
+        self.try_with(sql, &options).await.unwrap_or_else(|e| panic!("{sql}: {e}"))
+    }
+
+    /// Cells joined by commas, rows by semicolons.
+    async fn cells(&self, sql: &str) -> String {
+        let answer = self.engine.query(sql, &Self::options()).await.unwrap_or_else(|e| panic!("{sql}: {e}"));
+        let table = pretty_format_batches(&answer.collect().await.unwrap().0).unwrap().to_string();
+        let cells = |line: &str| line.trim_matches('|').split('|').map(str::trim).collect::<Vec<_>>().join(",");
+        table.lines().skip(3).filter(|l| l.starts_with('|')).map(cells).collect::<Vec<_>>().join(";")
+    }
+}
+
+#[tokio::test]
+async fn every_kind_of_statement_is_done_once_under_its_key() {
+    let lake = Lake::new().await;
+    for (key, sql) in [
+        ("empty", "CREATE TABLE e (id int)"),
+        ("make", "CREATE TABLE t AS SELECT n AS id, 'x' AS name FROM generate_series(1, 4) AS g(n)"),
+        ("insert", "INSERT INTO t (id) VALUES (5)"),
+        ("update", "UPDATE t SET id = id + 1"),
+        (
+            "merge",
+            "MERGE INTO t USING (SELECT 9 AS id) s ON t.id = s.id WHEN NOT MATCHED THEN INSERT (id) VALUES (s.id)",
+        ),
+        ("delete", "DELETE FROM t WHERE id IN (SELECT max(id) FROM t)"),
+    ] {
+        let first = lake.keyed(key, sql).await;
+        assert_eq!(first.note, None, "{sql}");
+        let again = lake.keyed(key, sql).await;
+        assert_eq!(again.note.as_deref(), Some("done before under this idempotency key"), "{sql}");
+        assert_eq!(again.snapshot_id, first.snapshot_id, "{sql}");
+    }
+    assert_eq!(lake.cells("SELECT id FROM t ORDER BY id").await, "2;3;4;5;6");
+}
+
+#[tokio::test]
+async fn a_key_of_another_statement_or_of_one_that_nothing_remembers_is_refused() {
+    let lake = Lake::new().await;
+    lake.write("CREATE TABLE t (a int)").await;
+    lake.keyed("k", "INSERT INTO t VALUES (1)").await;
+    let keyed = |key: &str| QueryOptions { idempotency_key: Some(key.into()), ..Lake::options() };
+    assert_eq!(lake.refused("INSERT INTO t VALUES (2)", &keyed("k")).await.kind(), ErrorKind::Conflict);
+    assert_eq!(lake.refused("INSERT INTO t VALUES (2)", &keyed("")).await.kind(), ErrorKind::Invalid);
+    for sql in ["DROP TABLE t", "ALTER TABLE t ADD COLUMNS (b int)"] {
+        let error = lake.refused(sql, &keyed("d")).await;
+        assert!(error.kind() == ErrorKind::Invalid && error.message().contains("no idempotency key"), "{error}");
+    }
+    assert_eq!(lake.cells("SELECT * FROM t").await, "1");
+}
+
+#[tokio::test]
+async fn a_statement_whose_rows_take_too_long_or_too_many_bytes_changes_nothing() {
+    let lake = Lake::new().await;
+    lake.write("CREATE TABLE t AS SELECT n AS id, repeat('x', 100) AS name FROM generate_series(1, 1000) AS g(n)")
+        .await;
+    let soon = QueryOptions { timeout: Some(Duration::from_millis(200)), ..Lake::options() };
+    for sql in [
+        "INSERT INTO t SELECT n, 'y' FROM generate_series(1, 10000000000) AS g(n)",
+        "CREATE TABLE u AS SELECT n FROM generate_series(1, 10000000000) AS g(n)",
+    ] {
+        let error = lake.refused(sql, &soon).await;
+        assert_eq!(error.kind(), ErrorKind::Limit, "{sql}: {error}");
+    }
+    let few = QueryOptions { max_bytes_scanned: Some(100), ..Lake::options() };
+    let error = lake.refused("UPDATE t SET name = upper(name)", &few).await;
+    assert_eq!(error.kind(), ErrorKind::Limit, "{error}");
+    assert_eq!(
+        lake.cells("SELECT count(*), max(id), count(*) FILTER (WHERE name LIKE 'x%') FROM t").await,
+        "1000,1000,1000"
+    );
+    let gone = lake.engine.query("SELECT * FROM u", &Lake::options()).await.map(|_| ()).unwrap_err();
+    assert_eq!(gone.kind(), ErrorKind::NotFound);
+}
+
+#[tokio::test]
+async fn explain_shows_what_would_be_done_and_does_nothing() {
+    let lake = Lake::new().await;
+    lake.write("CREATE TABLE t AS SELECT 1 AS id").await;
+    lake.write("CREATE TABLE s AS SELECT 1 AS id").await;
+    for (sql, says) in [
+        ("EXPLAIN INSERT INTO t SELECT id + 1 FROM s", "append rows to db.t"),
+        ("EXPLAIN MERGE INTO t USING s ON t.id = s.id WHEN MATCHED THEN DELETE", "HashJoinExec"),
+        ("EXPLAIN UPDATE t SET id = 2", "update rows of db.t"),
+        ("EXPLAIN DELETE FROM t WHERE id = 1", "delete rows of db.t"),
+        ("EXPLAIN CREATE TABLE u AS SELECT * FROM t", "create the table db.u (id bigint)"),
+        ("EXPLAIN ALTER TABLE t ADD COLUMNS (a int)", "AddColumn"),
+        ("EXPLAIN DROP TABLE t", "drop the table db.t"),
+    ] {
+        let answer = lake.engine.execute(sql, &Lake::options()).await.unwrap_or_else(|e| panic!("{sql}: {e}"));
+        assert!(answer.outcome.is_none(), "{sql}");
+        let text = pretty_format_batches(&answer.collect().await.unwrap().0).unwrap().to_string();
+        assert!(text.contains(says), "{sql}:\n{text}");
+    }
+    assert_eq!(lake.cells("SELECT * FROM t").await, "1");
+    assert_eq!(lake.cells("SELECT count(*) FROM information_schema.tables WHERE table_name = 'u'").await, "0");
+}
+
+#[tokio::test]
+async fn statements_at_once_lose_nothing() {
+    let lake = Arc::new(Lake::new().await);
+    lake.write("CREATE TABLE t AS SELECT n AS id, 0 AS total FROM generate_series(1, 10) AS g(n)").await;
+    let statements = (0..8).map(|i| match i % 2 {
+        0 => format!("INSERT INTO t VALUES ({}, 0)", 100 + i),
+        _ => "UPDATE t SET total = total + 1 WHERE id <= 10".to_owned(),
+    });
+    let running: Vec<_> = statements
+        .map(|sql| {
+            let lake = Arc::clone(&lake);
+            tokio::spawn(async move { lake.write(&sql).await })
+        })
+        .collect();
+    for statement in running {
+        statement.await.unwrap();
+    }
+    assert_eq!(lake.cells("SELECT count(*), min(total), max(total) FROM t WHERE id <= 10").await, "10,4,4");
+    assert_eq!(lake.cells("SELECT count(*) FROM t WHERE id >= 100").await, "4");
+}
+
+#[tokio::test]
+async fn a_merge_of_few_rows_into_a_large_table_takes_little_memory() {
+    let lake = Lake::with_memory(24 << 20).await;
+    let rows = "SELECT n AS id, repeat(md5(CAST(n AS varchar)), 4) AS name FROM generate_series(1, 400000) AS g(n)";
+    lake.write(&format!("CREATE TABLE t AS {rows}")).await;
+    let merged = lake
+        .write(
+            "MERGE INTO t USING (SELECT n * 400 AS id FROM generate_series(1, 1001) AS g(n)) s ON t.id = s.id \
+             WHEN MATCHED THEN UPDATE SET name = 'new' WHEN NOT MATCHED THEN INSERT (id) VALUES (s.id)",
+        )
+        .await;
+    assert_eq!((merged.rows_updated, merged.rows_added, merged.rows_deleted), (1000, 1, 0));
+    assert_eq!(lake.cells("SELECT count(*), count(*) FILTER (WHERE name = 'new') FROM t").await, "400001,1000");
+}
+
+#[tokio::test]
+async fn versions_and_changes_are_read_by_the_ids_of_snapshots() {
+    let lake = Lake::new().await;
+    let first = lake.write("CREATE TABLE t AS SELECT 1 AS id, 'a' AS name").await.snapshot_id.unwrap();
+    let second = lake.write("UPDATE t SET name = 'b'").await.snapshot_id.unwrap();
+    lake.write("INSERT INTO t VALUES (2, 'c')").await;
+    assert_eq!(lake.cells(&format!("SELECT * FROM t FOR VERSION AS OF {first}")).await, "1,a");
+    let both = format!(
+        "SELECT a.name, b.name FROM t FOR VERSION AS OF {first} a JOIN t FOR SYSTEM_VERSION AS OF {second} b ON a.id = b.id"
+    );
+    assert_eq!(lake.cells(&both).await, "a,b");
+    let changed = format!("SELECT _change_type, id, name FROM table_changes('t', {first}, {second}, 'id') ORDER BY 1");
+    assert_eq!(lake.cells(&changed).await, "update_postimage,1,b;update_preimage,1,a");
+    let later = format!("SELECT count(*) FROM table_changes('db.t', {second}, NULL)");
+    assert_eq!(lake.cells(&later).await, "1");
+}
