@@ -39,6 +39,8 @@ pub(super) struct Resolved {
 pub(super) struct Lookup<'a> {
     /// With the query's metered storage.
     pub(super) ports: &'a Ports,
+    /// Through these ports.
+    pub(super) tables: &'a Tables,
     pub(super) options: &'a QueryOptions,
     pub(super) log: &'a ScanLog,
     /// Versions of tables and changes, under the names that the statement has for them.
@@ -145,7 +147,7 @@ impl Lookup<'_> {
     }
 
     async fn iceberg(&self, name: &TableName) -> Result<Table> {
-        match Tables::new(self.ports.clone()).load(name).await {
+        match self.tables.load(name).await {
             Err(error) if error.kind() == ErrorKind::NotFound => Err(self.unknown(&name.database, &name.table).await),
             other => other,
         }
@@ -171,7 +173,7 @@ impl Lookup<'_> {
                     )));
                 }
             };
-            let table = Tables::new(self.ports.clone()).load(name).await?;
+            let table = self.tables.load(name).await?;
             let newest = table.history().into_iter().next();
             let files_total = newest.and_then(|s| s.summary.get("total-data-files")?.parse().ok());
             let provider = table.provider(read).await?;

@@ -54,15 +54,20 @@ pub use self::write::Outcome;
 use crate::catalog::declared::Declared;
 use crate::config::{Ports, Settings};
 use crate::model::TableName;
-use crate::table::Read;
+use crate::table::{Read, Tables};
 use crate::{Error, Result};
 
 /// Runs SQL over the catalog's tables. Cheap to clone; caches are shared between clones and outlive a query.
 #[derive(Debug, Clone)]
 pub struct Engine {
     ports: Ports,
+    /// What is known of tables' metadata outlasts a query.
+    tables: Tables,
     sessions: Arc<Sessions>,
 }
+
+/// Share of the memory that metadata of tables may take beside what queries have.
+const METADATA_SHARE: u64 = 8;
 
 /// What a query may read and how much.
 #[derive(Debug, Clone, Default)]
@@ -115,6 +120,7 @@ pub struct Stats {
 /// One query under way: what it was asked, its own ports and meter, and when it must end.
 struct Run<'a> {
     ports: Ports,
+    tables: Tables,
     sql: &'a str,
     options: &'a QueryOptions,
     meter: Arc<Meter>,
@@ -127,7 +133,9 @@ impl Engine {
     /// # Errors
     /// `Invalid` or `Limit` when memory or spill space can't be set up as asked.
     pub fn open(settings: &Settings, ports: &Ports) -> Result<Self> {
-        Ok(Self { ports: ports.clone(), sessions: Arc::new(Sessions::open(settings)?) })
+        let room = usize::try_from(settings.memory / METADATA_SHARE).unwrap_or(usize::MAX);
+        let tables = Tables::new(ports.clone()).within(room);
+        Ok(Self { ports: ports.clone(), tables, sessions: Arc::new(Sessions::open(settings)?) })
     }
 
     /// Plans and starts one statement that reads (SELECT, EXPLAIN, SHOW, DESCRIBE).
@@ -167,6 +175,7 @@ impl Engine {
             ports.catalog = Arc::new(Declared::new(ports.catalog, seen.clone()));
         }
         Run {
+            tables: self.tables.through(ports.clone()),
             ports,
             sql,
             options,
@@ -214,7 +223,8 @@ impl Run<'_> {
     /// Gives `state` the tables that the statement names.
     async fn register(&self, state: &SessionState, statement: &mut Statement, given: &Given) -> Result<Vec<Resolved>> {
         let sources = sources::take(statement)?;
-        let lookup = Lookup { ports: &self.ports, options: self.options, log: &self.log, sources: &sources, given };
+        let Self { ports, tables, options, log, .. } = self;
+        let lookup = Lookup { ports, tables, options, log, sources: &sources, given };
         lookup.register(state, statement, self.sql).await
     }
 

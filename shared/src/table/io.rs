@@ -27,6 +27,8 @@ const CACHE_BYTES: usize = 256 << 20;
 pub(super) struct Io {
     pub(super) storage: Storage,
     cache: Arc<Mutex<Cache>>,
+    /// Bytes that the cache holds at most.
+    room: usize,
 }
 
 #[derive(Debug, Default)]
@@ -44,7 +46,17 @@ enum Cached {
 
 impl Io {
     pub(super) fn new(storage: Storage) -> Self {
-        Self { storage, cache: Arc::default() }
+        Self { storage, cache: Arc::default(), room: CACHE_BYTES }
+    }
+
+    /// The same over another way to the same objects: what was read by one is known to the other.
+    pub(super) fn through(&self, storage: Storage) -> Self {
+        Self { storage, ..self.clone() }
+    }
+
+    /// With room for fewer bytes in memory.
+    pub(super) fn within(self, bytes: usize) -> Self {
+        Self { room: self.room.min(bytes), ..self }
     }
 
     /// # Errors
@@ -167,7 +179,7 @@ impl Io {
 
     fn keep(&self, location: &str, size: usize, what: Cached) {
         let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
-        if cache.bytes + size > CACHE_BYTES {
+        if cache.bytes + size > self.room {
             *cache = Cache::default();
         }
         cache.bytes += size;

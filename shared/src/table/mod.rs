@@ -173,6 +173,18 @@ impl Tables {
         Self { io: Io::new(ports.storage.clone()), ports }
     }
 
+    /// With at most `bytes` of metadata kept in memory.
+    #[must_use]
+    pub fn within(self, bytes: usize) -> Self {
+        Self { io: self.io.within(bytes), ..self }
+    }
+
+    /// The same tables through other ports, such as metered ones. What was read of metadata is shared.
+    #[must_use]
+    pub fn through(&self, ports: Ports) -> Self {
+        Self { io: self.io.through(ports.storage.clone()), ports }
+    }
+
     /// Makes an empty table; its database must exist.
     ///
     /// # Errors

@@ -4,6 +4,7 @@
 //! lacks much of Athena's: partition transforms, OPTIMIZE, metadata of branches, several of MERGE's clauses.
 
 mod alter;
+mod call;
 mod define;
 mod rows;
 mod upkeep;
@@ -75,16 +76,35 @@ impl Named {
 #[expect(clippy::large_enum_variant, reason = "there is one at a time, in a box")]
 pub(super) enum Writing {
     CreateTable(CreateTable),
-    DropTable { table: Named, if_exists: bool },
-    CreateDatabase { name: String, if_not_exists: bool },
-    DropDatabase { name: String, if_exists: bool },
+    DropTable {
+        table: Named,
+        if_exists: bool,
+    },
+    CreateDatabase {
+        name: String,
+        if_not_exists: bool,
+    },
+    DropDatabase {
+        name: String,
+        if_exists: bool,
+    },
     Insert(Insert),
     Delete(Delete),
     Update(Update),
     Merge(Merge),
-    Alter { table: Named, alterations: Vec<Alteration> },
+    Alter {
+        table: Named,
+        alterations: Vec<Alteration>,
+    },
     Optimize(Optimize),
-    Vacuum { table: Named },
+    Vacuum {
+        table: Named,
+    },
+    /// A table that another engine wrote, from its metadata file on.
+    Register {
+        table: Named,
+        file: String,
+    },
 }
 
 /// Any statement.
@@ -100,7 +120,7 @@ pub(super) enum Statement {
 }
 
 /// What statements that write begin with. Others that do, e.g. CREATE VIEW, are for [`guard`] to refuse.
-const BEGINNINGS: [&str; 14] = [
+const BEGINNINGS: [&str; 15] = [
     "INSERT",
     "DELETE",
     "UPDATE",
@@ -115,6 +135,7 @@ const BEGINNINGS: [&str; 14] = [
     "OPTIMIZE",
     "VACUUM",
     "TRUNCATE TABLE",
+    "CALL",
 ];
 
 /// Parses one statement of any kind.
@@ -186,6 +207,9 @@ fn writing(words: &mut Words<'_>) -> Parsed<Writing> {
     }
     if words.eat("OPTIMIZE") {
         return upkeep::optimize(words).map(Writing::Optimize);
+    }
+    if words.eat("CALL") {
+        return call::call(words);
     }
     words.expect("VACUUM")?;
     Ok(Writing::Vacuum { table: words.table()? })

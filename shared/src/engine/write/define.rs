@@ -65,6 +65,14 @@ impl Write<'_> {
         }
     }
 
+    pub(super) async fn register(&self, named: &Named, file: &str) -> Result<Outcome> {
+        const STATEMENT: &str = "CALL register_table";
+        self.without_key(STATEMENT, "a second one finds the table there")?;
+        let name = self.name(named)?;
+        self.tables.register(&name, file).await?;
+        Ok(Outcome::new(STATEMENT, &name))
+    }
+
     /// The statement's table is there already.
     async fn exists(&self, statement: &'static str, made: &CreateTable, is_iceberg: bool) -> Result<Outcome> {
         let name = self.name(&made.table)?;

@@ -178,7 +178,7 @@ impl<'a> Write<'a> {
     fn new(run: &'a Run<'a>, engine: &'a Engine) -> Self {
         // What is written must not go through stores that only read.
         let ports = Ports { storage: engine.ports.storage.clone(), ..run.ports.clone() };
-        Self { run, engine, tables: Tables::new(ports), plan: Mutex::new(None) }
+        Self { run, engine, tables: engine.tables.through(ports), plan: Mutex::new(None) }
     }
 
     async fn execute(&self, statement: Writing) -> Result<(Outcome, Option<Report>)> {
@@ -191,6 +191,7 @@ impl<'a> Write<'a> {
             }
             Writing::DropDatabase { name, if_exists } => Box::pin(self.drop_database(&name, if_exists)).await,
             Writing::Insert(insert) => Box::pin(self.insert(insert)).await,
+            Writing::Register { table, file } => Box::pin(self.register(&table, &file)).await,
             Writing::Alter { table, alterations } => Box::pin(self.alter(&table, alterations)).await,
             Writing::Delete(delete) => Box::pin(self.change(Rows::Delete(&delete))).await,
             Writing::Update(update) => Box::pin(self.change(Rows::Update(&update))).await,
@@ -217,6 +218,9 @@ impl<'a> Write<'a> {
                 let (table, changes) = self.alterations(table, alterations).await?;
                 let changes: Vec<_> = changes.iter().map(|change| format!("{change:?}")).collect();
                 Ok((format!("change the table {}: {}", table.name(), changes.join("; ")), None))
+            }
+            Writing::Register { table, file } => {
+                Ok((format!("register the table {} as `{file}` has it", self.name(table)?), None))
             }
             Writing::DropTable { table, .. } => Ok((format!("drop the table {}", self.name(table)?), None)),
             Writing::CreateDatabase { name, .. } => Ok((format!("create the database {name}"), None)),
@@ -254,8 +258,8 @@ impl<'a> Write<'a> {
     }
 
     async fn unknown(&self, named: &Named, name: &TableName) -> Error {
-        let Run { ports, options, log, sql, .. } = self.run;
-        let lookup = Lookup { ports, options, log, sources: &[], given: &Given::new() };
+        let Run { ports, tables, options, log, sql, .. } = self.run;
+        let lookup = Lookup { ports, tables, options, log, sources: &[], given: &Given::new() };
         let error = lookup.unknown(&name.database, &name.table).await;
         match error.kind() {
             ErrorKind::NotFound => Error::not_found(pointed(&error.to_string(), sql, named.place)),
