@@ -1,11 +1,13 @@
 """Reads an Iceberg table with readers that are not ours and prints its rows as JSON, one a line.
 
-    read_iceberg.py pyiceberg|duckdb PATH-OR-URL-OF-METADATA [FILTER]
+    read_iceberg.py pyiceberg|duckdb|polars|sail PATH-OR-URL-OF-METADATA [FILTER]
+    read_iceberg.py each READER PATH-OF-METADATA…    one line for each path: a list of its rows
     read_iceberg.py glue DATABASE.TABLE [FILTER]     with pyiceberg, through the Glue and S3 at AWS_ENDPOINT_URL
 
 FILTER is a condition in the reader's own words, e.g. `id > 5`. Rows come in no order. Values are written as the function `query`
 writes them (see functions/query/src/encode.rs), so that its answer can be compared.
-Needs: pyiceberg[glue]==0.11.1, duckdb==1.5.5, duckdb-extension-iceberg==1.5.5, duckdb-extension-avro==1.5.5.
+Needs: pyiceberg[glue]==0.11.1, duckdb==1.5.5, duckdb-extension-iceberg==1.5.5, duckdb-extension-avro==1.5.5, polars==2.1.0,
+pysail==0.7.2, pyspark-client==4.0.0.
 """
 
 import base64
@@ -14,8 +16,10 @@ import glob
 import json
 import math
 import os
+import shutil
 import struct
 import sys
+import tempfile
 
 import pyarrow.types as types
 
@@ -62,6 +66,28 @@ def duckdb_table(metadata, condition):
     path = metadata.removeprefix("file://")
     answer = connection.execute(f"SELECT * FROM iceberg_scan('{path}'){where}")
     return answer.to_arrow_table()
+
+
+def polars_table(metadata, condition):
+    import polars
+
+    # Its own planner is a package that is not here: pyiceberg plans, polars reads.
+    os.environ["POLARS_ICEBERG_PLANNER"] = "pyiceberg"
+    rows = polars.scan_iceberg("file://" + metadata.removeprefix("file://"))
+    if condition:
+        rows = rows.filter(polars.sql_expr(condition))
+    return rows.collect().to_arrow()
+
+
+def sail_table(metadata, condition):
+    from sail import session
+
+    # Sail takes a table's folder and reads the newest metadata there: this is a folder that has no other.
+    with tempfile.TemporaryDirectory() as folder:
+        os.mkdir(os.path.join(folder, "metadata"))
+        shutil.copy(metadata.removeprefix("file://"), os.path.join(folder, "metadata"))
+        rows = session().read.format("iceberg").load(folder)
+        return (rows.filter(condition) if condition else rows).toArrow()
 
 
 def shown(value, kind):
@@ -112,15 +138,23 @@ def moment(value):
 
 
 def main():
+    if sys.argv[1:2] == ["each"] and len(sys.argv) > 3:
+        for metadata in sys.argv[3:]:
+            print(json.dumps(rows_of(READERS[sys.argv[2]](metadata, None)), allow_nan=False), flush=True)
+        return
     if len(sys.argv) not in (3, 4) or sys.argv[1] not in READERS:
         sys.exit(__doc__)
     condition = sys.argv[3] if len(sys.argv) == 4 else None
     table = READERS[sys.argv[1]](sys.argv[2], condition)
-    for row in table.to_pylist():
-        print(json.dumps({field.name: shown(row[field.name], field.type) for field in table.schema}, allow_nan=False))
+    for row in rows_of(table):
+        print(json.dumps(row, allow_nan=False))
 
 
-READERS = {"pyiceberg": pyiceberg_table, "duckdb": duckdb_table, "glue": glue_table}
+def rows_of(table):
+    return [{field.name: shown(row[field.name], field.type) for field in table.schema} for row in table.to_pylist()]
+
+
+READERS = {"pyiceberg": pyiceberg_table, "duckdb": duckdb_table, "polars": polars_table, "sail": sail_table, "glue": glue_table}
 
 if __name__ == "__main__":
     main()

@@ -21,6 +21,7 @@ mod emulator;
 mod flow;
 mod foreign;
 mod handlers;
+mod interop;
 mod lake;
 mod lambda;
 mod resend;

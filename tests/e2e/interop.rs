@@ -1,0 +1,280 @@
+//! Iceberg tables between engines: what SQL does to a table here, pyiceberg, DuckDB, polars and Sail read column by column after
+//! every step; what Sail writes with deletes of every kind is read and changed here, and read there again.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::clients::{Row, TYPES, difference, root, rows_of, sample, sorted, without_null_lists_of_structs};
+use crate::flow::walk;
+use crate::lake::Lake;
+
+const READERS: [&str; 4] = ["pyiceberg", "duckdb", "polars", "sail"];
+/// polars 2.1 plans with pyiceberg, which reads no equality deletes and no deletion vectors.
+const READERS_OF_ALL_DELETES: [&str; 2] = ["duckdb", "sail"];
+
+/// A state of a table: what led to it, its metadata, and its rows as we read them.
+struct Step {
+    sql: String,
+    metadata: PathBuf,
+    rows: Vec<Row>,
+}
+
+fn client(script: &str) -> Command {
+    let python = root().join(".venv/bin/python");
+    assert!(python.exists(), "`make setup` makes the Python environment `.venv`");
+    let mut command = Command::new(python);
+    command.arg(root().join("tests/clients").join(script));
+    command
+}
+
+/// The newest metadata file in a table's folder.
+fn newest_metadata(folder: &Path) -> PathBuf {
+    let version = |path: &Path| -> Option<u64> {
+        let name = path.file_name()?.to_str()?.strip_suffix(".metadata.json")?.trim_start_matches('v');
+        name.split('-').next()?.parse().ok()
+    };
+    let files = walk(&folder.join("metadata"));
+    files.into_iter().filter(|f| version(f).is_some()).max_by_key(|f| version(f)).expect("the table has metadata")
+}
+
+async fn step(lake: &Lake, table: &str, folder: &Path, sql: &str) -> Step {
+    if !sql.is_empty() {
+        lake.sql(sql).await;
+    }
+    let rows = rows_of(&lake.run("sql", &["--output", "json", &format!("SELECT * FROM {table}")]), "id");
+    Step { sql: sql.to_owned(), metadata: newest_metadata(folder), rows }
+}
+
+/// What the reader finds in each state must be what we found.
+fn compare(reader: &str, steps: &[Step]) {
+    let metadata = steps.iter().map(|step| &step.metadata);
+    let output = client("read_iceberg.py").args(["each", reader]).args(metadata).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let read: Vec<Vec<Row>> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    for (number, step) in steps.iter().enumerate() {
+        let at = format!("{reader}, step {number}, after `{}` ({})", step.sql, step.metadata.display());
+        let Some(theirs) = read.get(number) else {
+            panic!("{at}: {}", String::from_utf8_lossy(&output.stderr));
+        };
+        // pyiceberg makes empty lists of some nulls, and so does polars where it has pyiceberg read for it.
+        let plain = |rows: &[Row]| match reader {
+            "pyiceberg" | "polars" => without_null_lists_of_structs(rows),
+            _ => rows.to_vec(),
+        };
+        if let Some(difference) = difference(&plain(&step.rows), &plain(&sorted(theirs.clone(), "id"))) {
+            panic!("{at}: {difference}");
+        }
+    }
+    assert!(output.status.success(), "{reader}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+async fn put(lake: &Lake, ids: std::ops::Range<i64>) {
+    let body: String = ids.map(|id| sample(id, id).to_string() + "\n").collect();
+    let (status, answer) = lake.post("/streams/samples/records", "application/x-ndjson", body).await;
+    assert_eq!(status, 200, "{answer:#}");
+    lake.flush("samples").await;
+}
+
+#[tokio::test]
+async fn a_table_reads_the_same_elsewhere_after_every_kind_of_change() {
+    let lake = Lake::up(TYPES);
+    put(&lake, 0..80).await;
+    let folder = lake.data().join("objects/tables/lab/t");
+    let mut steps = Vec::new();
+    // (statement, rows that the table then has)
+    let script = [
+        (
+            "CREATE TABLE lab.t WITH (table_type = 'ICEBERG', partitioning = ARRAY['month(day)', 'bucket(id, 3)']) AS SELECT * FROM lab.samples WHERE id < 60",
+            60,
+        ),
+        ("INSERT INTO lab.t SELECT * FROM lab.samples WHERE id >= 60", 80),
+        ("INSERT INTO lab.t (number, id, text) VALUES (1000, 1000, 'only a few columns')", 81),
+        ("DELETE FROM lab.t WHERE id % 9 = 4", 72),
+        ("UPDATE lab.t SET text = 'changed', money = money + 1, tags = NULL WHERE id BETWEEN 10 AND 20", 72),
+        (
+            "MERGE INTO lab.t USING (SELECT * FROM lab.samples WHERE id < 30) AS s ON t.id = s.id WHEN MATCHED AND s.id % 2 = 0 THEN UPDATE SET amount = -s.amount, counts = s.counts WHEN MATCHED AND s.id = 21 THEN DELETE WHEN NOT MATCHED THEN INSERT (number, id, flag, at, deep) VALUES (s.number, s.id, s.flag, s.at, s.deep)",
+            74,
+        ),
+        (
+            "ALTER TABLE lab.t SET TBLPROPERTIES ('write.delete.mode' = 'merge-on-read', 'write.update.mode' = 'merge-on-read', 'write.merge.mode' = 'merge-on-read')",
+            74,
+        ),
+        ("DELETE FROM lab.t WHERE id % 9 = 5", 65),
+        ("UPDATE lab.t SET text = 'changed again', spot = NULL WHERE id BETWEEN 15 AND 35", 65),
+        (
+            "MERGE INTO lab.t USING (SELECT * FROM lab.samples WHERE id < 24) AS s ON t.id = s.id WHEN MATCHED AND s.id < 6 THEN DELETE WHEN NOT MATCHED THEN INSERT (number, id, seen) VALUES (s.number, s.id, s.seen)",
+            64,
+        ),
+        ("ALTER TABLE lab.t ADD COLUMNS (extra string, more decimal(9,3))", 64),
+        ("UPDATE lab.t SET extra = 'there', more = 1.5 WHERE id < 40", 64),
+        ("ALTER TABLE lab.t RENAME COLUMN text TO words", 64),
+        ("ALTER TABLE lab.t CHANGE COLUMN tiny tiny bigint", 64),
+        ("ALTER TABLE lab.t CHANGE COLUMN single single double", 64),
+        ("ALTER TABLE lab.t DROP COLUMN small", 64),
+        ("ALTER TABLE lab.t CHANGE COLUMN words words string AFTER id", 64),
+        ("INSERT INTO lab.t (number, id, words, day) VALUES (2000, 2000, 'new spec comes', DATE '2020-02-29')", 65),
+        ("ALTER TABLE lab.t ADD PARTITION FIELD truncate(4, words)", 65),
+        (
+            "INSERT INTO lab.t (number, id, words, day) VALUES (2001, 2001, 'new spec came', DATE '2020-02-29'), (2002, 2002, NULL, NULL)",
+            67,
+        ),
+        ("DELETE FROM lab.t WHERE id = 2000 OR words = 'changed'", 63),
+        ("OPTIMIZE lab.t REWRITE DATA USING BIN_PACK", 63),
+        ("OPTIMIZE lab.t REWRITE DATA USING SORT (day, id)", 63),
+        ("INSERT OVERWRITE lab.t SELECT * FROM lab.t WHERE id < 2000", 62),
+    ];
+    for (sql, expected) in script {
+        let step = step(&lake, "lab.t", &folder, sql).await;
+        assert_eq!(step.rows.len(), expected, "{sql}");
+        steps.push(step);
+    }
+    for reader in READERS {
+        compare(reader, &steps);
+    }
+    lake.sql("ALTER TABLE lab.t SET TBLPROPERTIES ('vacuum_max_snapshot_age_seconds' = '1', 'vacuum_min_snapshots_to_keep' = '1')").await;
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    let last = [step(&lake, "lab.t", &folder, "VACUUM lab.t").await];
+    assert_eq!(last[0].rows, steps.last().unwrap().rows);
+    assert!(lake.sql("SELECT count(*) FROM lab.\"t$snapshots\"").await[0][0] == 1);
+    for reader in READERS {
+        compare(reader, &last);
+    }
+}
+
+/// Has Sail run statements on the table `x` at `folder`.
+fn sail(folder: &Path, statements: &[String]) {
+    let output = client("sail.py").args(statements).output().unwrap();
+    assert!(output.status.success(), "{}: {}", folder.display(), String::from_utf8_lossy(&output.stderr));
+}
+
+/// Columns of a table of Sail's, and a query of its rows.
+struct Made {
+    columns: &'static str,
+    rows: &'static str,
+}
+
+const EVERY_TYPE: Made = Made {
+    columns: "id bigint NOT NULL, at timestamp, u timestamp_ntz, n string, x decimal(12,3), big decimal(30,5), l array<string>, \
+        s struct<a:int,b:string>, m map<string,int>, b binary, d date, f float, g double, t boolean",
+    rows: "SELECT id, timestamp'2024-01-01 00:00:00.123' + make_dt_interval(0, cast(id AS int)), timestamp_ntz'1969-12-31 23:59:59.5', concat('n', id), \
+        id * 1.5, -id * 1000000000000.00001, array('a', NULL), named_struct('a', cast(id AS int), 'b', NULL), map('k', cast(id AS int)), \
+        cast('ab' AS binary), date'1969-12-30' + cast(id % 4 AS int), 1.1, 2.5, id % 2 = 0 FROM range(100)",
+};
+
+/// What Sail's equality deletes can name.
+const PLAIN_TYPES: Made = Made {
+    columns: "id bigint NOT NULL, u timestamp_ntz, n string, x decimal(12,3), d date",
+    rows: "SELECT id, timestamp_ntz'1969-12-31 23:59:59.5', concat('n', id), id * 1.5, date'1969-12-30' + cast(id % 4 AS int) FROM range(100)",
+};
+
+/// A table of Sail's, whose rows it then changes.
+fn made_by_sail(folder: &Path, made: &Made, clauses: &str, changes: &[&str]) {
+    let (place, Made { columns, rows }) = (folder.display(), made);
+    let mut statements = vec![
+        format!("CREATE TABLE x ({columns}) USING iceberg {clauses} LOCATION '{place}'"),
+        format!("INSERT INTO x {rows}"),
+    ];
+    statements.extend(changes.iter().map(|sql| (*sql).to_owned()));
+    sail(folder, &statements);
+}
+
+/// Reads and changes a foreign table here, and has others read each state of it.
+async fn taken_over(lake: &Lake, name: &str, folder: &Path, expected: usize, changes: &[(&str, usize)]) {
+    let metadata = newest_metadata(folder);
+    lake.sql("CREATE DATABASE IF NOT EXISTS lab").await;
+    lake.sql(&format!("CALL system.register_table(table => 'lab.{name}', metadata_file => '{}')", metadata.display()))
+        .await;
+    let table = format!("lab.{name}");
+    let mut steps = vec![step(lake, &table, folder, "").await];
+    assert_eq!(steps[0].rows.len(), expected, "{name}");
+    for (sql, expected) in changes {
+        let step = step(lake, &table, folder, &sql.replace("{t}", &table)).await;
+        assert_eq!(step.rows.len(), *expected, "{name}: {sql}");
+        steps.push(step);
+    }
+    for reader in READERS_OF_ALL_DELETES {
+        compare(reader, &steps);
+    }
+}
+
+const CHANGES: [&str; 4] = [
+    "DELETE FROM {t} WHERE id % 10 = 1",
+    "UPDATE {t} SET n = 'ours', x = x * 2 WHERE id BETWEEN 30 AND 50",
+    "INSERT INTO {t} (id, n, d) VALUES (500, 'new', DATE '2024-02-29')",
+    "MERGE INTO {t} USING (VALUES (2, 'two'), (500, 'again'), (501, 'more')) AS s(id, n) ON {t}.id = s.id WHEN MATCHED AND s.id = 2 THEN DELETE WHEN MATCHED THEN UPDATE SET n = s.n WHEN NOT MATCHED THEN INSERT (id, n) VALUES (s.id, s.n)",
+];
+
+#[tokio::test]
+async fn a_table_that_another_engine_partitioned_and_rewrote_is_read_and_changed() {
+    let lake = Lake::up(TYPES);
+    let folder = lake.data().join("objects/foreign/partitioned");
+    let changes = ["DELETE FROM x WHERE id % 7 = 0", "UPDATE x SET n = 'theirs' WHERE id % 7 = 1"];
+    made_by_sail(&folder, &EVERY_TYPE, "PARTITIONED BY (d)", &changes);
+    let after = [(CHANGES[0], 77), (CHANGES[1], 77), (CHANGES[2], 78), (CHANGES[3], 78)];
+    taken_over(
+        &lake,
+        "partitioned",
+        &folder,
+        85,
+        &[&after[..], &[("OPTIMIZE {t} REWRITE DATA USING BIN_PACK", 78)]].concat(),
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_table_with_equality_deletes_of_another_engine_is_read_and_changed() {
+    let lake = Lake::up(TYPES);
+    let folder = lake.data().join("objects/foreign/equality");
+    // A row that comes again after its delete stays.
+    let changes = ["DELETE FROM x WHERE id % 7 = 0", "INSERT INTO x (id, n) VALUES (7, 'again')"];
+    made_by_sail(
+        &folder,
+        &PLAIN_TYPES,
+        "TBLPROPERTIES ('format-version' = '2', 'write.delete.mode' = 'merge-on-read')",
+        &changes,
+    );
+    let after = [(CHANGES[0], 78), (CHANGES[1], 78), (CHANGES[2], 79), (CHANGES[3], 79)];
+    taken_over(
+        &lake,
+        "equality",
+        &folder,
+        86,
+        &[&after[..], &[("OPTIMIZE {t} REWRITE DATA USING BIN_PACK", 79)]].concat(),
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_table_of_format_3_with_deletion_vectors_of_another_engine_is_read_and_changed() {
+    let lake = Lake::up(TYPES);
+    let folder = lake.data().join("objects/foreign/vectors");
+    let modes = "'write.delete.mode' = 'merge-on-read', 'write.update.mode' = 'merge-on-read'";
+    let changes = [
+        "DELETE FROM x WHERE id % 7 = 0",
+        "UPDATE x SET n = 'theirs' WHERE id % 7 = 1",
+        "INSERT INTO x (id, n) VALUES (7, 'again')",
+    ];
+    made_by_sail(&folder, &EVERY_TYPE, &format!("TBLPROPERTIES ('format-version' = '3', {modes})"), &changes);
+    let after = [(CHANGES[0], 78), (CHANGES[1], 78), (CHANGES[2], 79), (CHANGES[3], 79)];
+    taken_over(&lake, "vectors", &folder, 86, &after).await;
+}
+
+#[tokio::test]
+async fn a_metadata_file_that_is_no_table_is_refused_by_name() {
+    let lake = Lake::up(TYPES);
+    let file = lake.data().join("objects/foreign/broken/metadata/v1.metadata.json");
+    std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+    for text in ["", "{}", r#"{"format-version": 2}"#] {
+        std::fs::write(&file, text).unwrap();
+        let sql = format!("CALL system.register_table(table => 'lab.broken', metadata_file => '{}')", file.display());
+        let (status, answer) = lake.query(&sql).await;
+        assert!((400..500).contains(&status), "{status} {answer:#}");
+        let message = answer["error"]["message"].as_str().unwrap();
+        assert!(message.contains("v1.metadata.json"), "{message}");
+    }
+    let (_, answer) = lake.query("SELECT * FROM lab.broken").await;
+    assert_eq!(answer["error"]["kind"], Value::from("NotFound"));
+}
