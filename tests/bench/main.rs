@@ -1,6 +1,8 @@
 //! The side of Tarn in the benchmarks: runs one workload through the libraries and prints its figures as one JSON line.
 //! `run.py` beside it makes the data, runs the peers on the same data in the same run, and writes the table.
 
+mod iceberg;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -28,18 +30,31 @@ async fn main() -> Result<()> {
         ["json-to-table", data, file, columns] => json_to_table(Path::new(data), Path::new(file), columns).await?,
         ["crawl", data] => crawl_twice(Path::new(data)).await?,
         ["tpch", data, tables, queries, runs] => {
-            let runs =
-                runs.parse().map_err(|_| Error::invalid(format!("expected a number of runs, found `{runs}`")))?;
-            tpch(Path::new(data), Path::new(tables), Path::new(queries), runs).await?
+            tpch(Path::new(data), Path::new(tables), Path::new(queries), number(runs)?).await?
         }
+        ["commits", data, writers, commits] => {
+            iceberg::commits(Path::new(data), number(writers)?, number(commits)?).await?
+        }
+        ["load", data, file] => iceberg::load(Path::new(data), Path::new(file), "t").await?,
+        ["load", data, file, table] => iceberg::load(Path::new(data), Path::new(file), table).await?,
+        ["statements", data, file] => iceberg::statements(Path::new(data), Path::new(file)).await?,
+        ["query", data, sql, runs] => iceberg::query(Path::new(data), sql, number(runs)?).await?,
+        ["bare", files, sql, runs] => iceberg::bare(Path::new(files), sql, number(runs)?).await?,
+        ["many-files", data, files] => iceberg::many_files(Path::new(data), number(files)?).await?,
         _ => {
             return Err(Error::invalid(
-                "expected `json-to-table <data> <file.ndjson> <columns.json>`, `crawl <data>` or `tpch <data> <tables> <queries> <runs>`",
+                "expected `json-to-table <data> <file.ndjson> <columns.json>`, `crawl <data>`, `tpch <data> <tables> <queries> <runs>`, \
+                 `commits <data> <writers> <commits>`, `load <data> <file.parquet> [table]`, `statements <data> <file.sql>`, \
+                 `query <data> <sql> <runs>`, `bare <files> <sql> <runs>` or `many-files <data> <files>`",
             ));
         }
     };
     say(&figures);
     Ok(())
+}
+
+fn number(text: &str) -> Result<usize> {
+    text.parse().map_err(|_| Error::invalid(format!("expected a number, found `{text}`")))
 }
 
 /// Prints the figures for `run.py`.

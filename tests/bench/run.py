@@ -22,6 +22,9 @@ import zipfile
 
 import duckdb
 
+import iceberg
+from measure import best_of, fresh, measure, peer, row
+
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 FUNCTIONS = ["ingest", "batcher", "crawl", "transform", "query", "insight"]
@@ -47,13 +50,15 @@ def main():
     work.mkdir(parents=True, exist_ok=True)
     bench = options.target / "bench"
     rows = []
-    wanted = set(options.only.split(",")) if options.only else {"json", "crawl", "tpch", "start"}
+    wanted = set(options.only.split(",")) if options.only else {"json", "crawl", "tpch", "iceberg", "start"}
     if "json" in wanted:
         rows += json_to_table(bench, work, options.runs)
     if "crawl" in wanted:
         rows += crawl(bench, work, options.runs)
     if "tpch" in wanted:
         rows += tpch(bench, work, options.runs, options.scale)
+    if "iceberg" in wanted:
+        rows += iceberg.rows(bench, work, options.runs)
     starts = start_times(options.target, work) if "start" in wanted else []
     if options.only:
         print(table(rows))
@@ -68,53 +73,8 @@ def arguments():
     parser.add_argument("--work", type=pathlib.Path, default=ROOT / "out" / "bench", help="folder for the data (kept)")
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--scale", default="1", help="TPC-H scale factor")
-    parser.add_argument("--only", help="some of json,crawl,tpch,start: print, don't write the document")
+    parser.add_argument("--only", help="some of json,crawl,tpch,iceberg,start: print, don't write the document")
     return parser.parse_args()
-
-
-# --- one measurement -------------------------------------------------------------------------------------------------
-
-
-def measure(command, env=None):
-    """Runs a command that prints one JSON line; adds its peak memory in MiB."""
-    before = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, env={**os.environ, "TARN_LOG": "error", **(env or {})})
-    output = process.stdout.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode != 0:
-        sys.exit(f"{command[0]} failed with {process.returncode}: {output.decode()[-2000:]}")
-    figures = json.loads(output.decode().strip().splitlines()[-1])
-    figures["peak_mib"] = usage.ru_maxrss / 1024
-    figures["wall"] = time.perf_counter() - before
-    return figures
-
-
-def best_of(runs, sides):
-    """Runs every side in turn, `runs` times, and keeps each side's fastest run."""
-    best = {}
-    for _ in range(runs):
-        for name, run in sides.items():
-            figures = run()
-            if name not in best or figures["seconds"] < best[name]["seconds"]:
-                best[name] = figures
-    return best
-
-
-def peer(source, *values):
-    """A peer's workload: Python source that leaves its seconds in `seconds`; `values` are its argv."""
-    script = (
-        "import json, sys, time\nvalues = sys.argv[1:]\nstarted = time.perf_counter()\n"
-        + source
-        + "\nprint(json.dumps({'seconds': time.perf_counter() - started}))\n"
-    )
-    return lambda: measure([sys.executable, "-c", script, *map(str, values)])
-
-
-def fresh(folder):
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    return folder
 
 
 # --- JSON to table ---------------------------------------------------------------------------------------------------
@@ -380,16 +340,6 @@ def start_once(binary, lakehouse):
 
 
 # --- the document ----------------------------------------------------------------------------------------------------
-
-
-def row(what, best, other, say):
-    return {
-        "what": what,
-        "tarn": say(best["tarn"]),
-        "peer": f"{other} {say(best[other])}",
-        "ratio": f"{best['tarn']['seconds'] / best[other]['seconds']:.3g}",
-        "memory": f"{best['tarn']['peak_mib']:.0f} / {best[other]['peak_mib']:.0f} MiB",
-    }
 
 
 def table(rows):
