@@ -1,9 +1,10 @@
 """Writes to an Iceberg table with pyiceberg, through the Glue and S3 at AWS_ENDPOINT_URL.
 
     write_iceberg.py append DATABASE.TABLE FILTER COLUMN VALUE   adds copies of the rows that FILTER finds, with another COLUMN
+    write_iceberg.py delete DATABASE.TABLE FILTER                deletes the rows that FILTER finds
     write_iceberg.py tag DATABASE.TABLE NAME VALUE               sets a property of the table
 
-Prints how many rows were added, or the properties.
+Prints how many rows were added or are left, or the properties.
 """
 
 import json
@@ -23,6 +24,11 @@ def append(name, condition, column, value):
     print(len(rows))
 
 
+def delete(name, condition):
+    in_glue(name).delete(condition)
+    print(in_glue(name).scan().count())
+
+
 def tag(name, key, value):
     table = in_glue(name)
     with table.transaction() as transaction:
@@ -31,7 +37,7 @@ def tag(name, key, value):
 
 
 def main():
-    commands = {"append": (append, 4), "tag": (tag, 3)}
+    commands = {"append": (append, 4), "delete": (delete, 2), "tag": (tag, 3)}
     name, *arguments = sys.argv[1:] or [""]
     command, expected = commands.get(name, (None, None))
     if len(arguments) != expected:

@@ -22,6 +22,7 @@ mod proxy;
 mod readers;
 mod resharding;
 mod roles;
+mod statements;
 mod upgrade;
 
 /// An emulator that runs.

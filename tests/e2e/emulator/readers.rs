@@ -88,7 +88,7 @@ fn pyiceberg(emulator: &Emulator, table: &str, key: &str) -> Vec<Row> {
     rows_of(&script(emulator, ".venv", "read_iceberg.py", &["glue", table]), key)
 }
 
-fn write_with_pyiceberg(emulator: &Emulator, arguments: &[&str]) -> Value {
+pub(super) fn write_with_pyiceberg(emulator: &Emulator, arguments: &[&str]) -> Value {
     json_of(&script(emulator, ".venv", "write_iceberg.py", arguments))
 }
 
@@ -113,7 +113,7 @@ async fn ours(lake: &Lake, table: &str, key: &str) -> Vec<Row> {
 }
 
 /// Compares what pyiceberg finds in a table with our own answer; gives our answer.
-async fn compare(emulator: &Emulator, lake: &Lake, table: &str, key: &str) -> Vec<Row> {
+pub(super) async fn compare(emulator: &Emulator, lake: &Lake, table: &str, key: &str) -> Vec<Row> {
     let ours = ours(lake, table, key).await;
     assert!(!ours.is_empty(), "{table} has rows");
     if let Some(difference) = difference(&without_null_lists_of_structs(&ours), &pyiceberg(emulator, table, key)) {
