@@ -11,7 +11,7 @@ CHANGED = 100_000
 COMMITS = 160
 PLANNED_FILES = 100_000
 # Queries over the table: all of it, and what analysts ask.
-SUM = "SELECT category, count(*), sum(amount), max(at) FROM t GROUP BY category"
+SUM = "SELECT category, count(*), sum(amount), max(placed) FROM t GROUP BY category"
 ALL = "SELECT * FROM t"
 
 
@@ -25,7 +25,7 @@ def source(work):
     file, merged = work / "rows.parquet", work / "merged.parquet"
     if not merged.exists():
         columns = """i AS id, (i * 7919 % 1000)::INTEGER AS category, (i * 48271 % 1000003) / 100.0 AS amount,
-            TIMESTAMP '2024-01-01' + INTERVAL (i) SECOND AS at, 'note ' || (i * 69621 % 99991) AS note"""
+            TIMESTAMP '2024-01-01' + INTERVAL (i) SECOND AS placed, 'note ' || (i * 69621 % 99991) AS note"""
         keys = f"(SELECT CASE WHEN n % 2 = 0 THEN n * {ROWS // CHANGED} ELSE {ROWS} + n END AS i FROM range({CHANGED}) t(n))"
         duckdb.execute(f"COPY (SELECT {columns} FROM range({ROWS}) t(i)) TO '{file}' (FORMAT parquet, COMPRESSION zstd)")
         duckdb.execute(f"COPY (SELECT {columns} FROM {keys}) TO '{merged}' (FORMAT parquet, COMPRESSION zstd)")
@@ -45,8 +45,8 @@ def commits(bench, work, runs):
 def changes(bench, work, runs, data):
     file, merged = data
     merge = (
-        "MERGE INTO t USING s ON t.id = s.id WHEN MATCHED THEN UPDATE SET category = s.category, amount = s.amount, at = s.at, note = s.note "
-        "WHEN NOT MATCHED THEN INSERT (id, category, amount, at, note) VALUES (s.id, s.category, s.amount, s.at, s.note)"
+        "MERGE INTO t USING s ON t.id = s.id WHEN MATCHED THEN UPDATE SET category = s.category, amount = s.amount, placed = s.placed, note = s.note "
+        "WHEN NOT MATCHED THEN INSERT (id, category, amount, placed, note) VALUES (s.id, s.category, s.amount, s.placed, s.note)"
     )
     cases = [
         (f"MERGE of {CHANGED:,} rows into {ROWS:,}", merge),
