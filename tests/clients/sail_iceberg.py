@@ -13,7 +13,8 @@ import json
 import os
 import sys
 
-from read_iceberg import shown
+from read_iceberg import rows_of
+from sail import session
 
 MERGE_ON_READ = "'write.delete.mode'='merge-on-read', 'write.update.mode'='merge-on-read', 'write.merge.mode'='merge-on-read'"
 COLUMNS = "id BIGINT, carrier STRING, at TIMESTAMP_NTZ, money DECIMAL(12,2)"
@@ -39,7 +40,7 @@ TYPE_ROWS = [
 ]
 
 
-def tables(session, folder):
+def tables():
     merged = f"TBLPROPERTIES ('format-version'='%d', {MERGE_ON_READ})"
     yield "compared", COLUMNS, merged % 2, CHANGES
     yield "vectors", COLUMNS, merged % 3, CHANGES
@@ -50,27 +51,17 @@ def tables(session, folder):
 def main():
     if len(sys.argv) != 2:
         sys.exit(__doc__)
-    from pysail.spark import SparkConnectServer
-    from pyspark.sql import SparkSession
-
-    folder = sys.argv[1]
-    server = SparkConnectServer(ip="127.0.0.1", port=0)
-    server.start(background=True)
-    _, port = server.listening_address
-    session = SparkSession.builder.remote(f"sc://127.0.0.1:{port}").getOrCreate()
-    session.conf.set("spark.sql.session.timeZone", "UTC")
-    for table, columns, settings, statements in tables(session, folder):
+    folder, spark = sys.argv[1], session()
+    for table, columns, settings, statements in tables():
         location = os.path.join(folder, table)
         clauses = settings.split("TBLPROPERTIES")
         properties = "TBLPROPERTIES" + clauses[1] if len(clauses) == 2 else ""
-        session.sql(f"CREATE TABLE {table} ({columns}) USING iceberg {clauses[0]} LOCATION '{location}' {properties}").collect()
+        spark.sql(f"CREATE TABLE {table} ({columns}) USING iceberg {clauses[0]} LOCATION '{location}' {properties}").collect()
         for statement in statements:
-            session.sql(statement.format(table=table)).collect()
-        found = session.sql(f"SELECT * FROM {table}").toArrow()
-        rows = [{field.name: shown(row[field.name], field.type) for field in found.schema} for row in found.to_pylist()]
+            spark.sql(statement.format(table=table)).collect()
+        found = spark.sql(f"SELECT * FROM {table}").toArrow()
         newest = max(glob.glob(os.path.join(location, "metadata", "v*.metadata.json")), key=os.path.getmtime)
-        print(json.dumps({"table": table, "metadata": newest, "rows": rows}, allow_nan=False), flush=True)
-    server.stop()
+        print(json.dumps({"table": table, "metadata": newest, "rows": rows_of(found)}, allow_nan=False), flush=True)
 
 
 if __name__ == "__main__":

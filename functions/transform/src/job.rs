@@ -74,6 +74,11 @@ pub struct Query {
     pub sql: String,
 }
 
+/// How errors name a job.
+fn called(workflow: &str, name: &str) -> String {
+    format!("job `{name}` of workflow `{workflow}`")
+}
+
 impl Task {
     /// A job that keeps a table.
     ///
@@ -86,17 +91,9 @@ impl Task {
         upkeep: &Maintenance,
         values: &BTreeMap<String, String>,
     ) -> Result<Self> {
-        let doing = || format!("job `{name}` of workflow `{workflow}`");
-        Ok(Self {
-            run: values.get(parameters::RUN_ID).cloned().unwrap_or_default(),
-            attempt: 1,
-            workflow: workflow.into(),
-            name: name.into(),
-            into: project.table_name(&upkeep.table).map_err(|e| e.context(doing()))?,
-            retries: upkeep.retries,
-            timeout: upkeep.timeout,
-            work: Work::Maintenance(upkeep.clone()),
-        })
+        let into = project.table_name(&upkeep.table).map_err(|e| e.context(called(workflow, name)))?;
+        let work = Work::Maintenance(upkeep.clone());
+        Ok(Self::first(workflow, name, values, into, upkeep.retries, upkeep.timeout, work))
     }
 
     /// A job of SQL.
@@ -110,20 +107,26 @@ impl Task {
         job: &Job,
         values: &BTreeMap<String, String>,
     ) -> Result<Self> {
-        let doing = || format!("job `{name}` of workflow `{workflow}`");
-        Ok(Self {
-            run: values.get(parameters::RUN_ID).cloned().unwrap_or_default(),
-            attempt: 1,
-            workflow: workflow.into(),
-            name: name.into(),
-            into: project.table_name(&job.into).map_err(|e| e.context(doing()))?,
-            retries: job.retries,
-            timeout: job.timeout,
-            work: Work::Query(Box::new(Query {
-                sql: parameters::substitute(&job.sql, values).map_err(|e| e.context(doing()))?,
-                job: with_conditions(job, values).map_err(|e| e.context(doing()))?,
-            })),
-        })
+        let doing = |e: Error| e.context(called(workflow, name));
+        let into = project.table_name(&job.into).map_err(doing)?;
+        let work = Work::Query(Box::new(Query {
+            sql: parameters::substitute(&job.sql, values).map_err(doing)?,
+            job: with_conditions(job, values).map_err(doing)?,
+        }));
+        Ok(Self::first(workflow, name, values, into, job.retries, job.timeout, work))
+    }
+
+    fn first(
+        workflow: &str,
+        name: &str,
+        values: &BTreeMap<String, String>,
+        into: TableName,
+        retries: u32,
+        timeout: Seconds,
+        work: Work,
+    ) -> Self {
+        let run = values.get(parameters::RUN_ID).cloned().unwrap_or_default();
+        Self { run, attempt: 1, workflow: workflow.into(), name: name.into(), into, retries, timeout, work }
     }
 
     /// The key of the job's token.
