@@ -188,6 +188,7 @@ fn json_values(array: &ArrayRef) -> Result<Vec<Value>> {
         DataType::Utf8View => array.as_string_view().iter().map(Value::from).collect(),
         DataType::Binary => array.as_binary::<i32>().iter().map(base64).collect(),
         DataType::LargeBinary => array.as_binary::<i64>().iter().map(base64).collect(),
+        DataType::BinaryView => array.as_binary_view().iter().map(base64).collect(),
         DataType::FixedSizeBinary(_) => array.as_fixed_size_binary().iter().map(base64).collect(),
         DataType::Date32 => each(array, |i| array.as_primitive::<Date32Type>().value_as_date(i).map(|d| d.to_string())),
         DataType::Date64 => each(array, |i| array.as_primitive::<Date64Type>().value_as_date(i).map(|d| d.to_string())),

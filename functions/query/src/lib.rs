@@ -25,7 +25,7 @@ use shared::{Error, Result};
 use uuid::Uuid;
 
 use crate::answer::Delivery;
-use crate::event::Asked;
+use crate::event::{Asked, Format};
 
 /// Longest that a query may take unless the request says less: Lambda ends a function after 15 minutes.
 const MAX_TIMEOUT: Duration = Duration::from_secs(840);
@@ -79,6 +79,8 @@ impl Query {
             max_bytes_scanned: asked.max_bytes_scanned,
             timeout: Some(asked.timeout.map_or(MAX_TIMEOUT, |t| t.min(MAX_TIMEOUT))),
             idempotency_key: asked.idempotency_key,
+            // Not every reader of Arrow knows them.
+            views: asked.format != Format::Arrow,
             ..QueryOptions::default()
         };
         let answer = self.engine.execute(&asked.sql, &options).await?;

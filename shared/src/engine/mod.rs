@@ -84,6 +84,8 @@ pub struct QueryOptions {
     pub timeout: Option<Duration>,
     /// Under one key a statement changes a table once, however often it is sent.
     pub idempotency_key: Option<String>,
+    /// Text and binary may come as views, and dictionaries as such: nothing is copied for a reader that takes them.
+    pub views: bool,
 }
 
 /// What is read in place of a whole table.
@@ -98,7 +100,7 @@ pub enum Input {
 /// A running query. Dropping its rows stops it.
 pub struct Answer {
     pub schema: SchemaRef,
-    /// Text, binary and dictionaries in their plain Arrow types.
+    /// Text, binary and dictionaries in their plain Arrow types, unless [`QueryOptions::views`] were asked for.
     pub rows: SendableRecordBatchStream,
     /// What was changed, if the statement wrote.
     pub outcome: Option<Outcome>,
@@ -259,7 +261,7 @@ impl Run<'_> {
     fn answer(&self, rows: SendableRecordBatchStream, plan: Option<Arc<dyn ExecutionPlan>>) -> Result<Answer> {
         let clock = Arc::clone(&self.ports.clock);
         let progress = Progress::new(Arc::clone(&self.meter), plan, clock, self.started_ms);
-        let rows = Counted::new(rows, self.deadline, progress.clone());
+        let rows = Counted::new(rows, self.options.views, self.deadline, progress.clone());
         let rows: SendableRecordBatchStream = Box::pin(rows);
         Ok(Answer { schema: rows.schema(), rows, outcome: None, progress })
     }

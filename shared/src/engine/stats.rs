@@ -99,13 +99,14 @@ pub(super) struct Counted {
 }
 
 impl Counted {
-    /// `remaining` of the whole `timeout` is left for the rows.
+    /// `remaining` of the whole `timeout` is left for the rows. With `views` columns stay in the types they have.
     pub(super) fn new(
         rows: SendableRecordBatchStream,
+        views: bool,
         deadline: Option<(tokio::time::Instant, Duration)>,
         progress: Progress,
     ) -> Self {
-        let schema = plain_schema(&rows.schema());
+        let schema = if views { rows.schema() } else { plain_schema(&rows.schema()) };
         let deadline = deadline.map(|(at, timeout)| (Box::pin(tokio::time::sleep_until(at)), timeout));
         Self { rows, schema, deadline, progress, done: false }
     }
@@ -140,7 +141,7 @@ impl Stream for Counted {
         match polled {
             Poll::Ready(Some(Ok(batch))) => {
                 self.progress.0.rows.fetch_add(batch.num_rows() as u64, Ordering::Relaxed);
-                Poll::Ready(Some(plain(&batch, &self.schema)))
+                Poll::Ready(Some(plain(batch, &self.schema)))
             }
             Poll::Ready(end) => {
                 self.finish();
@@ -183,7 +184,10 @@ fn plain_type(ty: &DataType) -> DataType {
     }
 }
 
-fn plain(batch: &RecordBatch, schema: &SchemaRef) -> datafusion::common::Result<RecordBatch> {
+fn plain(batch: RecordBatch, schema: &SchemaRef) -> datafusion::common::Result<RecordBatch> {
+    if batch.schema_ref() == schema {
+        return Ok(batch);
+    }
     let columns = batch
         .columns()
         .iter()

@@ -309,6 +309,11 @@ fn buckets(values: &HashSet<ScalarValue>, transform: Transform) -> Option<HashSe
     values
         .iter()
         .map(|value| {
+            let value = match value.data_type() {
+                DataType::Utf8View => value.cast_to(&DataType::Utf8).ok()?,
+                DataType::BinaryView => value.cast_to(&DataType::Binary).ok()?,
+                _ => value.clone(),
+            };
             let array = transform.transform(value.to_array().ok()?).ok()?;
             match ScalarValue::try_from_array(&array, 0).ok()? {
                 ScalarValue::Int32(Some(bucket)) => Some(PrimitiveLiteral::Int(bucket)),

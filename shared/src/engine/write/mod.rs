@@ -287,7 +287,7 @@ impl<'a> Write<'a> {
         let (meter, clock) = (Arc::clone(&self.run.meter), Arc::clone(&self.run.ports.clock));
         let progress = Progress::new(meter, None, clock, self.run.started_ms);
         *self.plan.lock().unwrap_or_else(PoisonError::into_inner) = Some(plan);
-        Ok(Box::pin(Counted::new(rows, self.run.deadline, progress)))
+        Ok(Box::pin(Counted::new(rows, false, self.run.deadline, progress)))
     }
 
     /// What the table is to remember of the statement, if it has an idempotency key.

@@ -195,3 +195,45 @@ async fn versions_and_changes_are_read_by_the_ids_of_snapshots() {
     let later = format!("SELECT count(*) FROM table_changes('db.t', {second}, NULL)");
     assert_eq!(lake.cells(&later).await, "1");
 }
+
+/// One table for each number of files and nulls: whether an ORDER BY of its order must sort.
+#[tokio::test]
+async fn files_that_were_sorted_are_known_as_sorted() {
+    let lake = Lake::new().await;
+    for (table, partitions, null, sorts) in [
+        ("one", "", "", false),
+        ("one_with_null", "", ", (NULL, 'x')", true),
+        ("apart", "PARTITIONED BY (truncate(10, id))", "", false),
+        ("apart_with_null", "PARTITIONED BY (truncate(10, id))", ", (NULL, 'x')", true),
+        ("overlapping", "PARTITIONED BY (bucket(40, id))", "", true),
+    ] {
+        lake.write(&format!("CREATE TABLE {table} (id bigint, name varchar) {partitions}")).await;
+        let rows: Vec<_> = (0..100).map(|n| format!("({}, 'n{n}')", n * 37 % 100)).collect();
+        lake.write(&format!("INSERT INTO {table} VALUES {}{null}", rows.join(", "))).await;
+        lake.write(&format!("ALTER TABLE {table} WRITE ORDERED BY id")).await;
+        let sql = format!("SELECT id FROM {table} ORDER BY id");
+        let before = lake.cells(&sql).await;
+        let plan = lake.cells(&format!("EXPLAIN {sql}")).await;
+        assert!(plan.contains("SortExec"), "no file says that it is sorted yet: {plan}");
+        lake.write(&format!("OPTIMIZE {table} REWRITE DATA USING SORT")).await;
+        let plan = lake.cells(&format!("EXPLAIN {sql}")).await;
+        assert_eq!(plan.contains("SortExec"), sorts, "{table}: {plan}");
+        assert_eq!(lake.cells(&sql).await, before, "{table}");
+        let backwards = lake.cells(&format!("{sql} DESC")).await;
+        let reversed: Vec<_> = before.split(';').rev().collect();
+        assert_eq!(backwards, reversed.join(";"), "{table}");
+        let as_declared = format!("{sql} ASC NULLS FIRST");
+        let plan = lake.cells(&format!("EXPLAIN {as_declared}")).await;
+        assert_eq!(plan.contains("SortExec"), table != "one_with_null", "{table}: {plan}");
+        let nulls_first = lake.cells(&as_declared).await;
+        let expected = match before.strip_suffix(';') {
+            Some(values) => format!(";{values}"),
+            None => before.clone(),
+        };
+        assert_eq!(nulls_first, expected, "{table}");
+        // A new file without that order ends it.
+        lake.write(&format!("INSERT INTO {table} VALUES (50, 'late')")).await;
+        let plan = lake.cells(&format!("EXPLAIN {sql}")).await;
+        assert!(plan.contains("SortExec"), "{table}: {plan}");
+    }
+}

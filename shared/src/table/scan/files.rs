@@ -24,7 +24,7 @@ use datafusion::physical_plan::union::UnionExec;
 use iceberg::spec::{DataFileFormat, ManifestFile, NameMapping, NestedFieldRef, Schema, TableMetadata};
 use object_store::ObjectMeta;
 
-use super::external;
+use super::{external, order};
 use crate::table::address::{self, AddressedSource};
 use crate::table::deletes::{DeletedPlaces, EqualityColumn, EqualityDeletes, Loader, ScopeUse};
 use crate::table::field_id::{FieldIdAdapterFactory, name_mapping};
@@ -149,6 +149,18 @@ impl IcebergTable {
             vec![Arc::new(address::file_field())],
         );
         Ok(Self { schema, ..self })
+    }
+
+    /// The same rows with text and binary as views, which Parquet is decoded to without a copy.
+    pub(super) fn with_views(self) -> Self {
+        let view = |field: &FieldRef| match field.data_type() {
+            DataType::Utf8 => Arc::new(Field::clone(field).with_data_type(DataType::Utf8View)),
+            DataType::Binary => Arc::new(Field::clone(field).with_data_type(DataType::BinaryView)),
+            _ => field.clone(),
+        };
+        let columns = self.schema.file_schema().fields().iter().map(view).collect::<Fields>();
+        let schema = TableSchema::new(Arc::new(ArrowSchema::new(columns)), self.schema.table_partition_cols().clone());
+        Self { schema, ..self }
     }
 
     fn is_addressed(&self) -> bool {
@@ -333,9 +345,17 @@ impl IcebergTable {
                 self.partitioned_file(file, known, part.numbered.then_some(number), loader)
             });
         let files = files.collect::<Result<Vec<_>>>().map_err(external)?;
-        let groups = FileGroup::new(files).split_files(state.config().target_partitions().max(1));
+        let partitions = state.config().target_partitions().max(1);
+        let columns = part.schema.table_schema();
+        let ordered = order::common(&self.metadata, &self.fields, columns, &part.files)
+            .and_then(|order| order::grouped(order, columns, &files, partitions));
+        let (groups, order) = match ordered {
+            Some((groups, order)) => (groups, vec![order]),
+            None => (FileGroup::new(files).split_files(partitions), Vec::new()),
+        };
         let config = FileScanConfigBuilder::new(store, Arc::new(ParquetSource::new(part.schema)))
             .with_file_groups(groups)
+            .with_output_ordering(order)
             .with_statistics(all)
             .with_projection_indices(part.projection)?
             .with_limit(part.limit)

@@ -1,6 +1,7 @@
 //! Reads: manifests name the files, filters prune them, DataFusion's own Parquet scan reads what is left.
 
 mod files;
+mod order;
 
 use std::sync::Arc;
 
@@ -26,7 +27,7 @@ pub(super) async fn provider(table: &Table, read: Read) -> Result<Arc<dyn TableP
             (schema, live(table, Some(snapshot)).await?)
         }
     };
-    Ok(Arc::new(IcebergTable::new(table, &schema, rows)?))
+    Ok(Arc::new(IcebergTable::new(table, &schema, rows)?.with_views()))
 }
 
 async fn live(table: &Table, snapshot: Option<&SnapshotRef>) -> Result<Rows> {
