@@ -2,6 +2,7 @@
 
     read_iceberg.py pyiceberg|duckdb|polars|sail PATH-OR-URL-OF-METADATA [FILTER]
     read_iceberg.py each READER PATH-OF-METADATA…    one line for each path: a list of its rows
+    read_iceberg.py lineage PATH-OF-METADATA…        with DuckDB: [id, _row_id, _last_updated_sequence_number] of each row
     read_iceberg.py glue DATABASE.TABLE [FILTER]     with pyiceberg, through the Glue and S3 at AWS_ENDPOINT_URL
 
 FILTER is a condition in the reader's own words, e.g. `id > 5`. Rows come in no order. Values are written as the function `query`
@@ -52,7 +53,7 @@ def in_glue(name):
     return load_catalog("glue", type="glue", **properties).load_table(name)
 
 
-def duckdb_table(metadata, condition):
+def duckdb_table(metadata, condition, columns="*"):
     import duckdb
 
     connection = duckdb.connect(config={"allow_unsigned_extensions": "true"})
@@ -64,7 +65,7 @@ def duckdb_table(metadata, condition):
         connection.execute(f"LOAD '{file}'")
     where = f" WHERE {condition}" if condition else ""
     path = metadata.removeprefix("file://")
-    answer = connection.execute(f"SELECT * FROM iceberg_scan('{path}'){where}")
+    answer = connection.execute(f"SELECT {columns} FROM iceberg_scan('{path}'){where}")
     return answer.to_arrow_table()
 
 
@@ -141,6 +142,11 @@ def main():
     if sys.argv[1:2] == ["each"] and len(sys.argv) > 3:
         for metadata in sys.argv[3:]:
             print(json.dumps(rows_of(READERS[sys.argv[2]](metadata, None)), allow_nan=False), flush=True)
+        return
+    if sys.argv[1:2] == ["lineage"] and len(sys.argv) > 2:
+        for metadata in sys.argv[2:]:
+            rows = duckdb_table(metadata, None, "id, _row_id, _last_updated_sequence_number").to_pylist()
+            print(json.dumps([list(row.values()) for row in rows]), flush=True)
         return
     if len(sys.argv) not in (3, 4) or sys.argv[1] not in READERS:
         sys.exit(__doc__)

@@ -109,6 +109,7 @@ impl Operation for Incoming<'_> {
                 let left = overwrite.delta(base, file_prefix(self.token), &mut self.created).await?;
                 delta.rows.deleted = left.rows.deleted;
                 delta.removed = left.removed;
+                delta.removed_deletes = left.removed_deletes;
                 delta.added.extend(left.added);
             }
             Way::ReplacePartitions => return ReplacePartitions::delta(base, &self.files, self.spec_id).await,

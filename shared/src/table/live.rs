@@ -10,6 +10,7 @@ use iceberg::spec::{
 
 use super::deletes::{Deletes, Index, Scope};
 use super::io::Io;
+use super::lineage::first_row_id;
 use super::snapshot::{DeleteFile, PARALLEL_READS};
 use crate::{Error, Result};
 
@@ -18,6 +19,7 @@ use crate::{Error, Result};
 pub(super) struct LiveFile {
     manifest: Arc<Manifest>,
     entry: usize,
+    first_row_id: Option<u64>,
     /// Row-level deletes that apply to a data file.
     deletes: Option<Arc<Deletes>>,
 }
@@ -34,6 +36,11 @@ impl LiveFile {
     /// The data sequence number; 0 for what was written to a v1 table.
     pub(super) fn sequence(&self) -> i64 {
         self.entry().sequence_number().unwrap_or(0)
+    }
+
+    /// The id of a data file's first row, in tables that keep row lineage; the others follow.
+    pub(super) fn first_row_id(&self) -> Option<u64> {
+        self.first_row_id
     }
 
     /// Whether the file came with the snapshot `id`.
@@ -62,6 +69,12 @@ impl LiveFile {
     /// Whether the same delete files apply to both.
     pub(super) fn same_deletes(&self, other: &Self) -> bool {
         self.delete_files() == other.delete_files()
+    }
+
+    /// Whether both have the same rows with the same ids: rows that are older than a table's lineage get ids with the first
+    /// commit after it begins.
+    pub(super) fn same_rows(&self, other: &Self) -> bool {
+        self.same_deletes(other) && self.first_row_id == other.first_row_id
     }
 
     pub(super) fn equality(&self) -> &[Arc<Scope>] {
@@ -119,11 +132,14 @@ fn live(list: &[ManifestFile]) -> impl Iterator<Item = &ManifestFile> {
 
 async fn alive(io: &Io, manifests: &[&ManifestFile]) -> Result<Vec<LiveFile>> {
     let reads: Vec<_> = manifests.iter().map(|file| read(io.clone(), ManifestFile::clone(file))).collect();
-    let manifests: Vec<_> = stream::iter(reads).buffered(PARALLEL_READS).try_collect().await?;
+    let read: Vec<_> = stream::iter(reads).buffered(PARALLEL_READS).try_collect().await?;
     let mut files = Vec::new();
-    for manifest in manifests {
-        let alive = manifest.entries().iter().enumerate().filter(|(_, entry)| entry.is_alive());
-        files.extend(alive.map(|(entry, _)| LiveFile { manifest: manifest.clone(), entry, deletes: None }));
+    for (file, manifest) in manifests.iter().zip(read) {
+        let mut row_ids = file.first_row_id;
+        for (entry, alive) in manifest.entries().iter().enumerate().filter(|(_, entry)| entry.is_alive()) {
+            let first_row_id = first_row_id(alive, &mut row_ids);
+            files.push(LiveFile { manifest: manifest.clone(), entry, first_row_id, deletes: None });
+        }
     }
     Ok(files)
 }

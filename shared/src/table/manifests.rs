@@ -8,13 +8,14 @@ use std::sync::Arc;
 use futures::{StreamExt, TryStreamExt, stream};
 use iceberg::spec::{
     DataContentType, DataFile, DataFileBuilder, FormatVersion, Manifest, ManifestContentType, ManifestEntry,
-    ManifestFile, ManifestStatus, ManifestWriter, ManifestWriterBuilder, PartitionSpec, PrimitiveLiteral, SchemaRef,
+    ManifestFile, ManifestWriter, ManifestWriterBuilder, PartitionSpec, PrimitiveLiteral, SchemaRef,
     UNASSIGNED_SEQUENCE_NUMBER,
 };
 use uuid::Uuid;
 
 use super::Table;
 use super::io::{IcebergContext, Io, Scratch};
+use super::lineage::first_row_id;
 use super::properties;
 use super::snapshot::{AddedFile, DeleteFile, Delta, PARALLEL_READS};
 use super::summary::Counts;
@@ -280,13 +281,7 @@ fn identity(file: &DataFile) -> String {
 /// `next` counts the ids that the entries of the manifest inherit.
 fn with_row_id(entry: &ManifestEntry, next: &mut Option<u64>, spec_id: i32) -> Result<DataFile> {
     let file = entry.data_file();
-    let (Some(id), None, DataContentType::Data) = (*next, file.first_row_id(), file.content_type()) else {
-        return Ok(file.clone());
-    };
-    if entry.status() == ManifestStatus::Deleted {
-        return Ok(file.clone());
-    }
-    *next = Some(id + file.record_count());
+    let (None, Some(id)) = (file.first_row_id(), first_row_id(entry, next)) else { return Ok(file.clone()) };
     let mut builder = DataFileBuilder::default();
     builder
         .content(file.content_type())

@@ -12,7 +12,6 @@ use arrow::datatypes::SchemaRef;
 use arrow::row::{RowConverter, SortField};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use datafusion::common::ScalarValue;
-use datafusion::execution::SendableRecordBatchStream;
 use datafusion::functions_aggregate::min_max::{MaxAccumulator, MinAccumulator};
 use datafusion::logical_expr::Accumulator;
 use datafusion::prelude::{SessionConfig, SessionContext};
@@ -32,8 +31,15 @@ pub(super) struct Merge {
     columns: Vec<KeyColumn>,
     converter: RowConverter,
     keys: HashSet<Box<[u8]>>,
-    /// By location and deletes: files that were examined, and what replaces them (`None`: they hold no key).
-    examined: HashMap<(String, BTreeSet<DeleteFile>), Option<Replacement>>,
+    /// Files that were examined, and what replaces them (`None`: they hold no key).
+    examined: HashMap<State, Option<Replacement>>,
+}
+
+/// What tells the rows of a data file: its location, the id of its first row, its deletes.
+type State = (String, Option<u64>, BTreeSet<DeleteFile>);
+
+fn state(file: &LiveFile) -> State {
+    (file.data().file_path().to_owned(), file.first_row_id(), file.delete_files())
 }
 
 struct KeyColumn {
@@ -129,13 +135,13 @@ impl Merge {
                 "expected the table's schema to stay while rows were merged, found it changed",
             ));
         }
-        let mut writer = Writer::new(&base.io, &base.metadata, prefix.to_owned())?;
+        let mut writer = Writer::new(&base.io, &base.metadata, prefix.to_owned())?.with_lineage(&base.metadata);
         let session = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(1));
         if let Some(file) = live.first() {
             scan::register_store(&session, base, file)?;
         }
         for file in live {
-            let state = (file.data().file_path().to_owned(), file.delete_files());
+            let state = state(file);
             if self.examined.contains_key(&state) || !self.may_hold_keys(file.data(), base) {
                 continue;
             }
@@ -149,7 +155,7 @@ impl Merge {
         }
         let mut replaced = Replaced::default();
         for file in live {
-            let state = (file.data().file_path().to_owned(), file.delete_files());
+            let state = state(file);
             if let Some(Some(replacement)) = self.examined.get(&state) {
                 replaced.removed.insert(state.0);
                 replaced.added.extend(replacement.files.iter().cloned());
@@ -181,7 +187,8 @@ impl Merge {
         writer: &mut Writer,
     ) -> Result<Option<Replacement>> {
         let names: Vec<_> = self.columns.iter().map(|c| c.name.as_str()).collect();
-        let mut keys = read(session, base, file, Some(&names)).await?;
+        let keys = session.read_table(scan::files(base, vec![file.clone()])?)?;
+        let mut keys = keys.select_columns(&names)?.execute_stream().await?;
         let mut found = false;
         while let Some(batch) = keys.try_next().await? {
             if self.unmatched(batch.columns())?.false_count() > 0 {
@@ -192,7 +199,7 @@ impl Merge {
         if !found {
             return Ok(None);
         }
-        let mut rows = read(session, base, file, None).await?;
+        let mut rows = scan::moving(session, base, vec![file.clone()])?.execute_stream().await?;
         let conform = Conform::new(&rows.schema(), writer.arrow_schema())?;
         let mut rows_removed = 0;
         while let Some(batch) = rows.try_next().await? {
@@ -223,18 +230,4 @@ impl KeyColumn {
             *greatest = upper;
         }
     }
-}
-
-/// The rows of one file in the table's present schema, or some columns of them.
-async fn read(
-    session: &SessionContext,
-    base: &Table,
-    file: &LiveFile,
-    columns: Option<&[&str]>,
-) -> Result<SendableRecordBatchStream> {
-    let mut frame = session.read_table(scan::files(base, vec![file.clone()])?)?;
-    if let Some(columns) = columns {
-        frame = frame.select_columns(columns)?;
-    }
-    Ok(frame.execute_stream().await?)
 }

@@ -81,6 +81,8 @@ impl Columns {
             return;
         }
         let id = info.id();
+        // Not those of a row's lineage.
+        let Some(field) = schema.field_by_id(id) else { return };
         *self.sizes.entry(id).or_default() += chunk.compressed_size().unsigned_abs();
         *self.values.entry(id).or_default() += chunk.num_values().unsigned_abs();
         let nulls = chunk.statistics().and_then(Statistics::null_count_opt);
@@ -90,9 +92,8 @@ impl Columns {
         if nulls == Some(chunk.num_values().unsigned_abs()) {
             return;
         }
-        let primitive = schema.field_by_id(id).map(|f| f.field_type.as_ref());
-        let bounds = match (primitive, chunk.statistics()) {
-            (Some(Type::Primitive(ty)), Some(statistics)) => bounds(ty, statistics),
+        let bounds = match (field.field_type.as_ref(), chunk.statistics()) {
+            (Type::Primitive(ty), Some(statistics)) => bounds(ty, statistics),
             _ => None,
         };
         let Some((lower, upper)) = bounds else {

@@ -17,6 +17,7 @@ mod drop;
 mod expire;
 mod field_id;
 mod io;
+mod lineage;
 mod live;
 mod manifests;
 mod merge;
@@ -266,6 +267,11 @@ impl Table {
         self.schema.clone()
     }
 
+    /// Whether rows have an id that outlives their move to another file, as in tables of format v3.
+    pub fn keeps_lineage(&self) -> bool {
+        lineage::is_kept(&self.metadata)
+    }
+
     /// Whether rows that come are partitioned.
     pub fn is_partitioned(&self) -> bool {
         !self.metadata.default_partition_spec().is_unpartitioned()
@@ -331,7 +337,8 @@ impl Table {
     }
 
     /// The current rows with two more columns, found by name: `_file`, the location of the data file that holds the row as the
-    /// manifest names it, and `_pos`, its place there from 0. Filters prune files, also filters on `_file`.
+    /// manifest names it, and `_pos`, its place there from 0. Where the table keeps row lineage there are `_row_id` and
+    /// `_last_updated_sequence_number` too. Filters prune files, also filters on `_file`.
     ///
     /// # Errors
     /// `Invalid` when the table has a column of one of these names.

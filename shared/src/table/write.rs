@@ -21,6 +21,7 @@ use parquet::file::properties::WriterProperties;
 use tokio::task::JoinSet;
 
 use super::io::{IcebergContext, Io, url};
+use super::lineage;
 use super::metrics::{Written, data_file};
 use super::properties::{compression, read};
 use super::schema;
@@ -130,6 +131,14 @@ impl Writer {
         Self { sort_order_id, ..self }
     }
 
+    /// The same for rows that may be older than the files they go to: with their lineage, if the table keeps one.
+    pub(super) fn with_lineage(self, metadata: &TableMetadata) -> Self {
+        match lineage::is_kept(metadata) {
+            true => Self { arrow: lineage::with_columns(&self.arrow), ..self },
+            false => self,
+        }
+    }
+
     /// A name for a file of deletion vectors.
     pub(super) fn next_vectors(&mut self) -> String {
         let location = keys::deletion_vectors(&self.location, &self.prefix, self.created.len());
@@ -142,6 +151,7 @@ impl Writer {
     pub(super) fn sibling(&mut self, metadata: &TableMetadata, bytes: u64) -> Result<Self> {
         self.siblings += 1;
         let mut sibling = Self::new(&self.io, metadata, format!("{}-{}", self.prefix, self.siblings))?;
+        sibling.arrow = self.arrow.clone();
         // The same rows may take a little more room than before.
         sibling.file_bytes = sibling.file_bytes.max(usize::try_from(bytes + bytes / 4).unwrap_or(usize::MAX));
         Ok(sibling)
@@ -153,7 +163,7 @@ impl Writer {
         self.done.extend(finished);
     }
 
-    /// What batches must look like: the table's columns with their field ids.
+    /// What batches must look like: the table's columns with their field ids, then those of the lineage if it is written.
     pub(super) fn arrow_schema(&self) -> &ArrowSchemaRef {
         &self.arrow
     }

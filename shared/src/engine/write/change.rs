@@ -191,7 +191,7 @@ fn updated(update: &Update, table: &Table) -> Result<Query> {
     let condition = update.condition.clone().unwrap_or_else(|| word("true"));
     let mut query = template(&format!("SELECT 1 FROM \"{TARGET}\" AS {} WHERE $1", quoted(alias)), &[condition])?;
     let values = set_values(&update.set, table, alias)?;
-    let mut items = address(alias);
+    let mut items = identity(alias, table);
     items.push(item(word("true"), "_insert"));
     items.extend(table.arrow_schema().fields().iter().zip(values).map(|(f, value)| item(value, f.name())));
     *select(&mut query)?.0 = items;
@@ -219,7 +219,7 @@ fn merged(merge: &Merge, table: &Table) -> Result<Query> {
     );
     let mut query = template(&text, &[merge.on.clone(), action.clone()])?;
     let (items, from) = select(&mut query)?;
-    *items = address(alias);
+    *items = identity(alias, table);
     let deletes = |arm: &Arm| matches!(arm.action, Action::Delete);
     let inserts = merge.arms.iter().map(|arm| word(if deletes(arm) { "false" } else { "true" })).collect();
     items.push(item(chosen(&action, inserts)?, "_insert"));
@@ -372,6 +372,15 @@ fn select(query: &mut Query) -> Result<(&mut Vec<SelectItem>, &mut Vec<TableWith
 /// The rows' addresses.
 fn address(alias: &str) -> Vec<SelectItem> {
     ["_file", "_pos"].map(|name| item(column(alias, name), name)).into()
+}
+
+/// The rows' addresses, and their ids where the table keeps them: rows that are updated are still the same.
+fn identity(alias: &str, table: &Table) -> Vec<SelectItem> {
+    let mut items = address(alias);
+    if table.keeps_lineage() {
+        items.push(item(column(alias, "_row_id"), "_row_id"));
+    }
+    items
 }
 
 fn item(expr: Expr, name: &str) -> SelectItem {

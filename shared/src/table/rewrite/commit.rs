@@ -1,6 +1,6 @@
 //! Rewritten groups on their way into the table.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use async_trait::async_trait;
 use iceberg::spec::{DataContentType, DataFile};
@@ -79,14 +79,17 @@ impl Replacement {
         Ok(())
     }
 
-    /// Whether the group's files are all there, and nobody deleted rows of them since they were read. Deletes by equality do no
+    /// Whether the group's files are all there, and nobody deleted rows of them or gave them ids since they were read. Deletes by equality do no
     /// harm: the new files are as old to them as the rows that they hold.
-    fn holds(&self, group: &Group, now: &Inventory, present: &HashSet<&str>) -> bool {
+    fn holds(&self, group: &Group, now: &Inventory, present: &HashMap<&str, &LiveFile>) -> bool {
         let read = self.read.metadata.last_sequence_number();
         let by_place = |delete: &&LiveFile| delete.data().content_type() == DataContentType::PositionDeletes;
         let came = now.deletes.iter().filter(|delete| delete.sequence() > read).filter(by_place);
         let touched = |file| came.clone().any(|delete| plan::may_concern(delete, file));
-        group.files.iter().all(|file| present.contains(file.data().file_path()) && !touched(file))
+        group.files.iter().all(|file| {
+            let found = present.get(file.data().file_path());
+            found.is_some_and(|found| found.first_row_id() == file.first_row_id()) && !touched(file)
+        })
     }
 }
 
@@ -94,7 +97,7 @@ impl Replacement {
 impl Operation for Replacement {
     async fn delta(&mut self, base: &Table) -> Result<Delta> {
         let now = Inventory::of(base).await?;
-        let present: HashSet<&str> = now.data.iter().map(|file| file.data().file_path()).collect();
+        let present: HashMap<&str, &LiveFile> = now.data.iter().map(|file| (file.data().file_path(), file)).collect();
         let (hold, lost): (Vec<&Done>, Vec<&Done>) =
             self.groups.iter().partition(|done| self.holds(&done.group, &now, &present));
         let removed: HashSet<String> =

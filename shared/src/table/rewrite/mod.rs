@@ -21,7 +21,7 @@ use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::logical_expr::Expr;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use futures::TryStreamExt;
-use iceberg::spec::{DataFile, FormatVersion};
+use iceberg::spec::DataFile;
 
 use self::commit::{Done, Replacement};
 use self::order::Order;
@@ -96,7 +96,7 @@ impl Table {
     /// Arranges the table's files anew.
     ///
     /// # Errors
-    /// `Invalid` for columns that can't be sorted by, a size of 0, or a table whose format is not v2; `Limit` when the disk is full;
+    /// `Invalid` for columns that can't be sorted by, a size of 0, or a table of format v1; `Limit` when the disk is full;
     /// otherwise as a commit. What was committed before an error stays.
     pub async fn rewrite(&self, rewrite: &Rewrite) -> Result<Rewritten> {
         run(self, rewrite).await.context(|| format!("rewriting files of the table `{}`", self.name()))
@@ -153,12 +153,6 @@ struct Job<'a> {
 impl<'a> Job<'a> {
     fn new(base: &'a Table, rewrite: &'a Rewrite) -> Result<Self> {
         protocol::check(base, None)?;
-        let version = base.metadata.format_version();
-        if version != FormatVersion::V2 {
-            return Err(Error::invalid(format!(
-                "expected a table of Iceberg's format v2, found `{version}`: the ids of its rows would be lost"
-            )));
-        }
         let expected = "a number of bytes";
         let property = properties::read(&base.metadata, "write.target-file-size-bytes", expected)?;
         let target = rewrite.target_file_bytes.or(property).unwrap_or(TARGET_BYTES);
@@ -191,7 +185,8 @@ impl<'a> Job<'a> {
     async fn write(&self, group: Group) -> Result<Done> {
         let mut writer = Writer::new(&self.base.io, &self.base.metadata, protocol::file_prefix(None))?
             .with_file_bytes(usize::try_from(self.target).unwrap_or(usize::MAX))
-            .with_sort_order(self.order.id());
+            .with_sort_order(self.order.id())
+            .with_lineage(&self.base.metadata);
         match self.pour(&group, &mut writer).await {
             Ok(files) => Ok(Done::new(group, files, writer.created().to_vec())),
             Err(error) => {
@@ -207,7 +202,7 @@ impl<'a> Job<'a> {
         for file in &group.files {
             scan::register_store(&session, self.base, file)?;
         }
-        let frame = session.read_table(scan::files(self.base, group.files.clone())?)?;
+        let frame = scan::moving(&session, self.base, group.files.clone())?;
         let keys = self.order.keys(&group.files)?;
         let frame = if keys.is_empty() { frame } else { frame.sort(keys)? };
         let mut rows = frame.execute_stream().await?;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch};
 use datafusion::prelude::{col, lit};
-use iceberg::spec::Operation as Kind;
+use iceberg::spec::{FormatVersion, Operation as Kind};
 
 use super::*;
 use crate::ErrorKind;
@@ -210,9 +210,6 @@ async fn what_can_not_be_done_is_refused_by_name() {
     };
     assert!(table.rewrite(&small).await.is_err());
     assert_eq!(data_files(&ports).await.len(), 4, "nothing is left of it");
-    let v3 = Alter::SetProperties([("format-version".into(), "3".into())].into());
-    let error = table.alter(&[v3]).await.unwrap().rewrite(&pack()).await.unwrap_err();
-    assert!(error.to_string().contains("found `v3`"), "{error}");
 }
 
 /// Reads and writes every group of the table, then lets `meanwhile` happen, then commits.

@@ -15,6 +15,7 @@ mod work;
 use std::sync::Arc;
 
 use arrow::compute::filter_record_batch;
+use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::logical_expr::Expr;
@@ -25,10 +26,11 @@ use self::positions::Addresses;
 use self::work::{Settings, Work};
 use super::commit::{self, Operation, file_prefix};
 use super::conform::Conform;
+use super::lineage::ROW_ID;
 use super::snapshot::Delta;
 use super::write::Writer;
 use super::{Committed, Table, Token};
-use crate::Result;
+use crate::{Error, Result};
 
 /// Which statement changes rows: each has its own table properties (`write.{delete,update,merge}.{mode,isolation-level}`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,6 +62,7 @@ pub trait RowChange: Send + Sync {
     /// Columns: `_file` (text) and `_pos` (integer), both null for a row that is new, `_insert` (boolean), then columns of the
     /// table by name. A row with `_file` says that this old row leaves; `_insert` says that the values come in. So a deleted
     /// row is `(file, pos, false, …)`, an updated one `(file, pos, true, values)`, a new one `(null, null, true, values)`.
+    /// In a table that keeps row lineage rows whose values come have `_row_id` too: that of the old row, null for a new one.
     async fn rows(&self, table: &Table) -> Result<SendableRecordBatchStream>;
 }
 
@@ -86,7 +89,8 @@ impl Operation for Changing<'_> {
         {
             return Ok(work.delta());
         }
-        let mut writer = Writer::new(&base.io, &base.metadata, file_prefix(self.token))?;
+        let writer = Writer::new(&base.io, &base.metadata, file_prefix(self.token))?;
+        let mut writer = writer.with_lineage(&base.metadata);
         let worked_out = work_out(self.change, base, &mut writer).await;
         if worked_out.is_err() {
             writer.settle().await;
@@ -123,10 +127,21 @@ async fn write_rows(mut rows: SendableRecordBatchStream, addresses: &mut Address
         }
         let conform = match &mut conform {
             Some(conform) => conform,
-            none => none.insert(Conform::new(&Arc::new(schema.project(&values)?), writer.arrow_schema())?),
+            none => none.insert(conforming(&Arc::new(schema.project(&values)?), writer)?),
         };
         let coming = filter_record_batch(&batch.project(&values)?, &comes)?;
         writer.write(conform.apply(&coming)?).await?;
     }
     Ok(())
+}
+
+/// How the values that come fit the files.
+///
+/// # Errors
+/// `Bug` when rows come without the ids that the table keeps of them.
+fn conforming(values: &SchemaRef, writer: &Writer) -> Result<Conform> {
+    if writer.arrow_schema().index_of(ROW_ID).is_ok() && values.index_of(ROW_ID).is_err() {
+        return Err(Error::bug(format!("expected the column `{ROW_ID}` in the rows of a change, found none")));
+    }
+    Conform::new(values, writer.arrow_schema())
 }

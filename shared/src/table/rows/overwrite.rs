@@ -44,7 +44,7 @@ impl OverwriteWhere {
         {
             return Ok(work.delta());
         }
-        let mut writer = Writer::new(&base.io, &base.metadata, prefix)?;
+        let mut writer = Writer::new(&base.io, &base.metadata, prefix)?.with_lineage(&base.metadata);
         let worked_out = self.work_out(base, &mut writer).await;
         if worked_out.is_err() {
             writer.settle().await;

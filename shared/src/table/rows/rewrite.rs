@@ -85,7 +85,7 @@ async fn joined(rewrites: &mut JoinSet<(Writer, Result<Vec<DataFile>>)>, writer:
 async fn keep(base: &Table, file: &LiveFile, gone: &RoaringTreemap, writer: &mut Writer) -> Result<()> {
     let session = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(1));
     scan::register_store(&session, base, file)?;
-    let frame = session.read_table(scan::addressed_files(base, vec![file.clone()])?)?;
+    let frame = session.read_table(scan::traced_files(base, vec![file.clone()])?)?;
     let mut rows = frame.execute_stream().await?;
     let schema = rows.schema();
     let place = schema.index_of(POS)?;

@@ -162,7 +162,7 @@ impl Work {
             let path = file.data().file_path();
             match known.get(path) {
                 None => came.push(file.clone()),
-                Some(old) if missing.remove(path) && !old.same_deletes(file) => return Ok(false),
+                Some(old) if missing.remove(path) && !old.same_rows(file) => return Ok(false),
                 Some(_) => {}
             }
         }

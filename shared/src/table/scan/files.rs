@@ -24,11 +24,13 @@ use datafusion::physical_plan::union::UnionExec;
 use iceberg::spec::{DataFileFormat, ManifestFile, NameMapping, NestedFieldRef, Schema, TableMetadata};
 use object_store::ObjectMeta;
 
+use super::lineage::{FIRST_ID, SEQUENCE, STORED_ID, STORED_UPDATED};
 use super::{external, order};
 use crate::table::address::{self, AddressedSource};
 use crate::table::deletes::{DeletedPlaces, EqualityColumn, EqualityDeletes, Loader, ScopeUse};
 use crate::table::field_id::{FieldIdAdapterFactory, name_mapping};
 use crate::table::io::{Io, url};
+use crate::table::lineage;
 use crate::table::live::{LiveFile, files_of, live_manifests};
 use crate::table::prune::{Files, Manifests, add_constants, statistics};
 use crate::table::source::PrunedSource;
@@ -52,6 +54,8 @@ pub(super) struct IcebergTable {
     rows: Rows,
     metadata: Arc<TableMetadata>,
     io: Io,
+    /// Whether rows have what their file knows of their lineage.
+    has_lineage: bool,
 }
 
 /// Where the files come from.
@@ -136,7 +140,16 @@ impl IcebergTable {
         let ids = fields.iter().map(|field| field.id).collect();
         let mapping = name_mapping(&table.metadata)?;
         let (metadata, io) = (table.metadata.clone(), table.io.clone());
-        Ok(Self { schema: TableSchema::new(schema, Vec::new()), fields, ids, mapping, rows, metadata, io })
+        Ok(Self {
+            schema: TableSchema::new(schema, Vec::new()),
+            fields,
+            ids,
+            mapping,
+            rows,
+            metadata,
+            io,
+            has_lineage: false,
+        })
     }
 
     /// The same rows with their addresses: the location is constant in a file, the place comes from the reader.
@@ -163,12 +176,27 @@ impl IcebergTable {
         Self { schema, ..self }
     }
 
+    /// The same rows with their addresses, what their file holds of their lineage, and what they inherit it from.
+    pub(super) fn with_stored_lineage(self) -> Result<Self> {
+        lineage::check_names(self.schema.file_schema())?;
+        let addressed = self.addressed()?;
+        let long = |name: &str| Arc::new(Field::new(name, DataType::Int64, true));
+        let columns = addressed.schema.file_schema().fields().iter().cloned();
+        let columns = columns.chain([STORED_ID, STORED_UPDATED].map(long)).collect::<Fields>();
+        let constants = addressed.schema.table_partition_cols().iter().cloned();
+        let constants = constants.chain([FIRST_ID, SEQUENCE].map(long)).collect();
+        let schema = TableSchema::new(Arc::new(ArrowSchema::new(columns)), constants);
+        Ok(Self { schema, has_lineage: true, ..addressed })
+    }
+
     fn is_addressed(&self) -> bool {
         !self.schema.table_partition_cols().is_empty()
     }
 
     fn named_fields(&self) -> HashMap<String, NestedFieldRef> {
-        self.fields.iter().map(|field| (field.name.clone(), field.clone())).collect()
+        let own = self.fields.iter().map(|field| (field.name.clone(), field.clone()));
+        let stored = [STORED_ID, STORED_UPDATED].map(str::to_owned).into_iter().zip(lineage::fields());
+        own.chain(stored.filter(|_| self.has_lineage)).collect()
     }
 
     /// What the manifest knows of the columns that are read from a file.
@@ -408,6 +436,10 @@ impl IcebergTable {
         let mut partitioned = PartitionedFile::new_from_meta(meta);
         if self.is_addressed() {
             partitioned.partition_values.push(ScalarValue::Utf8(Some(location.to_owned())));
+        }
+        if self.has_lineage {
+            let first = file.first_row_id().and_then(|id| i64::try_from(id).ok());
+            partitioned.partition_values.extend([first, Some(file.sequence())].map(ScalarValue::Int64));
         }
         partitioned.partition_values.extend(number.map(|number| ScalarValue::Int32(Some(number))));
         if let (Some(deletes), Some(loader)) = (file.deletes(), loader)

@@ -1,6 +1,7 @@
 //! Reads: manifests name the files, filters prune them, DataFusion's own Parquet scan reads what is left.
 
 mod files;
+mod lineage;
 mod order;
 
 use std::sync::Arc;
@@ -8,10 +9,12 @@ use std::sync::Arc;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::DataFusionError;
 use datafusion::logical_expr::Expr;
-use datafusion::prelude::SessionContext;
+use datafusion::prelude::{DataFrame, SessionContext};
 use iceberg::spec::{Operation, SchemaRef, SnapshotRef, TableMetadata};
 
 use self::files::{IcebergTable, Rows};
+use self::lineage::LineageTable;
+use super::address::{FILE, POS};
 use super::io::{IcebergContext, url};
 use super::live::{LiveFile, added_files};
 use super::{Read, Table, ancestors, refs};
@@ -77,10 +80,30 @@ fn travel<'a>(metadata: &'a TableMetadata, read: &Read) -> Result<(SchemaRef, &'
     Ok((schema.doing(|| format!("reading the schema of snapshot `{}`", snapshot.snapshot_id()))?, snapshot))
 }
 
-/// The current rows with their addresses.
+/// The current rows with their addresses, and their lineage if the table keeps one.
 pub(super) async fn addressed(table: &Table) -> Result<Arc<dyn TableProvider>> {
-    let rows = live(table, table.metadata.current_snapshot()).await?;
-    Ok(Arc::new(IcebergTable::new(table, table.metadata.current_schema(), rows)?.addressed()?))
+    traced(table, live(table, table.metadata.current_snapshot()).await?)
+}
+
+/// As [`addressed`], of some files.
+pub(super) fn traced_files(table: &Table, files: Vec<LiveFile>) -> Result<Arc<dyn TableProvider>> {
+    traced(table, Rows::Files(files))
+}
+
+fn traced(table: &Table, rows: Rows) -> Result<Arc<dyn TableProvider>> {
+    let rows = IcebergTable::new(table, table.metadata.current_schema(), rows)?;
+    Ok(match table.keeps_lineage() {
+        true => Arc::new(LineageTable::new(rows)?),
+        false => Arc::new(rows.addressed()?),
+    })
+}
+
+/// The rows of some files as other files take them over: with their lineage, if the table keeps one.
+pub(super) fn moving(session: &SessionContext, table: &Table, files: Vec<LiveFile>) -> Result<DataFrame> {
+    if !table.keeps_lineage() {
+        return Ok(session.read_table(self::files(table, files)?)?);
+    }
+    Ok(session.read_table(traced_files(table, files)?)?.drop_columns(&[FILE, POS])?)
 }
 
 /// Some files of a table in its present schema.

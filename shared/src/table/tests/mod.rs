@@ -11,6 +11,7 @@ mod evolve;
 mod expire;
 mod faults;
 mod foreign;
+mod lineage;
 mod many;
 mod merge;
 mod model;

@@ -37,7 +37,7 @@ impl Asked {
 
     pub(super) fn update(carrier: &str, predicate: &str) -> Self {
         let query =
-            format!("SELECT _file, _pos, true AS _insert, id, '{carrier}' AS carrier, at FROM t WHERE {predicate}");
+            format!("SELECT t._file, t._pos, true AS _insert, id, '{carrier}' AS carrier, at FROM t WHERE {predicate}");
         Self::new(RowChangeKind::Update, query)
     }
 
@@ -52,11 +52,11 @@ impl Asked {
         Self { filters: vec![filter], ..self }
     }
 
-    fn while_another_appends(self, table: &Table, batch: RecordBatch) -> Self {
+    pub(super) fn while_another_appends(self, table: &Table, batch: RecordBatch) -> Self {
         Self { meanwhile: Some((table.clone(), Meanwhile::Append(batch))), ..self }
     }
 
-    fn asked(&self) -> usize {
+    pub(super) fn asked(&self) -> usize {
         self.asked.load(Ordering::SeqCst)
     }
 }
@@ -79,7 +79,11 @@ impl RowChange for Asked {
         if let Some(source) = &self.source {
             session.register_batch("s", source.clone())?;
         }
-        let rows = session.sql(&self.query).await?.execute_stream().await?;
+        let query = match table.keeps_lineage() {
+            true => self.query.replacen("t._pos,", "t._pos, t._row_id,", 1),
+            false => self.query.clone(),
+        };
+        let rows = session.sql(&query).await?.execute_stream().await?;
         if let (0, Some((table, meanwhile))) = (self.asked.fetch_add(1, Ordering::SeqCst), &self.meanwhile) {
             match meanwhile {
                 Meanwhile::Append(batch) => append(table, batch.clone()).await,
