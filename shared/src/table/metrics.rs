@@ -9,6 +9,7 @@ use parquet::data_type::AsBytes;
 use parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData};
 use parquet::file::statistics::Statistics;
 
+use super::files::Metrics;
 use crate::{Error, Result};
 
 /// A file that was written, and where it belongs.
@@ -39,7 +40,7 @@ struct Columns {
 ///
 /// # Errors
 /// `Bug` when the `iceberg` crate finds a field missing.
-pub(super) fn data_file(schema: &Schema, written: Written<'_>) -> Result<DataFile> {
+pub(super) fn data_file(schema: &Schema, metrics: &Metrics, written: Written<'_>) -> Result<DataFile> {
     let mut columns = Columns::default();
     for group in written.footer.row_groups() {
         for chunk in group.columns() {
@@ -50,6 +51,8 @@ pub(super) fn data_file(schema: &Schema, written: Written<'_>) -> Result<DataFil
         columns.lower.remove(id);
         columns.upper.remove(id);
     }
+    let mut nan_counts = written.nan_counts;
+    columns.keep(metrics, &mut nan_counts);
     let offsets = written.footer.row_groups().iter().filter_map(|g| g.file_offset()).collect();
     let mut builder = DataFileBuilder::default();
     if let Some(order) = written.sort_order_id {
@@ -66,7 +69,7 @@ pub(super) fn data_file(schema: &Schema, written: Written<'_>) -> Result<DataFil
         .column_sizes(columns.sizes)
         .value_counts(columns.values)
         .null_value_counts(columns.nulls)
-        .nan_value_counts(written.nan_counts)
+        .nan_value_counts(nan_counts)
         .lower_bounds(columns.lower)
         .upper_bounds(columns.upper)
         .split_offsets(Some(offsets))
@@ -75,6 +78,23 @@ pub(super) fn data_file(schema: &Schema, written: Written<'_>) -> Result<DataFil
 }
 
 impl Columns {
+    /// Leaves only what the table's properties ask for.
+    fn keep(&mut self, metrics: &Metrics, nans: &mut HashMap<i32, u64>) {
+        for id in self.sizes.keys().copied().collect::<Vec<_>>() {
+            let kept = metrics.kept(id, self.lower.remove(&id), self.upper.remove(&id));
+            if !kept.counts {
+                self.sizes.remove(&id);
+                self.values.remove(&id);
+                self.nulls.remove(&id);
+                nans.remove(&id);
+            }
+            if let Some((lower, upper)) = kept.bounds {
+                self.lower.extend(lower.map(|bound| (id, bound)));
+                self.upper.extend(upper.map(|bound| (id, bound)));
+            }
+        }
+    }
+
     fn add(&mut self, schema: &Schema, chunk: &ColumnChunkMetaData) {
         let info = chunk.column_descr().self_type().get_basic_info();
         if !info.has_id() {

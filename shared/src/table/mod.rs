@@ -16,6 +16,7 @@ mod deletes;
 mod drop;
 mod expire;
 mod field_id;
+mod files;
 mod io;
 mod lineage;
 mod live;

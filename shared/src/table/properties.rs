@@ -4,7 +4,6 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use iceberg::spec::TableMetadata;
-use parquet::basic::{Compression, GzipLevel, ZstdLevel};
 
 use crate::{Error, Result};
 
@@ -25,27 +24,6 @@ pub(super) fn read<T: FromStr>(metadata: &TableMetadata, key: &str, expected: &s
     let Some(found) = metadata.properties().get(key) else { return Ok(None) };
     let value = found.trim().parse().map(Some);
     value.map_err(|_| Error::invalid(format!("table property `{key}`: expected {expected}, found `{found}`")))
-}
-
-/// How data files are compressed.
-///
-/// # Errors
-/// `Invalid` for a codec that is not known.
-pub(super) fn compression(metadata: &TableMetadata) -> Result<Compression> {
-    let key = "write.parquet.compression-codec";
-    let codec = metadata.properties().get(key).map(|codec| codec.to_ascii_lowercase());
-    Ok(match codec.as_deref() {
-        None | Some("zstd") => Compression::ZSTD(ZstdLevel::default()),
-        Some("snappy") => Compression::SNAPPY,
-        Some("gzip") => Compression::GZIP(GzipLevel::default()),
-        Some("lz4") => Compression::LZ4_RAW,
-        Some("uncompressed" | "none") => Compression::UNCOMPRESSED,
-        Some(found) => {
-            return Err(Error::invalid(format!(
-                "table property `{key}`: expected `zstd`, `snappy`, `gzip`, `lz4` or `uncompressed`, found `{found}`"
-            )));
-        }
-    })
 }
 
 /// How a commit is tried again.

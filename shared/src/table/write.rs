@@ -20,10 +20,11 @@ use parquet::arrow::AsyncArrowWriter;
 use parquet::file::properties::WriterProperties;
 use tokio::task::JoinSet;
 
+use super::files::{Metrics, writer_properties};
 use super::io::{IcebergContext, Io, url};
 use super::lineage;
 use super::metrics::{Written, data_file};
-use super::properties::{compression, read};
+use super::properties::read;
 use super::schema;
 use crate::model::keys;
 use crate::{Error, Result};
@@ -34,8 +35,6 @@ const OPEN_PARTITIONS: usize = 12;
 const WAITING_BYTES: usize = 64 << 20;
 /// Bytes of a finished data file, about.
 const FILE_BYTES: usize = 128 << 20;
-/// Encoded bytes of a row group, which a writer holds in memory.
-const ROW_GROUP_BYTES: usize = 16 << 20;
 /// Files that are finished at the same time, and bytes that they hold in memory.
 const CLOSING_FILES: usize = 16;
 const CLOSING_BYTES: usize = 64 << 20;
@@ -51,6 +50,7 @@ pub(super) struct Writer {
     arrow: ArrowSchemaRef,
     spec: PartitionSpecRef,
     properties: WriterProperties,
+    metrics: Arc<Metrics>,
     /// The table's own folder.
     location: String,
     /// First part of every file's name; no other commit uses it.
@@ -93,17 +93,16 @@ impl Writer {
         let (schema, spec) = (metadata.current_schema().clone(), metadata.default_partition_spec().clone());
         let splitter = if spec.is_unpartitioned() { None } else { Some(Splitter::new(&schema, &spec)?) };
         let file_bytes = read(metadata, "write.target-file-size-bytes", "a number of bytes")?.unwrap_or(FILE_BYTES);
-        let properties = WriterProperties::builder()
-            .set_compression(compression(metadata)?)
-            .set_max_row_group_bytes(Some(ROW_GROUP_BYTES))
-            .set_statistics_truncate_length(Some(64))
-            .build();
+        let arrow = schema::arrow_schema(&schema)?;
+        let properties = writer_properties(metadata, &schema, &arrow)?;
+        let metrics = Arc::new(Metrics::of(metadata, &schema)?);
         Ok(Self {
             io: io.clone(),
-            arrow: schema::arrow_schema(&schema)?,
+            arrow,
             schema,
             spec,
             properties,
+            metrics,
             location: metadata.location().to_owned(),
             prefix,
             siblings: 0,
@@ -304,8 +303,9 @@ impl Writer {
             self.closed().await?;
         }
         self.closing_bytes += bytes;
-        let (schema, spec_id, order_id) = (self.schema.clone(), self.spec.spec_id(), self.sort_order_id);
-        self.closing.spawn(async move { (bytes, file.finish(&schema, spec_id, order_id).await) });
+        let (schema, metrics) = (self.schema.clone(), self.metrics.clone());
+        let (spec_id, order_id) = (self.spec.spec_id(), self.sort_order_id);
+        self.closing.spawn(async move { (bytes, file.finish(&schema, &metrics, spec_id, order_id).await) });
         Ok(())
     }
 
@@ -343,7 +343,13 @@ fn folder(spec: &PartitionSpecRef, schema: &SchemaRef, partition: &Struct) -> St
 }
 
 impl OpenFile {
-    async fn finish(mut self, schema: &SchemaRef, spec_id: i32, sort_order_id: Option<i32>) -> Result<DataFile> {
+    async fn finish(
+        mut self,
+        schema: &SchemaRef,
+        metrics: &Metrics,
+        spec_id: i32,
+        sort_order_id: Option<i32>,
+    ) -> Result<DataFile> {
         let footer = self.writer.finish().await.doing(|| format!("writing `{}`", self.location))?;
         let written = Written {
             size: self.writer.bytes_written() as u64,
@@ -354,7 +360,7 @@ impl OpenFile {
             sort_order_id,
             nan_counts: self.nan_counts,
         };
-        data_file(schema, written)
+        data_file(schema, metrics, written)
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use iceberg::spec::FormatVersion;
 
 use super::draft::Draft;
-use crate::table::EXPIRED_TOKEN;
+use crate::table::{EXPIRED_TOKEN, files};
 use crate::{Error, Result};
 
 /// What a property may hold.
@@ -67,7 +67,11 @@ impl Draft<'_> {
                 set.insert(key.clone(), value.clone());
             }
         }
-        if set.is_empty() { Ok(()) } else { self.edit(|builder| builder.set_properties(set)) }
+        if set.is_empty() {
+            return Ok(());
+        }
+        self.edit(|builder| builder.set_properties(set))?;
+        files::check(&self.metadata)
     }
 
     pub(super) fn remove_properties(&mut self, keys: &[String]) -> Result<()> {

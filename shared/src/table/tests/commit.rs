@@ -1,5 +1,8 @@
+use iceberg::spec::Datum;
+
 use super::*;
 use crate::ErrorKind;
+use crate::table::Alter;
 
 #[tokio::test]
 async fn appended_rows_are_read_back() {
@@ -147,5 +150,60 @@ async fn files_are_compressed_and_cut_as_the_properties_ask() {
         assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
         assert!(error.to_string().contains(key) && error.to_string().contains("much"), "{error}");
         super::rows::with_properties(&table, &[(key, value)]).await;
+    }
+}
+
+#[tokio::test]
+async fn files_are_encoded_and_described_as_the_properties_ask() {
+    use parquet::file::reader::{FileReader, SerializedFileReader};
+    let table = table(&ports(), &[]).await;
+    let properties = [
+        ("write.parquet.compression-level", "19"),
+        ("write.parquet.page-row-limit", "10"),
+        ("write.parquet.bloom-filter-enabled.column.carrier", "true"),
+        ("write.parquet.bloom-filter-ndv.column.carrier", "100"),
+        ("write.parquet.bloom-filter-enabled.column.id", "false"),
+        ("write.parquet.bloom-filter-enabled.column.gone", "true"),
+        ("write.metadata.metrics.default", "counts"),
+        ("write.metadata.metrics.column.carrier", "truncate(2)"),
+        ("write.metadata.metrics.column.at", "none"),
+    ];
+    let properties = properties.map(|(key, value)| (key.to_owned(), value.to_owned()));
+    let table = table.alter(&[Alter::SetProperties(properties.into())]).await.unwrap();
+    let names: Vec<_> = (0..100).map(|n| format!("carrier {n}")).collect();
+    let batch: Vec<_> = names.iter().zip(0..).map(|(name, id)| (id, Some(name.as_str()), 0)).collect();
+    append(&table, rows(&batch)).await;
+    let table = table.reload().await.unwrap();
+    let snapshot = table.metadata.current_snapshot().unwrap();
+    let live = crate::table::live::live_files(&table.io, &table.metadata, snapshot).await.unwrap();
+    let file = live[0].data();
+    assert_eq!(file.value_counts().get(&1), Some(&100));
+    assert_eq!(file.lower_bounds().keys().chain(file.upper_bounds().keys()).collect::<Vec<_>>(), [&2, &2]);
+    assert_eq!((&file.lower_bounds()[&2], &file.upper_bounds()[&2]), (&Datum::string("ca"), &Datum::string("cb")));
+    assert!(!file.value_counts().contains_key(&3) && !file.column_sizes().contains_key(&3));
+    let url = url::Url::parse(file.file_path()).unwrap();
+    let reader = SerializedFileReader::new(table.ports.storage.get(&url).await.unwrap()).unwrap();
+    let columns = reader.metadata().row_group(0).columns();
+    assert!(columns[1].bloom_filter_offset().is_some() && columns[0].bloom_filter_offset().is_none());
+    assert!(
+        columns[0].offset_index_length() > Some(60),
+        "ten pages of ten rows: {:?}",
+        columns[0].offset_index_length()
+    );
+    assert_eq!(sql(&table, Read::Current, "SELECT id FROM t WHERE carrier = 'carrier 7'").await, ["7"]);
+    assert_eq!(sql(&table, Read::Current, "SELECT count(*) FROM t WHERE carrier = 'carrier 70x'").await, ["0"]);
+
+    for (key, value) in [
+        ("write.parquet.compression-codec", "much"),
+        ("write.parquet.compression-level", "99"),
+        ("write.parquet.page-size-bytes", "-1"),
+        ("write.parquet.bloom-filter-fpp.column.carrier", "1.5"),
+        ("write.metadata.metrics.default", "some"),
+        ("write.metadata.metrics.column.carrier", "truncate(0)"),
+    ] {
+        let change = Alter::SetProperties([(key.to_owned(), value.to_owned())].into());
+        let error = table.alter(&[change]).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
+        assert!(error.to_string().contains(key) && error.to_string().contains(value), "{error}");
     }
 }
