@@ -183,13 +183,7 @@ fn made_by_sail(folder: &Path, made: &Made, clauses: &str, changes: &[&str]) {
 }
 
 /// Reads and changes a foreign table here, and has others read each state of it.
-async fn taken_over(
-    lake: &Lake,
-    name: &str,
-    folder: &Path,
-    expected: usize,
-    changes: &[(&str, usize)],
-) -> Vec<Step> {
+async fn taken_over(lake: &Lake, name: &str, folder: &Path, expected: usize, changes: &[(&str, usize)]) -> Vec<Step> {
     let metadata = newest_metadata(folder);
     lake.sql("CREATE DATABASE IF NOT EXISTS lab").await;
     lake.sql(&format!("CALL system.register_table(table => 'lab.{name}', metadata_file => '{}')", metadata.display()))
@@ -211,7 +205,8 @@ async fn taken_over(
 /// Of each row the id that DuckDB finds, and the sequence number of its last change: the two others of [`READERS`] that read
 /// format v3, pyiceberg and polars, have no columns of lineage, and nor has Sail, though it writes them.
 fn lineage(steps: &[Step]) -> Vec<BTreeMap<i64, (i64, i64)>> {
-    let output = client("read_iceberg.py").arg("lineage").args(steps.iter().map(|step| &step.metadata)).output().unwrap();
+    let output =
+        client("read_iceberg.py").arg("lineage").args(steps.iter().map(|step| &step.metadata)).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let text = String::from_utf8(output.stdout).unwrap();
     let rows = text.lines().map(|line| serde_json::from_str::<Vec<(i64, i64, i64)>>(line).unwrap());

@@ -31,7 +31,7 @@ pub struct Cli {
 }
 
 /// What every command takes.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, Default, Args)]
 pub struct Global {
     /// Data directory [default: `data`, or TARN_DATA]
     #[arg(long, global = true, value_name = "DIR")]
@@ -39,6 +39,15 @@ pub struct Global {
     /// Lakehouse file [default: `lakehouse.yaml` in the data directory if there is one, else in this one; or TARN_PROJECT]
     #[arg(long, global = true, value_name = "FILE")]
     pub project: Option<PathBuf>,
+    /// HTTP API of a deployed lakehouse to use instead of the data directory [or TARN_URL]
+    #[arg(long, global = true, value_name = "URL")]
+    pub url: Option<String>,
+    /// JSON web token for that API [or TARN_TOKEN]
+    #[arg(long, global = true, value_name = "TOKEN")]
+    pub token: Option<String>,
+    /// Sign requests to it (SigV4) with AWS's credentials, also where its address is not AWS's own
+    #[arg(long, global = true)]
+    pub sign: bool,
     /// How results are written to standard output
     #[arg(long, global = true, value_enum, default_value_t)]
     pub output: Format,
@@ -107,14 +116,12 @@ Examples:
   tarn demo
   tarn demo --directory /tmp/demo
   tarn demo --url http://127.0.0.1:4566/_aws/execute-api/abc123/$default
+  AWS_PROFILE=dev tarn demo --url https://abc123.execute-api.eu-central-1.amazonaws.com
   tarn sql --data data/demo 'SELECT carrier, count(*) FROM curated.flights GROUP BY carrier'")]
 pub struct Demo {
     /// Where the demo's lakehouse is made
     #[arg(long, default_value = "data/demo", value_name = "DIR")]
     pub directory: PathBuf,
-    /// Run it through the HTTP API of a deployed lakehouse
-    #[arg(long, value_name = "URL")]
-    pub url: Option<String>,
 }
 
 /// Write a commented lakehouse file and a few records to try it with

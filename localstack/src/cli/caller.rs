@@ -1,4 +1,5 @@
-//! How a command reaches the lakehouse: over HTTP when a `tarn up` has the data directory, otherwise in this process.
+//! How a command reaches the lakehouse: over HTTP when it is named by its URL or a `tarn up` has the data directory, otherwise in
+//! this process.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -10,7 +11,26 @@ use shared::config::Settings;
 use shared::lock::DataLock;
 use shared::{Error, ErrorKind, Result};
 
+use super::signing::Authorization;
 use crate::runtime::House;
+
+/// Which lakehouse a command is about.
+#[derive(Debug, Clone)]
+pub(crate) struct Lakehouse {
+    pub(crate) settings: Settings,
+    /// The HTTP API of a deployed one.
+    pub(crate) api: Option<Api>,
+}
+
+/// The HTTP API of a deployed lakehouse.
+#[derive(Debug, Clone)]
+pub(crate) struct Api {
+    pub(crate) url: String,
+    /// A JSON web token to send along.
+    pub(crate) token: Option<String>,
+    /// Sign requests though the address does not tell that AWS is behind it.
+    pub(crate) signed: bool,
+}
 
 /// A way to the functions.
 #[derive(Debug)]
@@ -28,18 +48,35 @@ pub(crate) struct Remote {
     url: String,
     /// The data directory whose lock tells the runtime's URL: a new one after each start.
     data: Option<PathBuf>,
+    authorization: Authorization,
 }
 
 impl Remote {
-    /// `url` as `http://127.0.0.1:4000`, with a path if the routes lie below one. A proxy of the environment is passed by: the
-    /// runtime is on this machine.
+    /// A runtime on this machine: `url` as `http://127.0.0.1:4000`. A proxy of the environment is passed by.
     ///
     /// # Errors
     /// `Bug` when no client can be made.
     pub(crate) fn new(url: &str) -> Result<Self> {
-        let client = reqwest::Client::builder().no_proxy().build();
-        let client = client.map_err(|e| Error::bug("an HTTP client can't be made").with_source(e))?;
-        Ok(Self { client, url: url.trim_end_matches('/').to_owned(), data: None })
+        Self::with(reqwest::Client::builder().no_proxy(), url)
+    }
+
+    /// A deployed lakehouse: its `url` has a path if the routes lie below one.
+    ///
+    /// # Errors
+    /// As [`Authorization::of`]; `Invalid` when it is no URL.
+    pub(crate) async fn deployed(api: &Api) -> Result<Self> {
+        let url = parsed(&api.url)?;
+        let authorization = Authorization::of(&url, api.token.clone(), api.signed).await?;
+        let local = url.host_str().is_some_and(|host| host == "localhost" || host.starts_with("127."));
+        let client = reqwest::Client::builder();
+        let remote = Self::with(if local { client.no_proxy() } else { client }, &api.url)?;
+        Ok(Self { authorization, ..remote })
+    }
+
+    fn with(client: reqwest::ClientBuilder, url: &str) -> Result<Self> {
+        let client = client.build().map_err(|e| Error::bug("an HTTP client can't be made").with_source(e))?;
+        let url = url.trim_end_matches('/').to_owned();
+        Ok(Self { client, url, data: None, authorization: Authorization::None })
     }
 
     /// Where the runtime is now: what the lock says, or the last that was known while nobody has the directory.
@@ -51,20 +88,22 @@ impl Remote {
     /// Sends the request and waits for its answer, however long that takes.
     ///
     /// # Errors
-    /// `Retry` when nobody answers; the answer's own status is for the caller to judge.
+    /// `Retry` when nobody answers, `Denied` without credentials to sign with; the answer's own status is for the caller to judge.
     pub(crate) async fn call(&self, request: Request) -> Result<Response> {
         let method = request.method.parse().map_err(|e| Error::bug("expected an HTTP method").with_source(e))?;
         let address = self.address()?;
-        let mut url = url::Url::parse(&address)
-            .map_err(|e| Error::invalid(format!("expected the URL of a runtime, found `{address}`")).with_source(e))?;
+        let mut url = parsed(&address)?;
         if let Ok(mut segments) = url.path_segments_mut() {
             segments.pop_if_empty().extend(request.segments());
         }
         if !request.query.is_empty() {
             url.query_pairs_mut().extend_pairs(&request.query);
         }
+        let proof = self.authorization.headers(&url, &request).await?;
         let mut builder = self.client.request(method, url).body(request.body);
-        for (name, value) in &request.headers {
+        for (name, value) in
+            request.headers.iter().map(|(name, value)| (name, value)).chain(proof.iter().map(|(n, v)| (n, v)))
+        {
             builder = builder.header(name, value);
         }
         let unreachable = |e: reqwest::Error| match e.is_builder() {
@@ -83,11 +122,15 @@ impl Remote {
 }
 
 impl Caller {
-    /// Finds the runtime that has the data directory, or opens the directory.
+    /// Takes the deployed lakehouse that is named, finds the runtime that has the data directory, or opens the directory.
     ///
     /// # Errors
-    /// `Conflict`, with the pid, when a process has the directory that can't be called.
-    pub(crate) async fn connect(settings: &Settings) -> Result<Self> {
+    /// `Conflict`, with the pid, when a process has the directory that can't be called; as [`Remote::deployed`].
+    pub(crate) async fn connect(lakehouse: &Lakehouse) -> Result<Self> {
+        if let Some(api) = &lakehouse.api {
+            return Ok(Self::Remote(Remote::deployed(api).await?));
+        }
+        let settings = &lakehouse.settings;
         match DataLock::holder(&settings.data)? {
             Some(holder) if !holder.note.is_empty() => {
                 Ok(Self::Remote(Remote { data: Some(settings.data.clone()), ..Remote::new(&holder.note)? }))
@@ -148,10 +191,16 @@ pub(crate) fn succeeded(response: Response) -> Result<Response> {
         return Ok(response);
     }
     let body: Value = serde_json::from_slice(&response.body).unwrap_or_default();
-    let kind = body.pointer("/error/kind").and_then(Value::as_str).map_or(ErrorKind::Bug, kind_of);
-    let message = body
-        .pointer("/error/message")
-        .and_then(Value::as_str)
+    let text = |place: &str| body.pointer(place).and_then(Value::as_str);
+    // What stands in front of the functions has a form of its own.
+    let gateway = text("/message").or_else(|| text("/Message"));
+    let kind = match (text("/error/kind"), gateway) {
+        (Some(kind), _) => kind_of(kind),
+        (None, Some(_)) => kind_of_status(response.status),
+        (None, None) => ErrorKind::Bug,
+    };
+    let message = text("/error/message")
+        .or(gateway)
         .map_or_else(|| format!("the answer has status {} and no message", response.status), str::to_owned);
     Err(Error::new(kind, message))
 }
@@ -162,6 +211,24 @@ pub(crate) fn succeeded(response: Response) -> Result<Response> {
 /// `Bug` when it is none.
 pub(crate) fn json_body(response: &Response) -> Result<Value> {
     serde_json::from_slice(&response.body).map_err(|e| Error::bug("expected an answer in JSON").with_source(e))
+}
+
+/// What API Gateway means by a status.
+fn kind_of_status(status: u16) -> ErrorKind {
+    match status {
+        401 | 403 => ErrorKind::Denied,
+        404 => ErrorKind::NotFound,
+        413 => ErrorKind::Limit,
+        429 | 502..=504 => ErrorKind::Retry,
+        _ => ErrorKind::Bug,
+    }
+}
+
+fn parsed(url: &str) -> Result<url::Url> {
+    url::Url::parse(url)
+        .ok()
+        .filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
+        .ok_or_else(|| Error::invalid(format!("expected a URL such as `https://host/path`, found `{url}`")))
 }
 
 fn kind_of(name: &str) -> ErrorKind {
@@ -181,6 +248,20 @@ mod tests {
         for kind in ["Invalid", "NotFound", "Denied", "Conflict", "Retry", "Limit", "OutcomeUnknown", "Bug"] {
             let error = succeeded(Response::error(&Error::new(kind_of(kind), "the `reason`"))).unwrap_err();
             assert_eq!((error.kind().as_str(), error.message()), (kind, "the `reason`"));
+        }
+    }
+
+    #[test]
+    fn the_gateway_has_errors_of_its_own() {
+        for (status, body, kind) in [
+            (403, r#"{"message":"Forbidden"}"#, ErrorKind::Denied),
+            (404, r#"{"message":"Not Found"}"#, ErrorKind::NotFound),
+            (429, r#"{"message":"Too Many Requests"}"#, ErrorKind::Retry),
+            (503, r#"{"message":"Service Unavailable"}"#, ErrorKind::Retry),
+            (500, r#"{"message":"Internal Server Error"}"#, ErrorKind::Bug),
+        ] {
+            let error = succeeded(Response::new(status, "application/json", body)).unwrap_err();
+            assert!(error.kind() == kind && body.contains(error.message()), "{error}");
         }
     }
 

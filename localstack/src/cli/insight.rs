@@ -2,13 +2,12 @@
 
 use serde_json::{Value, json};
 use shared::Result;
-use shared::config::Settings;
 
-use super::caller::Caller;
+use super::caller::{Caller, Lakehouse};
 use super::output::{Out, Rows};
 
-pub(super) async fn run(settings: &Settings, name: &str, out: &Out) -> Result<()> {
-    let caller = Caller::connect(settings).await?;
+pub(super) async fn run(lakehouse: &Lakehouse, name: &str, out: &Out) -> Result<()> {
+    let caller = Caller::connect(lakehouse).await?;
     let spinner = out.spinner(&format!("asking `{name}`"));
     let answer = caller.json("POST", &format!("/insights/{name}"), Some(&json!({}))).await;
     spinner.finish_and_clear();

@@ -7,6 +7,7 @@ mod init;
 mod insight;
 pub mod output;
 mod put;
+mod signing;
 pub(crate) mod sql;
 mod status;
 mod up;
@@ -20,6 +21,7 @@ use shared::config::Settings;
 use shared::{Error, ErrorKind, Result};
 
 use arguments::{Cli, Command, Global};
+use caller::{Api, Lakehouse};
 use output::Out;
 
 /// Parses the command line, does what it says, gives the exit code.
@@ -42,24 +44,33 @@ pub fn main() -> ExitCode {
 
 async fn run(cli: Cli, out: &Out) -> Result<()> {
     start_logging(&cli.command)?;
+    let environment = |name: &str| std::env::var(name).ok();
     if let Command::Demo(demo) = &cli.command {
-        return crate::demo::run(&demo.directory, demo.url.as_deref(), out).await;
+        return crate::demo::run(&demo.directory, api(&cli.global, &environment).as_ref(), out).await;
     }
     if let Command::Init(init) = &cli.command {
         return init::run(&init.dir, out);
     }
-    let settings = settings(&cli.global, &|name| std::env::var(name).ok())?;
+    let settings = settings(&cli.global, &environment)?;
+    let lakehouse = Lakehouse { settings, api: api(&cli.global, &environment) };
     match cli.command {
-        Command::Up(up) => up::run(&settings, &up, out).await,
-        Command::Validate => validate::run(&settings, out),
-        Command::Put(put) => put::run(&settings, &put, out).await,
-        Command::Sql(sql) => sql::run(&settings, &sql, out).await,
-        Command::Crawl(crawl) => work::crawl(&settings, crawl.location.as_deref(), out).await,
-        Command::Run(run) => work::run(&settings, &run, out).await,
-        Command::Insight(insight) => insight::run(&settings, &insight.name, out).await,
-        Command::Status => status::run(&settings, out).await,
+        Command::Up(up) => up::run(&lakehouse.settings, &up, out).await,
+        Command::Validate => validate::run(&lakehouse.settings, out),
+        Command::Put(put) => put::run(&lakehouse, &put, out).await,
+        Command::Sql(sql) => sql::run(&lakehouse, &sql, out).await,
+        Command::Crawl(crawl) => work::crawl(&lakehouse, crawl.location.as_deref(), out).await,
+        Command::Run(run) => work::run(&lakehouse, &run, out).await,
+        Command::Insight(insight) => insight::run(&lakehouse, &insight.name, out).await,
+        Command::Status => status::run(&lakehouse, out).await,
         Command::Demo(_) | Command::Init(_) => Ok(()),
     }
+}
+
+/// The deployed lakehouse that is named, if one is.
+fn api(global: &Global, environment: &dyn Fn(&str) -> Option<String>) -> Option<Api> {
+    let of = |given: &Option<String>, name| given.clone().or_else(|| environment(name)).filter(|v| !v.is_empty());
+    let url = of(&global.url, "TARN_URL")?;
+    Some(Api { url, token: of(&global.token, "TARN_TOKEN"), signed: global.sign })
 }
 
 /// `tarn up` logs as the functions do; commands only what went wrong, as text; unless the environment says otherwise.
@@ -104,7 +115,7 @@ mod tests {
 
     #[test]
     fn the_command_line_comes_before_the_environment() {
-        let global = Global { data: Some("/a".into()), project: None, output: arguments::Format::Json };
+        let global = Global { data: Some("/a".into()), output: arguments::Format::Json, ..Global::default() };
         let environment = |name: &str| match name {
             "TARN_DATA" => Some("/b".to_owned()),
             "TARN_PROJECT" => Some("/c/lake.yaml".to_owned()),
@@ -116,9 +127,20 @@ mod tests {
     }
 
     #[test]
+    fn a_deployed_lakehouse_is_named_by_an_argument_or_the_environment() {
+        let none = Global::default();
+        assert!(api(&none, &|_| None).is_none());
+        assert!(api(&none, &|_| Some(String::new())).is_none());
+        let environment = |name: &str| Some(format!("http://{}", name.to_lowercase()));
+        assert_eq!(api(&none, &environment).unwrap().url, "http://tarn_url");
+        let given = Global { url: Some("http://given".into()), ..none };
+        assert_eq!(api(&given, &environment).unwrap().url, "http://given");
+    }
+
+    #[test]
     fn a_lakehouse_file_in_the_data_directory_is_taken_when_none_is_named() {
         let dir = tempfile::tempdir().unwrap();
-        let global = Global { data: Some(dir.path().into()), project: None, output: arguments::Format::Json };
+        let global = Global { data: Some(dir.path().into()), ..Global::default() };
         assert_ne!(settings(&global, &|_| None).unwrap().project, dir.path().join("lakehouse.yaml"));
         std::fs::write(dir.path().join("lakehouse.yaml"), "").unwrap();
         assert_eq!(settings(&global, &|_| None).unwrap().project, dir.path().join("lakehouse.yaml"));

@@ -6,12 +6,11 @@ use std::path::Path;
 use bytes::Bytes;
 use flate2::bufread::MultiGzDecoder;
 use serde_json::json;
-use shared::config::Settings;
 use shared::error::Context;
 use shared::{Error, ErrorKind, Result};
 
 use super::arguments::{Put, RecordFormat, Target};
-use super::caller::{Caller, json_body, request};
+use super::caller::{Caller, Lakehouse, json_body, request};
 use super::delivery::{self, Delivery, Sent};
 use super::output::{Out, Rows};
 
@@ -21,9 +20,9 @@ const CHUNK_LINES: usize = ingest::MAX_RECORDS;
 /// Records that were not stored and are shown.
 const SHOWN: usize = 10;
 
-pub(super) async fn run(settings: &Settings, put: &Put, out: &Out) -> Result<()> {
+pub(super) async fn run(lakehouse: &Lakehouse, put: &Put, out: &Out) -> Result<()> {
     let target = put.target()?;
-    let caller = Caller::connect(settings).await?;
+    let caller = Caller::connect(lakehouse).await?;
     match target {
         Target::Upload { location, file } => upload(&caller, location, file, put, out).await,
         Target::Records { stream, file } => records(&caller, stream, file, put, out).await,

@@ -5,11 +5,10 @@ use std::io::{IsTerminal, Read};
 use rustyline::DefaultEditor;
 use rustyline::error::ReadlineError;
 use serde_json::{Value, json};
-use shared::config::Settings;
 use shared::{Error, Result};
 
 use super::arguments::{Format, Sql};
-use super::caller::{Caller, json_body, request};
+use super::caller::{Caller, Lakehouse, json_body, request};
 use super::output::{Out, Rows};
 
 const HELP: &str = "\
@@ -27,8 +26,8 @@ struct Shell<'a> {
     timing: bool,
 }
 
-pub(super) async fn run(settings: &Settings, sql: &Sql, out: &Out) -> Result<()> {
-    let caller = Caller::connect(settings).await?;
+pub(super) async fn run(lakehouse: &Lakehouse, sql: &Sql, out: &Out) -> Result<()> {
+    let caller = Caller::connect(lakehouse).await?;
     let (database, key) = (sql.database.as_deref(), sql.key.as_deref());
     let mut shell = Shell { caller, database, key, out: *out, timing: true };
     match &sql.query {
@@ -36,7 +35,7 @@ pub(super) async fn run(settings: &Settings, sql: &Sql, out: &Out) -> Result<()>
             shell.timing = false;
             shell.ask(query).await
         }
-        None if std::io::stdin().is_terminal() => shell.interact(settings).await,
+        None if std::io::stdin().is_terminal() => shell.interact(lakehouse).await,
         None => {
             shell.timing = false;
             shell.script().await
@@ -57,10 +56,10 @@ impl Shell<'_> {
     }
 
     /// Reads statements from the terminal until the end of input; errors are shown and the shell goes on.
-    async fn interact(&mut self, settings: &Settings) -> Result<()> {
+    async fn interact(&mut self, lakehouse: &Lakehouse) -> Result<()> {
         let failed = |e: ReadlineError| Error::retry("the terminal can't be read").with_source(e);
         let mut editor = DefaultEditor::new().map_err(failed)?;
-        let history = settings.data.join("sql_history");
+        let history = lakehouse.settings.data.join("sql_history");
         if let Err(error) = editor.load_history(&history) {
             tracing::debug!(%error, "no history of earlier sessions");
         }

@@ -1,16 +1,21 @@
 //! `tarn status`.
 
 use serde_json::Value;
-use shared::Result;
-use shared::config::Settings;
+use shared::{Error, Result};
 
 use super::arguments::Format;
-use super::caller::Caller;
+use super::caller::{Caller, Lakehouse};
 use super::output::{Out, Rows};
 use super::work::crawl_rows;
 
-pub(super) async fn run(settings: &Settings, out: &Out) -> Result<()> {
-    let caller = Caller::connect(settings).await?;
+pub(super) async fn run(lakehouse: &Lakehouse, out: &Out) -> Result<()> {
+    if let Some(api) = &lakehouse.api {
+        return Err(Error::invalid(format!(
+            "expected a data directory, whose runtime knows all that goes on, found the deployed lakehouse `{}`: ask it `GET /streams`, `GET /crawls` and `GET /workflows/<name>/runs`",
+            api.url
+        )));
+    }
+    let caller = Caller::connect(lakehouse).await?;
     let status = caller.json("GET", "/status", None).await?;
     if out.format() != Format::Table {
         return out.document(&status, streams);

@@ -1,16 +1,15 @@
 //! `tarn crawl` and `tarn run`: work that is asked for and waited for.
 
 use serde_json::{Map, Value, json};
-use shared::config::Settings;
 use shared::{Error, Result};
 
 use super::arguments::Run;
-use super::caller::Caller;
+use super::caller::{Caller, Lakehouse};
 use super::output::{Out, Rows};
 
 /// Crawls one location or all.
-pub(super) async fn crawl(settings: &Settings, location: Option<&str>, out: &Out) -> Result<()> {
-    let caller = Caller::connect(settings).await?;
+pub(super) async fn crawl(lakehouse: &Lakehouse, location: Option<&str>, out: &Out) -> Result<()> {
+    let caller = Caller::connect(lakehouse).await?;
     let body = location.map_or_else(|| json!({}), |location| json!({"location": location}));
     let spinner = out.spinner("crawling");
     let report = caller.json("POST", "/crawl", Some(&body)).await;
@@ -19,8 +18,8 @@ pub(super) async fn crawl(settings: &Settings, location: Option<&str>, out: &Out
 }
 
 /// Runs or resumes a workflow; fails when the run did.
-pub(super) async fn run(settings: &Settings, run: &Run, out: &Out) -> Result<()> {
-    let caller = Caller::connect(settings).await?;
+pub(super) async fn run(lakehouse: &Lakehouse, run: &Run, out: &Out) -> Result<()> {
+    let caller = Caller::connect(lakehouse).await?;
     let (path, body) = match &run.resume {
         Some(id) => (format!("/runs/{id}/resume"), json!({})),
         None => {

@@ -21,6 +21,7 @@ use shared::error::Context;
 use shared::{Error, Result};
 
 use crate::cli::arguments::Format;
+use crate::cli::caller::{Api, Remote};
 use crate::cli::output::{Out, Rows};
 use crate::cli::work::run_rows;
 use crate::runtime::{self, Options};
@@ -34,14 +35,15 @@ const MARK: &str = "made-by-tarn-demo";
 /// The blizzard of 8 and 9 February 2013, which the search for anomalies must find.
 const BLIZZARD: [&str; 2] = ["2013-02-08", "2013-02-09"];
 
-/// Runs the demo in `directory`, or through the deployed lakehouse at `url`; answers and page lie in `directory` in either case.
+/// Runs the demo in `directory`, or through the `deployed` lakehouse; answers and page lie in `directory` in either case.
 ///
 /// # Errors
 /// `Conflict` for a directory that no demo made, or a deployed lakehouse that has flights already; `NotFound` for one that does
 /// not have the demo's streams; `Bug` when counts don't reconcile or the blizzard isn't found.
-pub async fn run(directory: &Path, url: Option<&str>, out: &Out) -> Result<()> {
-    if let Some(url) = url {
-        let mut demo = Demo::new(Client::new(url)?, *out);
+pub(crate) async fn run(directory: &Path, deployed: Option<&Api>, out: &Out) -> Result<()> {
+    if let Some(api) = deployed {
+        let url = &api.url;
+        let mut demo = Demo::new(Client::new(Remote::deployed(api).await?), *out);
         demo.client.expect_no_flights().await?;
         prepare(directory)?;
         demo.tell(url).await?;
@@ -51,7 +53,7 @@ pub async fn run(directory: &Path, url: Option<&str>, out: &Out) -> Result<()> {
     let mut settings = Settings::embedded(directory)?;
     settings.project = settings.data.join("lakehouse.yaml");
     let running = runtime::start(&settings, &Options::default()).await?;
-    let mut demo = Demo::new(Client::new(&running.url)?, *out);
+    let mut demo = Demo::new(Client::new(Remote::new(&running.url)?), *out);
     let done = demo.tell(&running.url).await;
     running.stop().await?;
     done?;

@@ -1,6 +1,7 @@
 //! Where every call needs a signature and a grant: the real functions, each under its own role, do their work, and a grant that
 //! is missing is named in the error. What else each role may do is checked in `tests/deploy`.
 
+use std::process::Command;
 use std::time::{Duration, Instant, SystemTime};
 
 use aws_config::sts::AssumeRoleProvider;
@@ -21,7 +22,7 @@ use url::Url;
 
 use super::{Emulator, Stack};
 use crate::flow::{SHOP, orders};
-use crate::lake::as_i64;
+use crate::lake::{as_i64, program};
 
 const REGION: &str = "us-east-1";
 
@@ -134,9 +135,44 @@ async fn the_functions_work_each_under_its_own_role_and_a_missing_grant_is_named
     let (status, forecast) = lake.call("POST", "/insights/orders_a_day", "{}").await;
     assert_eq!(status, 200, "{forecast:#}");
 
+    the_program_signs(lake.stack.api());
     statements_write_tables(&lake).await;
     errors_name_the_grant(&lake, &emulator.aws().await).await;
     a_function_names_the_grant(&lake).await;
+}
+
+/// The commands of `tarn` reach a deployed lakehouse with the credentials of the environment.
+fn the_program_signs(api: &str) {
+    let tarn = |arguments: &[&str]| {
+        let mut command = Command::new(program("tarn"));
+        command.args(["--url", api, "--output", "csv"]).args(arguments);
+        command.env("AWS_ACCESS_KEY_ID", "test").env("AWS_SECRET_ACCESS_KEY", "test").env("AWS_REGION", REGION);
+        let done = command.output().unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        (done.status.code(), text(done.stdout), text(done.stderr))
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("more customers.csv");
+    std::fs::write(&file, "id,name\n4,Barbara\n").unwrap();
+    let records = folder.path().join("orders.ndjson");
+    std::fs::write(&records, orders(60, 5)).unwrap();
+    let ask = "SELECT count(*) AS n FROM orders";
+    let (code, _, errors) = tarn(&["sql", ask]);
+    assert!(code == Some(1) && errors.contains("Denied"), "without a signature: {code:?} {errors}");
+    for (arguments, expected) in [
+        (vec!["sql", ask], "n\n60"),
+        (vec!["put", "orders", records.to_str().unwrap()], "orders,5,0"),
+        (vec!["put", "--file", "customers", file.to_str().unwrap()], "more"),
+        (vec!["crawl", "customers"], "customers"),
+        (vec!["run", "daily"], "succeeded"),
+        (vec!["insight", "orders_a_day"], "mean"),
+    ] {
+        let (code, answer, errors) = tarn(&[&["--sign"], &arguments[..]].concat());
+        let answer = answer.replace("\r\n", "\n");
+        assert!(code == Some(0) && answer.contains(expected), "{arguments:?}: {code:?} {answer} {errors}");
+    }
+    let (code, _, errors) = tarn(&["status"]);
+    assert!(code == Some(2) && errors.contains("GET /streams"), "{code:?} {errors}");
 }
 
 /// What the role of the query function must let it do.
