@@ -9,9 +9,9 @@ use std::sync::Arc;
 use url::Url;
 
 use crate::aws::Aws;
-use crate::catalog::Catalog;
 use crate::catalog::embedded::EmbeddedCatalog;
 use crate::catalog::glue::GlueCatalog;
+use crate::catalog::{Catalog, Turns};
 use crate::clock::{Clock, SystemClock};
 use crate::model::Keys;
 use crate::state::State;
@@ -152,6 +152,8 @@ pub struct Ports {
     pub state: Arc<dyn State>,
     pub clock: Arc<dyn Clock>,
     pub keys: Keys,
+    /// Shared by all that change tables in this process, and embedded with other processes over the same data.
+    pub turns: Turns,
 }
 
 impl Ports {
@@ -185,6 +187,7 @@ impl Ports {
             storage,
             clock,
             keys,
+            turns: Turns::default(),
         })
     }
 
@@ -215,6 +218,7 @@ impl Ports {
             state: Arc::new(EmbeddedState::open(&settings.data.join("state.db"), clock.clone())?),
             clock,
             keys: Keys::new(settings.warehouse.clone())?,
+            turns: Turns::across(settings.data.join("turns")),
         })
     }
 
@@ -230,6 +234,7 @@ impl Ports {
             catalog: Arc::new(EmbeddedCatalog::in_memory(clock.clone())?),
             state: Arc::new(EmbeddedState::in_memory(clock.clone())?),
             clock,
+            turns: Turns::default(),
         })
     }
 }

@@ -33,13 +33,17 @@ def source(work):
 
 
 def commits(bench, work, runs):
-    """The same number of commits by one writer and by 16 at once; what is compared with is one writer."""
-    best = best_of(runs, {
-        "one writer": lambda: measure([bench, "commits", fresh(work / "commits"), "1", str(COMMITS)]),
-        "tarn": lambda: measure([bench, "commits", fresh(work / "commits"), "16", str(COMMITS // 16)]),
-    })
+    """The same number of commits by one writer and by 16 at once, as tasks and as processes; what is compared with is one writer."""
+    write = lambda how, writers: lambda: measure([bench, how, fresh(work / "commits"), str(writers), str(COMMITS // writers)])
+    sides = {"one writer": write("commits", 1), "tasks": write("commits", 16), "processes": write("commits-apart", 16)}
+    best = best_of(runs, sides)
     say = lambda f: f"{f['commits'] / f['seconds']:.0f} commits/s"
-    return [row("Commits of one row to one table: 16 writers at once beside one", best, "one writer", say)]
+    beside = lambda side: {"tarn": best[side], "one writer": best["one writer"]}
+    what = "Commits of one row to one table: 16 writers at once"
+    return [
+        row(f"{what} in one process beside one", beside("tasks"), "one writer", say),
+        row(f"{what} in 16 processes beside one", beside("processes"), "one writer", say),
+    ]
 
 
 def changes(bench, work, runs, data):

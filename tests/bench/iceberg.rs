@@ -1,6 +1,8 @@
 //! Iceberg tables: commits of many writers, changes of rows, scans and planning.
 
+use std::io::{Read, Write};
 use std::path::Path;
+use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -20,6 +22,7 @@ use shared::model::{Column, ColumnType, TableName};
 use shared::project::PartitionField;
 use shared::table::{Change, Table, Tables};
 use shared::{Error, Result};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::open;
 
@@ -48,33 +51,101 @@ async fn make(ports: &Ports, table: &str, columns: &[Column], partition_by: &[Pa
     Tables::new(ports.clone()).ensure(&named(table)?, columns, partition_by).await
 }
 
-/// `writers` append one row each, `commits` times, all at once.
-pub(crate) async fn commits(data: &Path, writers: usize, commits: usize) -> Result<Value> {
-    let (_, ports) = open(data)?;
-    let columns = [Column::new("id", ColumnType::BigInt)];
-    make(&ports, TABLE, &columns, &[]).await?;
-    let schema = Arc::new(arrow_schema(&columns));
-    let write = |writer: usize| {
-        // A writer of its own, as in another process: what it knows of the table is what it read.
-        let (tables, schema) = (Tables::new(ports.clone()), schema.clone());
-        async move {
-            for commit in 0..commits {
-                let id = i64::try_from(writer * commits + commit).unwrap_or_default();
-                let batch = RecordBatch::try_new(schema.clone(), vec![Arc::new(Int64Array::from(vec![id]))])?;
-                let rows = RecordBatchStreamAdapter::new(schema.clone(), futures::stream::iter([Ok(batch)]));
-                tables.load(&named(TABLE)?).await?.commit(Change::Append, Box::pin(rows), None).await?;
-            }
-            Ok::<_, Error>(())
-        }
+/// The connections of a lakehouse in a folder, or of one on AWS by the URL of its bucket.
+async fn connect(data: &str) -> Result<Ports> {
+    if !data.starts_with("s3://") {
+        return Ok(open(Path::new(data))?.1);
+    }
+    let value = |name: &str| match name {
+        "TARN_PORTS" => Some("aws".to_owned()),
+        "TARN_WAREHOUSE" => Some(data.to_owned()),
+        "TARN_STREAM_PREFIX" => Some("bench-".to_owned()),
+        name => std::env::var(name).ok(),
     };
+    Ports::connect(&Settings::from_lookup(&value)?).await
+}
+
+async fn make_counted(data: &str) -> Result<Ports> {
+    let ports = connect(data).await?;
+    make(&ports, TABLE, &[Column::new("id", ColumnType::BigInt)], &[]).await?;
+    Ok(ports)
+}
+
+/// Appends the rows `from`, `from + 1`, … one at a time.
+async fn append_each(tables: Tables, from: usize, commits: usize) -> Result<()> {
+    let schema = Arc::new(arrow_schema(&[Column::new("id", ColumnType::BigInt)]));
+    for id in from..from + commits {
+        let id = i64::try_from(id).unwrap_or_default();
+        let batch = RecordBatch::try_new(schema.clone(), vec![Arc::new(Int64Array::from(vec![id]))])?;
+        let rows = RecordBatchStreamAdapter::new(schema.clone(), futures::stream::iter([Ok(batch)]));
+        tables.load(&named(TABLE)?).await?.commit(Change::Append, Box::pin(rows), None).await?;
+    }
+    Ok(())
+}
+
+fn committed(ports: &Ports, started: Instant, commits: usize) -> impl Future<Output = Result<Value>> {
+    let (ports, seconds) = (ports.clone(), started.elapsed().as_secs_f64());
+    async move {
+        let found = Tables::new(ports).load(&named(TABLE)?).await?.history().len();
+        if found != commits {
+            return Err(Error::bug(format!("expected {commits} snapshots, found {found}")));
+        }
+        Ok(json!({"seconds": seconds, "commits": commits}))
+    }
+}
+
+/// `writers` tasks append one row each, `commits` times, all at once.
+pub(crate) async fn commits(data: &str, writers: usize, commits: usize) -> Result<Value> {
+    let ports = make_counted(data).await?;
+    let tables = Tables::new(ports.clone());
     let started = Instant::now();
-    try_join_all(
-        (0..writers)
-            .map(|writer| tokio::spawn(write(writer)))
-            .map(|task| async move { task.await.map_err(|e| Error::bug("a writer broke off").with_source(e))? }),
-    )
-    .await?;
-    Ok(json!({"seconds": started.elapsed().as_secs_f64(), "commits": writers * commits}))
+    let tasks = (0..writers).map(|writer| tokio::spawn(append_each(tables.clone(), writer * commits, commits)));
+    let broke_off = |e| Error::bug("a writer broke off").with_source(e);
+    try_join_all(tasks.map(|task| async move { task.await.map_err(broke_off)? })).await?;
+    committed(&ports, started, writers * commits).await
+}
+
+/// As [`commits`], each writer in a process of its own.
+pub(crate) async fn commits_apart(data: &str, writers: usize, commits: usize) -> Result<Value> {
+    let ports = make_counted(data).await?;
+    let program = std::env::current_exe()?;
+    let mut processes = Vec::new();
+    for writer in 0..writers {
+        let mut command = tokio::process::Command::new(&program);
+        command.args(["commit-when-told", data, &(writer * commits).to_string(), &commits.to_string()]);
+        let process = command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true).spawn()?;
+        processes.push(process);
+    }
+    let pipe = || Error::bug("expected a pipe to a writer, found none");
+    for process in &mut processes {
+        // It says that it is ready.
+        process.stdout.as_mut().ok_or_else(pipe)?.read_u8().await?;
+    }
+    let started = Instant::now();
+    for process in &mut processes {
+        process.stdin.take().ok_or_else(pipe)?.write_u8(b'\n').await?;
+    }
+    for process in &mut processes {
+        let status = process.wait().await?;
+        if !status.success() {
+            return Err(Error::bug(format!("a writer ended with {status}")));
+        }
+    }
+    committed(&ports, started, writers * commits).await
+}
+
+/// One of the writers of [`commits_apart`]: says when it is ready, begins when it is told.
+pub(crate) async fn commit_when_told(data: &str, from: usize, commits: usize) -> Result<Value> {
+    let ports = connect(data).await?;
+    // Connected, and everything that is loaded once is.
+    let tables = Tables::new(ports);
+    tables.load(&named(TABLE)?).await?;
+    let mut output = std::io::stdout();
+    output.write_all(b"\n")?;
+    output.flush()?;
+    std::io::stdin().read_exact(&mut [0])?;
+    append_each(tables, from, commits).await?;
+    Ok(json!({}))
 }
 
 /// Appends a Parquet file to a table, and tells the table's metadata.

@@ -32,8 +32,12 @@ async fn main() -> Result<()> {
         ["tpch", data, tables, queries, runs] => {
             tpch(Path::new(data), Path::new(tables), Path::new(queries), number(runs)?).await?
         }
-        ["commits", data, writers, commits] => {
-            iceberg::commits(Path::new(data), number(writers)?, number(commits)?).await?
+        ["commits", data, writers, commits] => iceberg::commits(data, number(writers)?, number(commits)?).await?,
+        ["commits-apart", data, writers, commits] => {
+            iceberg::commits_apart(data, number(writers)?, number(commits)?).await?
+        }
+        ["commit-when-told", data, from, commits] => {
+            iceberg::commit_when_told(data, number(from)?, number(commits)?).await?
         }
         ["load", data, file] => iceberg::load(Path::new(data), Path::new(file), "t").await?,
         ["load", data, file, table] => iceberg::load(Path::new(data), Path::new(file), table).await?,
@@ -44,7 +48,7 @@ async fn main() -> Result<()> {
         _ => {
             return Err(Error::invalid(
                 "expected `json-to-table <data> <file.ndjson> <columns.json>`, `crawl <data>`, `tpch <data> <tables> <queries> <runs>`, \
-                 `commits <data> <writers> <commits>`, `load <data> <file.parquet> [table]`, `statements <data> <file.sql>`, \
+                 `commits <data> <writers> <commits>`, `commits-apart <data> <writers> <commits>`, `load <data> <file.parquet> [table]`, `statements <data> <file.sql>`, \
                  `query <data> <sql> <runs>`, `bare <files> <sql> <runs>` or `many-files <data> <files>`",
             ));
         }

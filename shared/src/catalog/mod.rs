@@ -12,6 +12,9 @@ use crate::model::{Column, TableName};
 pub mod declared;
 pub mod embedded;
 pub mod glue;
+mod turns;
+
+pub use self::turns::{Turn, Turns};
 
 /// Partitions in one call at most (Glue `BatchCreatePartition`: 100); the adapters cut larger batches themselves.
 pub const MAX_PARTITIONS_PER_CALL: usize = 100;

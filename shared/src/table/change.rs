@@ -125,6 +125,16 @@ impl Operation for Incoming<'_> {
         Ok(delta)
     }
 
+    async fn holds(&mut self, base: &Table) -> Result<bool> {
+        match (&self.way, base.metadata.current_snapshot()) {
+            (Way::OverwriteWhere(overwrite), Some(_)) => overwrite.holds(base).await,
+            (Way::Merge(merge), Some(parent)) if !self.files.is_empty() => {
+                Ok(merge.knows(base, &live_files(&base.io, &base.metadata, parent).await?))
+            }
+            _ => Ok(true),
+        }
+    }
+
     fn created(&self) -> Vec<String> {
         self.created.clone()
     }

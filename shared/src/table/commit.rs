@@ -2,7 +2,8 @@
 //!
 //! In a loop: take the newest metadata as the base, check the token against it, ask the [`Operation`] what changes in its
 //! files, prepare a snapshot on top, write the metadata under a fresh name, and swap the catalog's pointer under the version
-//! that was read. All tries share one snapshot id, so after any failure the table itself tells whether a try went through: its
+//! that was read. What takes long is worked out ahead; for the rest the writers of one process wait for their turn, so that
+//! they don't undo each other's work. All tries share one snapshot id, so after any failure the table itself tells whether a try went through: its
 //! history holds the id or it does not. Only what certainly can't become current is removed.
 
 use std::collections::HashSet;
@@ -23,6 +24,8 @@ use crate::{Error, ErrorKind, Result};
 const UNKNOWN_TRIES: u32 = 8;
 /// Tries that are made even if each takes longer than the deadline, as those of a change that rewrites much may.
 const TRIES: u32 = 5;
+/// Tries that work ahead while others may write. An operation whose work keeps being outdated has its turn for all of it.
+const TRIES_AHEAD: u32 = 2;
 /// Tries that may fail because others changed the table underneath.
 const OUTDATED_TRIES: u32 = 5;
 /// Tries to find out what became of a commit.
@@ -37,6 +40,15 @@ pub(super) trait Operation: Send {
     /// # Errors
     /// `Conflict` when what was committed meanwhile does not go together with this.
     async fn delta(&mut self, base: &Table) -> Result<Delta>;
+
+    /// Whether [`Operation::delta`] of `base` takes no work to speak of: what was worked out before serves, or there is none.
+    ///
+    /// # Errors
+    /// What reading the table's metadata answers.
+    async fn holds(&mut self, base: &Table) -> Result<bool> {
+        let _ = base;
+        Ok(true)
+    }
 
     /// Every data and delete file that was begun, whether it is in use or not.
     fn created(&self) -> Vec<String>;
@@ -58,6 +70,14 @@ struct Commit<'a> {
     began: Instant,
     /// Tries that failed against a state which was no longer current.
     outdated: u32,
+}
+
+/// What a try is to swap in.
+enum Ready {
+    Yes(Box<(Delta, Prepared)>),
+    NothingToDo,
+    /// What was worked out ahead no longer holds.
+    Outdated,
 }
 
 /// What became of a try.
@@ -173,7 +193,7 @@ impl Commit<'_> {
         let (mut attempts, mut unknown) = (0, 0);
         loop {
             attempts += 1;
-            let error = match self.attempt(&base).await {
+            let error = match self.attempt(&mut base, attempts).await {
                 Ok(Outcome::Committed(committed)) => return Ok(Committed { attempts, ..committed }),
                 Ok(Outcome::Nothing) => {
                     base.io.discard(self.operation.created()).await;
@@ -203,7 +223,11 @@ impl Commit<'_> {
             if late || unknown == UNKNOWN_TRIES || !self.retries.allow(attempts) {
                 return self.fail(&base, error).await;
             }
-            tokio::time::sleep(self.retries.pause_after(attempts, self.began.elapsed())).await;
+            let pause = match self.pending {
+                Some(_) => self.retries.pause(attempts),
+                None => self.retries.pause_after(attempts, self.began.elapsed()),
+            };
+            tokio::time::sleep(pause).await;
         }
     }
 
@@ -222,12 +246,24 @@ impl Commit<'_> {
         Err(error)
     }
 
-    async fn attempt(&mut self, base: &Table) -> Result<Outcome> {
-        let (delta, prepared) = match self.prepare(base).await {
-            Ok(Some(ready)) => ready,
-            Ok(None) => return Ok(Outcome::Nothing),
+    async fn attempt(&mut self, base: &mut Table, attempts: u32) -> Result<Outcome> {
+        let ahead = attempts <= TRIES_AHEAD;
+        if ahead && let Err(error) = self.work_ahead(base).await {
+            return self.outdated(base, error).await;
+        }
+        let _turn = base.ports.turns.take(base.name(), self.retries.deadline / 2).await;
+        // A try that is on its way, its outcome unknown, is found out about when this one fails.
+        if self.pending.is_none() {
+            *base = self.look_up(base).await?;
+            check_token(base, self.token)?;
+        }
+        let (delta, prepared) = match self.prepare(base, ahead).await {
+            Ok(Ready::Yes(ready)) => *ready,
+            Ok(Ready::NothingToDo) => return Ok(Outcome::Nothing),
+            Ok(Ready::Outdated) => return Ok(Outcome::Lost(base.clone())),
             Err(error) => return self.outdated(base, error).await,
         };
+        let base = &*base;
         match base.swap(&prepared.metadata, prepared.location.clone()).await {
             Ok(_) => {
                 self.tidy(base, &delta, &prepared).await;
@@ -237,15 +273,28 @@ impl Commit<'_> {
         }
     }
 
-    /// What is to be swapped in; `None` when there is nothing to do.
-    async fn prepare(&mut self, base: &Table) -> Result<Option<(Delta, Prepared)>> {
+    /// Does what takes long, so that others need not wait for it.
+    async fn work_ahead(&mut self, base: &Table) -> Result<()> {
+        self.began = Instant::now();
+        if !self.operation.holds(base).await? {
+            self.operation.delta(base).await?;
+        }
+        Ok(())
+    }
+
+    /// What is to be swapped in.
+    async fn prepare(&mut self, base: &Table, ahead: bool) -> Result<Ready> {
+        self.began = Instant::now();
+        if ahead && !self.operation.holds(base).await? {
+            return Ok(Ready::Outdated);
+        }
         let delta = self.operation.delta(base).await?;
         self.began = Instant::now();
         if delta.is_empty() && self.token.is_none() {
-            return Ok(None);
+            return Ok(Ready::NothingToDo);
         }
         let prepared = prepare(base, &mut self.manifests, self.snapshot_id, &delta, self.token).await?;
-        Ok(Some((delta, prepared)))
+        Ok(Ready::Yes(Box::new((delta, prepared))))
     }
 
     /// Others may have removed files, and let the snapshots expire that named them, while they were being read.

@@ -8,6 +8,7 @@ use std::io::Read;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
+use futures::{StreamExt, stream};
 use iceberg::io::FileIO;
 use iceberg::spec::{FormatVersion, Manifest, ManifestFile, ManifestList, Snapshot, TableMetadata};
 use url::Url;
@@ -18,6 +19,9 @@ use crate::{Error, ErrorKind, Result};
 
 /// How a compressed metadata file begins.
 const GZIP: [u8; 2] = [0x1f, 0x8b];
+
+/// Files that are written at the same time.
+const PARALLEL_WRITES: usize = 16;
 
 /// Bytes of metadata files that are kept in memory; past it everything is forgotten and read anew.
 const CACHE_BYTES: usize = 256 << 20;
@@ -84,10 +88,22 @@ impl Io {
 
     /// Writes metadata under a name that nobody else writes.
     pub(super) async fn put_metadata(&self, location: &str, metadata: &Arc<TableMetadata>) -> Result<()> {
+        self.put_with_metadata(Vec::new(), location, metadata).await
+    }
+
+    /// Writes metadata and files that it names, all at the same time: nobody reads any of them before the catalog names the
+    /// metadata.
+    pub(super) async fn put_with_metadata(
+        &self,
+        mut files: Vec<(String, Bytes)>,
+        location: &str,
+        metadata: &Arc<TableMetadata>,
+    ) -> Result<()> {
         let bytes = serde_json::to_vec(metadata.as_ref())
             .map_err(|e| Error::bug(format!("table metadata `{location}` has no JSON")).with_source(e))?;
         let size = bytes.len();
-        self.storage.put(&url(location)?, bytes).await?;
+        files.push((location.to_owned(), bytes.into()));
+        self.put_all(files).await?;
         self.keep(location, size, Cached::Metadata(metadata.clone()));
         Ok(())
     }
@@ -147,9 +163,21 @@ impl Io {
         }
     }
 
-    /// Writes a file under a name that nobody else writes, so that a repeated request does no harm.
+    /// As [`Io::put_all`], one file.
     pub(super) async fn put(&self, location: &str, bytes: Bytes) -> Result<()> {
         self.storage.put(&url(location)?, bytes).await
+    }
+
+    /// Writes files under names that nobody else writes, so that a repeated request does no harm.
+    pub(super) async fn put_all(&self, files: Vec<(String, Bytes)>) -> Result<()> {
+        let puts = files.into_iter().map(|(location, bytes)| async move {
+            let url = url(&location)?;
+            self.storage.put(&url, bytes).await
+        });
+        let puts: Vec<_> = puts.collect();
+        // To the end, whatever fails: none of them may appear after it was removed.
+        let written: Vec<Result<()>> = stream::iter(puts).buffer_unordered(PARALLEL_WRITES).collect().await;
+        written.into_iter().collect()
     }
 
     /// Removes files that no snapshot names. What can't be removed is left behind and logged: it takes space, nothing else.

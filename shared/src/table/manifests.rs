@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use iceberg::spec::{
     DataContentType, DataFile, DataFileBuilder, FormatVersion, Manifest, ManifestContentType, ManifestEntry,
@@ -26,6 +27,9 @@ use crate::{Error, Result};
 pub(super) const DELETED_PATH: i32 = 2_147_483_546;
 pub(super) const DELETED_POS: i32 = 2_147_483_545;
 
+/// Bytes of manifests that wait in memory to be written along with what names them.
+const UNSAVED_BYTES: usize = 16 << 20;
+
 /// Writes the manifests of one commit, however often it is tried.
 pub(super) struct Manifests {
     snapshot_id: i64,
@@ -34,6 +38,8 @@ pub(super) struct Manifests {
     /// By what they were made from.
     written: HashMap<Vec<String>, ManifestFile>,
     files: Vec<String>,
+    /// Those that are not in the store yet.
+    unsaved: Vec<(String, Bytes)>,
 }
 
 /// A manifest of the parent.
@@ -57,7 +63,23 @@ pub(super) struct Listed {
 
 impl Manifests {
     pub(super) fn new(snapshot_id: i64) -> Self {
-        Self { snapshot_id, id: Uuid::new_v4().to_string(), written: HashMap::new(), files: Vec::new() }
+        Self {
+            snapshot_id,
+            id: Uuid::new_v4().to_string(),
+            written: HashMap::new(),
+            files: Vec::new(),
+            unsaved: Vec::new(),
+        }
+    }
+
+    /// What the manifests of the last list lack in the store: they are to be written before the list is of use.
+    pub(super) fn unsaved(&self) -> Vec<(String, Bytes)> {
+        self.unsaved.clone()
+    }
+
+    /// All of [`Manifests::unsaved`] is written.
+    pub(super) fn saved(&mut self) {
+        self.unsaved.clear();
     }
 
     /// Every manifest that was begun.
@@ -112,7 +134,7 @@ impl Manifests {
                     .add_file(added.file.clone(), added.sequence.unwrap_or(UNASSIGNED_SEQUENCE_NUMBER))
                     .doing(|| format!("listing the file `{}`", added.file.file_path()))?;
             }
-            let manifest = finish(&base.io, writer, &open.scratch, &open.location).await?;
+            let manifest = self.finish(&base.io, writer, &open.scratch, open.location).await?;
             self.written.insert(key, manifest.clone());
             manifests.push(manifest);
         }
@@ -169,8 +191,24 @@ impl Manifests {
                 written.doing(|| format!("listing the file `{}`", entry.file_path()))?;
             }
         }
-        let manifest = finish(&base.io, writer, &open.scratch, &open.location).await?;
+        let manifest = self.finish(&base.io, writer, &open.scratch, open.location).await?;
         self.written.insert(key, manifest.clone());
+        Ok(manifest)
+    }
+
+    async fn finish(
+        &mut self,
+        io: &Io,
+        writer: ManifestWriter,
+        scratch: &Scratch,
+        location: String,
+    ) -> Result<ManifestFile> {
+        let manifest = writer.write_manifest_file().await.doing(|| format!("writing the manifest `{location}`"))?;
+        self.unsaved.push((location, scratch.bytes().await?));
+        if self.unsaved.iter().map(|(_, bytes)| bytes.len()).sum::<usize>() > UNSAVED_BYTES {
+            io.put_all(self.unsaved()).await?;
+            self.saved();
+        }
         Ok(manifest)
     }
 }
@@ -209,12 +247,6 @@ impl Open {
         };
         Ok(Self { writer, scratch, location })
     }
-}
-
-async fn finish(io: &Io, writer: ManifestWriter, scratch: &Scratch, location: &str) -> Result<ManifestFile> {
-    let manifest = writer.write_manifest_file().await.doing(|| format!("writing the manifest `{location}`"))?;
-    io.put(location, scratch.bytes().await?).await?;
-    Ok(manifest)
 }
 
 /// The parent's manifests that list something alive, and what leaves each of them.

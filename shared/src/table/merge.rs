@@ -142,7 +142,7 @@ impl Merge {
         }
         for file in live {
             let state = state(file);
-            if self.examined.contains_key(&state) || !self.may_hold_keys(file.data(), base) {
+            if self.knows_file(base, file, &state) {
                 continue;
             }
             let begun = writer.created().len();
@@ -163,6 +163,15 @@ impl Merge {
             }
         }
         Ok(replaced)
+    }
+
+    /// Whether none of the live files is left to examine.
+    pub(super) fn knows(&self, base: &Table, live: &[LiveFile]) -> bool {
+        live.iter().all(|file| self.knows_file(base, file, &state(file)))
+    }
+
+    fn knows_file(&self, base: &Table, file: &LiveFile, state: &State) -> bool {
+        self.examined.contains_key(state) || !self.may_hold_keys(file.data(), base)
     }
 
     /// Whether a file's bounds leave room for a key.

@@ -9,11 +9,14 @@ use crate::{Error, Result};
 
 /// How long a commit keeps trying once its rows are written.
 const DEADLINE: Duration = Duration::from_secs(60);
-/// Shortest and longest pause between two tries.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(500));
-/// A try that takes long does so because many write at once: then pauses get as long as this many tries, so that few of the
-/// writers are on their way at the same time and one of them arrives.
-const TRIES_IN_A_PAUSE: u32 = 16;
+/// Shortest pause between two tries.
+const SHORTEST: Duration = Duration::from_millis(2);
+/// Longest pause after a try that took no time, as one whose answer was lost.
+const LONGEST: Duration = Duration::from_millis(500);
+/// The longest pause, in tries, and as a part of the deadline. Of writers that are on their way at the same time one arrives and
+/// the others have worked for nothing, so the more there are the more of them should be waiting.
+const TRIES_IN_A_PAUSE: u32 = 64;
+const PAUSES_TO_THE_DEADLINE: u32 = 8;
 /// From this number of manifests on the newest are merged, so that planning a scan stays cheap.
 const MERGE_MANIFESTS: usize = 100;
 const MANIFEST_BYTES: i64 = 8 << 20;
@@ -30,14 +33,15 @@ pub(super) fn read<T: FromStr>(metadata: &TableMetadata, key: &str, expected: &s
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Retries {
     pub(super) deadline: Duration,
+    /// Tries in all.
     attempts: u32,
-    shortest: Duration,
+    shortest: Option<Duration>,
     longest: Option<Duration>,
 }
 
 impl Default for Retries {
     fn default() -> Self {
-        Self { deadline: DEADLINE, attempts: u32::MAX, shortest: PAUSES.0, longest: None }
+        Self { deadline: DEADLINE, attempts: u32::MAX, shortest: None, longest: None }
     }
 }
 
@@ -48,7 +52,7 @@ impl Retries {
         Ok(Self {
             deadline: millis("commit.retry.total-timeout-ms")?.unwrap_or(DEADLINE),
             attempts: retries.map_or(u32::MAX, |retries| retries.saturating_add(1)),
-            shortest: millis("commit.retry.min-wait-ms")?.unwrap_or(PAUSES.0),
+            shortest: millis("commit.retry.min-wait-ms")?,
             longest: millis("commit.retry.max-wait-ms")?,
         })
     }
@@ -57,17 +61,26 @@ impl Retries {
         attempts < self.attempts
     }
 
-    /// Grows with the number of tries; random, so that writers don't meet again.
+    /// The pause after an answer that was lost, or a look-up that failed.
     pub(super) fn pause(&self, attempts: u32) -> Duration {
-        self.pause_after(attempts, Duration::ZERO)
+        let longest = self.longest.unwrap_or(LONGEST);
+        Self::some_of(self.shortest.unwrap_or(SHORTEST * 5).saturating_mul(1 << attempts.min(16)).min(longest))
     }
 
-    /// The pause after a try that took so long.
+    /// The pause after a try that took so long and that others came before: at first it is about as long as the try itself, as
+    /// that is when the others are done.
     pub(super) fn pause_after(&self, attempts: u32, took: Duration) -> Duration {
-        let longest = self.longest.unwrap_or_else(|| PAUSES.1.max(took.saturating_mul(TRIES_IN_A_PAUSE)));
-        let longest = self.shortest.saturating_mul(1 << attempts.min(16)).min(longest);
+        let longest =
+            || took.saturating_mul(TRIES_IN_A_PAUSE).min(self.deadline / PAUSES_TO_THE_DEADLINE).max(SHORTEST);
+        let longest = self.longest.unwrap_or_else(longest);
+        let first = self.shortest.unwrap_or(SHORTEST).max(took);
+        Self::some_of(first.saturating_mul(1 << attempts.saturating_sub(1).min(16)).min(longest))
+    }
+
+    /// Random, so that writers don't meet again.
+    fn some_of(longest: Duration) -> Duration {
         let share = f64::from(uuid::Uuid::new_v4().as_bytes()[0]) / 256.0;
-        longest.mul_f64(0.25 + 0.75 * share)
+        longest.mul_f64(share)
     }
 }
 
@@ -127,6 +140,20 @@ impl ManifestMerging {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pauses_grow_from_the_length_of_a_try_to_a_bound() {
+        let retries = Retries::default();
+        let took = Duration::from_millis(10);
+        let longest = |attempts, took| (0..200).map(|_| retries.pause_after(attempts, took)).max().unwrap();
+        assert!(longest(1, took) <= took);
+        assert!((took..=took * 8).contains(&longest(4, took)));
+        assert!((took * 8..=took * TRIES_IN_A_PAUSE).contains(&longest(30, took)));
+        assert!(longest(30, DEADLINE) <= DEADLINE / PAUSES_TO_THE_DEADLINE);
+        let asked = Retries { shortest: Some(took * 10), longest: Some(took * 20), ..retries };
+        let pauses: Vec<_> = (0..200).map(|_| asked.pause_after(30, took)).collect();
+        assert!(pauses.iter().max().unwrap() > &(took * 10) && pauses.iter().max().unwrap() <= &(took * 20));
+    }
 
     #[test]
     fn old_manifests_are_packed_and_the_newest_wait_until_they_are_many() {

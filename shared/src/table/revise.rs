@@ -1,7 +1,7 @@
 //! Changes of a table's metadata that add no snapshot: schema, partitioning, order, properties, references, expiry.
 //!
 //! The protocol is that of a commit: build on the newest metadata, write it under a fresh name, swap the pointer under the
-//! version that was read; on conflict reload and build anew. Every name that was tried is kept, so after a failure the table
+//! version that was read; on conflict reload and build anew. The writers of one process take turns. Every name that was tried is kept, so after a failure the table
 //! itself tells whether one of them took effect: it is the table's metadata file, or in the log of those before.
 
 use std::sync::Arc;
@@ -53,6 +53,10 @@ pub(super) async fn revise(mut base: Table, revision: &mut dyn Revision) -> Resu
     let (mut attempts, mut unknown) = (0, 0);
     loop {
         attempts += 1;
+        let turn = base.ports.turns.take(base.name(), retries.deadline / 2).await;
+        if turn.waited && tries.is_empty() {
+            base = look_up(&base, retries).await?;
+        }
         let revised = match revision.revise(&base).await {
             Ok(revised) => revised,
             Err(error) => return Err(given_up(&tries, error)),
@@ -92,6 +96,7 @@ pub(super) async fn revise(mut base: Table, revision: &mut dyn Revision) -> Resu
             return Err(worn_out(&tries, attempts, error));
         }
         base = now;
+        drop(turn);
         tokio::time::sleep(retries.pause(attempts)).await;
     }
 }

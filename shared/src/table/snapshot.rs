@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use iceberg::spec::{
     DataFile, FormatVersion, MAIN_BRANCH, ManifestFile, ManifestListWriter, Snapshot, TableMetadata,
     TableMetadataBuilder,
@@ -116,7 +117,7 @@ pub(super) async fn prepare(
     };
     prepared.files.push(prepared.location.clone());
     let written = async {
-        let rows = write_list(base, &list, snapshot_id, listed.manifests).await?;
+        let (listing, rows) = list_bytes(base, &list, snapshot_id, listed.manifests).await?;
         let parent = base.metadata.current_snapshot().map(AsRef::as_ref);
         let summary = summary(parent, &prepared.added, &prepared.removed, delta.replaces, token);
         let snapshot = Snapshot::builder()
@@ -124,7 +125,7 @@ pub(super) async fn prepare(
             .with_parent_snapshot_id(base.metadata.current_snapshot_id())
             .with_sequence_number(base.metadata.next_sequence_number())
             .with_timestamp_ms(base.ports.clock.now_ms().max(base.metadata.last_updated_ms()))
-            .with_manifest_list(list)
+            .with_manifest_list(list.clone())
             .with_summary(summary)
             .with_schema_id(base.metadata.current_schema_id());
         let snapshot = match rows {
@@ -137,7 +138,10 @@ pub(super) async fn prepare(
             .and_then(TableMetadataBuilder::build)
             .doing(|| "adding a snapshot".into())?;
         let metadata = Arc::new(built.metadata);
-        base.io.put_metadata(&prepared.location, &metadata).await?;
+        let mut files = manifests.unsaved();
+        files.push((list, listing));
+        base.io.put_with_metadata(files, &prepared.location, &metadata).await?;
+        manifests.saved();
         Ok(metadata)
     };
     match written.await {
@@ -149,13 +153,13 @@ pub(super) async fn prepare(
     }
 }
 
-/// Writes the list of a snapshot's manifests. Gives the range of row ids that it hands out: the first, and how many (v3).
-async fn write_list(
+/// The list of a snapshot's manifests, and the range of row ids that it hands out: the first, and how many (v3).
+async fn list_bytes(
     base: &Table,
     location: &str,
     snapshot_id: i64,
     manifests: Vec<ManifestFile>,
-) -> Result<Option<(u64, u64)>> {
+) -> Result<(Bytes, Option<(u64, u64)>)> {
     let metadata = &base.metadata;
     let doing = || format!("writing the manifest list `{location}`");
     let scratch = Scratch::new(location);
@@ -169,6 +173,5 @@ async fn write_list(
     writer.add_manifests(manifests.into_iter()).doing(doing)?;
     let rows = first.zip(writer.next_row_id()).map(|(first, next)| (first, next - first));
     writer.close().await.doing(doing)?;
-    base.io.put(location, scratch.bytes().await?).await?;
-    Ok(rows)
+    Ok((scratch.bytes().await?, rows))
 }

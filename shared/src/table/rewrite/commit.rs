@@ -81,7 +81,7 @@ impl Replacement {
 
     /// Whether the group's files are all there, and nobody deleted rows of them or gave them ids since they were read. Deletes by equality do no
     /// harm: the new files are as old to them as the rows that they hold.
-    fn holds(&self, group: &Group, now: &Inventory, present: &HashMap<&str, &LiveFile>) -> bool {
+    fn still(&self, group: &Group, now: &Inventory, present: &HashMap<&str, &LiveFile>) -> bool {
         let read = self.read.metadata.last_sequence_number();
         let by_place = |delete: &&LiveFile| delete.data().content_type() == DataContentType::PositionDeletes;
         let came = now.deletes.iter().filter(|delete| delete.sequence() > read).filter(by_place);
@@ -99,7 +99,7 @@ impl Operation for Replacement {
         let now = Inventory::of(base).await?;
         let present: HashMap<&str, &LiveFile> = now.data.iter().map(|file| (file.data().file_path(), file)).collect();
         let (hold, lost): (Vec<&Done>, Vec<&Done>) =
-            self.groups.iter().partition(|done| self.holds(&done.group, &now, &present));
+            self.groups.iter().partition(|done| self.still(&done.group, &now, &present));
         let removed: HashSet<String> =
             hold.iter().flat_map(|done| &done.group.files).map(|file| file.data().file_path().to_owned()).collect();
         // Those that are about one of the removed files leave with it.

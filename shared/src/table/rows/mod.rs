@@ -99,6 +99,13 @@ impl Operation for Changing<'_> {
         Ok(self.work.insert(worked_out?).delta())
     }
 
+    async fn holds(&mut self, base: &Table) -> Result<bool> {
+        match &self.work {
+            Some(work) => work.holds(base).await,
+            None => Ok(false),
+        }
+    }
+
     fn created(&self) -> Vec<String> {
         self.created.clone()
     }

@@ -53,6 +53,14 @@ impl OverwriteWhere {
         Ok(self.work.insert(worked_out?).delta())
     }
 
+    /// Whether what was worked out before serves for `base`.
+    pub(in crate::table) async fn holds(&self, base: &Table) -> Result<bool> {
+        match &self.work {
+            Some(work) => work.holds(base).await,
+            None => Ok(false),
+        }
+    }
+
     async fn work_out(&self, base: &Table, writer: &mut Writer) -> Result<Work> {
         let candidates = may_match(base, live(base).await?, &self.filters)?;
         let (whole, parts) = self.whole(base, candidates)?;
