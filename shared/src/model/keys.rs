@@ -80,6 +80,11 @@ impl Keys {
         self.below(&["tables", &name.database, &name.table])
     }
 
+    /// As [`Keys::table`], a folder that no other table of the name has had: rows are there before the name is taken.
+    pub fn table_with_rows(&self, name: &TableName, id: &str) -> Url {
+        self.below(&["tables", &name.database, &format!("{}-{id}", name.table)])
+    }
+
     /// The folder of everything that `stream` could not store.
     pub fn errors(&self, stream: &str) -> Url {
         self.below(&["errors", stream, ""])

@@ -11,7 +11,7 @@ use super::commit::{self, Operation, file_prefix};
 use super::conform::Conform;
 use super::live::live_deletes;
 use super::merge::Merge;
-use super::rows::{OverwriteWhere, ReplacePartitions};
+use super::rows::{OverwriteWhere, ReplacePartitions, live_rows};
 use super::snapshot::{AddedFile, DeleteFile, Delta, Rows, live_files};
 use super::write::Writer;
 use super::{Change, Committed, Table, Token};
@@ -44,6 +44,15 @@ pub(super) async fn commit(
     commit::check(&base, token.as_ref())?;
     let mut incoming = write(&base, change, rows, token.as_ref()).await?;
     commit::run(base, &mut incoming, token.as_ref()).await
+}
+
+/// As the rows of a table that is being made.
+pub(super) async fn append<'a>(
+    base: &Table,
+    rows: SendableRecordBatchStream,
+    token: Option<&'a Token>,
+) -> Result<impl Operation + use<'a>> {
+    write(base, Change::Append, rows, token).await
 }
 
 /// Writes the rows to data files.
@@ -100,7 +109,7 @@ impl Operation for Incoming<'_> {
             Way::Append => {}
             Way::Overwrite => {
                 let live = live_files(&base.io, &base.metadata, parent).await?;
-                delta.rows.deleted = live.iter().map(|file| file.data().record_count()).sum();
+                delta.rows.deleted = live_rows(base, &live).await?;
                 delta.removed = live.iter().map(|file| file.data().file_path().to_owned()).collect();
                 let deletes = live_deletes(&base.io, &base.metadata, parent).await?;
                 delta.removed_deletes = deletes.iter().map(|delete| DeleteFile::of(delete.data())).collect();

@@ -7,9 +7,11 @@
 //! history holds the id or it does not. Only what certainly can't become current is removed.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use async_trait::async_trait;
-use iceberg::spec::FormatVersion;
+use datafusion::execution::SendableRecordBatchStream;
+use iceberg::spec::{FormatVersion, TableMetadata};
 use tokio::time::Instant;
 use tracing::Instrument;
 use uuid::Uuid;
@@ -17,7 +19,7 @@ use uuid::Uuid;
 use super::manifests::Manifests;
 use super::properties::Retries;
 use super::snapshot::{Delta, Prepared, prepare};
-use super::{Committed, Table, Token};
+use super::{Committed, Table, Token, change};
 use crate::{Error, ErrorKind, Result};
 
 /// Tries whose outcome stays unknown; then the catalog is taken for unreachable.
@@ -176,6 +178,53 @@ pub(super) async fn run(base: Table, operation: &mut dyn Operation, token: Optio
     .await
 }
 
+/// The first state of a table that no catalog knows yet.
+pub(super) struct First {
+    pub(super) metadata: Arc<TableMetadata>,
+    /// URL of `metadata`, which is written.
+    pub(super) location: String,
+    pub(super) committed: Committed,
+}
+
+/// Writes the rows of a table that is being made, and its metadata; gives every file that was written. When it fails, none is
+/// left.
+///
+/// # Errors
+/// What reading the rows and writing them answer; `Invalid` for rows that don't fit.
+pub(super) async fn first(
+    unborn: &Table,
+    rows: SendableRecordBatchStream,
+    token: Option<&Token>,
+) -> Result<(First, Vec<String>)> {
+    let mut operation = change::append(unborn, rows, token).await?;
+    let snapshot_id = new_snapshot_id(unborn);
+    let mut manifests = Manifests::new(snapshot_id);
+    let written = async {
+        let delta = operation.delta(unborn).await?;
+        if delta.is_empty() && token.is_none() {
+            let (metadata, location) = (unborn.metadata.clone(), unborn.next_location());
+            unborn.io.put_metadata(&location, &metadata).await?;
+            return Ok((
+                First { metadata, location: location.clone(), committed: Committed::default() },
+                vec![location],
+            ));
+        }
+        let prepared = prepare(unborn, &mut manifests, snapshot_id, &delta, token).await?;
+        let committed = Committed { attempts: 1, ..committed(snapshot_id, &delta, &prepared) };
+        let Prepared { metadata, location, files, .. } = prepared;
+        Ok((First { metadata, location, committed }, files))
+    };
+    let written = written.await;
+    let begun = operation.created().into_iter().chain(manifests.files().to_vec());
+    match written {
+        Ok((first, files)) => Ok((first, begun.chain(files).collect())),
+        Err(error) => {
+            unborn.io.discard(begun.collect::<Vec<_>>()).await;
+            Err(error)
+        }
+    }
+}
+
 /// A positive number that the table has not used.
 fn new_snapshot_id(base: &Table) -> i64 {
     loop {
@@ -184,6 +233,20 @@ fn new_snapshot_id(base: &Table) -> i64 {
         if id > 0 && base.metadata.snapshot_by_id(id).is_none() {
             return id;
         }
+    }
+}
+
+fn committed(snapshot_id: i64, delta: &Delta, prepared: &Prepared) -> Committed {
+    Committed {
+        snapshot_id,
+        rows_added: delta.rows.added,
+        rows_updated: delta.rows.updated,
+        rows_deleted: delta.rows.deleted,
+        files_added: prepared.added.data_files,
+        files_removed: prepared.removed.data_files,
+        delete_files_added: prepared.added.delete_files,
+        bytes_added: prepared.added.bytes,
+        attempts: 0,
     }
 }
 
@@ -267,7 +330,7 @@ impl Commit<'_> {
         match base.swap(&prepared.metadata, prepared.location.clone()).await {
             Ok(_) => {
                 self.tidy(base, &delta, &prepared).await;
-                Ok(Outcome::Committed(self.committed(&delta, &prepared)))
+                Ok(Outcome::Committed(committed(self.snapshot_id, &delta, &prepared)))
             }
             Err(error) => self.settle(base, &delta, prepared, error).await,
         }
@@ -311,20 +374,6 @@ impl Commit<'_> {
         }
     }
 
-    fn committed(&self, delta: &Delta, prepared: &Prepared) -> Committed {
-        Committed {
-            snapshot_id: self.snapshot_id,
-            rows_added: delta.rows.added,
-            rows_updated: delta.rows.updated,
-            rows_deleted: delta.rows.deleted,
-            files_added: prepared.added.data_files,
-            files_removed: prepared.removed.data_files,
-            delete_files_added: prepared.added.delete_files,
-            bytes_added: prepared.added.bytes,
-            attempts: 0,
-        }
-    }
-
     /// Removes what earlier tries wrote and the one that became current does without.
     async fn tidy(&mut self, base: &Table, delta: &Delta, prepared: &Prepared) {
         // A try whose answer was lost may have been the one: then its files are in use.
@@ -350,7 +399,7 @@ impl Commit<'_> {
             }
         };
         if now.metadata.snapshot_by_id(self.snapshot_id).is_some() {
-            return Ok(Outcome::Committed(self.committed(delta, &prepared)));
+            return Ok(Outcome::Committed(committed(self.snapshot_id, delta, &prepared)));
         }
         let superseded = now.entry.version != base.entry.version;
         if passing && !superseded && error.kind() != ErrorKind::Conflict {

@@ -4,13 +4,15 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use datafusion::execution::SendableRecordBatchStream;
 use iceberg::spec::{FormatVersion, Schema, SortOrder, TableMetadata, TableMetadataBuilder, UnboundPartitionSpec};
+use url::Url;
 use uuid::Uuid;
 
 use super::alter::iceberg_transform;
 use super::io::IcebergContext;
 use super::revise::{Revision, revise};
-use super::{Table, Tables, schema};
+use super::{Committed, Table, Tables, Token, commit, schema};
 use crate::catalog::{self, StorageDescriptor, TableInput};
 use crate::error::Context;
 use crate::model::{Column, TableName, keys};
@@ -30,11 +32,50 @@ pub struct NewTable {
 }
 
 pub(super) async fn create(tables: &Tables, name: &TableName, new: &NewTable) -> Result<Table> {
+    let metadata = Arc::new(metadata(tables, tables.ports.keys.table(name), new).await?);
+    let location = keys::table_metadata(metadata.location(), 0, &Uuid::new_v4().to_string());
+    tables.io.put_metadata(&location, &metadata).await?;
+    match enter(tables, name, new, &metadata, &location).await {
+        Ok(table) => Ok(table),
+        Err((error, lost)) => {
+            tables.io.discard(lost.then_some(location)).await;
+            Err(error)
+        }
+    }
+}
+
+/// Makes a table whose first snapshot holds `rows`.
+pub(super) async fn create_with(
+    tables: &Tables,
+    name: &TableName,
+    new: &NewTable,
+    rows: SendableRecordBatchStream,
+    token: Option<&Token>,
+) -> Result<Committed> {
+    let id = Uuid::new_v4().simple().to_string();
+    let folder = tables.ports.keys.table_with_rows(name, &id[..12]);
+    let metadata = metadata(tables, folder, new).await?;
+    let unborn = Table::unborn(tables, name, metadata)?;
+    let (first, created) = commit::first(&unborn, rows, token).await?;
+    let location = first.location.clone();
+    match enter(tables, name, new, &first.metadata, &location).await {
+        Ok(_) => Ok(first.committed),
+        Err((error, lost)) => {
+            if lost {
+                tables.io.discard(created).await;
+            }
+            Err(error)
+        }
+    }
+}
+
+/// The metadata of an empty table, in `folder` unless `new` says where.
+async fn metadata(tables: &Tables, folder: Url, new: &NewTable) -> Result<TableMetadata> {
     let iceberg_schema = schema::new_schema(&new.columns)?;
     let spec = partition_spec(&iceberg_schema, &new.partition_by)?;
     let location = match &new.location {
         Some(asked) => chosen_location(tables, asked).await?,
-        None => tables.ports.keys.table(name).to_string(),
+        None => folder.to_string(),
     };
     let mut properties = HashMap::from([("write.parquet.compression-codec".to_owned(), "zstd".to_owned())]);
     properties.extend(new.properties.clone());
@@ -42,14 +83,35 @@ pub(super) async fn create(tables: &Tables, name: &TableName, new: &NewTable) ->
     let built = TableMetadataBuilder::new(iceberg_schema, spec, order, location, FormatVersion::V2, properties)
         .and_then(TableMetadataBuilder::build)
         .map_err(|e| Error::invalid("expected columns and partition fields that Iceberg accepts").with_source(e))?;
-    let metadata = Arc::new(built.metadata);
-    let metadata_location = keys::table_metadata(metadata.location(), 0, &Uuid::new_v4().to_string());
-    tables.io.put_metadata(&metadata_location, &metadata).await?;
-    let declared = catalog_input(name, &metadata, &metadata_location)?;
+    Ok(built.metadata)
+}
+
+/// Enters a table into the catalog. An error comes with whether the table is out of it for certain, so that its files are of no
+/// use.
+async fn enter(
+    tables: &Tables,
+    name: &TableName,
+    new: &NewTable,
+    metadata: &TableMetadata,
+    location: &str,
+) -> Result<Table, (Error, bool)> {
+    let declared = catalog_input(name, metadata, location).map_err(|error| (error, true))?;
     let input = TableInput { description: new.comment.clone(), ..declared };
-    match tables.ports.catalog.create_table(&input).await {
-        Ok(entry) => Table::open(tables, entry).await,
-        Err(error) => settle_creation(tables, name, metadata_location, error).await,
+    let error = match tables.ports.catalog.create_table(&input).await {
+        Ok(entry) => return Table::open(tables, entry).await.map_err(|error| (error, false)),
+        Err(error) => error,
+    };
+    // Tells a table that this call made, though the answer was lost, from one that somebody else made.
+    match tables.ports.catalog.get_table(name).await {
+        Ok(entry) if entry.input.parameters.get("metadata_location").is_some_and(|found| found == location) => {
+            Table::open(tables, entry).await.map_err(|error| (error, false))
+        }
+        Ok(_) => Err((error, true)),
+        // A request without an answer may still take effect.
+        Err(_) => {
+            let refused = !matches!(error.kind(), ErrorKind::Retry | ErrorKind::OutcomeUnknown);
+            Err((error, refused))
+        }
     }
 }
 
@@ -88,21 +150,6 @@ async fn chosen_location(tables: &Tables, asked: &str) -> Result<String> {
     match tables.ports.storage.list(&url).await?.first() {
         None => Ok(url.to_string()),
         Some(object) => Err(Error::conflict(format!("expected an empty location, found `{}`", object.url))),
-    }
-}
-
-/// Tells a table that this call made, though the answer was lost, from one that somebody else made.
-async fn settle_creation(tables: &Tables, name: &TableName, location: String, error: Error) -> Result<Table> {
-    match tables.ports.catalog.get_table(name).await {
-        Ok(entry) if entry.input.parameters.get("metadata_location") == Some(&location) => {
-            Table::open(tables, entry).await
-        }
-        Ok(_) => {
-            tables.io.discard([location]).await;
-            Err(error)
-        }
-        // The request may still take effect, so its metadata stays.
-        Err(_) => Err(error),
     }
 }
 

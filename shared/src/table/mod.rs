@@ -204,6 +204,23 @@ impl Tables {
         create::create(self, name, new).await.context(|| format!("creating the table `{name}`"))
     }
 
+    /// Makes a table of `rows`: they are written first, and the table enters the catalog with the snapshot that holds them. Without
+    /// rows and without a token it has no snapshot.
+    ///
+    /// # Errors
+    /// As [`Tables::create_as`], and as [`Table::commit`] for the rows. Nothing is left then, unless the error is `OutcomeUnknown`
+    /// or `Retry`: the table may still be made.
+    pub async fn create_with(
+        &self,
+        name: &TableName,
+        new: &NewTable,
+        rows: SendableRecordBatchStream,
+        token: Option<Token>,
+    ) -> Result<Committed> {
+        let made = create::create_with(self, name, new, rows, token.as_ref()).await;
+        made.context(|| format!("creating the table `{name}`"))
+    }
+
     /// Enters a table that another engine wrote, as its metadata file `location` has it. From then on the catalog says which
     /// metadata is current: whoever else changes the table does so through this catalog.
     ///
@@ -381,6 +398,25 @@ impl Table {
         Self::of_entry(tables.ports.clone(), tables.io.clone(), entry).await
     }
 
+    /// A table that no catalog knows yet: it has no metadata file, and can't be swapped or reloaded.
+    fn unborn(tables: &Tables, name: &TableName, metadata: TableMetadata) -> Result<Self> {
+        let input = create::catalog_input(name, &metadata, "")?;
+        let entry = catalog::Table { input, version: String::new(), created_ms: 0, updated_ms: 0 };
+        Self::new(tables.ports.clone(), tables.io.clone(), entry, String::new(), Arc::new(metadata))
+    }
+
+    fn new(
+        ports: Ports,
+        io: Io,
+        entry: catalog::Table,
+        location: String,
+        metadata: Arc<TableMetadata>,
+    ) -> Result<Self> {
+        let columns = Arc::new(schema::columns(metadata.current_schema())?);
+        let schema = schema::without_ids(&*schema::arrow_schema(metadata.current_schema())?);
+        Ok(Self { ports, io, entry: Arc::new(entry), location, metadata, columns, schema })
+    }
+
     async fn of_entry(ports: Ports, io: Io, entry: catalog::Table) -> Result<Self> {
         let parameters = &entry.input.parameters;
         let location = match parameters.get("metadata_location") {
@@ -393,9 +429,7 @@ impl Table {
             }
         };
         let metadata = io.metadata(&location).await?;
-        let columns = Arc::new(schema::columns(metadata.current_schema())?);
-        let schema = schema::without_ids(&*schema::arrow_schema(metadata.current_schema())?);
-        Ok(Self { ports, io, entry: Arc::new(entry), location, metadata, columns, schema })
+        Self::new(ports, io, entry, location, metadata)
     }
 
     /// The table as it is now.
@@ -416,8 +450,13 @@ impl Table {
 
     /// A fresh name for the metadata that comes after this.
     fn next_location(&self) -> String {
-        let version = keys::table_metadata_version(&self.location) + 1;
+        let version = self.file().map_or(0, |file| keys::table_metadata_version(file) + 1);
         keys::table_metadata(self.metadata.location(), version, &Uuid::new_v4().to_string())
+    }
+
+    /// The metadata file, if there is one.
+    fn file(&self) -> Option<&str> {
+        Some(self.location.as_str()).filter(|location| !location.is_empty())
     }
 
     /// Makes `metadata`, written to `location`, current if nobody changed the table since it was loaded.

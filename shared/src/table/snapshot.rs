@@ -132,7 +132,7 @@ pub(super) async fn prepare(
             Some((first, count)) => snapshot.with_row_range(first, count).build(),
             None => snapshot.build(),
         };
-        let builder = base.metadata.as_ref().clone().into_builder(Some(base.location.clone()));
+        let builder = base.metadata.as_ref().clone().into_builder(base.file().map(str::to_owned));
         let built = builder
             .set_branch_snapshot(snapshot, MAIN_BRANCH)
             .and_then(TableMetadataBuilder::build)

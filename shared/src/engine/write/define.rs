@@ -10,7 +10,7 @@ use crate::engine::catalog::Given;
 use crate::engine::statement::{CreateTable, Named};
 use crate::model::Column;
 use crate::model::types::columns_of;
-use crate::table::{Change, NewTable};
+use crate::table::NewTable;
 use crate::{Error, ErrorKind, Result};
 
 /// Properties of tables that Athena calls otherwise than Iceberg.
@@ -37,31 +37,24 @@ impl Write<'_> {
         }
         let state = self.run.session(self.engine);
         let (mut new, source) = self.run.in_time(self.new_table(&state, &made)).await?;
-        if source.is_none() {
-            new.properties.extend(self.token()?.map(|token| token.property()));
-        }
-        let table = match self.tables.create_as(&name, &new).await {
-            Ok(table) => table,
-            Err(error) if error.kind() == ErrorKind::Conflict && made.if_not_exists => {
-                return Ok(Outcome::new(statement, &name).noted("the table exists"));
+        let created = match source.filter(|_| made.with_data) {
+            Some(source) => {
+                let rows = self.run.in_time(self.start(&state, &source.plan)).await?;
+                let created = Box::pin(self.tables.create_with(&name, &new, rows, self.token()?)).await;
+                created.map(|committed| Outcome::of(statement, &name, &committed))
             }
-            Err(error) => return Err(error),
-        };
-        let Some(source) = source.filter(|_| made.with_data) else { return Ok(Outcome::new(statement, &name)) };
-        let filled = async {
-            let rows = self.run.in_time(self.start(&state, &source.plan)).await?;
-            Box::pin(table.commit(Change::Append, rows, self.token()?)).await
-        };
-        match Box::pin(filled).await {
-            Ok(committed) => Ok(Outcome::of(statement, &name, &committed)),
-            // The rows may be there: what is not known to have failed stays.
-            Err(error) if error.kind() == ErrorKind::OutcomeUnknown => Err(error),
-            Err(error) => {
-                if let Err(left) = self.tables.drop(&name, true).await {
-                    tracing::warn!(table = %name, error = %left, "the table of a failed CREATE TABLE AS is left without rows");
-                }
-                Err(error)
+            None => {
+                new.properties.extend(self.token()?.map(|token| token.property()));
+                self.tables.create_as(&name, &new).await.map(|_| Outcome::new(statement, &name))
             }
+        };
+        match created {
+            // Somebody made it meanwhile.
+            Err(error) if error.kind() == ErrorKind::Conflict => match self.run.ports.catalog.get_table(&name).await {
+                Ok(entry) => self.exists(statement, &made, entry.is_iceberg()).await,
+                Err(_) => Err(error),
+            },
+            created => created,
         }
     }
 

@@ -237,3 +237,100 @@ async fn files_that_were_sorted_are_known_as_sorted() {
         assert!(plan.contains("SortExec"), "{table}: {plan}");
     }
 }
+
+/// The names of the objects below the warehouse.
+async fn objects(lake: &Lake) -> Vec<String> {
+    let ports = &lake.engine.ports;
+    let all = ports.storage.list(ports.keys.root()).await.unwrap();
+    all.into_iter().map(|object| object.url.to_string()).collect()
+}
+
+#[tokio::test]
+async fn a_table_of_a_query_comes_with_its_rows_or_not_at_all() {
+    let lake = Lake::new().await;
+    let made = lake
+        .write("CREATE TABLE t WITH (partitioning = ARRAY['id']) AS SELECT n AS id FROM generate_series(1, 3) AS g(n)")
+        .await;
+    assert_eq!((made.rows_added, made.snapshot_id.is_some()), (3, true));
+    assert_eq!(lake.cells("SELECT id FROM t ORDER BY id").await, "1;2;3");
+    assert_eq!(lake.cells("SELECT operation, summary['added-records'] FROM \"t$snapshots\"").await, "append,3");
+    lake.write("INSERT INTO t VALUES (4)").await;
+    let before = objects(&lake).await;
+
+    let error = lake.refused("CREATE TABLE t AS SELECT 5 AS id", &Lake::options()).await;
+    assert_eq!(error.kind(), ErrorKind::Conflict);
+    let kept = lake.write("CREATE TABLE IF NOT EXISTS t AS SELECT 5 AS id").await;
+    assert_eq!(kept.note.as_deref(), Some("the table exists"));
+    let failing = "SELECT n AS id, 1 / (1000 - n) AS x FROM generate_series(1, 100000) AS g(n)";
+    for sql in [format!("CREATE TABLE u AS {failing}"), format!("CREATE TABLE IF NOT EXISTS u AS {failing}")] {
+        lake.refused(&sql, &Lake::options()).await;
+        assert_eq!(lake.refused("INSERT INTO u VALUES (1, 1)", &Lake::options()).await.kind(), ErrorKind::NotFound);
+    }
+    assert_eq!(
+        lake.refused("CREATE TABLE other.u AS SELECT 1 AS id", &Lake::options()).await.kind(),
+        ErrorKind::NotFound
+    );
+    assert_eq!(objects(&lake).await, before, "nothing is left behind");
+    assert_eq!(lake.cells("SELECT id FROM t ORDER BY id").await, "1;2;3;4");
+
+    let empty = lake.write("CREATE TABLE e AS SELECT n AS id FROM generate_series(1, 3) AS g(n) WHERE n > 3").await;
+    assert_eq!((empty.rows_added, empty.snapshot_id), (0, None));
+    lake.write("INSERT INTO e VALUES (1)").await;
+    lake.write("DROP TABLE e").await;
+    lake.write("DROP TABLE t").await;
+    assert_eq!(objects(&lake).await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn of_two_that_make_the_same_table_one_does() {
+    let lake = Lake::new().await;
+    let sql = |n: u32| format!("CREATE TABLE IF NOT EXISTS t AS SELECT {n} AS id");
+    let options = Lake::options();
+    let (one, other) = (sql(1), sql(2));
+    let (first, second) = tokio::join!(lake.try_with(&one, &options), lake.try_with(&other, &options));
+    let notes = [first.unwrap().note, second.unwrap().note];
+    assert_eq!(notes.iter().filter(|note| note.as_deref() == Some("the table exists")).count(), 1, "{notes:?}");
+    assert_eq!(lake.cells("SELECT count(*) FROM t").await, "1");
+    let files = objects(&lake).await.iter().filter(|object| object.ends_with(".parquet")).count();
+    assert_eq!(files, 1, "the other's rows are gone");
+}
+
+#[tokio::test]
+async fn insert_overwrite_of_a_partition_replaces_its_rows_alone() {
+    let lake = Lake::new().await;
+    lake.write("CREATE TABLE t (id int, day date, note string) PARTITIONED BY (day)").await;
+    lake.write(
+        "INSERT INTO t VALUES (1, DATE '2024-01-01', 'a'), (2, DATE '2024-01-01', 'b'), (3, DATE '2024-01-02', 'c')",
+    )
+    .await;
+    let done = lake.write("INSERT OVERWRITE t PARTITION (day = DATE '2024-01-01') SELECT 9, 'n'").await;
+    assert_eq!((done.rows_added, done.rows_deleted), (1, 2));
+    let all = "SELECT id, day, note FROM t ORDER BY id";
+    assert_eq!(lake.cells(all).await, "3,2024-01-02,c;9,2024-01-01,n");
+    // A value that has no rows yet, and rows by the columns' names.
+    let done = lake.write("INSERT OVERWRITE t PARTITION (day = DATE '2024-01-03') (note, id) VALUES ('x', 4)").await;
+    assert_eq!((done.rows_added, done.rows_deleted), (1, 0));
+    let done = lake.write("INSERT OVERWRITE t PARTITION (day = DATE '2024-01-01') SELECT 1, 'a' WHERE false").await;
+    assert_eq!((done.rows_added, done.rows_deleted), (0, 1));
+    assert_eq!(lake.cells(all).await, "3,2024-01-02,c;4,2024-01-03,x");
+    for (sql, expected) in [
+        ("INSERT OVERWRITE t PARTITION (dey = DATE '2024-01-02') SELECT 1, 'a'", "dey"),
+        ("INSERT OVERWRITE t PARTITION (day = 'soon') SELECT 1, 'a'", "expected a value of `date`"),
+        ("INSERT OVERWRITE t PARTITION (day = DATE '2024-01-02') SELECT 1", "expected 2 columns"),
+        ("INSERT OVERWRITE t PARTITION (day = DATE '2024-01-02', day = DATE '2024-01-03') SELECT 1, 'a'", "`day`"),
+        ("INSERT OVERWRITE t PARTITION (day = DATE '2024-01-02') (id, day) SELECT 1, DATE '2024-01-05'", "`day`"),
+    ] {
+        let error = lake.refused(sql, &Lake::options()).await;
+        assert!(error.kind() == ErrorKind::Invalid && error.to_string().contains(expected), "{sql}: {error}");
+    }
+    assert_eq!(lake.cells(all).await, "3,2024-01-02,c;4,2024-01-03,x");
+}
+
+#[tokio::test]
+async fn a_delete_of_all_rows_counts_those_that_are_there() {
+    let lake = Lake::new().await;
+    lake.write("CREATE TABLE t TBLPROPERTIES ('write.delete.mode'='merge-on-read') AS SELECT n AS id FROM generate_series(1, 10) AS g(n)")
+        .await;
+    assert_eq!(lake.write("DELETE FROM t WHERE id IN (2, 4, 6)").await.rows_deleted, 3);
+    assert_eq!(lake.write("DELETE FROM t").await.rows_deleted, 7);
+}

@@ -5,6 +5,7 @@
 //! properties choose. When somebody else commits first, what was worked out serves again if it still holds under the
 //! isolation asked for; otherwise it is worked out anew.
 
+mod count;
 mod deletes;
 mod overwrite;
 mod positions;
@@ -21,6 +22,7 @@ use datafusion::execution::SendableRecordBatchStream;
 use datafusion::logical_expr::Expr;
 use futures::TryStreamExt;
 
+pub(super) use self::count::live_rows;
 pub(super) use self::overwrite::{OverwriteWhere, ReplacePartitions};
 use self::positions::Addresses;
 use self::work::{Settings, Work};

@@ -5,18 +5,22 @@ use std::collections::HashSet;
 use arrow::array::AsArray;
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int64Type};
+use datafusion::common::ScalarValue;
 use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{Expr, Operator, binary_expr};
 use datafusion::prelude::{SessionContext, col};
 use futures::TryStreamExt;
-use iceberg::spec::DataFile;
+use iceberg::spec::{DataFile, Literal, PartitionField, PrimitiveType, Struct, Type};
 
 use super::RowChangeKind;
+use super::count::live_rows;
 use super::positions::Addresses;
 use super::work::{Isolation, Settings, Work, live, may_match};
 use crate::table::address::{FILE, POS};
 use crate::table::live::live_deletes;
+use crate::table::prune::bounds;
 use crate::table::snapshot::{AddedFile, DeleteFile, Delta, LiveFile};
+use crate::table::span::span;
 use crate::table::write::Writer;
 use crate::table::{Table, scan};
 use crate::{Error, Result};
@@ -70,7 +74,7 @@ impl OverwriteWhere {
         let partial: u64 = addresses.files.values().map(roaring::RoaringTreemap::len).sum();
         let mode = Settings::of(base, RowChangeKind::Delete)?.mode;
         work.remove(base, addresses, mode, writer).await?;
-        work.rows.deleted = partial + whole.iter().map(|file| file.data().record_count()).sum::<u64>();
+        work.rows.deleted = partial + live_rows(base, &whole).await?;
         Ok(work)
     }
 
@@ -154,7 +158,7 @@ pub(in crate::table) struct ReplacePartitions;
 
 impl ReplacePartitions {
     /// # Errors
-    /// `Invalid` when rows of those partitions may be in files of another partition spec.
+    /// `Invalid` when rows of those partitions may be in files of another partition spec: they would stay beside the new ones.
     pub(in crate::table) async fn delta(base: &Table, files: &[DataFile], spec: i32) -> Result<Delta> {
         let mut delta =
             Delta { added: files.iter().map(|file| AddedFile::new(file.clone(), spec)).collect(), ..Delta::default() };
@@ -170,18 +174,66 @@ impl ReplacePartitions {
         let concerned = |file: &LiveFile| file.spec_id() == spec && partitions.contains(file.data().partition());
         let deletes = deletes.iter().filter(|delete| concerned(delete));
         delta.removed_deletes = deletes.map(|delete| DeleteFile::of(delete.data())).collect();
+        let mut replaced = Vec::new();
         for file in live(base).await? {
-            let path = file.data().file_path();
-            if file.spec_id() != spec {
-                return Err(Error::invalid(format!(
-                    "expected a table whose files are all of its present partitioning to replace partitions of, found `{path}` of an earlier one: rewrite the table first"
-                )));
-            }
-            if partitions.contains(file.data().partition()) {
-                delta.rows.deleted += file.data().record_count();
-                delta.removed.insert(path.to_owned());
+            let within = match file.spec_id() == spec {
+                true => partitions.contains(file.data().partition()),
+                false => {
+                    check_apart(base, &file, &partitions)?;
+                    false
+                }
+            };
+            if within {
+                delta.removed.insert(file.data().file_path().to_owned());
+                replaced.push(file);
             }
         }
+        delta.rows.deleted = live_rows(base, &replaced).await?;
         Ok(delta)
     }
+}
+
+/// # Errors
+/// `Invalid` for a file of an earlier partition spec that may hold rows of one of the partitions.
+fn check_apart(base: &Table, file: &LiveFile, partitions: &HashSet<&Struct>) -> Result<()> {
+    if !partitions.iter().any(|partition| may_hold(base, file, partition)) {
+        return Ok(());
+    }
+    let path = file.data().file_path();
+    Err(Error::invalid(format!(
+        "expected files of the table's present partitioning where partitions are replaced, found `{path}` of an earlier one that may \
+         hold their rows: rewrite the table first"
+    )))
+}
+
+/// Whether a file of another partition spec may hold rows of a partition: not if, for one of the partition's fields, the file's
+/// own partition or its bounds leave no room for values of the column.
+fn may_hold(base: &Table, file: &LiveFile, partition: &Struct) -> bool {
+    let (metadata, data) = (&base.metadata, file.data());
+    let schema = metadata.current_schema();
+    let spec = metadata.default_partition_spec();
+    let own_spec = file.manifest().metadata().partition_spec();
+    let apart = spec.fields().iter().zip(partition.iter()).any(|(field, value)| {
+        let own = own_spec.fields().iter().zip(data.partition().iter());
+        let own: Vec<_> = own.filter(|(own, _)| own.source_id == field.source_id).collect();
+        if own.iter().any(|(own, own_value)| own.transform == field.transform && *own_value != value) {
+            return true;
+        }
+        let rows_without_null = data.null_value_counts().get(&field.source_id) == Some(&0);
+        let Some(value) = value.and_then(Literal::as_primitive_literal) else { return rows_without_null };
+        let source = schema.field_by_id(field.source_id).and_then(|column| column.field_type.as_primitive_type());
+        let Some((source, ty)) = source.and_then(|source| Some((source, arrow_type(source)?))) else { return false };
+        let Some((least, greatest)) = span(field.transform, &value, source, &ty) else { return false };
+        let outside = |(lower, upper): (ScalarValue, ScalarValue)| upper < least || greatest < lower;
+        let in_own = |(own, value): &(&PartitionField, Option<&Literal>)| {
+            span(own.transform, &(*value)?.as_primitive_literal()?, source, &ty)
+        };
+        own.iter().any(|own| in_own(own).is_some_and(outside))
+            || bounds(data, field.source_id, &ty).is_some_and(outside)
+    });
+    !apart
+}
+
+fn arrow_type(source: &PrimitiveType) -> Option<DataType> {
+    iceberg::arrow::type_to_arrow_type(&Type::Primitive(source.clone())).ok()
 }

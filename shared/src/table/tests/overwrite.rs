@@ -1,6 +1,9 @@
+use datafusion::common::ScalarValue;
 use datafusion::logical_expr::{Expr, lit};
 use datafusion::prelude::col;
 
+use super::rows::{Asked, with_properties};
+use super::version::upgraded;
 use super::*;
 use crate::ErrorKind;
 
@@ -71,4 +74,71 @@ async fn a_filter_on_a_column_that_is_not_there_is_refused() {
     assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
     assert!(error.to_string().contains("other"), "{error}");
     assert_eq!(ids(&table, Read::Current).await, ["1"]);
+}
+
+#[tokio::test]
+async fn rows_that_were_deleted_before_do_not_count_as_deleted_again() {
+    for version in ["2", "3"] {
+        let all_of_a_day = || col("at").lt(lit(ScalarValue::TimestampMicrosecond(Some(DAY), None)));
+        let changes: [(&str, Change, u64); 4] = [
+            ("overwrite", Change::Overwrite, 4),
+            ("everywhere", Change::OverwriteWhere(vec![]), 4),
+            ("of the first day", Change::OverwriteWhere(vec![all_of_a_day()]), 2),
+            ("partitions", Change::ReplacePartitions, 2),
+        ];
+        for (what, change, deleted) in changes {
+            let table = table(&ports(), &["day(at)"]).await;
+            let first = [(1, Some("a"), 0), (2, Some("b"), 0), (3, Some("c"), 0), (4, Some("d"), 0)];
+            append(&table, rows(&first)).await;
+            append(&table, rows(&[(5, None, 1), (6, None, 1)])).await;
+            let properties = [("write.delete.mode", "merge-on-read"), ("write.delete.isolation-level", "snapshot")];
+            let table = with_properties(&table, &properties).await;
+            let table = if version == "3" { upgraded(&table).await } else { table };
+            for id in [1, 2] {
+                let deleted = table.change_rows(&Asked::delete(&format!("id = {id}")), None).await.unwrap();
+                assert_eq!((deleted.rows_deleted, deleted.files_removed), (1, 0), "by delete files");
+            }
+            let new = if change == Change::OverwriteWhere(vec![]) { rows(&[]) } else { rows(&[(9, None, 0)]) };
+            let done = table.commit(change, stream(new), None).await.unwrap();
+            assert_eq!(done.rows_deleted, deleted, "v{version}: {what}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn files_of_an_earlier_partitioning_stay_where_they_can_not_hold_rows_that_are_replaced() {
+    let table = table(&ports(), &["month(at)"]).await;
+    append(&table, rows(&[(1, None, 0), (2, None, 3)])).await;
+    append(&table, rows(&[(3, None, 40)])).await;
+    let days = vec!["day(at)".parse().unwrap()];
+    let table = table.alter(&[Alter::ReplacePartitionFields(days)]).await.unwrap();
+    append(&table, rows(&[(4, None, 5), (5, None, 41)])).await;
+    // The first file holds days 0 to 3 of its month, the second day 40 alone.
+    let replace = |days: &'static [i64]| {
+        let new: Vec<_> = days.iter().map(|day| (100 + day, None, *day)).collect();
+        table.commit(Change::ReplacePartitions, stream(rows(&new)), None)
+    };
+    let done = replace(&[5, 41, 70]).await.unwrap();
+    assert_eq!((done.rows_added, done.rows_deleted), (3, 2));
+    assert_eq!(ids(&table, Read::Current).await, ["1", "2", "3", "105", "141", "170"]);
+    for days in [&[5, 2][..], &[40]] {
+        let error = replace(days).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid, "{days:?}");
+        assert!(error.to_string().contains("rewrite the table first"), "{error}");
+    }
+    assert_eq!(ids(&table, Read::Current).await, ["1", "2", "3", "105", "141", "170"]);
+}
+
+#[tokio::test]
+async fn values_of_an_earlier_partitioning_and_nulls_tell_files_apart() {
+    let table = table(&ports(), &["carrier"]).await;
+    append(&table, rows(&[(1, Some("a"), 0), (2, Some("b"), 0), (3, None, 0)])).await;
+    let fields = vec!["carrier".parse().unwrap(), "bucket(4, id)".parse().unwrap()];
+    let table = table.alter(&[Alter::ReplacePartitionFields(fields)]).await.unwrap();
+    let replace = |carrier| table.commit(Change::ReplacePartitions, stream(rows(&[(9, carrier, 1)])), None);
+    replace(Some("c")).await.unwrap();
+    for carrier in [Some("a"), None] {
+        assert_eq!(replace(carrier).await.unwrap_err().kind(), ErrorKind::Invalid, "{carrier:?}");
+    }
+    assert_eq!(ids(&table, Read::Current).await, ["1", "2", "3", "9"]);
 }
