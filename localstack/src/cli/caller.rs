@@ -101,9 +101,7 @@ impl Remote {
         }
         let proof = self.authorization.headers(&url, &request).await?;
         let mut builder = self.client.request(method, url).body(request.body);
-        for (name, value) in
-            request.headers.iter().map(|(name, value)| (name, value)).chain(proof.iter().map(|(n, v)| (n, v)))
-        {
+        for (name, value) in request.headers.into_iter().chain(proof) {
             builder = builder.header(name, value);
         }
         let unreachable = |e: reqwest::Error| match e.is_builder() {
@@ -199,9 +197,11 @@ pub(crate) fn succeeded(response: Response) -> Result<Response> {
         (None, Some(_)) => kind_of_status(response.status),
         (None, None) => ErrorKind::Bug,
     };
-    let message = text("/error/message")
-        .or(gateway)
-        .map_or_else(|| format!("the answer has status {} and no message", response.status), str::to_owned);
+    let message = match (text("/error/message"), gateway) {
+        (Some(message), _) => message.to_owned(),
+        (None, Some(message)) => format!("the API answers {}: {message}", response.status),
+        (None, None) => format!("the answer has status {} and no message", response.status),
+    };
     Err(Error::new(kind, message))
 }
 
@@ -261,7 +261,7 @@ mod tests {
             (500, r#"{"message":"Internal Server Error"}"#, ErrorKind::Bug),
         ] {
             let error = succeeded(Response::new(status, "application/json", body)).unwrap_err();
-            assert!(error.kind() == kind && body.contains(error.message()), "{error}");
+            assert!(error.kind() == kind && error.message().contains(&status.to_string()), "{error}");
         }
     }
 

@@ -158,7 +158,7 @@ fn the_program_signs(api: &str) {
     std::fs::write(&records, orders(60, 5)).unwrap();
     let ask = "SELECT count(*) AS n FROM orders";
     let (code, _, errors) = tarn(&["sql", ask]);
-    assert!(code == Some(1) && errors.contains("Denied"), "without a signature: {code:?} {errors}");
+    assert!(code == Some(1) && errors.contains("403: Forbidden"), "without a signature: {code:?} {errors}");
     for (arguments, expected) in [
         (vec!["sql", ask], "n\n60"),
         (vec!["put", "orders", records.to_str().unwrap()], "orders,5,0"),
