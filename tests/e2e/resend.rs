@@ -49,6 +49,34 @@ async fn a_file_is_stored_each_time_that_it_is_put_but_once_under_a_key() {
 }
 
 #[tokio::test]
+async fn a_statement_is_done_each_time_that_it_is_sent_but_once_under_a_key() {
+    for running in [true, false] {
+        let mut lake = Lake::new(SHOP);
+        if running {
+            lake.start();
+        }
+        let sql = |arguments: &[&str]| {
+            let asked = lake.run("sql", &[&["--output", "csv"], arguments].concat());
+            (asked.status.code(), String::from_utf8(asked.stdout).unwrap() + &String::from_utf8(asked.stderr).unwrap())
+        };
+        let done = |arguments: &[&str], expected: &str| {
+            let (code, text) = sql(arguments);
+            assert!(code == Some(0) && text.contains(expected), "{arguments:?}, running: {running}: {code:?} {text}");
+        };
+        done(&["CREATE TABLE notes (id int)"], "CREATE TABLE");
+        let (one, other) = ("INSERT INTO notes VALUES (1)", "INSERT INTO notes VALUES (2)");
+        done(&[one], "INSERT");
+        done(&[one], "INSERT");
+        done(&[one, "--key", "k"], "INSERT");
+        done(&[one, "--key", "k"], "done before under this idempotency key");
+        done(&["SELECT count(*) AS n FROM notes"], "3");
+        let (code, text) = sql(&[other, "--key", "k"]);
+        assert!(code != Some(0) && text.contains("found another"), "{code:?} {text}");
+        done(&["SELECT count(*) * 10 + max(id) AS n FROM notes"], "31");
+    }
+}
+
+#[tokio::test]
 async fn a_put_outlives_the_runtime_that_it_talks_to() {
     let mut lake = Lake::up(SHOP);
     let file = lake.data().with_file_name("orders.ndjson");

@@ -192,6 +192,21 @@ async fn statements_write_tables(lake: &Signed) {
     }
     let (status, answer) = lake.query("CREATE TABLE elsewhere.notes (id int)").await;
     assert_eq!(status, 404, "{answer:#}");
+
+    let (status, answer) = lake.query("DROP DATABASE mart").await;
+    assert_eq!(status, 409, "it holds tables: {answer:#}");
+    let listed = "SELECT table_name FROM information_schema.tables WHERE table_schema = 'mart'";
+    let (status, tables) = lake.query(listed).await;
+    assert_eq!(status, 200, "{tables:#}");
+    for table in tables["rows"].as_array().unwrap() {
+        let (status, answer) = lake.query(&format!("DROP TABLE mart.{}", table[0].as_str().unwrap())).await;
+        assert_eq!(status, 200, "{answer:#}");
+    }
+    for (sql, expected) in [("DROP DATABASE mart", 200), ("DROP DATABASE mart", 404), ("DROP DATABASE elsewhere", 403)]
+    {
+        let (status, answer) = lake.query(sql).await;
+        assert_eq!(status, expected, "{sql}: {answer:#}");
+    }
 }
 
 /// Our adapters under roles that may do other things.
