@@ -2,6 +2,7 @@
 
     read_iceberg.py pyiceberg|duckdb|polars|sail PATH-OR-URL-OF-METADATA [FILTER]
     read_iceberg.py each READER PATH-OF-METADATA…    one line for each path: a list of its rows
+    read_iceberg.py exact READER PATH-OF-METADATA…   the same, without Python's dates: days, microseconds, nanoseconds as numbers, uuids
     read_iceberg.py lineage PATH-OF-METADATA…        with DuckDB: [id, _row_id, _last_updated_sequence_number] of each row
     read_iceberg.py glue DATABASE.TABLE [FILTER]     with pyiceberg, through the Glue and S3 at AWS_ENDPOINT_URL
 
@@ -21,7 +22,9 @@ import shutil
 import struct
 import sys
 import tempfile
+import uuid
 
+import pyarrow
 import pyarrow.types as types
 
 MAX_SAFE = 2**53 - 1
@@ -80,7 +83,7 @@ def polars_table(metadata, condition):
     return rows.collect().to_arrow()
 
 
-def sail_table(metadata, condition):
+def sail_table(metadata, condition, as_numbers=False):
     from sail import session
 
     # Sail takes a table's folder and reads the newest metadata there: this is a folder that has no other.
@@ -88,7 +91,38 @@ def sail_table(metadata, condition):
         os.mkdir(os.path.join(folder, "metadata"))
         shutil.copy(metadata.removeprefix("file://"), os.path.join(folder, "metadata"))
         rows = session().read.format("iceberg").load(folder)
+        if as_numbers:
+            # Spark's protocol has no time of day: Sail reads it, but can't send it.
+            rows = rows.selectExpr(*(f"cast({n} AS bigint) AS {n}" if ty == "time" else n for n, ty in columns_of(metadata)))
         return (rows.filter(condition) if condition else rows).toArrow()
+
+
+def columns_of(metadata):
+    with open(metadata.removeprefix("file://")) as file:
+        table = json.load(file)
+    (schema,) = (s for s in table["schemas"] if s["schema-id"] == table["current-schema-id"])
+    return [(field["name"], field["type"]) for field in schema["fields"]]
+
+
+def exact(column):
+    """Days, microseconds (nanoseconds of columns that have them) and uuids, for years that Python's dates don't have."""
+    kind = column.type
+    if types.is_date(kind):
+        column = column.cast(pyarrow.int32())
+    elif types.is_time(kind):
+        column = column.cast(pyarrow.time64("us")).cast(pyarrow.int64())
+    elif types.is_timestamp(kind):
+        column = column.cast(pyarrow.int64())
+    values = column.to_pylist()
+    if types.is_binary(kind) or types.is_large_binary(kind) or types.is_fixed_size_binary(kind):
+        values = [value and uuid.UUID(bytes=value) for value in values]
+    return [str(v) if isinstance(v, uuid.UUID) or isinstance(v, int) and abs(v) > MAX_SAFE else v for v in values]
+
+
+def exact_rows(reader, metadata):
+    table = sail_table(metadata, None, as_numbers=True) if reader == "sail" else READERS[reader](metadata, None)
+    columns = {name: exact(table[name]) for name in table.column_names}
+    return [dict(zip(columns, row)) for row in zip(*columns.values())]
 
 
 def shown(value, kind):
@@ -142,6 +176,10 @@ def main():
     if sys.argv[1:2] == ["each"] and len(sys.argv) > 3:
         for metadata in sys.argv[3:]:
             print(json.dumps(rows_of(READERS[sys.argv[2]](metadata, None)), allow_nan=False), flush=True)
+        return
+    if sys.argv[1:2] == ["exact"] and len(sys.argv) > 3:
+        for metadata in sys.argv[3:]:
+            print(json.dumps(exact_rows(sys.argv[2], metadata)), flush=True)
         return
     if sys.argv[1:2] == ["lineage"] and len(sys.argv) > 2:
         for metadata in sys.argv[2:]:

@@ -314,6 +314,170 @@ async fn a_table_of_format_3_with_deletion_vectors_of_another_engine_is_read_and
     ids_survive(&taken_over(&lake, "vectors", &folder, 86, &after).await);
 }
 
+/// The columns of tables with years that Python's dates don't have, as numbers and texts.
+const EXACT: &str = "id, u, arrow_cast(d, 'Int32') AS d, arrow_cast(at, 'Int64') AS at, arrow_cast(seen, 'Int64') AS seen, arrow_cast(t, 'Int64') AS t";
+
+/// The 15th of March of the year -44, two first of January of the years 0 and 1, the day before 1970, the last of the year 9999.
+const DAYS: [i64; 5] = [-735_525, -719_528, -719_162, -1, 2_932_896];
+const DAY: i64 = 86_400_000_000;
+
+/// Rows of `days`: the id is the place, the rest follows from the day. Times of day wander, uuids have both halves' signs.
+fn old_rows(days: &[i64]) -> String {
+    let row = |(id, day): (usize, &i64)| {
+        let (micros, time) = (day * DAY + 1, [0, 1, DAY - 1, DAY / 24, 5][id % 5]);
+        let uuid = format!("{:02x}", 50 * (id % 5)).repeat(16);
+        format!(
+            "({id}, X'{uuid}', arrow_cast(arrow_cast({day}, 'Int32'), 'Date32'), arrow_cast({micros}, 'Timestamp(Microsecond, None)'), \
+             arrow_cast({micros}, 'Timestamp(Microsecond, Some(\"+00:00\"))'), arrow_cast({time}, 'Time64(Microsecond)'))"
+        )
+    };
+    days.iter().enumerate().map(row).collect::<Vec<_>>().join(", ")
+}
+
+async fn exact_step(lake: &Lake, table: &str, folder: &Path, sql: &str) -> Step {
+    if !sql.is_empty() {
+        lake.sql(sql).await;
+    }
+    let rows = rows_of(&lake.run("sql", &["--output", "json", &format!("SELECT {EXACT} FROM {table}")]), "id");
+    Step { sql: sql.to_owned(), metadata: newest_metadata(folder), rows }
+}
+
+/// As [`compare`]; all readers show all values so. Sail reads times of day, but has no way to send them other than as numbers.
+fn compare_exactly(steps: &[Step]) {
+    for reader in READERS {
+        let paths = steps.iter().map(|step| &step.metadata);
+        let output = client("read_iceberg.py").args(["exact", reader]).args(paths).output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        let read: Vec<Vec<Row>> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(read.len(), steps.len(), "{reader}: {}", String::from_utf8_lossy(&output.stderr));
+        for (number, (step, theirs)) in steps.iter().zip(read).enumerate() {
+            if let Some(difference) = difference(&step.rows, &sorted(theirs, "id")) {
+                panic!("{reader}, step {number}, after `{}` ({}): {difference}", step.sql, step.metadata.display());
+            }
+        }
+    }
+}
+
+/// What each day's row must read as.
+fn check_days(rows: &[Row]) {
+    for (row, day) in rows.iter().zip(DAYS) {
+        assert_eq!(row["d"], day, "{row:?}");
+        for column in ["at", "seen"] {
+            let micros = row[column].as_i64().or_else(|| row[column].as_str()?.parse().ok());
+            assert_eq!(micros, Some(day * DAY + 1), "{column} {row:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn years_before_the_first_uuids_and_times_of_day_read_the_same_elsewhere() {
+    let lake = Lake::up(TYPES);
+    lake.sql("CREATE DATABASE IF NOT EXISTS lab").await;
+    let merge_on_read = ["delete", "update", "merge"].map(|kind| format!("'write.{kind}.mode' = 'merge-on-read'"));
+    for (name, parts) in [
+        ("plain", ""),
+        ("months", "PARTITIONED BY (month(d), bucket(3, u))"),
+        ("years", "PARTITIONED BY (year(at), bucket(2, t))"),
+        ("hours", "PARTITIONED BY (hour(seen))"),
+        ("values", "PARTITIONED BY (seen, t)"),
+    ] {
+        let table = format!("lab.{name}");
+        let folder = lake.data().join("objects/tables/lab").join(name);
+        let columns = "id bigint, u uuid, d date, at timestamp, seen timestamp with time zone, t time";
+        lake.sql(&format!("CREATE TABLE {table} ({columns}) {parts}")).await;
+        let mut steps = Vec::new();
+        for sql in [
+            format!("INSERT INTO {table} VALUES {}, (5, NULL, NULL, NULL, NULL, NULL)", old_rows(&DAYS)),
+            format!("INSERT INTO {table} SELECT id + 10, u, d, at, seen, t FROM {table}"),
+            format!(
+                "UPDATE {table} SET u = '00112233-4455-6677-8899-aabbccddeeff' WHERE d = arrow_cast(-735525, 'Date32') AND id > 5"
+            ),
+            format!("ALTER TABLE {table} SET TBLPROPERTIES ({})", merge_on_read.join(", ")),
+            format!(
+                "DELETE FROM {table} WHERE at < arrow_cast(-63549359999999998, 'Timestamp(Microsecond, None)') AND id > 5 OR t = TIME '00:00:00.000005' AND id > 5"
+            ),
+            format!("OPTIMIZE {table} REWRITE DATA USING SORT (at, u, t)"),
+        ] {
+            steps.push(exact_step(&lake, &table, &folder, &sql).await);
+            check_days(&steps.last().unwrap().rows);
+        }
+        let counts: Vec<_> = steps.iter().map(|step| step.rows.len()).collect();
+        assert_eq!(counts, [6, 12, 12, 12, 10, 10], "{name}");
+        compare_exactly(&steps);
+        assert!(!lake.sql(&format!("SELECT * FROM lab.\"{name}$files\"")).await.is_empty());
+        for (filter, expected) in [
+            ("d < DATE '0001-01-01'", "0,1,11"),
+            ("at < TIMESTAMP '0001-01-01 00:00:00'", "0,1,11"),
+            ("u = UUID '32323232-3232-3232-3232-323232323232'", "1,11"),
+            ("t > TIME '23:59:59'", "2,12"),
+            ("d > DATE '9999-01-01'", "4"),
+        ] {
+            let rows = lake.sql(&format!("SELECT id FROM {table} WHERE {filter} ORDER BY id")).await;
+            let ids: Vec<_> = rows.iter().map(|row| row[0].to_string()).collect();
+            assert_eq!(ids.join(","), expected, "{name}: {filter}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn years_before_the_first_that_others_write_are_read_and_changed() {
+    let lake = Lake::up(TYPES);
+    lake.sql("CREATE DATABASE IF NOT EXISTS lab").await;
+    let folder = lake.data().join("objects/foreign/old");
+    let output = client("write_iceberg.py").arg("old").arg(&folder).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    // Sail has no times of day and no uuids in its SQL.
+    let theirs = lake.data().join("objects/foreign/theirs");
+    let day = |(id, day): (usize, &i64)| {
+        let micros = day * DAY + 1;
+        format!(
+            "SELECT {id}, date_add(date'1970-01-01', {day}), cast(timestamp_micros({micros}) AS timestamp_ntz), timestamp_micros({micros})"
+        )
+    };
+    let rows = DAYS.iter().enumerate().map(day).collect::<Vec<_>>().join(" UNION ALL ");
+    let columns = "id bigint, d date, at timestamp_ntz, seen timestamp";
+    sail(
+        &theirs,
+        &[
+            format!("CREATE TABLE x ({columns}) USING iceberg LOCATION '{}'", theirs.display()),
+            format!("INSERT INTO x {rows}"),
+        ],
+    );
+    for (name, folder) in [("old", &folder), ("theirs", &theirs)] {
+        let (table, metadata) = (format!("lab.{name}"), newest_metadata(folder));
+        let call = "CALL system.register_table";
+        lake.sql(&format!("{call}(table => '{table}', metadata_file => '{}')", metadata.display())).await;
+        if name == "theirs" {
+            lake.sql(&format!("ALTER TABLE {table} ADD COLUMNS (u uuid, t time)")).await;
+        }
+        let mut steps = Vec::new();
+        for sql in [
+            String::new(),
+            format!(
+                "UPDATE {table} SET u = '00112233-4455-6677-8899-aabbccddeeff', t = TIME '12:00:00.5' WHERE d < DATE '0001-01-01'"
+            ),
+            format!("INSERT INTO {table} (id, d, at, seen) SELECT id + 10, d, at, seen FROM {table}"),
+            format!("DELETE FROM {table} WHERE id = 11 OR at > TIMESTAMP '9999-12-30 00:00:00' AND id > 10"),
+            format!("OPTIMIZE {table} REWRITE DATA USING ZORDER (d, at)"),
+        ] {
+            steps.push(exact_step(&lake, &table, folder, &sql).await);
+            check_days(&steps.last().unwrap().rows);
+        }
+        let (before, updated) = (&steps[0].rows, &steps[1].rows);
+        if name == "old" {
+            assert_eq!(
+                (&before[2]["u"], &before[2]["t"]),
+                (&"64646464-6464-6464-6464-646464646464".into(), &(DAY - 1).into())
+            );
+        }
+        assert_eq!(updated.iter().filter(|row| row["t"] == 43_200_500_000_i64).count(), 2, "{name}");
+        let rows = if name == "old" { 6 } else { 5 };
+        let counts: Vec<_> = steps.iter().map(|step| step.rows.len()).collect();
+        assert_eq!(counts, [rows, rows, 2 * rows, 2 * rows - 2, 2 * rows - 2], "{name}");
+        compare_exactly(&steps);
+    }
+}
+
 #[tokio::test]
 async fn a_metadata_file_that_is_no_table_is_refused_by_name() {
     let lake = Lake::up(TYPES);

@@ -8,6 +8,8 @@
 //! | floats | a number; `"NaN"`, `"Infinity"`, `"-Infinity"` | the same |
 //! | date | `"2013-02-08"` | the same |
 //! | timestamp | `"2013-02-08T06:00:00"`, fractions as far as they go; with a zone in UTC: `…Z` | the same |
+//! | time | `"06:00:00"`, fractions as far as they go | the same |
+//! | uuid, and other values of 16 bytes | `"f81d4fae-7dec-11d0-a765-00a0c91e6bf6"` | the same |
 //! | binary | base64 | base64 |
 //! | array, struct, map | array, object, object | JSON text |
 
@@ -26,6 +28,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Number, Value, json};
 use shared::model::ColumnType;
 use shared::{Error, Result};
+use uuid::Uuid;
 
 /// The largest integer that every JSON reader keeps.
 const MAX_SAFE: u64 = (1 << 53) - 1;
@@ -189,6 +192,10 @@ fn json_values(array: &ArrayRef) -> Result<Vec<Value>> {
         DataType::Binary => array.as_binary::<i32>().iter().map(base64).collect(),
         DataType::LargeBinary => array.as_binary::<i64>().iter().map(base64).collect(),
         DataType::BinaryView => array.as_binary_view().iter().map(base64).collect(),
+        DataType::FixedSizeBinary(16) => {
+            let text = |bytes| Uuid::from_slice(bytes).map_or(Value::Null, |uuid| Value::String(uuid.to_string()));
+            array.as_fixed_size_binary().iter().map(|bytes| bytes.map_or(Value::Null, text)).collect()
+        }
         DataType::FixedSizeBinary(_) => array.as_fixed_size_binary().iter().map(base64).collect(),
         DataType::Date32 => each(array, |i| array.as_primitive::<Date32Type>().value_as_date(i).map(|d| d.to_string())),
         DataType::Date64 => each(array, |i| array.as_primitive::<Date64Type>().value_as_date(i).map(|d| d.to_string())),
@@ -285,7 +292,7 @@ fn maps(array: &ArrayRef) -> Result<Vec<Value>> {
     (0..array.len()).map(value).collect()
 }
 
-/// Times of day, intervals and the like, as Arrow shows them.
+/// Intervals and the like, as Arrow shows them; times of day too, which is as ISO 8601 has them.
 fn displayed(array: &ArrayRef) -> Result<Vec<Value>> {
     let options = FormatOptions::default();
     let formatter = ArrayFormatter::try_new(array.as_ref(), &options)?;

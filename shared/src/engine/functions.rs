@@ -1,14 +1,16 @@
 //! Functions that Athena and Presto users know and DataFusion lacks, rewritten into what it has before planning.
 //!
 //! [`TEMPLATES`] is the list: a name, its number of arguments, and the expression that stands for it. Arguments keep their
-//! place in the text, so errors still point at them. What no expression can say is in [`super::dates`].
+//! place in the text, so errors still point at them. What no expression can say is in [`super::dates`]. Literals and casts of types
+//! that tables have and DataFusion's SQL lacks are rewritten too.
 
 use std::ops::ControlFlow;
 
 use datafusion::sql::parser::Statement as Parsed;
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident,
-    Select, SelectItem, Value, VisitMut, VisitorMut,
+    BinaryOperator, CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList,
+    FunctionArguments, Ident, Select, SelectItem, TimezoneInfo, TypedString, Value, ValueWithSpan, VisitMut,
+    VisitorMut,
 };
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::parser::Parser;
@@ -86,8 +88,12 @@ impl VisitorMut for Rewrite {
     }
 
     fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Error> {
-        let call = match expr {
-            Expr::Function(call) => call,
+        let new = match expr {
+            Expr::Function(call) => replacement(call),
+            Expr::TypedString(TypedString { data_type, value, .. }) => literal(value, data_type),
+            Expr::Cast { kind: CastKind::Cast | CastKind::DoubleColon, expr, data_type, .. } => {
+                converted(expr, data_type)
+            }
             Expr::Subquery(query) => {
                 return match single::rewrite(query) {
                     Ok(()) => ControlFlow::Continue(()),
@@ -96,7 +102,7 @@ impl VisitorMut for Rewrite {
             }
             _ => return ControlFlow::Continue(()),
         };
-        match replacement(call) {
+        match new {
             Ok(None) => ControlFlow::Continue(()),
             Ok(Some(new)) => {
                 self.changed = true;
@@ -106,6 +112,35 @@ impl VisitorMut for Rewrite {
             Err(error) => ControlFlow::Break(error),
         }
     }
+}
+
+/// A literal whose type is not what DataFusion makes of it.
+fn literal(value: &ValueWithSpan, ty: &DataType) -> Result<Option<Expr>> {
+    let text = value.clone().into_string().unwrap_or_default();
+    let quoted = Expr::Value(value.clone());
+    match ty {
+        // Digits past the sixth are not lost unsaid: such a time fits no column.
+        DataType::Time(..) if text.rsplit_once('.').is_some_and(|(_, digits)| digits.len() > 6) => Ok(None),
+        // In nanoseconds a literal reaches from 1677 to 2262.
+        DataType::Timestamp(_, TimezoneInfo::None | TimezoneInfo::WithoutTimeZone) => {
+            let year = text.get(..4).and_then(|year| year.parse::<i32>().ok());
+            let is_far = year.is_some_and(|year| !(1678..2262).contains(&year));
+            is_far.then(|| filled("arrow_cast($1, 'Timestamp(Microsecond, None)')", &[quoted])).transpose()
+        }
+        ty => converted(&quoted, ty),
+    }
+}
+
+/// The value in the types that tables have and SQL here does not: times of day in microseconds, uuids.
+fn converted(value: &Expr, ty: &DataType) -> Result<Option<Expr>> {
+    let template = match ty {
+        DataType::Time(_, TimezoneInfo::None | TimezoneInfo::WithoutTimeZone) => {
+            "arrow_cast($1, 'Time64(Microsecond)')"
+        }
+        DataType::Uuid => "arrow_cast(decode(replace($1, '-', ''), 'hex'), 'FixedSizeBinary(16)')",
+        _ => return Ok(None),
+    };
+    filled(template, std::slice::from_ref(value)).map(Some)
 }
 
 fn replacement(call: &Function) -> Result<Option<Expr>> {

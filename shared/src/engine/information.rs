@@ -244,6 +244,9 @@ pub(super) fn presto_type(ty: &ColumnType) -> String {
         ColumnType::Binary => "varbinary".into(),
         ColumnType::Timestamp => "timestamp(6)".into(),
         ColumnType::TimestampTz => "timestamp(6) with time zone".into(),
+        ColumnType::TimestampNs => "timestamp(9)".into(),
+        ColumnType::TimestampTzNs => "timestamp(9) with time zone".into(),
+        ColumnType::Time => "time(6)".into(),
         ColumnType::Array(item) => format!("array({})", presto_type(item)),
         ColumnType::Map(key, value) => format!("map({}, {})", presto_type(key), presto_type(value)),
         ColumnType::Struct(fields) => {

@@ -80,6 +80,14 @@ pub enum ColumnType {
     Timestamp,
     /// Microseconds since the epoch, UTC; `timestamp with time zone` in SQL.
     TimestampTz,
+    /// Nanoseconds, without a zone; only in tables of Iceberg's format v3.
+    TimestampNs,
+    /// Nanoseconds since the epoch, UTC; only in tables of Iceberg's format v3.
+    TimestampTzNs,
+    /// Microseconds since midnight.
+    Time,
+    /// 16 bytes.
+    Uuid,
     Array(Box<ColumnType>),
     Map(Box<ColumnType>, Box<ColumnType>),
     Struct(Vec<(String, ColumnType)>),
@@ -102,6 +110,10 @@ impl ColumnType {
             Self::Date => DataType::Date32,
             Self::Timestamp => DataType::Timestamp(TimeUnit::Microsecond, None),
             Self::TimestampTz => DataType::Timestamp(TimeUnit::Microsecond, Some("+00:00".into())),
+            Self::TimestampNs => DataType::Timestamp(TimeUnit::Nanosecond, None),
+            Self::TimestampTzNs => DataType::Timestamp(TimeUnit::Nanosecond, Some("+00:00".into())),
+            Self::Time => DataType::Time64(TimeUnit::Microsecond),
+            Self::Uuid => DataType::FixedSizeBinary(16),
             Self::Array(item) => DataType::List(Arc::new(Field::new("element", item.to_arrow(), true))),
             Self::Map(key, value) => DataType::Map(map_entries(key, value), false),
             Self::Struct(fields) => DataType::Struct(
@@ -110,10 +122,11 @@ impl ColumnType {
         }
     }
 
-    /// The column type that holds values of an Arrow type; unsigned and half-width types widen.
+    /// The column type that holds values of an Arrow type; unsigned and half-width types widen. Timestamps become those that
+    /// every table can have, which is microseconds.
     ///
     /// # Errors
-    /// `Invalid` for types that tables can't store (intervals, unions, durations, times of day).
+    /// `Invalid` for types that tables can't store (intervals, unions, durations).
     pub fn from_arrow(ty: &DataType) -> Result<Self> {
         Ok(match ty {
             DataType::Boolean => Self::Boolean,
@@ -126,12 +139,14 @@ impl ColumnType {
             DataType::Float64 => Self::Double,
             DataType::Decimal32(p, s) | DataType::Decimal64(p, s) | DataType::Decimal128(p, s) => Self::Decimal(*p, *s),
             DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View | DataType::Null => Self::String,
+            DataType::FixedSizeBinary(16) => Self::Uuid,
             DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_) => {
                 Self::Binary
             }
             DataType::Date32 | DataType::Date64 => Self::Date,
             DataType::Timestamp(_, None) => Self::Timestamp,
             DataType::Timestamp(_, Some(_)) => Self::TimestampTz,
+            DataType::Time32(_) | DataType::Time64(_) => Self::Time,
             DataType::Dictionary(_, value) => Self::from_arrow(value)?,
             DataType::List(f) | DataType::LargeList(f) | DataType::FixedSizeList(f, _) => {
                 Self::Array(Box::new(Self::from_arrow(f.data_type())?))
@@ -179,6 +194,10 @@ impl fmt::Display for ColumnType {
             Self::Date => f.write_str("date"),
             Self::Timestamp => f.write_str("timestamp"),
             Self::TimestampTz => f.write_str("timestamptz"),
+            Self::TimestampNs => f.write_str("timestamp_ns"),
+            Self::TimestampTzNs => f.write_str("timestamptz_ns"),
+            Self::Time => f.write_str("time"),
+            Self::Uuid => f.write_str("uuid"),
             Self::Array(item) => write!(f, "array<{item}>"),
             Self::Map(key, value) => write!(f, "map<{key},{value}>"),
             Self::Struct(fields) => {
@@ -201,7 +220,7 @@ impl schemars::JsonSchema for ColumnType {
         schemars::json_schema!({
             "type": "string",
             "description": "A Glue or Athena type.",
-            "pattern": "^ *(boolean|bool|tinyint|smallint|int|integer|bigint|long|float|real|double|decimal(\\(.+\\))?|string|varchar(\\(.+\\))?|char(\\(.+\\))?|binary|varbinary|date|timestamp|timestamptz|array ?<.+>|map ?<.+,.+>|struct ?<.+:.+>) *$",
+            "pattern": "^ *(boolean|bool|tinyint|smallint|int|integer|bigint|long|float|real|double|decimal(\\(.+\\))?|string|varchar(\\(.+\\))?|char(\\(.+\\))?|binary|varbinary|date|time|timestamp|timestamptz|timestamp_ns|timestamptz_ns|uuid|array ?<.+>|map ?<.+,.+>|struct ?<.+:.+>) *$",
             "examples": ["string", "bigint", "double", "decimal(10,2)", "boolean", "date", "timestamp", "array<string>", "map<string,int>", "struct<city:string,zip:int>"],
         })
     }
@@ -255,6 +274,10 @@ impl Parser<'_> {
             "date" => ColumnType::Date,
             "timestamp" => ColumnType::Timestamp,
             "timestamptz" => ColumnType::TimestampTz,
+            "timestamp_ns" => ColumnType::TimestampNs,
+            "timestamptz_ns" => ColumnType::TimestampTzNs,
+            "time" => ColumnType::Time,
+            "uuid" => ColumnType::Uuid,
             "array" => {
                 self.expect("<")?;
                 let item = self.column_type()?;
@@ -273,7 +296,7 @@ impl Parser<'_> {
             _ => {
                 return Err(Error::invalid(format!(
                     "expected a column type (boolean, tinyint, smallint, int, bigint, float, double, decimal(p,s), string, binary, \
-                     date, timestamp, timestamptz, array<…>, map<…,…>, struct<name:type,…>), found `{}`",
+                     date, time, timestamp, timestamptz, timestamp_ns, timestamptz_ns, uuid, array<…>, map<…,…>, struct<name:type,…>), found `{}`",
                     self.text
                 )));
             }
@@ -375,6 +398,8 @@ mod tests {
             "date",
             "timestamp",
             "timestamptz",
+            "time",
+            "uuid",
             "array<int>",
             "map<string,double>",
             "struct<a:int,b:array<struct<c:string>>>",
@@ -382,6 +407,15 @@ mod tests {
             let ty: ColumnType = text.parse().unwrap();
             assert_eq!(ty.to_string(), text);
             assert_eq!(ColumnType::from_arrow(&ty.to_arrow()).unwrap(), ty);
+        }
+    }
+
+    #[test]
+    fn nanoseconds_become_microseconds_where_a_table_does_not_say_otherwise() {
+        for (text, becomes) in [("timestamp_ns", "timestamp"), ("timestamptz_ns", "timestamptz")] {
+            let ty: ColumnType = text.parse().unwrap();
+            assert_eq!(ty.to_string(), text);
+            assert_eq!(ColumnType::from_arrow(&ty.to_arrow()).unwrap().to_string(), becomes);
         }
     }
 

@@ -439,7 +439,10 @@ impl<'a> Rules<'a> {
 
 /// Whether values of `ty` can be parted by `transform`, as the Iceberg spec says.
 fn takes(ty: &ColumnType, transform: Transform) -> bool {
-    let is_time = matches!(ty, ColumnType::Timestamp | ColumnType::TimestampTz);
+    let is_time = matches!(
+        ty,
+        ColumnType::Timestamp | ColumnType::TimestampTz | ColumnType::TimestampNs | ColumnType::TimestampTzNs
+    );
     match transform {
         Transform::Identity => !matches!(ty, ColumnType::Array(_) | ColumnType::Map(..) | ColumnType::Struct(_)),
         Transform::Year | Transform::Month | Transform::Day => is_time || *ty == ColumnType::Date,

@@ -101,6 +101,7 @@ fn fits(from: &DataType, to: &DataType) -> bool {
         (D::Binary | D::LargeBinary | D::BinaryView | D::FixedSizeBinary(_), D::Binary | D::FixedSizeBinary(_)) => true,
         (D::Date32 | D::Date64 | D::Timestamp(_, None), D::Date32 | D::Timestamp(_, None)) => true,
         (D::Timestamp(_, Some(_)), D::Timestamp(_, Some(_))) => true,
+        (D::Time32(_) | D::Time64(_), D::Time64(_)) => true,
         (D::List(f) | D::LargeList(f) | D::FixedSizeList(f, _), D::List(t)) => fits(f.data_type(), t.data_type()),
         (D::Map(f, _), D::Map(t, _)) => match (f.data_type(), t.data_type()) {
             (D::Struct(f), D::Struct(t)) => f.iter().zip(t).all(|(f, t)| fits(f.data_type(), t.data_type())),
@@ -151,7 +152,9 @@ fn always_survives(from: &DataType, to: &DataType) -> bool {
         },
         (from, _) if from.is_numeric() => false,
         (D::Date64, D::Date32) | (D::Timestamp(_, _), D::Date32) => false,
-        (D::Timestamp(TimeUnit::Nanosecond, _), D::Timestamp(_, _)) => false,
+        (D::Timestamp(TimeUnit::Nanosecond, _), D::Timestamp(_, _)) | (D::Time64(_), D::Time64(_)) => false,
+        // Nanoseconds reach from 1677 to 2262.
+        (_, D::Timestamp(TimeUnit::Nanosecond, _)) => false,
         _ => true,
     }
 }

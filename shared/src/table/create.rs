@@ -9,7 +9,7 @@ use iceberg::spec::{FormatVersion, Schema, SortOrder, TableMetadata, TableMetada
 use url::Url;
 use uuid::Uuid;
 
-use super::alter::iceberg_transform;
+use super::alter::{FORMAT_VERSION, format_version, iceberg_transform};
 use super::io::IcebergContext;
 use super::revise::{Revision, revise};
 use super::{Committed, Table, Tables, Token, commit, schema};
@@ -27,7 +27,7 @@ pub struct NewTable {
     /// URL of its folder, which must lie in the warehouse and be empty; `None`: where the warehouse keeps its tables.
     pub location: Option<String>,
     pub comment: Option<String>,
-    /// Properties of Iceberg, added to those that every new table has.
+    /// Properties of Iceberg, added to those that every new table has. `format-version` is `2`, the default, or `3`.
     pub properties: BTreeMap<String, String>,
 }
 
@@ -77,10 +77,19 @@ async fn metadata(tables: &Tables, folder: Url, new: &NewTable) -> Result<TableM
         Some(asked) => chosen_location(tables, asked).await?,
         None => folder.to_string(),
     };
+    let mut asked = new.properties.clone();
+    let version = match asked.remove(FORMAT_VERSION) {
+        Some(value) => format_version(&value)?,
+        None => FormatVersion::V2,
+    };
+    if version < FormatVersion::V2 {
+        return Err(Error::invalid(format!("property `{FORMAT_VERSION}`: expected `2` or `3`, found `1`")));
+    }
+    schema::check_version(&iceberg_schema, version)?;
     let mut properties = HashMap::from([("write.parquet.compression-codec".to_owned(), "zstd".to_owned())]);
-    properties.extend(new.properties.clone());
+    properties.extend(asked);
     let order = SortOrder::unsorted_order();
-    let built = TableMetadataBuilder::new(iceberg_schema, spec, order, location, FormatVersion::V2, properties)
+    let built = TableMetadataBuilder::new(iceberg_schema, spec, order, location, version, properties)
         .and_then(TableMetadataBuilder::build)
         .map_err(|e| Error::invalid("expected columns and partition fields that Iceberg accepts").with_source(e))?;
     Ok(built.metadata)
@@ -227,6 +236,7 @@ impl Revision for Grow<'_> {
         let Some(evolved) = schema::evolve(metadata.current_schema(), self.columns, last_id, is_empty)? else {
             return Ok(None);
         };
+        schema::check_version(&evolved, metadata.format_version())?;
         let builder = metadata.as_ref().clone().into_builder(Some(base.location.clone()));
         let built = builder
             .add_current_schema(evolved)

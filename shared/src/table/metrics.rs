@@ -8,6 +8,7 @@ use iceberg::spec::{
 use parquet::data_type::AsBytes;
 use parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData};
 use parquet::file::statistics::Statistics;
+use uuid::Uuid;
 
 use super::files::Metrics;
 use crate::{Error, Result};
@@ -148,6 +149,19 @@ fn bounds(ty: &PrimitiveType, statistics: &Statistics) -> Option<(Datum, Datum)>
         }
         (P::Timestamptz, Statistics::Int64(s)) => {
             Some((Datum::timestamptz_micros(*s.min_opt()?), Datum::timestamptz_micros(*s.max_opt()?)))
+        }
+        (P::TimestampNs, Statistics::Int64(s)) => {
+            Some((Datum::timestamp_nanos(*s.min_opt()?), Datum::timestamp_nanos(*s.max_opt()?)))
+        }
+        (P::TimestamptzNs, Statistics::Int64(s)) => {
+            Some((Datum::timestamptz_nanos(*s.min_opt()?), Datum::timestamptz_nanos(*s.max_opt()?)))
+        }
+        (P::Time, Statistics::Int64(s)) => {
+            Some((Datum::time_micros(*s.min_opt()?).ok()?, Datum::time_micros(*s.max_opt()?).ok()?))
+        }
+        (P::Uuid, Statistics::FixedLenByteArray(s)) => {
+            let uuid = |bytes| Uuid::from_slice(bytes).ok().map(Datum::uuid);
+            Some((uuid(s.min_opt()?.data())?, uuid(s.max_opt()?.data())?))
         }
         (P::Float, Statistics::Float(s)) => Some((Datum::float(*s.min_opt()?), Datum::float(*s.max_opt()?))),
         (P::Double, Statistics::Double(s)) => Some((Datum::double(*s.min_opt()?), Datum::double(*s.max_opt()?))),

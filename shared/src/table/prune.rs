@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, BooleanArray, StringArray, UInt64Array};
 use arrow::datatypes::{DataType, SchemaRef};
+use chrono::DateTime;
 use datafusion::common::pruning::PruningStatistics;
 use datafusion::common::stats::Precision;
 use datafusion::common::{Column, ColumnStatistics, ScalarValue, Statistics};
@@ -16,7 +17,7 @@ use iceberg::transform::create_transform_function;
 
 use super::address::FILE;
 use super::snapshot::LiveFile;
-use super::span::span;
+use super::span::{span, transformable};
 
 /// The statistics of one file for every column of the schema that is read, found by field id. Columns past the ids are none of
 /// the file's own.
@@ -100,6 +101,11 @@ pub(super) fn value(ty: &PrimitiveType, literal: &PrimitiveLiteral) -> Option<Sc
         (P::Timestamptz, PrimitiveLiteral::Long(v)) => {
             ScalarValue::TimestampMicrosecond(Some(*v), Some("+00:00".into()))
         }
+        (P::TimestampNs, PrimitiveLiteral::Long(v)) => ScalarValue::TimestampNanosecond(Some(*v), None),
+        (P::TimestamptzNs, PrimitiveLiteral::Long(v)) => {
+            ScalarValue::TimestampNanosecond(Some(*v), Some("+00:00".into()))
+        }
+        (P::Time, PrimitiveLiteral::Long(v)) => ScalarValue::Time64Microsecond(Some(*v)),
         (P::Long, PrimitiveLiteral::Long(v)) => ScalarValue::Int64(Some(*v)),
         (_, PrimitiveLiteral::Float(v)) => ScalarValue::Float32(Some(v.0)),
         (_, PrimitiveLiteral::Double(v)) => ScalarValue::Float64(Some(v.0)),
@@ -114,6 +120,21 @@ pub(super) fn value(ty: &PrimitiveType, literal: &PrimitiveLiteral) -> Option<Sc
         }
         _ => return None,
     })
+}
+
+/// A bound or a partition's value in words.
+pub(super) fn shown(datum: &Datum) -> String {
+    zoned(datum.data_type(), datum.literal()).unwrap_or_else(|| datum.to_human_string())
+}
+
+/// A time with a zone in the words of the `iceberg` crate, which itself panics at most of those before 1970.
+pub(super) fn zoned(ty: &PrimitiveType, literal: &PrimitiveLiteral) -> Option<String> {
+    let time = match (ty, literal) {
+        (PrimitiveType::Timestamptz, PrimitiveLiteral::Long(micros)) => DateTime::from_timestamp_micros(*micros)?,
+        (PrimitiveType::TimestamptzNs, PrimitiveLiteral::Long(nanos)) => DateTime::from_timestamp_nanos(*nanos),
+        _ => return None,
+    };
+    Some(time.to_string())
 }
 
 /// Files as the containers of DataFusion's pruning.
@@ -314,7 +335,7 @@ fn buckets(values: &HashSet<ScalarValue>, transform: Transform) -> Option<HashSe
                 DataType::BinaryView => value.cast_to(&DataType::Binary).ok()?,
                 _ => value.clone(),
             };
-            let array = transform.transform(value.to_array().ok()?).ok()?;
+            let array = transform.transform(transformable(&value.to_array().ok()?)).ok()?;
             match ScalarValue::try_from_array(&array, 0).ok()? {
                 ScalarValue::Int32(Some(bucket)) => Some(PrimitiveLiteral::Int(bucket)),
                 _ => None,

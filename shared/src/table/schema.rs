@@ -6,8 +6,10 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field, Fields, Schema as ArrowSchema, SchemaRef as ArrowSchemaRef, TimeUnit};
-use iceberg::spec::{ListType, MapType, NestedField, NestedFieldRef, PrimitiveType, Schema, StructType, Type};
+use arrow::datatypes::{DataType, Field, Fields, Schema as ArrowSchema, SchemaRef as ArrowSchemaRef};
+use iceberg::spec::{
+    FormatVersion, ListType, MapType, NestedField, NestedFieldRef, PrimitiveType, Schema, StructType, Type,
+};
 use parquet::arrow::PARQUET_FIELD_ID_META_KEY;
 
 use super::io::IcebergContext;
@@ -69,6 +71,10 @@ fn new_type(ty: &ColumnType, ids: &mut Ids) -> Type {
         ColumnType::Date => PrimitiveType::Date,
         ColumnType::Timestamp => PrimitiveType::Timestamp,
         ColumnType::TimestampTz => PrimitiveType::Timestamptz,
+        ColumnType::TimestampNs => PrimitiveType::TimestampNs,
+        ColumnType::TimestampTzNs => PrimitiveType::TimestamptzNs,
+        ColumnType::Time => PrimitiveType::Time,
+        ColumnType::Uuid => PrimitiveType::Uuid,
         ColumnType::Array(item) => {
             let id = ids.next();
             let element = NestedField::list_element(id, new_type(item, ids), false);
@@ -148,6 +154,8 @@ fn evolve_type(have: &Type, want: &ColumnType, ids: &mut Ids) -> Option<Type> {
         {
             P::Decimal { precision: (*precision).max(u32::from(*wanted)), scale: *scale }
         }
+        // Bytes as wide as a uuid may be one, or not.
+        (Type::Primitive(have @ (P::Fixed(16) | P::Uuid)), C::Uuid | C::Binary) => have.clone(),
         (Type::List(list), C::Array(item)) => {
             let element = evolve_nested(&list.element_field, item, ids)?;
             return Some(Type::List(ListType::new(element)));
@@ -186,10 +194,25 @@ fn evolve_nested(field: &NestedFieldRef, want: &ColumnType, ids: &mut Ids) -> Op
     Some(Arc::new(evolved))
 }
 
+/// # Errors
+/// `Invalid`, naming the column, for a type that tables of the format don't have.
+pub(super) fn check_version(schema: &Schema, version: FormatVersion) -> Result<()> {
+    let nanoseconds =
+        |ty: &Type| matches!(ty, Type::Primitive(PrimitiveType::TimestampNs | PrimitiveType::TimestamptzNs));
+    let found = schema.field_id_to_name_map().keys().find_map(|id| {
+        schema.field_by_id(*id).filter(|field| version < FormatVersion::V3 && nanoseconds(&field.field_type))
+    });
+    let Some(field) = found else { return Ok(()) };
+    let (name, ty) = (schema.name_by_field_id(field.id).unwrap_or(&field.name), &field.field_type);
+    Err(Error::invalid(format!(
+        "column `{name}`: expected a table of Iceberg's format v3 for `{ty}`, found `{version}`: set the table property `format-version` to `3`, or take microseconds"
+    )))
+}
+
 /// The columns of an Iceberg schema.
 ///
 /// # Errors
-/// `Invalid` for a type that no column type stands for (time of day, nanoseconds).
+/// `Invalid` for a type that no column type stands for.
 pub(super) fn columns(schema: &Schema) -> Result<Vec<Column>> {
     let column = |field: &NestedFieldRef| {
         let ty = column_type(&field.field_type).map_err(|e| e.context(format!("column `{}`", field.name)))?;
@@ -208,11 +231,14 @@ pub(super) fn column_type(ty: &Type) -> Result<ColumnType> {
             PrimitiveType::Double => ColumnType::Double,
             PrimitiveType::Decimal { precision, scale } => decimal(*precision, *scale)?,
             PrimitiveType::String => ColumnType::String,
-            PrimitiveType::Binary | PrimitiveType::Fixed(_) | PrimitiveType::Uuid => ColumnType::Binary,
+            PrimitiveType::Binary | PrimitiveType::Fixed(_) => ColumnType::Binary,
+            PrimitiveType::Uuid => ColumnType::Uuid,
             PrimitiveType::Date => ColumnType::Date,
             PrimitiveType::Timestamp => ColumnType::Timestamp,
             PrimitiveType::Timestamptz => ColumnType::TimestampTz,
-            other => return Err(Error::invalid(format!("expected a type that Tarn reads, found `{other}`"))),
+            PrimitiveType::TimestampNs => ColumnType::TimestampNs,
+            PrimitiveType::TimestamptzNs => ColumnType::TimestampTzNs,
+            PrimitiveType::Time => ColumnType::Time,
         },
         Type::List(list) => ColumnType::Array(Box::new(column_type(&list.element_field.field_type)?)),
         Type::Map(map) => ColumnType::Map(
@@ -257,10 +283,6 @@ pub(super) fn arrow_type(ty: &Type) -> Result<DataType> {
                 .try_into()
                 .map_err(|_| Error::invalid(format!("expected a short fixed type, found `{size}` bytes")))?,
         ),
-        Type::Primitive(PrimitiveType::Uuid) => DataType::FixedSizeBinary(16),
-        Type::Primitive(PrimitiveType::Timestamptz) => {
-            DataType::Timestamp(TimeUnit::Microsecond, Some("+00:00".into()))
-        }
         Type::Primitive(_) => column_type(ty)?.to_arrow(),
         Type::List(list) => DataType::List(Arc::new(arrow_field(&list.element_field)?)),
         Type::Map(map) => {
@@ -291,7 +313,8 @@ fn bare_field(field: &Field) -> Field {
     Field::new(field.name(), ty, field.is_nullable())
 }
 
-/// The columns as Athena wants them in the Glue table of an Iceberg table: there is one kind of `timestamp`.
+/// The columns as Athena wants them in the Glue table of an Iceberg table: there is one kind of `timestamp`, and text stands for
+/// times of day and uuids, as pyiceberg and Iceberg's own catalog have it.
 pub(super) fn catalog_columns(schema: &Schema) -> Result<Vec<Column>> {
     let columns = columns(schema)?;
     Ok(columns.into_iter().map(|c| Column { ty: catalog_type(c.ty), required: false, ..c }).collect())
@@ -299,7 +322,8 @@ pub(super) fn catalog_columns(schema: &Schema) -> Result<Vec<Column>> {
 
 fn catalog_type(ty: ColumnType) -> ColumnType {
     match ty {
-        ColumnType::TimestampTz => ColumnType::Timestamp,
+        ColumnType::TimestampTz | ColumnType::TimestampNs | ColumnType::TimestampTzNs => ColumnType::Timestamp,
+        ColumnType::Time | ColumnType::Uuid => ColumnType::String,
         ColumnType::Array(item) => ColumnType::Array(Box::new(catalog_type(*item))),
         ColumnType::Map(key, value) => ColumnType::Map(Box::new(catalog_type(*key)), Box::new(catalog_type(*value))),
         ColumnType::Struct(fields) => {

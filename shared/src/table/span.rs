@@ -1,6 +1,9 @@
 //! What a partition value says of the column that the table is partitioned by.
 
-use arrow::datatypes::DataType;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, AsArray, PrimitiveArray};
+use arrow::datatypes::{DataType, TimestampMicrosecondType, TimestampNanosecondType};
 use chrono::{Datelike, NaiveDate};
 use datafusion::common::ScalarValue;
 use iceberg::spec::{PrimitiveLiteral, PrimitiveType, Transform};
@@ -44,6 +47,11 @@ pub(super) fn span(
             let days = |micros: i64| i32::try_from(micros.div_euclid(DAY_MICROS)).ok();
             Some((ScalarValue::Date32(days(start)), ScalarValue::Date32(days(end - 1))))
         }
+        DataType::Timestamp(arrow::datatypes::TimeUnit::Nanosecond, zone) => {
+            let at = |nanos| ScalarValue::TimestampNanosecond(Some(nanos), zone.clone());
+            // Nanoseconds reach less far than their partitions.
+            Some((at(start.saturating_mul(1000)), at((end - 1).saturating_mul(1000).saturating_add(999))))
+        }
         DataType::Timestamp(arrow::datatypes::TimeUnit::Microsecond, zone) => {
             let at = |micros| ScalarValue::TimestampMicrosecond(Some(micros), zone.clone());
             Some((at(start), at(end - 1)))
@@ -63,6 +71,14 @@ fn months(n: i32) -> Option<i64> {
     let first = NaiveDate::from_ymd_opt(1970 + n.div_euclid(12), u32::try_from(n.rem_euclid(12)).ok()? + 1, 1)?;
     let epoch = NaiveDate::default().num_days_from_ce();
     i64::from(first.num_days_from_ce() - epoch).checked_mul(DAY_MICROS)
+}
+
+/// Values as transforms other than identity take them, and as literals of their columns are taken too. The `iceberg` crate knows
+/// nanoseconds for some only, and cuts those before 1970 the wrong way: partitions are the same by microseconds.
+pub(super) fn transformable(values: &ArrayRef) -> ArrayRef {
+    let Some(nanos) = values.as_primitive_opt::<TimestampNanosecondType>() else { return values.clone() };
+    let micros: PrimitiveArray<TimestampMicrosecondType> = nanos.unary(|nanos| nanos.div_euclid(1000));
+    Arc::new(micros.with_timezone_opt(nanos.timezone().map(str::to_owned)))
 }
 
 #[cfg(test)]

@@ -10,14 +10,20 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, Float32Array, Float64Array, RecordBatch, UInt32Array};
 use arrow::compute::{concat_batches, take_record_batch};
-use arrow::datatypes::{DataType, SchemaRef as ArrowSchemaRef};
+use arrow::datatypes::{DataType, Schema as ArrowSchema, SchemaRef as ArrowSchemaRef};
 use arrow::row::{RowConverter, SortField};
 use iceberg::arrow::arrow_primitive_to_literal;
-use iceberg::spec::{DataFile, PartitionSpecRef, PrimitiveLiteral, SchemaRef, Struct, TableMetadata, Transform, Type};
+use iceberg::spec::{
+    DataFile, PartitionSpecRef, PrimitiveLiteral, PrimitiveType, Schema, SchemaRef, Struct, TableMetadata, Transform,
+    Type,
+};
 use iceberg::transform::{BoxedTransformFunction, create_transform_function};
 use object_store::buffered::BufWriter;
-use parquet::arrow::AsyncArrowWriter;
+use parquet::arrow::arrow_writer::ArrowWriterOptions;
+use parquet::arrow::{ArrowSchemaConverter, AsyncArrowWriter};
+use parquet::basic::LogicalType;
 use parquet::file::properties::WriterProperties;
+use parquet::schema::types::{SchemaDescriptor, Type as ParquetType, TypePtr};
 use tokio::task::JoinSet;
 
 use super::files::{Metrics, writer_properties};
@@ -25,7 +31,9 @@ use super::io::{IcebergContext, Io, url};
 use super::lineage;
 use super::metrics::{Written, data_file};
 use super::properties::read;
+use super::prune::zoned;
 use super::schema;
+use super::span::transformable;
 use crate::model::keys;
 use crate::{Error, Result};
 
@@ -270,12 +278,13 @@ impl Writer {
     fn begin(&mut self, key: &Arc<[u8]>, partition: Struct) -> Result<()> {
         let folder = folder(&self.spec, &self.schema, &partition);
         let location = keys::data_file(&self.location, &folder, &self.prefix, self.created.len());
-        let writer = AsyncArrowWriter::try_new(
-            self.io.storage.writer(&url(&location)?)?.with_max_concurrency(UPLOAD_PARTS),
-            self.arrow.clone(),
-            Some(self.properties.clone()),
-        )
-        .doing(|| format!("writing `{location}`"))?;
+        let store = self.io.storage.writer(&url(&location)?)?.with_max_concurrency(UPLOAD_PARTS);
+        let options = ArrowWriterOptions::new().with_properties(self.properties.clone());
+        let writer = parquet_schema(&self.arrow, &self.schema)
+            .and_then(|schema| {
+                AsyncArrowWriter::try_new_with_options(store, self.arrow.clone(), options.with_parquet_schema(schema))
+            })
+            .doing(|| format!("writing `{location}`"))?;
         self.created.push(location.clone());
         let file = OpenFile { partition, location, writer, nan_counts: HashMap::new(), used: self.clock };
         self.open.insert(key.clone(), file);
@@ -319,11 +328,54 @@ impl Writer {
     }
 }
 
+/// The columns of a data file as Arrow's writer has them, apart from uuids, which say in Parquet's words that they are some.
+fn parquet_schema(arrow: &ArrowSchema, schema: &Schema) -> parquet::errors::Result<SchemaDescriptor> {
+    let plain = ArrowSchemaConverter::new().convert(arrow)?;
+    Ok(SchemaDescriptor::new(with_uuids(&plain.root_schema_ptr(), schema)?))
+}
+
+fn with_uuids(ty: &TypePtr, schema: &Schema) -> parquet::errors::Result<TypePtr> {
+    let info = ty.get_basic_info();
+    let id = info.has_id().then(|| info.id());
+    let built = match ty.as_ref() {
+        ParquetType::PrimitiveType { physical_type, type_length, .. } => {
+            let field = id.and_then(|id| schema.field_by_id(id));
+            if field.is_none_or(|field| *field.field_type != Type::Primitive(PrimitiveType::Uuid)) {
+                return Ok(ty.clone());
+            }
+            ParquetType::primitive_type_builder(info.name(), *physical_type)
+                .with_length(*type_length)
+                .with_repetition(info.repetition())
+                .with_id(id)
+                .with_logical_type(Some(LogicalType::Uuid))
+                .build()?
+        }
+        ParquetType::GroupType { fields, .. } => {
+            let fields =
+                fields.iter().map(|field| with_uuids(field, schema)).collect::<parquet::errors::Result<_>>()?;
+            let group = ParquetType::group_type_builder(info.name())
+                .with_fields(fields)
+                .with_id(id)
+                .with_logical_type(info.logical_type_ref().cloned())
+                .with_converted_type(info.converted_type());
+            let group = if info.has_repetition() { group.with_repetition(info.repetition()) } else { group };
+            group.build()?
+        }
+    };
+    Ok(Arc::new(built))
+}
+
 /// The folder of a partition, as Iceberg's other writers name it.
 fn folder(spec: &PartitionSpecRef, schema: &SchemaRef, partition: &Struct) -> String {
     let date = |days: i64| chrono::DateTime::from_timestamp(days * 86_400, 0).unwrap_or_default().date_naive();
-    let path = spec.partition_to_path(partition, schema.clone());
-    let named = spec.fields().iter().zip(partition.iter()).zip(path.split('/')).map(|((field, value), named)| {
+    let zoned = zoned_values(spec, schema, partition);
+    let others = partition.iter().zip(&zoned).map(|(value, zoned)| value.filter(|_| zoned.is_none()).cloned());
+    let path = spec.partition_to_path(&others.collect(), schema.clone());
+    let fields = spec.fields().iter().zip(partition.iter()).zip(zoned);
+    let named = fields.zip(path.split('/')).map(|(((field, value), zoned), named)| {
+        if let Some(time) = zoned {
+            return format!("{}={time}", field.name);
+        }
         let value = match value.and_then(iceberg::spec::Literal::as_primitive_literal) {
             Some(PrimitiveLiteral::Int(value)) => i64::from(value),
             _ => return named.to_owned(),
@@ -340,6 +392,16 @@ fn folder(spec: &PartitionSpecRef, schema: &SchemaRef, partition: &Struct) -> St
         }
     });
     named.collect::<Vec<_>>().join("/")
+}
+
+/// Times with a zone in a partition, in words.
+fn zoned_values(spec: &PartitionSpecRef, schema: &SchemaRef, partition: &Struct) -> Vec<Option<String>> {
+    let types = spec.partition_type(schema).map(|types| types.fields().to_vec()).unwrap_or_default();
+    let value = |(place, value): (usize, Option<&iceberg::spec::Literal>)| {
+        let Type::Primitive(ty) = types.get(place)?.field_type.as_ref() else { return None };
+        zoned(ty, &value?.as_primitive_literal()?)
+    };
+    partition.iter().enumerate().map(value).collect()
 }
 
 impl OpenFile {
@@ -387,6 +449,7 @@ struct Splitter {
 struct SplitField {
     column: usize,
     transform: BoxedTransformFunction,
+    is_identity: bool,
     ty: Type,
 }
 
@@ -414,7 +477,8 @@ impl Splitter {
             } else {
                 arrow_type
             }));
-            fields.push(SplitField { column, transform, ty: target.field_type.as_ref().clone() });
+            let is_identity = field.transform == Transform::Identity;
+            fields.push(SplitField { column, transform, is_identity, ty: target.field_type.as_ref().clone() });
         }
         Ok(Self { fields, converter: RowConverter::new(sort_fields)? })
     }
@@ -423,7 +487,11 @@ impl Splitter {
         let values: Vec<ArrayRef> = self
             .fields
             .iter()
-            .map(|f| f.transform.transform(batch.column(f.column).clone()).doing(|| "computing partitions".into()))
+            .map(|f| {
+                let values = batch.column(f.column);
+                let values = if f.is_identity { values.clone() } else { transformable(values) };
+                f.transform.transform(values).doing(|| "computing partitions".into())
+            })
             .collect::<Result<_>>()?;
         let rows = self.converter.convert_columns(&values)?;
         let mut groups: HashMap<&[u8], Vec<u32>> = HashMap::new();

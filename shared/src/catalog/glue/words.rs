@@ -13,7 +13,8 @@ const S3: &str = "s3://";
 ///
 /// `OpenCSVSerde` takes dates and times as numbers since 1970 only and fails at an empty number, so all its columns are text
 /// (Athena's user guide, "Open CSV SerDe for processing CSV"). Hive tables have no time with a zone ("Data types in Amazon
-/// Athena"): in Parquet it is a `timestamp` in UTC, in text files its zone does not parse, so it is text.
+/// Athena"): in Parquet it is a `timestamp` in UTC, in text files its zone does not parse, so it is text. They have no
+/// times of day either.
 pub(super) fn glue_type(ty: &ColumnType, library: Option<&str>) -> ColumnType {
     match library {
         Some(OPEN_CSV) => ColumnType::String,
@@ -25,7 +26,10 @@ pub(super) fn glue_type(ty: &ColumnType, library: Option<&str>) -> ColumnType {
 fn without_zones(ty: &ColumnType, zoned: &ColumnType) -> ColumnType {
     let inner = |ty: &ColumnType| Box::new(without_zones(ty, zoned));
     match ty {
-        ColumnType::TimestampTz => zoned.clone(),
+        ColumnType::TimestampTz | ColumnType::TimestampTzNs => zoned.clone(),
+        ColumnType::TimestampNs => ColumnType::Timestamp,
+        ColumnType::Time => ColumnType::String,
+        ColumnType::Uuid => ColumnType::Binary,
         ColumnType::Array(item) => ColumnType::Array(inner(item)),
         ColumnType::Map(key, value) => ColumnType::Map(inner(key), inner(value)),
         ColumnType::Struct(fields) => {

@@ -157,8 +157,14 @@ impl Words<'_> {
             text += &self.balanced()?;
         }
         if text == "timestamp" || text.starts_with("timestamp(") {
-            text = if self.eat("with time zone") { "timestamptz" } else { "timestamp" }.to_owned();
+            // Past the sixth digit only nanoseconds will do.
+            let nanos = ["timestamp(7)", "timestamp(8)", "timestamp(9)"].contains(&text.as_str());
+            let zone = if self.eat("with time zone") { "tz" } else { "" };
+            text = format!("timestamp{zone}{}", if nanos { "_ns" } else { "" });
             self.eat("without time zone");
+        }
+        if ["time(0)", "time(3)", "time(6)"].contains(&text.as_str()) {
+            text = "time".to_owned();
         }
         text = text.replace("timestamp with time zone", "timestamptz");
         text.parse().or_else(|e: crate::Error| Self::refused(&first, e.message()))

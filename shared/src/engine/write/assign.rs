@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, new_null_array};
-use arrow::datatypes::{DataType, Field, FieldRef, SchemaRef, TimeUnit};
+use arrow::array::{ArrayRef, AsArray, FixedSizeBinaryBuilder, new_null_array};
+use arrow::datatypes::{DataType, Field, FieldRef, SchemaRef};
 use datafusion::common::{Column as PlanColumn, DataFusionError, Result as DfResult, ScalarValue};
 use datafusion::execution::FunctionRegistry;
 use datafusion::execution::session_state::SessionState;
@@ -12,6 +12,8 @@ use datafusion::logical_expr::{
     ColumnarValue, Expr, LogicalPlan, LogicalPlanBuilder, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
     Volatility,
 };
+
+use uuid::Uuid;
 
 use crate::model::ColumnType;
 use crate::{Error, Result, table};
@@ -62,15 +64,36 @@ impl Assign {
         let to = self.field.data_type();
         let assigned = match (from, to) {
             // A time without a zone is in UTC, as everywhere.
-            (DataType::Timestamp(_, None) | DataType::Date32, DataType::Timestamp(_, Some(_))) => {
-                let plain = Field::new(self.field.name(), DataType::Timestamp(TimeUnit::Microsecond, None), true);
+            (DataType::Timestamp(_, None) | DataType::Date32, DataType::Timestamp(unit, Some(_))) => {
+                let plain = Field::new(self.field.name(), DataType::Timestamp(*unit, None), true);
                 let plain = table::assigned(values, &plain).map_err(external)?;
                 arrow::compute::cast(&plain, to)?
+            }
+            (DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View, DataType::FixedSizeBinary(16)) => {
+                uuids(values, &self.field)?
             }
             _ => table::assigned(values, &self.field).map_err(external)?,
         };
         Ok(assigned)
     }
+}
+
+/// Texts such as `f81d4fae-7dec-11d0-a765-00a0c91e6bf6` as the bytes of uuids.
+fn uuids(texts: &ArrayRef, field: &Field) -> DfResult<ArrayRef> {
+    let texts = arrow::compute::cast(texts, &DataType::Utf8)?;
+    let mut uuids = FixedSizeBinaryBuilder::with_capacity(texts.len(), 16);
+    for text in texts.as_string::<i32>() {
+        let Some(text) = text else {
+            uuids.append_null();
+            continue;
+        };
+        let uuid = Uuid::parse_str(text).map_err(|e| {
+            let message = format!("column `{}`: expected the text of a uuid, found `{text}`", field.name());
+            external(Error::invalid(message).with_source(e))
+        })?;
+        uuids.append_value(uuid.as_bytes())?;
+    }
+    Ok(Arc::new(uuids.finish()))
 }
 
 impl ScalarUDFImpl for Assign {

@@ -190,7 +190,10 @@ pub(super) fn properties(asked: &BTreeMap<String, String>) -> Result<BTreeMap<St
         match lower.as_str() {
             "table_type" => expect("`ICEBERG`", value.eq_ignore_ascii_case("iceberg"))?,
             "format" => expect("`PARQUET`", value.eq_ignore_ascii_case("parquet"))?,
-            "format_version" | "format-version" => expect("`2`", value == "2")?,
+            "format_version" | "format-version" => {
+                expect("`2` or `3`", value == "2" || value == "3")?;
+                properties.insert("format-version".into(), value.clone());
+            }
             "is_external" => expect("`false`", value.eq_ignore_ascii_case("false"))?,
             ATHENAS_AGE => {
                 let seconds = value.parse::<u64>().ok().and_then(|seconds| seconds.checked_mul(1000));

@@ -11,7 +11,7 @@ use arrow::array::{
 use arrow::buffer::{Buffer as Bytes, NullBuffer, OffsetBuffer, ScalarBuffer};
 use arrow::datatypes::{
     DataType, Date32Type, Decimal128Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type,
-    TimestampMicrosecondType,
+    Time64MicrosecondType, TimestampMicrosecondType,
 };
 use arrow::error::ArrowError;
 
@@ -44,6 +44,8 @@ pub(super) enum Values {
     Date(Vec<i32>),
     /// Microseconds since the epoch, with and without a zone.
     Timestamp(Vec<i64>),
+    /// Microseconds since midnight.
+    Time(Vec<i64>),
     Array(Offsets, Box<Buffer>),
     Map(Offsets, Box<Buffer>, Box<Buffer>),
     Struct(Vec<Buffer>, Arc<FieldIndex>),
@@ -88,9 +90,12 @@ impl Buffer {
             ColumnType::Float => Values::Float(Vec::new()),
             ColumnType::Double => Values::Double(Vec::new()),
             ColumnType::Decimal(..) => Values::Decimal(Vec::new()),
-            ColumnType::String | ColumnType::Binary => Values::Bytes(Offsets::new(), Vec::new()),
+            ColumnType::String | ColumnType::Binary | ColumnType::Uuid => Values::Bytes(Offsets::new(), Vec::new()),
             ColumnType::Date => Values::Date(Vec::new()),
-            ColumnType::Timestamp | ColumnType::TimestampTz => Values::Timestamp(Vec::new()),
+            ColumnType::Timestamp | ColumnType::TimestampTz | ColumnType::TimestampNs | ColumnType::TimestampTzNs => {
+                Values::Timestamp(Vec::new())
+            }
+            ColumnType::Time => Values::Time(Vec::new()),
             ColumnType::Array(item) => Values::Array(Offsets::new(), Box::new(Self::new(item))),
             ColumnType::Map(key, value) => {
                 Values::Map(Offsets::new(), Box::new(Self::new(key)), Box::new(Self::new(value)))
@@ -122,7 +127,7 @@ impl Buffer {
             Values::TinyInt(v) => v.push(0),
             Values::SmallInt(v) => v.push(0),
             Values::Int(v) | Values::Date(v) => v.push(0),
-            Values::BigInt(v) | Values::Timestamp(v) => v.push(0),
+            Values::BigInt(v) | Values::Timestamp(v) | Values::Time(v) => v.push(0),
             Values::Float(v) => v.push(0.0),
             Values::Double(v) => v.push(0.0),
             Values::Decimal(v) => v.push(0),
@@ -140,7 +145,7 @@ impl Buffer {
             Values::TinyInt(v) => v.truncate(rows),
             Values::SmallInt(v) => v.truncate(rows),
             Values::Int(v) | Values::Date(v) => v.truncate(rows),
-            Values::BigInt(v) | Values::Timestamp(v) => v.truncate(rows),
+            Values::BigInt(v) | Values::Timestamp(v) | Values::Time(v) => v.truncate(rows),
             Values::Float(v) => v.truncate(rows),
             Values::Double(v) => v.truncate(rows),
             Values::Decimal(v) => v.truncate(rows),
@@ -169,6 +174,7 @@ impl Buffer {
             Values::Decimal(v) => Ok(primitive::<Decimal128Type>(v, nulls, to)),
             Values::Date(v) => Ok(primitive::<Date32Type>(v, nulls, to)),
             Values::Timestamp(v) => Ok(primitive::<TimestampMicrosecondType>(v, nulls, to)),
+            Values::Time(v) => Ok(primitive::<Time64MicrosecondType>(v, nulls, to)),
             Values::Bytes(ends, data) => bytes(ends, data, nulls, to),
             Values::Array(ends, items) => list(ends, *items, nulls, to),
             Values::Map(ends, keys, values) => map(ends, *keys, *values, nulls, to),
@@ -217,7 +223,8 @@ fn mismatch(to: &DataType) -> Error {
     Error::bug(format!("decoded values are no `{to}`"))
 }
 
-/// Refuses types that JSON has no form for: map keys other than text, numbers and dates, structs with a field twice.
+/// Refuses types that records have no form for: map keys other than text, numbers and dates, structs with a field twice,
+/// nanoseconds, uuids.
 pub(super) fn check_type(ty: &ColumnType) -> Result<()> {
     match ty {
         ColumnType::Array(item) => check_type(item),
@@ -230,6 +237,9 @@ pub(super) fn check_type(ty: &ColumnType) -> Result<()> {
         ColumnType::Struct(fields) => {
             FieldIndex::new(fields.iter().map(|(name, _)| name.as_str()))?;
             fields.iter().try_for_each(|(_, ty)| check_type(ty))
+        }
+        ColumnType::TimestampNs | ColumnType::TimestampTzNs | ColumnType::Uuid => {
+            Err(Error::invalid(format!("expected a type that records can have, found `{ty}`")))
         }
         _ => Ok(()),
     }

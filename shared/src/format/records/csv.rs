@@ -121,7 +121,7 @@ fn cell_to_json(cell: &str, ty: Option<&ColumnType>) -> String {
             let mut json = Jiter::new(cell.as_bytes());
             json.next_skip().and_then(|()| json.finish()).ok().map(|()| cell.to_owned())
         }
-        Some(ColumnType::Date | ColumnType::Timestamp | ColumnType::TimestampTz) => {
+        Some(ColumnType::Date | ColumnType::Time | ColumnType::Timestamp | ColumnType::TimestampTz) => {
             Some(serde_json::Value::from(cell.trim()).to_string())
         }
         _ => None,

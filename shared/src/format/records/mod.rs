@@ -13,6 +13,7 @@
 //! | `binary` | a string in base64 |
 //! | `date` | `"2013-01-31"` |
 //! | `timestamp`, `timestamptz` | `"2013-01-31T06:00:00.5Z"`: `T` or a space, seconds, fraction and zone may be missing, a date alone is midnight; without a zone UTC is meant; digits below a microsecond are cut |
+//! | `time` | `"06:00:00.5"`: seconds and fraction may be missing, digits below a microsecond are cut |
 //! | `array<…>`, `struct<…>`, `map<…,…>` | an array; an object; an object whose keys are texts of the key type |
 //!
 //! `null` or nothing is null, unless the column is required. Names match exactly or else without regard to the case of ASCII

@@ -126,7 +126,21 @@ pub(super) fn timestamp(text: &[u8]) -> Result<i64, Misfit> {
         [b'T' | b't' | b' ', time @ ..] => time,
         _ => return Err(Misfit::Form),
     };
-    let (hour, minute, rest) = hour_minute(time)?;
+    let (time, rest) = time_of_day(time)?;
+    Ok(day + time - zone(rest)? * MICROS_PER_SECOND)
+}
+
+/// `06:00:00.5` as microseconds since midnight.
+pub(super) fn time(text: &[u8]) -> Result<i64, Misfit> {
+    match time_of_day(text)? {
+        (time, []) => Ok(time),
+        _ => Err(Misfit::Form),
+    }
+}
+
+/// Microseconds since midnight, and what comes after the time.
+fn time_of_day(text: &[u8]) -> Result<(i64, &[u8]), Misfit> {
+    let (hour, minute, rest) = hour_minute(text)?;
     let (second, rest) = match *rest {
         [b':', s1, s2, ref rest @ ..] => (number(&[s1, s2])?, rest),
         _ => (0, rest),
@@ -138,8 +152,7 @@ pub(super) fn timestamp(text: &[u8]) -> Result<i64, Misfit> {
     if hour > 23 || minute > 59 || second > 59 {
         return Err(Misfit::Range);
     }
-    let seconds = i64::from(hour * 3600 + minute * 60 + second) - zone(rest)?;
-    Ok(day + seconds * MICROS_PER_SECOND + micros)
+    Ok((i64::from(hour * 3600 + minute * 60 + second) * MICROS_PER_SECOND + micros, rest))
 }
 
 fn hour_minute(text: &[u8]) -> Result<(u32, u32, &[u8]), Misfit> {
@@ -195,6 +208,17 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn times_of_day_are_microseconds_since_midnight() {
+        assert_eq!(time(b"00:00"), Ok(0));
+        assert_eq!(time(b"23:59:59.9999999"), Ok(MICROS_PER_DAY - 1));
+        for (text, why) in
+            [("24:00:00", Misfit::Range), ("06:00Z", Misfit::Form), ("6:00", Misfit::Form), ("", Misfit::Form)]
+        {
+            assert_eq!(time(text.as_bytes()), Err(why), "{text}");
+        }
+    }
 
     #[test]
     fn integers_are_exact_or_refused() {

@@ -167,6 +167,7 @@ fn value(json: &mut Jiter<'_>, peek: Peek, into: &mut Buffer) -> Result<(), Faul
         Values::Decimal(v) => v.push(decimal(json, peek, ty)?),
         Values::Date(v) => v.push(parsed(json, peek, ty, text::date)?),
         Values::Timestamp(v) => v.push(parsed(json, peek, ty, text::timestamp)?),
+        Values::Time(v) => v.push(parsed(json, peek, ty, text::time)?),
         Values::Bytes(ends, data) => {
             if peek != Peek::String {
                 return Err(wrong(json, peek, ty));
@@ -346,6 +347,7 @@ fn expected(ty: &ColumnType) -> String {
         ColumnType::Decimal(..) => format!("{ty} (a number or its text)"),
         ColumnType::Binary => "binary (a base64 string)".into(),
         ColumnType::Date => "date (such as \"2013-01-31\")".into(),
+        ColumnType::Time => "time (such as \"06:00:00.5\")".into(),
         ColumnType::Timestamp | ColumnType::TimestampTz => format!("{ty} (such as \"2013-01-31T06:00:00Z\")"),
         ColumnType::Array(_) => format!("{ty} (an array)"),
         ColumnType::Map(..) | ColumnType::Struct(_) => format!("{ty} (an object)"),

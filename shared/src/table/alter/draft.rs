@@ -4,7 +4,7 @@ use iceberg::spec::{TableMetadata, TableMetadataBuilder};
 
 use super::columns::Columns;
 use super::{Alter, mapping};
-use crate::table::Table;
+use crate::table::{Table, schema};
 use crate::{Error, Result};
 
 pub(super) struct Draft<'a> {
@@ -71,6 +71,7 @@ impl<'a> Draft<'a> {
             return Ok(());
         }
         let schema = columns.into_schema();
+        schema::check_version(&schema, self.metadata.format_version())?;
         self.edit(|builder| builder.add_current_schema(schema))?;
         if let Some(mapping) = mapping::after(&self.metadata)? {
             self.edit(|builder| builder.set_properties([mapping].into()))?;

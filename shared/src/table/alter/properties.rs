@@ -51,7 +51,18 @@ const BY_COLUMN: [&str; 4] = [
     "write.parquet.bloom-filter-ndv.column.",
 ];
 
-const FORMAT_VERSION: &str = "format-version";
+pub(in crate::table) const FORMAT_VERSION: &str = "format-version";
+
+/// # Errors
+/// `Invalid` for a value that is no version of the table format.
+pub(in crate::table) fn format_version(value: &str) -> Result<FormatVersion> {
+    match value {
+        "1" => Ok(FormatVersion::V1),
+        "2" => Ok(FormatVersion::V2),
+        "3" => Ok(FormatVersion::V3),
+        other => Err(Error::invalid(format!("property `{FORMAT_VERSION}`: expected `1`, `2` or `3`, found `{other}`"))),
+    }
+}
 
 impl Draft<'_> {
     pub(super) fn set_properties(&mut self, properties: &BTreeMap<String, String>) -> Result<()> {
@@ -82,16 +93,7 @@ impl Draft<'_> {
 
     fn upgrade(&mut self, value: &str) -> Result<()> {
         let have = self.metadata.format_version();
-        let want = match value {
-            "1" => FormatVersion::V1,
-            "2" => FormatVersion::V2,
-            "3" => FormatVersion::V3,
-            other => {
-                return Err(Error::invalid(format!(
-                    "property `{FORMAT_VERSION}`: expected `1`, `2` or `3`, found `{other}`"
-                )));
-            }
-        };
+        let want = format_version(value)?;
         if want < have {
             return Err(Error::invalid(format!(
                 "property `{FORMAT_VERSION}`: expected the table's version `{have}` or a later one, found `{want}`"

@@ -16,6 +16,7 @@ use super::{Columns, current_entries, ints, longs, names, texts};
 use crate::Result;
 use crate::table::Table;
 use crate::table::live::LiveFile;
+use crate::table::prune::shown;
 
 pub(super) async fn manifests(table: &Table) -> Result<Columns> {
     let list = match table.metadata.current_snapshot() {
@@ -51,7 +52,7 @@ fn summaries(metadata: &TableMetadata, list: &[ManifestFile]) -> Result<ArrayRef
         for (summary, field) in fields.iter().zip(types.fields()) {
             let bound = |bytes: Option<&[u8]>| match (bytes, field.field_type.as_ref()) {
                 (Some(bytes), Type::Primitive(ty)) => {
-                    Datum::try_from_bytes(bytes, ty.clone()).ok().map(|d| d.to_human_string())
+                    Datum::try_from_bytes(bytes, ty.clone()).ok().map(|datum| shown(&datum))
                 }
                 _ => None,
             };
@@ -127,7 +128,7 @@ pub(super) async fn files(table: &Table) -> Result<Columns> {
                     sorted
                         .into_iter()
                         .map(|(id, d)| {
-                            to.append_value(d.to_human_string());
+                            to.append_value(shown(d));
                             *id
                         })
                         .collect()

@@ -15,6 +15,7 @@ use crate::table::SortField;
 use crate::table::alter::iceberg_transform;
 use crate::table::io::IcebergContext;
 use crate::table::live::LiveFile;
+use crate::table::span::transformable;
 use crate::{Error, Result};
 
 /// What rows are sorted by.
@@ -136,7 +137,7 @@ fn transformed(column: &NestedFieldRef, transform: Transform, value: Expr) -> Re
     let input = crate::table::schema::arrow_type(&column.field_type)?;
     let apply = move |arguments: &[ColumnarValue]| {
         let arrays = ColumnarValue::values_to_arrays(arguments)?;
-        let values = function.transform(arrays[0].clone());
+        let values = function.transform(transformable(&arrays[0]));
         values.map(ColumnarValue::Array).map_err(|e| DataFusionError::External(Box::new(e)))
     };
     let result = if result == DataType::LargeBinary { DataType::Binary } else { result };

@@ -78,7 +78,7 @@ impl Scale {
             DataType::FixedSizeBinary(_) => {
                 values.as_fixed_size_binary().iter().map(|v| v.map(|v| leading(v, self.prefix))).collect()
             }
-            DataType::Date32 | DataType::Timestamp(..) => {
+            DataType::Date32 | DataType::Timestamp(..) | DataType::Time64(_) => {
                 let whole =
                     if matches!(values.data_type(), DataType::Date32) { DataType::Int32 } else { DataType::Int64 };
                 let numbers = cast(&cast(values, &whole)?, &DataType::Float64)?;

@@ -23,6 +23,7 @@ mod row_deletes;
 pub(super) mod rows;
 mod scan;
 mod travel;
+mod types;
 mod version;
 
 use std::sync::Arc;
