@@ -12,6 +12,7 @@ use uuid::Uuid;
 use super::alter::{FORMAT_VERSION, format_version, iceberg_transform};
 use super::io::IcebergContext;
 use super::revise::{Revision, revise};
+use super::write::check_partition_type;
 use super::{Committed, Table, Tables, Token, commit, schema};
 use crate::catalog::{self, StorageDescriptor, TableInput};
 use crate::error::Context;
@@ -190,6 +191,7 @@ fn partition_spec(schema: &Schema, fields: &[PartitionField]) -> Result<UnboundP
                 source.field_type
             )));
         }
+        check_partition_type(&field.column, transform, &source.field_type)?;
         builder = builder
             .add_partition_field(source.id, name, transform)
             .map_err(|e| Error::invalid(format!("partition field `{field}`")).with_source(e))?;

@@ -440,6 +440,24 @@ fn count_nans(schema: &SchemaRef, rows: &RecordBatch, counts: &mut HashMap<i32, 
     }
 }
 
+/// Checks that manifests can hold the values of a partition field: the `iceberg` crate does not write all of them, or not read
+/// them again.
+///
+/// # Errors
+/// `Invalid`, naming the field, when they can't.
+pub(super) fn check_partition_type(name: &str, transform: Transform, source: &Type) -> Result<()> {
+    use PrimitiveType as P;
+    let (Transform::Identity, Type::Primitive(ty @ (P::Uuid | P::TimestampNs | P::TimestamptzNs))) =
+        (transform, source)
+    else {
+        return Ok(());
+    };
+    let instead = if *ty == P::Uuid { "bucket(n, …)" } else { "day(…)" };
+    Err(Error::invalid(format!(
+        "partition field `{name}`: expected a column of a type that can be partitioned by as it is, found `{ty}`: take `{instead}`"
+    )))
+}
+
 /// Tells rows apart by their partition.
 struct Splitter {
     fields: Vec<SplitField>,
@@ -468,6 +486,7 @@ impl Splitter {
             let column = schema.as_struct().fields().iter().position(|f| f.id == field.source_id).ok_or_else(|| {
                 Error::invalid(format!("expected the partition field `{}` over a top-level column", field.name))
             })?;
+            check_partition_type(&field.name, field.transform, &target.field_type)?;
             let transform = create_transform_function(&field.transform)
                 .doing(|| format!("partitioning by `{}`", field.transform))?;
             let arrow_type = iceberg::arrow::type_to_arrow_type(&target.field_type)

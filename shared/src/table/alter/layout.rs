@@ -10,6 +10,7 @@ use iceberg::spec::{
 use super::SortField;
 use super::draft::Draft;
 use crate::project::{PartitionField, Transform};
+use crate::table::write::check_partition_type;
 use crate::{Error, Result};
 
 impl Draft<'_> {
@@ -72,6 +73,9 @@ impl Draft<'_> {
     fn partition_field(&self, field: &PartitionField) -> Result<UnboundPartitionField> {
         let (source_id, transform) =
             self.source(&field.column, field.transform, &format!("partition field `{field}`"))?;
+        if let Some(source) = self.metadata.current_schema().field_by_id(source_id) {
+            check_partition_type(&field.column, transform, &source.field_type)?;
+        }
         let earlier = self.metadata.partition_specs_iter().flat_map(|spec| spec.fields());
         let earlier: Vec<_> = earlier.filter(|f| f.source_id == source_id && f.transform == transform).collect();
         if let Some(earlier) = earlier.iter().max_by_key(|f| f.field_id) {
