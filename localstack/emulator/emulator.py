@@ -132,12 +132,13 @@ def deploy(options: argparse.Namespace, endpoint: str) -> dict:
 
 
 def grant_misread(account, functions: dict[str, str], lakehouse) -> None:
-    """Grants what MiniStack asks for where it misreads what a call is about: it takes the name in `glue:GetDatabase` for a table's,
-    and does not know the stream of the iterator in `kinesis:GetRecords`."""
+    """Grants what MiniStack asks for where it misreads what a call is about: it takes the name in `glue:GetDatabase` and
+    `glue:DeleteDatabase` for a table's, and does not know the stream of the iterator in `kinesis:GetRecords`."""
     names = [f"arn:aws:glue:{account.region}:{account.id}:table/{name}" for name in lakehouse.databases]
     databases = {"Effect": "Allow", "Action": "glue:GetDatabase", "Resource": names}
+    dropped = {"Effect": "Allow", "Action": "glue:DeleteDatabase", "Resource": names}
     records = {"Effect": "Allow", "Action": "kinesis:GetRecords", "Resource": "*"}
-    grants = {"ingest": [records], "batcher": [databases, records]}
+    grants = {"ingest": [records], "batcher": [databases, records], "query": [databases, dropped]}
     for name, function in functions.items():
         policy = json.dumps({"Version": "2012-10-17", "Statement": grants.get(name, [databases])})
         role = account.client("lambda").get_function_configuration(FunctionName=function)["Role"].split("/")[-1]
