@@ -63,6 +63,7 @@ async fn a_statement_is_done_each_time_that_it_is_sent_but_once_under_a_key() {
             let (code, text) = sql(arguments);
             assert!(code == Some(0) && text.contains(expected), "{arguments:?}, running: {running}: {code:?} {text}");
         };
+        done(&["CREATE DATABASE IF NOT EXISTS shop"], "CREATE DATABASE");
         done(&["CREATE TABLE notes (id int)"], "CREATE TABLE");
         let (one, other) = ("INSERT INTO notes VALUES (1)", "INSERT INTO notes VALUES (2)");
         done(&[one], "INSERT");
