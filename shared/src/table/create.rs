@@ -9,11 +9,11 @@ use iceberg::spec::{FormatVersion, Schema, SortOrder, TableMetadata, TableMetada
 use url::Url;
 use uuid::Uuid;
 
-use super::alter::{FORMAT_VERSION, format_version, iceberg_transform};
+use super::alter::{FORMAT_VERSION, check_property, format_version, iceberg_transform};
 use super::io::IcebergContext;
 use super::revise::{Revision, revise};
 use super::write::check_partition_type;
-use super::{Committed, Table, Tables, Token, commit, schema};
+use super::{Committed, Table, Tables, Token, commit, files, schema};
 use crate::catalog::{self, StorageDescriptor, TableInput};
 use crate::error::Context;
 use crate::model::{Column, TableName, keys};
@@ -32,8 +32,8 @@ pub struct NewTable {
     pub properties: BTreeMap<String, String>,
 }
 
-pub(super) async fn create(tables: &Tables, name: &TableName, new: &NewTable) -> Result<Table> {
-    let metadata = Arc::new(metadata(tables, tables.ports.keys.table(name), new).await?);
+pub(super) async fn create(tables: &Tables, name: &TableName, new: &NewTable, token: Option<&Token>) -> Result<Table> {
+    let metadata = Arc::new(metadata(tables, tables.ports.keys.table(name), new, token).await?);
     let location = keys::table_metadata(metadata.location(), 0, &Uuid::new_v4().to_string());
     tables.io.put_metadata(&location, &metadata).await?;
     match enter(tables, name, new, &metadata, &location).await {
@@ -55,7 +55,7 @@ pub(super) async fn create_with(
 ) -> Result<Committed> {
     let id = Uuid::new_v4().simple().to_string();
     let folder = tables.ports.keys.table_with_rows(name, &id[..12]);
-    let metadata = metadata(tables, folder, new).await?;
+    let metadata = metadata(tables, folder, new, None).await?;
     let unborn = Table::unborn(tables, name, metadata)?;
     let (first, created) = commit::first(&unborn, rows, token).await?;
     let location = first.location.clone();
@@ -70,8 +70,8 @@ pub(super) async fn create_with(
     }
 }
 
-/// The metadata of an empty table, in `folder` unless `new` says where.
-async fn metadata(tables: &Tables, folder: Url, new: &NewTable) -> Result<TableMetadata> {
+/// The metadata of an empty table that keeps `token`, in `folder` unless `new` says where.
+async fn metadata(tables: &Tables, folder: Url, new: &NewTable, token: Option<&Token>) -> Result<TableMetadata> {
     let iceberg_schema = schema::new_schema(&new.columns)?;
     let spec = partition_spec(&iceberg_schema, &new.partition_by)?;
     let location = match &new.location {
@@ -87,12 +87,15 @@ async fn metadata(tables: &Tables, folder: Url, new: &NewTable) -> Result<TableM
         return Err(Error::invalid(format!("property `{FORMAT_VERSION}`: expected `2` or `3`, found `1`")));
     }
     schema::check_version(&iceberg_schema, version)?;
+    asked.iter().try_for_each(|(key, value)| check_property(key, value))?;
     let mut properties = HashMap::from([("write.parquet.compression-codec".to_owned(), "zstd".to_owned())]);
     properties.extend(asked);
+    properties.extend(token.map(Token::property));
     let order = SortOrder::unsorted_order();
     let built = TableMetadataBuilder::new(iceberg_schema, spec, order, location, version, properties)
         .and_then(TableMetadataBuilder::build)
         .map_err(|e| Error::invalid("expected columns and partition fields that Iceberg accepts").with_source(e))?;
+    files::check(&built.metadata)?;
     Ok(built.metadata)
 }
 
@@ -210,7 +213,7 @@ pub(super) async fn ensure(
             catalog::ensure_database(tables.ports.catalog.as_ref(), &name.database).await?;
             let new =
                 NewTable { columns: columns.to_vec(), partition_by: partition_by.to_vec(), ..NewTable::default() };
-            match create(tables, name, &new).await {
+            match create(tables, name, &new, None).await {
                 Err(error) if error.kind() == ErrorKind::Conflict => tables.load(name).await?,
                 other => return other,
             }

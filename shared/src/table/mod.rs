@@ -193,15 +193,16 @@ impl Tables {
     /// `Conflict` when it exists; `Invalid` for a column or partition field that can't be.
     pub async fn create(&self, name: &TableName, columns: &[Column], partition_by: &[PartitionField]) -> Result<Table> {
         let new = NewTable { columns: columns.to_vec(), partition_by: partition_by.to_vec(), ..NewTable::default() };
-        self.create_as(name, &new).await
+        self.create_as(name, &new, None).await
     }
 
-    /// As [`Tables::create`], with all that can be said of a new table.
+    /// As [`Tables::create`], with all that can be said of a new table, which keeps `token`.
     ///
     /// # Errors
-    /// As [`Tables::create`]; `Denied` for a location outside the warehouse, `Conflict` for one that is not empty.
-    pub async fn create_as(&self, name: &TableName, new: &NewTable) -> Result<Table> {
-        create::create(self, name, new).await.context(|| format!("creating the table `{name}`"))
+    /// As [`Tables::create`]; `Invalid` for a property or its value that can't be set, `Denied` for a location outside the
+    /// warehouse, `Conflict` for one that is not empty.
+    pub async fn create_as(&self, name: &TableName, new: &NewTable, token: Option<Token>) -> Result<Table> {
+        create::create(self, name, new, token.as_ref()).await.context(|| format!("creating the table `{name}`"))
     }
 
     /// Makes a table of `rows`: they are written first, and the table enters the catalog with the snapshot that holds them. Without

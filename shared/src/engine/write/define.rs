@@ -36,17 +36,14 @@ impl Write<'_> {
             Err(error) => return Err(error),
         }
         let state = self.run.session(self.engine);
-        let (mut new, source) = self.run.in_time(self.new_table(&state, &made)).await?;
+        let (new, source) = self.run.in_time(self.new_table(&state, &made)).await?;
         let created = match source.filter(|_| made.with_data) {
             Some(source) => {
                 let rows = self.run.in_time(self.start(&state, &source.plan)).await?;
                 let created = Box::pin(self.tables.create_with(&name, &new, rows, self.token()?)).await;
                 created.map(|committed| Outcome::of(statement, &name, &committed))
             }
-            None => {
-                new.properties.extend(self.token()?.map(|token| token.property()));
-                self.tables.create_as(&name, &new).await.map(|_| Outcome::new(statement, &name))
-            }
+            None => self.tables.create_as(&name, &new, self.token()?).await.map(|_| Outcome::new(statement, &name)),
         };
         match created {
             // Somebody made it meanwhile.

@@ -17,7 +17,7 @@ use iceberg::spec::TableMetadata;
 
 use self::draft::Draft;
 pub(super) use self::layout::iceberg_transform;
-pub(super) use self::properties::{FORMAT_VERSION, format_version};
+pub(super) use self::properties::{FORMAT_VERSION, check_property, format_version};
 use super::Table;
 use super::revise::{Revision, revise};
 use crate::Result;

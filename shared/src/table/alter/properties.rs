@@ -72,8 +72,7 @@ impl Draft<'_> {
                 self.upgrade(value)?;
                 continue;
             }
-            check_ours(key)?;
-            check(key, value)?;
+            check_property(key, value)?;
             if self.metadata.properties().get(key) != Some(value) {
                 set.insert(key.clone(), value.clone());
             }
@@ -120,6 +119,13 @@ impl Draft<'_> {
         }
         self.edit(|builder| builder.remove_properties(&removed)?.set_properties(set))
     }
+}
+
+/// # Errors
+/// `Invalid`, naming the property, when it is not the user's to set or has a value that can't be.
+pub(in crate::table) fn check_property(key: &str, value: &str) -> Result<()> {
+    check_ours(key)?;
+    check(key, value)
 }
 
 fn check_ours(key: &str) -> Result<()> {

@@ -2,7 +2,7 @@ use iceberg::spec::Datum;
 
 use super::*;
 use crate::ErrorKind;
-use crate::table::Alter;
+use crate::table::{Alter, NewTable};
 
 #[tokio::test]
 async fn appended_rows_are_read_back() {
@@ -205,5 +205,12 @@ async fn files_are_encoded_and_described_as_the_properties_ask() {
         let error = table.alter(&[change]).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
         assert!(error.to_string().contains(key) && error.to_string().contains(value), "{error}");
+        let mut properties: std::collections::BTreeMap<_, _> =
+            table.metadata.properties().clone().into_iter().collect();
+        properties.insert(key.to_owned(), value.to_owned());
+        let new = NewTable { columns: super::columns(), properties, ..NewTable::default() };
+        let another = TableName::new("nyc", "another").unwrap();
+        let error = Tables::new(table.ports.clone()).create_as(&another, &new, None).await.unwrap_err();
+        assert!(error.kind() == ErrorKind::Invalid && error.to_string().contains(key), "{error}");
     }
 }

@@ -56,7 +56,7 @@ async fn made(partition_by: &[&str]) -> Table {
     };
     let ports = ports();
     crate::catalog::ensure_database(ports.catalog.as_ref(), &name().database).await.unwrap();
-    Tables::new(ports).create_as(&name(), &new).await.unwrap()
+    Tables::new(ports).create_as(&name(), &new, None).await.unwrap()
 }
 
 async fn found(table: &Table, filter: Option<Expr>) -> Vec<Row> {
