@@ -273,6 +273,32 @@ class Deployed(unittest.TestCase):
             self.assertEqual(self.may(kinesis.list_shards, StreamName=stream), function in ("ingest", "batcher"), function)
             self.assertEqual(self.may(kinesis.put_record, StreamName=stream, Data=b"x", PartitionKey="k"), function == "ingest", function)
 
+    def test_what_a_function_gives_up_goes_to_the_dead_letters_which_its_role_may_send_to(self):
+        queue = self.stack["deadLetters"]
+        arn = self.client("sqs").get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+        for function in FUNCTIONS:
+            given_up = self.client("lambda").get_function_event_invoke_config(FunctionName=f"shop-{function}", Qualifier="live")
+            self.assertEqual(given_up["DestinationConfig"]["OnFailure"], {"Destination": arn}, function)
+            self.assertTrue(self.may(self.client("sqs", self.live(function)["Role"]).send_message, QueueUrl=queue, MessageBody=function))
+        for source in self.client("lambda").list_event_source_mappings(FunctionName="shop-batcher:live")["EventSourceMappings"]:
+            self.assertEqual(source["DestinationConfig"]["OnFailure"], {"Destination": arn})
+
+    def test_a_key_of_the_users_own_is_granted_to_each_role_and_no_other_is(self):
+        def granted(function: str) -> list[dict]:
+            policy = self.client("iam").get_role_policy(RoleName=self.live(function)["Role"].rsplit("/", 1)[1], PolicyName="run")
+            return [s for s in policy["PolicyDocument"]["Statement"] if "kms:Decrypt" in s["Action"]]
+
+        for refused in ("alias/own", "arn:aws:kms:us-east-1:000000000000:alias/own"):
+            with self.assertRaisesRegex(AssertionError, "KmsKeyArn"):
+                self.deploy("--parameter", f"KmsKeyArn={refused}")
+        self.assertEqual([granted(function) for function in FUNCTIONS], [[]] * len(FUNCTIONS))
+        key = self.client("kms").create_key()["KeyMetadata"]["Arn"]
+        self.deploy("--parameter", f"KmsKeyArn={key}")
+        for function in FUNCTIONS:
+            [statement] = granted(function)
+            self.assertEqual((statement["Effect"], statement["Resource"]), ("Allow", key))
+        self.deploy("--parameter", "KmsKeyArn=")
+
     def test_a_setting_and_new_code_reach_the_alias_and_both_can_be_taken_back(self):
         before = self.live("query")
         self.assertEqual(self.deploy()["release"], self.stack["release"], "nothing changed")
