@@ -52,6 +52,8 @@ test: setup emulator-setup ## Pass all tests
 .PHONY: lint
 lint: emulator-setup ## Check formatting, lints and the AWS template, warnings denied
 	@.venv-emulator/bin/cfn-lint infra/template.yaml --include-checks I --non-zero-exit-code informational
+	@tests/python-env.sh .venv-sam infra/requirements.txt "a second check of the AWS template"
+	@SAM_CLI_TELEMETRY=0 AWS_DEFAULT_REGION=us-east-1 .venv-sam/bin/sam validate --lint --template infra/template.yaml
 	@$(CARGO) fmt --all --check
 	@$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 

@@ -30,21 +30,15 @@ def deploy(options: argparse.Namespace, account: stack.Account, code: str) -> di
         **lakehouse.parameters(),
         **stack.settings(options.parameter),
     }
-    return stack.deploy(account, options.stack, parameters, code, options.adopt)
-
-
-def rollback(options: argparse.Namespace, account: stack.Account, code: str) -> dict:
-    found = stack.describe(account, options.stack)
-    if found is None:
-        raise Mistake(f"expected the stack `{options.stack}`, found none")
-    now = {p["ParameterKey"]: p["ParameterValue"] for p in found["Parameters"]}
-    earlier = [d for d in stack.deployments(account, code, options.stack) if d["codePrefix"] != now["CodePrefix"]]
-    chosen = [d for d in earlier if options.to in (None, d["codePrefix"])]
-    if not chosen:
-        raise Mistake(f"expected an earlier deployment{f' with the prefix `{options.to}`' if options.to else ''}, found none (`deploy.py list`)")
-    stack.say(f"{options.stack}: from {now['CodePrefix']} back to {chosen[0]['codePrefix']} of {chosen[0]['at']}")
-    parameters = {"CodePrefix": chosen[0]["codePrefix"], "Architecture": chosen[0]["architecture"]}
-    return stack.deploy(account, options.stack, parameters, code)
+    try:
+        return stack.deploy(account, options.stack, parameters, code, options.adopt)
+    except stack.Broken as broken:
+        stack.say(f"error: {broken}")
+        try:
+            back = stack.rollback(account, options.stack, code)
+        except Mistake as none:
+            raise Mistake(f"{broken}\n{none}") from broken
+        raise Mistake(f"{options.stack}: what was deployed does not work; went back to release {back['release']}\n{broken}") from broken
 
 
 def main() -> None:
@@ -54,6 +48,7 @@ def main() -> None:
         command = commands.add_parser(name)
         command.add_argument("--stack", required=True)
         command.add_argument("--region")
+        command.add_argument("--endpoint", help="of an emulator")
         command.add_argument("--code-bucket", help="default: tarn-code-<account>-<region>, made when it is missing")
         if name == "deploy":
             command.add_argument("--lakehouse", type=Path, required=True)
@@ -65,12 +60,12 @@ def main() -> None:
             command.add_argument("--to", help="a CodePrefix (default: the one before)")
     options = parser.parse_args()
     try:
-        account = stack.Account(options.region)
+        account = stack.Account(options.region, options.endpoint)
         code = options.code_bucket or account.code_bucket()
         if options.command == "deploy":
             result = deploy(options, account, code)
         elif options.command == "rollback":
-            result = rollback(options, account, code)
+            result = stack.rollback(account, options.stack, code, options.to)
         else:
             result = stack.deployments(account, code, options.stack)
         print(json.dumps(result, indent=2))

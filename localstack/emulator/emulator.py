@@ -27,6 +27,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 OUT = ROOT / "out" / "emulator"
 STATE = OUT / "state.json"
+DEMO = ROOT / "localstack" / "demo"
 HOST = "127.0.0.1"
 REGION = "us-east-1"
 # Functions see the whole environment of the emulator, so it gets no more than programs need.
@@ -134,7 +135,7 @@ def deploy(options: argparse.Namespace, endpoint: str) -> dict:
 def grant_misread(account, functions: dict[str, str], lakehouse) -> None:
     """Grants what MiniStack asks for where it misreads what a call is about: it takes the name in `glue:GetDatabase` and
     `glue:DeleteDatabase` for a table's, and does not know the stream of the iterator in `kinesis:GetRecords`."""
-    names = [f"arn:aws:glue:{account.region}:{account.id}:table/{name}" for name in lakehouse.databases]
+    names = [f"arn:aws:glue:{account.region}:{account.id}:table/{name}" for name in lakehouse.databases + lakehouse.read]
     databases = {"Effect": "Allow", "Action": "glue:GetDatabase", "Resource": names}
     dropped = {"Effect": "Allow", "Action": "glue:DeleteDatabase", "Resource": names}
     records = {"Effect": "Allow", "Action": "kinesis:GetRecords", "Resource": "*"}
@@ -153,12 +154,32 @@ def start(options: argparse.Namespace) -> None:
         state = launch(options, log)
     state.update(deploy(options, state["endpoint"]))
     STATE.write_text(json.dumps(state, indent=2) + "\n")
+    seeded = seed(state, options.lakehouse)
     print(f"endpoint   {state['endpoint']}   (pid {state['pid']}, log {log})")
     print(f"HTTP API   {state['apiUrl']}")
     print(f"warehouse  s3://{state['bucket']}/")
     print(f"functions  {', '.join(state['functions'].values())}")
+    if seeded:
+        print(f"seeded     {seeded} files of the demo below s3://{state['bucket']}/raw/: the crawler makes tables of them")
     print(f"\nAWS_ENDPOINT_URL={state['endpoint']} AWS_DEFAULT_REGION={REGION} AWS_ACCESS_KEY_ID=test AWS_SECRET_ACCESS_KEY=test aws s3 ls")
     print("run the demo through it with `make emulator-demo`, stop it with `make emulator-down`")
+
+
+def seed(state: dict, lakehouse: Path) -> int:
+    """Puts the demo's files where its lakehouse file expects them, as `tarn demo` does; gives their number. Other lakehouses get none."""
+    if not lakehouse.samefile(DEMO / "lakehouse.yaml"):
+        return 0
+    import boto3
+
+    s3 = boto3.client("s3", endpoint_url=state["endpoint"], region_name=REGION, aws_access_key_id="test", aws_secret_access_key="test")
+    files = [DEMO / "data" / name for name in ("planes.ndjson", "airports.csv", "airlines.json")]
+    files += sorted((DEMO / "data" / "weather").glob("*/*.csv.gz"))
+    for file in files:
+        # The dimensions lie in a folder each, named as they are.
+        place = file.relative_to(DEMO / "data")
+        key = place if place.parts[0] == "weather" else Path(file.stem) / place
+        s3.upload_file(str(file), state["bucket"], f"raw/{key}")
+    return len(files)
 
 
 def launch(options: argparse.Namespace, log: Path) -> dict:
@@ -215,7 +236,7 @@ def arguments() -> argparse.Namespace:
             command.add_argument("--with-parent", action="store_true", help="end when standard input closes")
         if name in ("deploy", "start"):
             command.add_argument("--zips", type=Path, required=True, help="folder of the six zips")
-            command.add_argument("--lakehouse", type=Path, default=ROOT / "localstack/demo/lakehouse.yaml")
+            command.add_argument("--lakehouse", type=Path, default=DEMO / "lakehouse.yaml")
             command.add_argument("--stack", default="tarn")
             command.add_argument("--region", default=REGION)
             command.add_argument("--parameter", action="append", default=[], metavar="NAME=VALUE", help="of infra/template.yaml")

@@ -12,6 +12,7 @@ import yaml
 FUNCTIONS = ("ingest", "batcher", "crawl", "transform", "query", "insight")
 FILE = "lakehouse.yaml"
 SYSTEM_DATABASE = "tarn"
+SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 # A table with its database, as SQL names it where it reads.
 READ = re.compile(r'\b(?:from|join)\s+"?([a-z_][a-z0-9_]*)"?\s*\.\s*"?[a-z_]', re.IGNORECASE)
 # The same bytes make the same zip, whenever it is made.
@@ -28,8 +29,13 @@ class Lakehouse:
 
     text: bytes
     streams: list[str]
+    # Written by something in the file, and only read.
     databases: list[str]
+    read: list[str]
     workflows: list[str]
+    # What the streams ask for at most, None where none does.
+    retention_hours: int | None
+    shards: int | None
 
     @classmethod
     def load(cls, path: Path) -> "Lakehouse":
@@ -46,18 +52,38 @@ class Lakehouse:
         jobs = [job for workflow in parts("workflows") for job in (workflow.get("jobs") or {}).values()]
         tables = [part.get("table") for part in parts("streams")] + [part.get("into") for part in jobs + parts("insights")]
         databases = {own, file.get("system_database", SYSTEM_DATABASE)}
-        databases |= {name for part in jobs + parts("insights") for name in READ.findall(part.get("sql") or "")} - {"information_schema"}
+        read = {name for part in jobs + parts("insights") for name in READ.findall(part.get("sql") or "")} - {"information_schema"}
         databases |= {location["database"] for location in parts("locations") if location.get("database")}
         databases |= {table.split(".")[0] for table in tables if table and "." in table}
-        return cls(text, sorted(file.get("streams") or {}), sorted({database.lower() for database in databases}), sorted(file.get("workflows") or {}))
+        databases, read = ({name.lower() for name in names} for names in (databases, read))
+        return cls(
+            text=text,
+            streams=sorted(file.get("streams") or {}),
+            databases=sorted(databases),
+            read=sorted(read - databases),
+            workflows=sorted(file.get("workflows") or {}),
+            retention_hours=max((hours(path, part["retention"]) for part in parts("streams") if part.get("retention")), default=None),
+            shards=max((part["shards"] for part in parts("streams") if part.get("shards")), default=None),
+        )
 
     def parameters(self) -> dict[str, str]:
         """The template's parameters that follow from the file. Its names have no capitals, so `U` can stand for `_`."""
+        settings = {"StreamRetentionHours": self.retention_hours, "StreamShards": self.shards}
         return {
             "Streams": ",".join(self.streams).replace("_", "U"),
             "Workflows": ",".join(self.workflows).replace("_", "U"),
             "Databases": ",".join(self.databases),
+            "ReadDatabases": ",".join(self.read),
+            **{name: str(value) for name, value in settings.items() if value is not None},
         }
+
+
+def hours(path: Path, text: str) -> int:
+    """A time such as `7d`, in hours, rounded up."""
+    parts = re.fullmatch(r"(\d+)([smhd])", str(text))
+    if not parts:
+        raise Mistake(f"{path}: expected a `retention` such as `24h` or `7d` (check it with `tarn validate`), found `{text}`")
+    return -(-int(parts[1]) * SECONDS[parts[2]] // SECONDS["h"])
 
 
 def entry(name: str, mode: int, method: int) -> zipfile.ZipInfo:

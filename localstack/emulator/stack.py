@@ -15,8 +15,14 @@ from lakehouse import FUNCTIONS, Lakehouse, Mistake, fingerprint, with_lakehouse
 
 TEMPLATE = Path(__file__).resolve().parents[2] / "infra" / "template.yaml"
 CAPABILITIES = ["CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"]
-# CloudFormation takes a longer template only from S3.
-INLINE_TEMPLATE = 51_200
+# They follow from the lakehouse file, and so belong to the code that carries it.
+OF_LAKEHOUSE = ("Streams", "Databases", "ReadDatabases", "Workflows")
+# No route of any function: it answers 404, once it has opened the lakehouse.
+KNOCK = {"version": "2.0", "rawPath": "/", "headers": {}, "requestContext": {"http": {"method": "GET", "path": "/"}}, "isBase64Encoded": False}
+
+
+class Broken(Mistake):
+    """What was deployed does not work."""
 
 
 def say(text: str) -> None:
@@ -47,11 +53,13 @@ class Account:
 
 
 def make_code_bucket(account: Account, bucket: str) -> None:
-    """A private bucket; does nothing when it is there."""
+    """A private bucket; does nothing when it is there. Its name can be guessed, so one of another account is refused."""
     try:
-        account.s3.head_bucket(Bucket=bucket)
+        account.s3.head_bucket(Bucket=bucket, ExpectedBucketOwner=account.id)
         return
     except ClientError as error:
+        if error.response["Error"]["Code"] in ("403", "AccessDenied"):
+            raise Mistake(f"expected the bucket `{bucket}` to be this account's and open to you, found neither; name another one with --code-bucket") from error
         if error.response["Error"]["Code"] not in ("404", "NoSuchBucket"):
             raise
     place = {} if account.region == "us-east-1" else {"CreateBucketConfiguration": {"LocationConstraint": account.region}}
@@ -74,7 +82,7 @@ def upload(account: Account, bucket: str, stack: str, zips: Path, lakehouse: Lak
             key = f"{prefix}/{path.name}"
             if not exists(account, bucket, key):
                 say(f"uploading s3://{bucket}/{key} ({path.stat().st_size / 1e6:.1f} MB)")
-                account.s3.upload_file(str(path), bucket, key)
+                account.s3.upload_file(str(path), bucket, key, ExtraArgs={"ExpectedBucketOwner": account.id})
     return prefix
 
 
@@ -90,17 +98,25 @@ def settings(texts: list[str]) -> dict[str, str]:
     return {name: value for name, _, value in (text.partition("=") for text in texts)}
 
 
-def record(account: Account, bucket: str, stack: str, parameters: dict[str, str]) -> None:
-    """Notes a deployment beside its code, for `rollback`."""
-    at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    note = {"at": at, "codePrefix": parameters["CodePrefix"], "architecture": parameters["Architecture"]}
-    account.s3.put_object(Bucket=bucket, Key=f"{stack}/deployments/{time.time_ns()}.json", Body=json.dumps(note).encode())
+def record(account: Account, bucket: str, stack: str, parameters: dict[str, str], template: str) -> None:
+    """Notes a deployment that works beside its code, for `rollback`."""
+    note = {
+        "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "codePrefix": parameters["CodePrefix"],
+        "architecture": parameters["Architecture"],
+        "template": template,
+        "lakehouse": {name: parameters[name] for name in OF_LAKEHOUSE},
+    }
+    account.s3.put_object(Bucket=bucket, Key=f"{stack}/deployments/{time.time_ns()}.json", Body=json.dumps(note).encode(), ExpectedBucketOwner=account.id)
 
 
 def deployments(account: Account, bucket: str, stack: str) -> list[dict]:
     """What was deployed, newest first."""
     pages = account.s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=f"{stack}/deployments/")
-    keys = sorted((o["Key"] for page in pages for o in page.get("Contents", [])), reverse=True)
+    try:
+        keys = sorted((o["Key"] for page in pages for o in page.get("Contents", [])), reverse=True)
+    except account.s3.exceptions.NoSuchBucket:
+        return []
     return [json.loads(account.s3.get_object(Bucket=bucket, Key=key)["Body"].read()) for key in keys[:50]]
 
 
@@ -114,10 +130,41 @@ def describe(account: Account, stack: str) -> dict | None:
         raise
 
 
-def deploy(account: Account, stack: str, parameters: dict[str, str], bucket: str, adopt: bool = False) -> dict:
-    """Makes or changes the stack and gives its outputs. Parameters that are not named keep their values. With `adopt`, bucket,
-    streams and databases that an earlier stack left are taken over."""
-    template = TEMPLATE.read_text()
+def rollback(account: Account, stack: str, bucket: str, to: str | None = None) -> dict:
+    """Deploys the code, the lakehouse file and the template of an earlier deployment (`to`: its prefix), and gives the outputs.
+    Settings stay. Streams and databases of the newer lakehouse file stay too, as what leaves the stack can't come back into it."""
+    found = describe(account, stack)
+    if found is None:
+        raise Mistake(f"expected the stack `{stack}`, found none")
+    now = {p["ParameterKey"]: p["ParameterValue"] for p in found["Parameters"]}
+    earlier = [d for d in deployments(account, bucket, stack) if d["codePrefix"] != now["CodePrefix"]]
+    chosen = next((d for d in earlier if to in (None, d["codePrefix"])), None)
+    if chosen is None:
+        raise Mistake(f"expected an earlier deployment{f' with the prefix `{to}`' if to else ''}, found none (`deploy.py list`)")
+    say(f"{stack}: from {now['CodePrefix']} back to {chosen['codePrefix']} of {chosen['at']}")
+    then = chosen["lakehouse"]
+    both = {name: names(now.get(name, "")) | names(then[name]) for name in ("Streams", "Databases", "ReadDatabases")}
+    gone = both["Streams"] - names(now.get("Streams", ""))
+    if gone and now.get("MakeStorage") != "false":
+        left = ", ".join(sorted(gone)).replace("U", "_")
+        say(f"{stack}: streams that left the stack and stay outside: {left}. To take them back, deploy the earlier lakehouse file with ADOPT=1")
+        both["Streams"] -= gone
+    both["ReadDatabases"] -= both["Databases"]
+    template = account.s3.get_object(Bucket=bucket, Key=chosen["template"], ExpectedBucketOwner=account.id)["Body"].read().decode()
+    parameters = {
+        "CodePrefix": chosen["codePrefix"],
+        "Architecture": chosen["architecture"],
+        "Workflows": then["Workflows"],
+        **{name: ",".join(sorted(parts)) for name, parts in both.items()},
+    }
+    return deploy(account, stack, parameters, bucket, template=template)
+
+
+def deploy(account: Account, stack: str, parameters: dict[str, str], bucket: str, adopt: bool = False, template: str | None = None) -> dict:
+    """Makes or changes the stack, calls its functions once and gives its outputs. Parameters that are not named keep their values.
+    With `adopt`, bucket, streams and databases that an earlier stack left are taken over. Raises `Broken` when the stack is there and
+    a function does not open."""
+    template = template or TEMPLATE.read_text()
     if adopt:
         parameters = {**parameters, "MakeStorage": "false", "MakeDatabases": "false"}
     found = describe(account, stack)
@@ -132,9 +179,14 @@ def deploy(account: Account, stack: str, parameters: dict[str, str], bucket: str
     defaults = template_defaults(template)
     if not found:
         parameters = {"BucketName": f"{stack}-{account.id}-{account.region}", **parameters}
+    if parameters.get("MakeDatabases", known.get("MakeDatabases")) != "false" and not_ours(account, known, parameters):
+        parameters = {**parameters, "MakeDatabases": "false"}
     settled = {**{key: value for key, value in defaults.items() if value is not None}, **known, **parameters}
     settled.pop("Release", None)
-    parameters = {**parameters, "Release": release(template, settled)}
+    parameters = {name: value for name, value in parameters.items() if name in defaults} | {"Release": release(template, settled)}
+    if settled["MakeStorage"] == "false":
+        make_streams(account, stack, settled)
+    key = keep(account, stack, bucket, template)
     chosen = [{"ParameterKey": key, "ParameterValue": value} for key, value in sorted(parameters.items())]
     chosen += [{"ParameterKey": key, "UsePreviousValue": True} for key in known if key not in parameters and key in defaults]
     change = f"{stack}-{time.time_ns()}"
@@ -144,7 +196,7 @@ def deploy(account: Account, stack: str, parameters: dict[str, str], bucket: str
         ChangeSetType="UPDATE" if found else "CREATE",
         Parameters=chosen,
         Capabilities=CAPABILITIES,
-        **body(account, stack, bucket, template),
+        TemplateURL=f"{account.endpoint}/{bucket}/{key}" if account.endpoint else f"https://{bucket}.s3.{account.region}.amazonaws.com/{key}",
     )
     if not ready(account, stack, change):
         say(f"{stack}: nothing to change")
@@ -152,8 +204,64 @@ def deploy(account: Account, stack: str, parameters: dict[str, str], bucket: str
     before = (describe(account, stack) or {}).get("LastUpdatedTime")
     account.cloudformation.execute_change_set(StackName=stack, ChangeSetName=change)
     settle(account, stack, "UPDATE" if found else "CREATE", before)
-    record(account, bucket, stack, settled)
-    return outputs(account, stack)
+    made = outputs(account, stack)
+    knock(account, made["functions"])
+    record(account, bucket, stack, settled, key)
+    return made
+
+
+def knock(account: Account, functions: dict[str, str]) -> None:
+    """Calls each function once, so that one that can't open its lakehouse is found now and not by its users."""
+    client = account.client("lambda")
+    for function in functions.values():
+        try:
+            answer = client.invoke(FunctionName=f"{function}:live", Payload=json.dumps(KNOCK).encode())
+        except client.exceptions.TooManyRequestsException:
+            say(f"{function}: not tried, as there is no concurrency for it")
+            continue
+        found = answer["Payload"].read().decode()
+        if "FunctionError" in answer:
+            raise Broken(f"{function}: expected an answer to a request, found {answer['FunctionError']}: {found[:1000]}")
+
+
+def not_ours(account: Account, known: dict[str, str], parameters: dict[str, str]) -> list[str]:
+    """Databases that the stack would make and that are there: another's, or its own of old, which it can't take back."""
+    glue = account.client("glue")
+    found = []
+    for name in sorted(names(parameters.get("Databases", "")) - names(known.get("Databases", ""))):
+        try:
+            glue.get_database(Name=name)
+            found.append(name)
+        except glue.exceptions.EntityNotFoundException:
+            pass
+    if found:
+        say(f"databases that are there already: {', '.join(found)}; from now on none belongs to the stack, and the functions make those that are missing")
+    return found
+
+
+def names(text: str) -> set[str]:
+    return {name for name in text.split(",") if name}
+
+
+def make_streams(account: Account, stack: str, parameters: dict[str, str]) -> None:
+    """Makes streams that are missing: a stack that took its storage over makes none."""
+    kinesis = account.client("kinesis")
+    mode = parameters["StreamMode"]
+    for name in sorted(names(parameters["Streams"].replace("U", "_"))):
+        stream = f"{stack}-{name}"
+        try:
+            kinesis.describe_stream_summary(StreamName=stream)
+            continue
+        except kinesis.exceptions.ResourceNotFoundException:
+            say(f"making the stream {stream}")
+        shards = {"ShardCount": int(parameters["StreamShards"])} if mode == "PROVISIONED" else {}
+        kinesis.create_stream(StreamName=stream, StreamModeDetails={"StreamMode": mode}, **shards)
+        ready = kinesis.get_waiter("stream_exists")
+        ready.wait(StreamName=stream, WaiterConfig={"Delay": 1})
+        if int(parameters["StreamRetentionHours"]) > 24:
+            kinesis.increase_stream_retention_period(StreamName=stream, RetentionPeriodHours=int(parameters["StreamRetentionHours"]))
+            ready.wait(StreamName=stream, WaiterConfig={"Delay": 1})
+        kinesis.start_stream_encryption(StreamName=stream, EncryptionType="KMS", KeyId=parameters["KmsKeyArn"] or "alias/aws/kinesis")
 
 
 def template_defaults(template: str) -> dict[str, str | None]:
@@ -173,12 +281,11 @@ def release(template: str, parameters: dict[str, str]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def body(account: Account, stack: str, bucket: str, template: str) -> dict:
-    if len(template.encode()) <= INLINE_TEMPLATE:
-        return {"TemplateBody": template}
+def keep(account: Account, stack: str, bucket: str, template: str) -> str:
+    """Stores the template, which is too long for a request, where it stays for `rollback`. Gives its key."""
     key = f"{stack}/template-{hashlib.sha256(template.encode()).hexdigest()[:16]}.yaml"
-    account.s3.put_object(Bucket=bucket, Key=key, Body=template.encode())
-    return {"TemplateURL": f"https://{bucket}.s3.{account.region}.amazonaws.com/{key}"}
+    account.s3.put_object(Bucket=bucket, Key=key, Body=template.encode(), ExpectedBucketOwner=account.id)
+    return key
 
 
 def ready(account: Account, stack: str, change: str) -> bool:
@@ -224,14 +331,14 @@ def outputs(account: Account, stack: str) -> dict:
     if found is None:
         raise Mistake(f"expected the stack `{stack}`, found none")
     values = {o["OutputKey"]: o["OutputValue"] for o in found.get("Outputs", [])}
-    names = [name for name in values.get("StreamNames", "").replace("U", "_").split(",") if name]
+    streams = sorted(names(values.get("StreamNames", "").replace("U", "_")))
     local = f"{account.endpoint}/_aws/execute-api/{values['ApiId']}/$default" if account.endpoint else None
     return {
         "stack": stack,
         "region": account.region,
         "apiUrl": local or values["ApiUrl"],
         "bucket": values["Bucket"],
-        "streams": {name: f"{stack}-{name}" for name in names},
+        "streams": {name: f"{stack}-{name}" for name in streams},
         "functions": {name: values[f"{name.capitalize()}Function"] for name in FUNCTIONS},
         "release": values["Release"],
         "deadLetters": values["DeadLetters"],

@@ -2,6 +2,7 @@
 each role's grants are enforced."""
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -74,11 +75,15 @@ FOLDERS = ["raw", "tables", "errors", "quarantine", "results", "state", "project
 TABLE_USERS = {"batcher", "crawl", "transform", "query", "insight"}
 
 
-def write_zips(folder: Path, log: Path, mark: str) -> Path:
+def write_zips(folder: Path, log: Path, mark: str, broken: str = "") -> Path:
+    """Zips of stand-ins; the one of `broken` ends before it takes an event."""
     folder.mkdir()
     for name in FUNCTIONS:
+        text = STAND_IN.format(python=sys.executable, log=str(log), mark=mark)
+        if name == broken:
+            text = f"#!{sys.executable}\nraise SystemExit('expected a lakehouse')\n"
         with zipfile.ZipFile(folder / f"{name}.zip", "w") as zipped:
-            zipped.writestr(entry("bootstrap", 0o755, zipfile.ZIP_DEFLATED), STAND_IN.format(python=sys.executable, log=str(log), mark=mark))
+            zipped.writestr(entry("bootstrap", 0o755, zipfile.ZIP_DEFLATED), text)
     return folder
 
 
@@ -92,7 +97,20 @@ class Files(unittest.TestCase):
     def test_streams_databases_and_workflows_follow_from_the_lakehouse_file(self):
         self.file.write_text(LAKEHOUSE)
         parameters = Lakehouse.load(self.file).parameters()
-        self.assertEqual(parameters, {"Streams": "orderUlines,orders", "Workflows": "dailyUsums", "Databases": "ai,crm,geo,mart,shop,sums,tarn"})
+        expected = {"Streams": "orderUlines,orders", "Workflows": "dailyUsums", "Databases": "ai,crm,mart,shop,sums,tarn", "ReadDatabases": "geo"}
+        self.assertEqual(parameters, expected)
+
+    def test_streams_are_made_as_the_one_that_asks_for_most(self):
+        def parameters(*streams: str) -> tuple:
+            self.file.write_text("\n".join(["version: 1", "database: shop", "streams:", *streams]))
+            made = Lakehouse.load(self.file).parameters()
+            return made.get("StreamRetentionHours"), made.get("StreamShards")
+
+        self.assertEqual(parameters("  a: {schema: []}"), (None, None))
+        self.assertEqual(parameters("  a: {retention: 7d, shards: 2}", "  b: {retention: 90000s}", "  c: {shards: 4}"), ("168", "4"))
+        self.assertEqual(parameters("  a: {retention: 90000s}"), ("25", None))
+        with self.assertRaisesRegex(Mistake, "retention.*`a week`"):
+            parameters("  a: {retention: a week}")
 
     def test_two_lakehouses_of_one_account_can_keep_their_runs_apart(self):
         self.file.write_text("version: 1\ndatabase: shop\nsystem_database: shop_system\n")
@@ -117,7 +135,9 @@ class Files(unittest.TestCase):
             target.replace(source)
 
 
-class Deployed(unittest.TestCase):
+class OnEmulator(unittest.TestCase):
+    AUTH: list[str] = []
+
     @classmethod
     def setUpClass(cls):
         folder = tempfile.TemporaryDirectory()
@@ -128,13 +148,30 @@ class Deployed(unittest.TestCase):
         cls.lakehouse = cls.folder / "lakehouse.yaml"
         cls.lakehouse.write_text(LAKEHOUSE)
         cls.zips = write_zips(cls.folder / "zips", cls.log, "first")
-        up = [sys.executable, str(TOOLS / "emulator.py"), "up", "--auth", "--directory", str(cls.folder)]
+        up = [sys.executable, str(TOOLS / "emulator.py"), "up", *cls.AUTH, "--directory", str(cls.folder)]
         with (cls.folder / "emulator.log").open("wb") as log:
             emulator = subprocess.Popen(up, stdout=subprocess.PIPE, stderr=log)
         cls.addClassCleanup(emulator.wait)
         cls.addClassCleanup(emulator.stdout.close)
         cls.addClassCleanup(emulator.kill)
         cls.endpoint = json.loads(emulator.stdout.readline())["endpoint"]
+
+    @classmethod
+    def client(cls, service: str, role: str | None = None):
+        keys = {"aws_access_key_id": "test", "aws_secret_access_key": "test"}
+        if role:
+            given = cls.client("sts").assume_role(RoleArn=role, RoleSessionName="test")["Credentials"]
+            keys = {"aws_access_key_id": given["AccessKeyId"], "aws_secret_access_key": given["SecretAccessKey"]}
+            keys["aws_session_token"] = given["SessionToken"]
+        return boto3.client(service, endpoint_url=cls.endpoint, region_name=REGION, **keys)
+
+
+class Deployed(OnEmulator):
+    AUTH = ["--auth"]
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
         cls.stack = cls.deploy()
 
     @classmethod
@@ -145,15 +182,6 @@ class Deployed(unittest.TestCase):
         if done.returncode:
             raise AssertionError(done.stderr)
         return json.loads(done.stdout)
-
-    @classmethod
-    def client(cls, service: str, role: str | None = None):
-        keys = {"aws_access_key_id": "test", "aws_secret_access_key": "test"}
-        if role:
-            given = cls.client("sts").assume_role(RoleArn=role, RoleSessionName="test")["Credentials"]
-            keys = {"aws_access_key_id": given["AccessKeyId"], "aws_secret_access_key": given["SecretAccessKey"]}
-            keys["aws_session_token"] = given["SessionToken"]
-        return boto3.client(service, endpoint_url=cls.endpoint, region_name=REGION, **keys)
 
     def live(self, function: str) -> dict:
         return self.client("lambda").get_function_configuration(FunctionName=self.stack["functions"][function], Qualifier="live")
@@ -205,17 +233,24 @@ class Deployed(unittest.TestCase):
         }
         self.assertEqual(query["settings"], expected)
 
+    def objects_of_crawl(self, wanted) -> list[dict]:
+        """What the queue told the crawler, once `wanted` is among it."""
+
+        def told(event: dict) -> list[dict]:
+            records = event.get("Records", [])
+            self.assertTrue(all(record["eventSource"] == "aws:sqs" for record in records), records)
+            return [note for record in records for note in json.loads(record["body"]).get("Records", [])]
+
+        return [note for event in self.calls_of("crawl", lambda event: any(map(wanted, told(event)))) for note in told(event)]
+
     def test_an_object_of_the_raw_zone_calls_the_crawler_and_no_other_object_does(self):
         s3 = self.client("s3")
         for key in ("tables/shop/t/x", "state/x", "raw/customers/new.csv"):
             s3.put_object(Bucket=self.stack["bucket"], Key=key, Body=b"x")
         s3.delete_object(Bucket=self.stack["bucket"], Key="raw/customers/new.csv")
 
-        def removed(event: dict) -> bool:
-            return any(record["eventName"].startswith("ObjectRemoved") for record in event.get("Records", []))
-
-        events = self.calls_of("crawl", removed)
-        keys = {record["s3"]["object"]["key"] for event in events for record in event.get("Records", [])}
+        notes = self.objects_of_crawl(lambda note: note["eventName"].startswith("ObjectRemoved"))
+        keys = {note["s3"]["object"]["key"] for note in notes}
         self.assertTrue(all(key.startswith("raw/") for key in keys), keys)
         self.assertIn("raw/customers/new.csv", keys)
 
@@ -242,6 +277,10 @@ class Deployed(unittest.TestCase):
         watched = {(a["MetricName"], a["Dimensions"][0]["Value"]) for a in alarms if a["Namespace"] == "AWS/Lambda"}
         expected = {(metric, f"shop-{name}") for metric in ("Errors", "Throttles", "Duration") for name in FUNCTIONS}
         self.assertEqual(watched, {*expected, ("IteratorAge", "shop-batcher")})
+        watched = {(a["MetricName"], a["Dimensions"][0]["Value"]) for a in alarms if a["Namespace"] in ("AWS/SQS", "AWS/ApiGateway")}
+        api = self.stack["apiUrl"].split("/execute-api/")[1].split("/")[0]
+        expected = {("ApproximateNumberOfMessagesVisible", "shop-dead-letters"), ("ApproximateAgeOfOldestMessage", "shop-raw-events"), ("5xx", api)}
+        self.assertEqual(watched, expected)
         self.assertTrue(all(a["AlarmActions"] == [self.stack["alarms"]] for a in alarms))
 
     def may(self, call, **arguments) -> bool:
@@ -251,6 +290,11 @@ class Deployed(unittest.TestCase):
         except ClientError as error:
             return error.response["Error"]["Code"] not in ("AccessDenied", "AccessDeniedException")
         return True
+
+    def granted(self, role: str, action: str, resource: str) -> bool:
+        arns = [f"arn:aws:glue:{REGION}:000000000000:{resource}"]
+        answer = self.client("iam").simulate_principal_policy(PolicySourceArn=role, ActionNames=[action], ResourceArns=arns)
+        return [result["EvalDecision"] for result in answer["EvaluationResults"]] == ["allowed"]
 
     def test_each_role_may_do_what_its_function_does_and_nothing_else(self):
         bucket, stream = self.stack["bucket"], self.stack["streams"]["orders"]
@@ -265,13 +309,18 @@ class Deployed(unittest.TestCase):
             # Without it S3 would not tell the function that an object is not there (see the template).
             self.assertTrue(self.may(s3.list_objects_v2, Bucket=bucket), function)
             self.assertFalse(self.may(s3.list_objects_v2, Bucket=bucket, Prefix="elsewhere/"), function)
-            for database in ("shop", "tarn", "foreign"):
+            for database in ("shop", "tarn", "geo", "foreign"):
                 uses = function in TABLE_USERS and database != "foreign"
+                writes = uses and database != "geo"
                 self.assertEqual(self.may(glue.get_database, Name=database), uses, f"{function}: database {database}")
                 self.assertEqual(self.may(glue.get_table, DatabaseName=database, Name="t"), uses, f"{function}: table of {database}")
-                self.assertEqual(self.may(glue.create_table, DatabaseName=database, TableInput={"Name": function}), uses, f"{function}: {database}")
+                self.assertEqual(self.may(glue.create_table, DatabaseName=database, TableInput={"Name": function}), writes, f"{function}: {database}")
+                drops = function == "query" and database in ("shop", "tarn")
+                self.assertEqual(self.granted(role, "glue:DeleteDatabase", f"database/{database}"), drops, f"{function}: {database}")
             self.assertEqual(self.may(kinesis.list_shards, StreamName=stream), function in ("ingest", "batcher"), function)
             self.assertEqual(self.may(kinesis.put_record, StreamName=stream, Data=b"x", PartitionKey="k"), function == "ingest", function)
+            for call, more in ((kinesis.list_shards, {}), (kinesis.put_record, {"Data": b"x", "PartitionKey": "k"})):
+                self.assertFalse(self.may(call, StreamName="shop-prod-orders", **more), function)
 
     def test_what_a_function_gives_up_goes_to_the_dead_letters_which_its_role_may_send_to(self):
         queue = self.stack["deadLetters"]
@@ -330,11 +379,83 @@ class Deployed(unittest.TestCase):
         data = "a2VwdA=="
         self.calls_of("batcher", lambda event: any(r["kinesis"]["data"] == data for r in event.get("Records", [])))
         s3.put_object(Bucket=self.stack["bucket"], Key="raw/customers/again.csv", Body=b"x")
-        self.calls_of("crawl", lambda event: any(r["s3"]["object"]["key"] == "raw/customers/again.csv" for r in event.get("Records", [])))
+        self.objects_of_crawl(lambda note: note["s3"]["object"]["key"] == "raw/customers/again.csv")
+
+        more = self.folder / "more.yaml"
+        more.write_text(LAKEHOUSE.replace("streams:", "streams:\n  returns: {schema: [], retention: 2d}"))
+        streams = self.deploy("--lakehouse", str(more))["streams"]
+        self.assertEqual(sorted(streams), ["order_lines", "orders", "returns"])
+        made = self.client("kinesis").describe_stream_summary(StreamName="shop-returns")["StreamDescriptionSummary"]
+        self.assertEqual((made["StreamStatus"], made["RetentionPeriodHours"], made["EncryptionType"]), ("ACTIVE", 48, "KMS"))
 
     def test_an_open_api_must_be_asked_for_and_jwt_needs_an_issuer(self):
         with self.assertRaisesRegex(AssertionError, "JwtIssuer"):
             self.deploy("--parameter", "Authorization=JWT")
+
+    def test_subnets_need_a_security_group(self):
+        with self.assertRaisesRegex(AssertionError, "SubnetIds needs SecurityGroupIds"):
+            self.deploy("--parameter", "SubnetIds=subnet-1")
+
+
+class WayBack(OnEmulator):
+    """`deploy.py`, as `make deploy` and `make rollback` call it."""
+
+    def run_script(self, command: str, *more: str) -> subprocess.CompletedProcess:
+        keys = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
+        line = [sys.executable, str(TOOLS / "deploy.py"), command, "--stack", "shop", "--region", REGION, "--endpoint", self.endpoint, *more]
+        return subprocess.run(line, capture_output=True, text=True, env={**os.environ, **keys})
+
+    def deploy(self, zips: Path, lakehouse: str) -> subprocess.CompletedProcess:
+        self.lakehouse.write_text(lakehouse)
+        more = ["--parameter", "RequireTls=false", "--parameter", "TickState=DISABLED", "--arch", "x86_64"]
+        return self.run_script("deploy", "--zips", str(zips), "--lakehouse", str(self.lakehouse), *more)
+
+    def made(self, done: subprocess.CompletedProcess):
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return json.loads(done.stdout)
+
+    def parameters(self) -> dict[str, str]:
+        [stack] = self.client("cloudformation").describe_stacks(StackName="shop")["Stacks"]
+        return {p["ParameterKey"]: p["ParameterValue"] for p in stack["Parameters"]}
+
+    def test_the_way_back_by_hand_and_by_itself(self):
+        with self.subTest("nothing is there yet"):
+            self.assertIn("expected the stack `shop`, found none", self.run_script("rollback").stderr)
+            self.assertEqual(self.made(self.run_script("list")), [])
+            broken = write_zips(self.folder / "never", self.log, "never", broken="insight")
+            refused = self.deploy(broken, LAKEHOUSE)
+            self.assertNotEqual(refused.returncode, 0)
+            self.assertIn("shop-insight: expected an answer to a request", refused.stderr)
+            self.assertIn("expected an earlier deployment, found none", refused.stderr)
+
+        first = self.made(self.deploy(self.zips, LAKEHOUSE))
+        # The newer lakehouse has one more stream and writes no `crm`.
+        newer = LAKEHOUSE.replace("streams:", "streams:\n  returns: {schema: []}").replace("database: crm", "database: people")
+        second_zips = write_zips(self.folder / "second", self.log, "second")
+        self.made(self.deploy(second_zips, newer))
+        after = self.parameters()
+        self.assertEqual((after["Streams"], after["ReadDatabases"]), ("orderUlines,orders,returns", "crm,geo"))
+
+        with self.subTest("by hand"):
+            back = self.made(self.run_script("rollback"))
+            now = self.parameters()
+            # What is there stays, what the older file writes may be written again.
+            self.assertEqual((now["Streams"], now["ReadDatabases"]), ("orderUlines,orders,returns", "geo"))
+            self.assertTrue({"crm", "people"} <= set(now["Databases"].split(",")), now["Databases"])
+            self.assertEqual(sorted(back["streams"]), ["order_lines", "orders", "returns"])
+            self.assertTrue(now["CodePrefix"] in [d["codePrefix"] for d in self.made(self.run_script("list"))])
+
+        with self.subTest("by itself"):
+            broken = write_zips(self.folder / "third", self.log, "third", broken="query")
+            refused = self.deploy(broken, LAKEHOUSE)
+            self.assertNotEqual(refused.returncode, 0)
+            self.assertIn("shop: what was deployed does not work; went back to release", refused.stderr, refused.stderr)
+            self.assertIn("shop-query: expected an answer to a request", refused.stderr)
+            # The newest that worked had a stream that this one did not name.
+            self.assertIn("streams that left the stack and stay outside: returns", refused.stderr)
+            answer = self.client("lambda").invoke(FunctionName="shop-query:live", Payload=b"{}")
+            self.assertNotIn("FunctionError", answer)
+            self.assertEqual(first["bucket"], self.parameters()["BucketName"])
 
 
 if __name__ == "__main__":
