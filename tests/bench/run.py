@@ -6,7 +6,6 @@ ratio is Tarn's time over the peer's (below 1: Tarn is faster). Data is made her
 
 import argparse
 import datetime
-import http.server
 import json
 import os
 import pathlib
@@ -15,19 +14,15 @@ import shutil
 import statistics
 import subprocess
 import sys
-import tempfile
-import threading
-import time
-import zipfile
 
 import duckdb
 
 import iceberg
+import starts
 from measure import best_of, fresh, measure, peer, row
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
-FUNCTIONS = ["ingest", "batcher", "crawl", "transform", "query", "insight"]
 EVENTS = 1_000_000
 CSV_FILES = 1_000
 CSV_ROWS = 200
@@ -59,12 +54,12 @@ def main():
         rows += tpch(bench, work, options.runs, options.scale)
     if "iceberg" in wanted:
         rows += iceberg.rows(bench, work, options.runs)
-    starts = start_times(options.target, work) if "start" in wanted else []
+    started = starts.times(options.target, work) if "start" in wanted else []
     if options.only:
         print(table(rows))
-        print(json.dumps(starts, indent=1))
+        print(starts.table(started))
     else:
-        write(rows, starts, options)
+        write(rows, started, options)
 
 
 def arguments():
@@ -204,141 +199,6 @@ def load_tpch(connection):
     connection.execute(f"LOAD '{next(folder.rglob('*.duckdb_extension'))}'")
 
 
-# --- start -----------------------------------------------------------------------------------------------------------
-
-
-def start_times(target, work):
-    """From the start of each function's process to its first request for work, as Lambda's runtime API sees it, and to its first answer."""
-    lakehouse = work / "lakehouse.yaml"
-    lakehouse.write_text(LAKEHOUSE)
-    results = []
-    for name in FUNCTIONS:
-        samples = [start_once(target / name, lakehouse) for _ in range(9)]
-        results.append({
-            "function": name,
-            "ready_ms": statistics.median(s["ready_ms"] for s in samples),
-            "answer_ms": statistics.median(s["answer_ms"] for s in samples),
-            "peak_mib": max(s["mib"] for s in samples),
-            "binary_mb": (target / name).stat().st_size / 1e6,
-            "zipped_mb": zipped_size(target / name) / 1e6,
-        })
-    return results
-
-
-LAKEHOUSE = """version: 1
-database: bench
-streams:
-  events:
-    schema:
-      - {name: id, type: bigint}
-locations:
-  files: {table: files}
-"""
-DAYS = ", ".join(f"(DATE '2024-01-{day:02}', {day % 7 * 10.0})" for day in range(1, 31))
-# What a function is asked first: a small request that makes it do its work, or the tick of its schedule.
-FIRST_REQUESTS = {
-    "ingest": ("/streams/events/records", '{"id": 1}'),
-    "crawl": ("/crawl", "{}"),
-    "query": ("/query", json.dumps({"sql": f"SELECT count(*), sum(v) FROM (VALUES {DAYS}) t(d, v)"})),
-    "insight": (
-        "/insight",
-        json.dumps({"kind": "narrative", "sql": f"SELECT d, v FROM (VALUES {DAYS}) t(d, v)", "date": "d", "value": "v"}),
-    ),
-}
-
-
-def first_event(name):
-    if name not in FIRST_REQUESTS:
-        return {
-            "version": "0", "id": "bench", "detail-type": "Scheduled Event", "source": "aws.events", "account": "123456789012",
-            "time": "2024-01-01T00:00:00Z", "region": "us-east-1", "resources": [], "detail": {},
-        }
-    path, body = FIRST_REQUESTS[name]
-    request = {"method": "POST", "path": path, "protocol": "HTTP/1.1", "sourceIp": "127.0.0.1", "userAgent": "bench"}
-    return {
-        "version": "2.0", "routeKey": "$default", "rawPath": path, "rawQueryString": "", "isBase64Encoded": False,
-        "headers": {"content-type": "application/json"}, "body": body, "requestContext": {"requestId": "bench", "http": request},
-    }
-
-
-def zipped_size(binary):
-    with tempfile.TemporaryFile() as file:
-        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as zipped:
-            zipped.write(binary, "bootstrap")
-        return file.tell()
-
-
-def start_once(binary, lakehouse):
-    answered = threading.Event()
-    seen = {}
-    event = first_event(binary.name)
-
-    class Runtime(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            if "ready" in seen:
-                time.sleep(0.5)
-                return
-            seen["ready"] = time.perf_counter()
-            status = pathlib.Path(f"/proc/{process.pid}/status").read_text()
-            seen["kib"] = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
-            payload = json.dumps(event).encode()
-            self.send_response(200)
-            self.send_header("lambda-runtime-aws-request-id", "bench")
-            self.send_header("lambda-runtime-deadline-ms", str(int((time.time() + 60) * 1000)))
-            self.send_header("lambda-runtime-invoked-function-arn", "arn:aws:lambda:us-east-1:123456789012:function:bench")
-            self.send_header("content-type", "application/json")
-            self.send_header("content-length", str(len(payload)))
-            self.end_headers()
-            self.wfile.write(payload)
-
-        def do_POST(self):
-            seen["answered"] = time.perf_counter()
-            seen["answer"] = self.rfile.read(int(self.headers["content-length"] or 0))
-            self.send_response(202)
-            self.send_header("content-length", "0")
-            self.end_headers()
-            answered.set()
-
-        def log_message(self, *_):
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Runtime)
-    server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    data = tempfile.mkdtemp(prefix="tarn-start-")
-    env = {
-        **os.environ,
-        "AWS_LAMBDA_RUNTIME_API": f"127.0.0.1:{server.server_port}",
-        "AWS_LAMBDA_FUNCTION_NAME": binary.name,
-        "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "1769",
-        "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
-        "AWS_LAMBDA_LOG_GROUP_NAME": "bench",
-        "AWS_LAMBDA_LOG_STREAM_NAME": "bench",
-        "TARN_DATA": data,
-        "TARN_PROJECT": str(lakehouse),
-        "TARN_LOG": "off",
-    }
-    started = time.perf_counter()
-    process = subprocess.Popen([binary], env=env)
-    try:
-        if not answered.wait(20):
-            sys.exit(f"{binary.name} did not answer its first request within 20 s")
-        answer = json.loads(seen["answer"])
-        if "errorType" in answer or answer.get("statusCode", 200) != 200:
-            sys.exit(f"{binary.name} answered its first request with {answer}")
-        return {
-            "ready_ms": (seen["ready"] - started) * 1000,
-            "answer_ms": (seen["answered"] - started) * 1000,
-            "mib": seen["kib"] / 1024,
-        }
-    finally:
-        process.kill()
-        process.wait()
-        server.shutdown()
-        server.server_close()
-        shutil.rmtree(data, ignore_errors=True)
-
-
 # --- the document ----------------------------------------------------------------------------------------------------
 
 
@@ -348,7 +208,7 @@ def table(rows):
     return "\n".join(lines)
 
 
-def write(rows, starts, options):
+def write(rows, started, options):
     cpu = next((line.split(":", 1)[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), platform.machine())
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     lines = [
@@ -363,15 +223,9 @@ def write(rows, starts, options):
         "",
         "## Start of a function",
         "",
-        "From the start of the process to its first request for work (`GET …/invocation/next`), and to its answer to a small first",
-        "request; median of 9, with the embedded ports.",
+        starts.ABOUT,
         "",
-        "| function | ready | first answer | peak memory when ready | binary | zipped |",
-        "|---|---|---|---|---|---|",
-    ]
-    lines += [
-        f"| {s['function']} | {s['ready_ms']:.0f} ms | {s['answer_ms']:.0f} ms | {s['peak_mib']:.0f} MiB | {s['binary_mb']:.0f} MB | {s['zipped_mb']:.0f} MB |"
-        for s in starts
+        starts.table(started),
     ]
     (ROOT / "docs" / "benchmarks.md").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
