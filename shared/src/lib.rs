@@ -16,6 +16,7 @@ pub mod format;
 pub mod lambda;
 pub mod lock;
 pub mod model;
+pub mod pause;
 pub mod project;
 pub mod schedule;
 mod sqlite;

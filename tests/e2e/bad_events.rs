@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::lambda::{Function, kinesis, objects, read, request, tick};
+use crate::lambda::{Function, kinesis, messages, objects, read, request, tick};
 
 const SHOP: &str = "
 version: 1
@@ -41,14 +41,15 @@ async fn an_event_of_another_source_or_shape_is_refused_with_what_was_found() {
         let wrong_shapes = [
             (Value::Null, "found null"),
             (json!({"Records": []}), "`Records`"),
-            (json!({"Records": [{"eventSource": "aws:sqs", "body": "x"}]}), "`aws:sqs`"),
+            (json!({"Records": [{"eventSource": "aws:sns", "body": "x"}]}), "`aws:sns`"),
             (
                 json!({"detail-type": "Object Created", "source": "aws.s3", "detail": {}}),
                 "`Object Created` from `aws.s3`",
             ),
             (json!({"detail-type": 7, "source": "aws.events", "detail": {}}), "an EventBridge event"),
         ];
-        for (event, found) in [(event, found)].into_iter().chain(wrong_shapes) {
+        let queued = (name != "crawl").then(|| (messages(&["x"]), "found an SQS event"));
+        for (event, found) in [(event, found)].into_iter().chain(wrong_shapes).chain(queued) {
             let error = function.invoke(event).await.unwrap_err();
             assert_eq!(error["errorType"], "Invalid", "{name}: {error:#}");
             assert!(error["errorMessage"].as_str().unwrap().contains(found), "{name} {found}: {error:#}");
@@ -147,6 +148,33 @@ async fn keys_of_object_events_are_decoded_and_what_is_not_ours_is_told() {
     assert!(message.contains("`local`") && message.contains("`elsewhere`"), "{error:#}");
     let (_, last) = crawl.http("GET", "/crawls", "").await;
     assert_eq!(last["crawls"][0]["files"]["read"], 1, "the one of our bucket was crawled: {last:#}");
+}
+
+#[tokio::test]
+async fn object_events_of_a_queue_are_one_crawl_and_only_the_bad_messages_come_again() {
+    let dir = shop();
+    let warehouse = dir.path().join("data/objects");
+    let mut crawl = Function::start("crawl", dir.path()).await;
+    let body =
+        |bucket: &str, name: &str| objects(&[("ObjectCreated:Put", bucket, &customer(&warehouse, name))]).to_string();
+    let test = json!({"Service": "Amazon S3", "Event": "s3:TestEvent", "Bucket": "local"}).to_string();
+    let bodies = [body("local", "a b.csv"), test, "no JSON".into(), body("elsewhere", "b.csv"), body("local", "c.csv")];
+    let answer = crawl.invoke(messages(&bodies.each_ref().map(String::as_str))).await.unwrap();
+    assert_eq!(
+        answer["batchItemFailures"],
+        json!([{"itemIdentifier": "message-2"}, {"itemIdentifier": "message-3"}]),
+        "{answer:#}"
+    );
+    assert_eq!(answer["crawls"].as_array().unwrap().len(), 1, "{answer:#}");
+    assert_eq!(answer["crawls"][0]["files"]["read"], 2, "{answer:#}");
+    let refused = crawl.logged("a message could not be read");
+    assert_eq!(refused.len(), 2, "{}", crawl.log());
+    assert_eq!(
+        (&refused[0]["message_id"], &refused[0]["trigger"]),
+        (&json!("message-2"), &json!("sqs")),
+        "{}",
+        refused[0]
+    );
 }
 
 #[tokio::test]

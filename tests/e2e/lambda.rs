@@ -220,3 +220,17 @@ pub(crate) fn objects(changes: &[(&str, &str, &str)]) -> Value {
     };
     json!({"Records": changes.iter().map(record).collect::<Vec<_>>()})
 }
+
+/// The event of messages of a queue with these bodies; their ids are `message-0`, `message-1`, …
+pub(crate) fn messages(bodies: &[&str]) -> Value {
+    let message = |(at, body): (usize, &&str)| {
+        json!({
+            "messageId": format!("message-{at}"), "receiptHandle": "AQEB", "body": body,
+            "attributes": {"ApproximateReceiveCount": "1", "SentTimestamp": "1704067200500", "SenderId": "AIDA",
+                "ApproximateFirstReceiveTimestamp": "1704067200500"},
+            "messageAttributes": {}, "md5OfBody": "e4e68fb7bd0e697a0ae8f1bb342846b3", "eventSource": "aws:sqs",
+            "eventSourceARN": "arn:aws:sqs:eu-west-1:123456789012:tarn-objects", "awsRegion": "eu-west-1",
+        })
+    };
+    json!({"Records": bodies.iter().enumerate().map(message).collect::<Vec<_>>()})
+}

@@ -11,9 +11,7 @@ use url::Url;
 use crate::group::Proposal;
 use crate::plan::{DEPRECATED, Decision, Terms, below, partitions, plan};
 use crate::report::{Change, TableReport};
-
-/// Tries to change a table that others change at the same time.
-const TRIES: usize = 20;
+use crate::{TRIES, wait};
 
 /// What became of a proposal.
 #[derive(Debug)]
@@ -35,7 +33,7 @@ pub async fn apply(
     terms: &Terms,
 ) -> Result<Outcome> {
     let url = below(base, &proposal.path);
-    for _ in 0..TRIES {
+    for tries in 0..TRIES {
         let (name, existing) = match find(catalog, database, &url, proposal).await? {
             Ok(found) => found,
             Err(refused) => return Ok(Outcome::Refused(refused)),
@@ -46,7 +44,10 @@ pub async fn apply(
         };
         let (change, input) = match carry_out(catalog, existing, plan.decision).await {
             Ok(done) => done,
-            Err(error) if matches!(error.kind(), ErrorKind::Conflict) => continue,
+            Err(error) if matches!(error.kind(), ErrorKind::Conflict) => {
+                wait(tries).await;
+                continue;
+            }
             Err(error) => return Err(error),
         };
         let added = add_partitions(catalog, &input, &url, proposal, change == Change::Updated).await?;
@@ -152,7 +153,7 @@ pub async fn retire_table(catalog: &dyn Catalog, name: &TableName, policy: OnDel
     if policy == OnDelete::Log {
         return Ok(Change::Orphaned);
     }
-    for _ in 0..TRIES {
+    for tries in 0..TRIES {
         let outcome = match (catalog.get_table(name).await, policy) {
             (Err(error), _) if error.kind() == ErrorKind::NotFound => return Ok(Change::Deleted),
             (Err(error), _) => return Err(error),
@@ -166,7 +167,7 @@ pub async fn retire_table(catalog: &dyn Catalog, name: &TableName, policy: OnDel
             }
         };
         match outcome {
-            Err(error) if matches!(error.kind(), ErrorKind::Conflict | ErrorKind::NotFound) => {}
+            Err(error) if matches!(error.kind(), ErrorKind::Conflict | ErrorKind::NotFound) => wait(tries).await,
             done => return done,
         }
     }

@@ -1,9 +1,10 @@
-//! Object events: which objects of which location they name.
+//! Object events, alone or in the messages of a queue: which objects of which location they name.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use percent_encoding::percent_decode_str;
 use serde_json::Value;
+use shared::api::Message;
 use shared::model::Keys;
 use shared::project::Project;
 use shared::{Error, Result};
@@ -11,6 +12,34 @@ use url::Url;
 
 use crate::run::Scope;
 use crate::select::relative_path;
+
+/// What the messages of a queue ask for. Messages are told by their place among them.
+#[derive(Debug, Default)]
+pub struct Asked {
+    pub scopes: BTreeMap<String, Scope>,
+    /// The messages that name objects of a location.
+    pub by_location: BTreeMap<String, BTreeSet<usize>>,
+    /// Messages that hold no S3 event, or one of something else than our objects.
+    pub refused: Vec<(usize, Error)>,
+}
+
+/// The objects that the S3 events in `messages` name, by the locations that crawl on object events.
+pub fn asked(messages: &[Message], project: &Project, keys: &Keys) -> Asked {
+    let mut asked = Asked::default();
+    for (at, message) in messages.iter().enumerate() {
+        match message.objects().and_then(|records| scopes(&records, project, keys)) {
+            Ok((found, errors)) => {
+                for (location, scope) in found {
+                    asked.by_location.entry(location.clone()).or_default().insert(at);
+                    asked.scopes.entry(location).or_insert_with(Scope::nothing).join(scope);
+                }
+                asked.refused.extend(errors.into_iter().map(|error| (at, error)));
+            }
+            Err(error) => asked.refused.push((at, error)),
+        }
+    }
+    asked
+}
 
 /// The objects that an event names, by the locations that crawl on object events, and what is wrong with its other records. An
 /// object in no location is passed over: other parts of the bucket send events too.
@@ -29,10 +58,7 @@ pub fn scopes(records: &[Value], project: &Project, keys: &Keys) -> Result<(BTre
         };
         for (name, location) in &project.file().locations {
             if location.on_object && relative_path(&project.location_url(name, keys)?, &url).is_some() {
-                scopes
-                    .entry(name.clone())
-                    .or_insert_with(|| Scope::Objects(BTreeMap::new()))
-                    .add(url.clone(), !removed);
+                scopes.entry(name.clone()).or_insert_with(Scope::nothing).add(url.clone(), !removed);
             }
         }
     }

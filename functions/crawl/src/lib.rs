@@ -5,6 +5,7 @@
 //! | `POST /crawl` `{}` or `{"location": …}` | crawls every location, or one | `{"crawls": [report, …]}` |
 //! | `GET /crawls` | | the last report of each location, in the same form |
 //! | S3 event | crawls only the named objects, in the locations that ask for it | `{"crawls": […]}` |
+//! | SQS event | the same for the S3 events that its messages hold, each location once | `{"batchItemFailures": [{"itemIdentifier"}], "crawls": […]}` |
 //! | schedule with `detail.name` | crawls that location | `{"crawls": […]}` |
 //! | schedule without | crawls the locations whose own schedule is due | `{"ran": [{"name", "answer"}], "left": […]}` |
 //!
@@ -29,18 +30,27 @@ pub mod select;
 #[cfg(test)]
 mod tests;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
-use shared::api::{Event, Request, Response};
+use shared::api::{Event, Message, Request, Response};
 use shared::config::Ports;
 use shared::project::Project;
 use shared::schedule::{self, Kind, Progress, Turn};
-use shared::{Error, Result, deadline};
+use shared::{Error, Result, deadline, pause};
 
+use crate::event::Asked;
 use crate::report::Report;
 use crate::run::Scope;
+
+/// Tries to change what others change at the same time.
+const TRIES: u32 = 20;
+/// The pause after the first try that somebody else came before, and the longest one.
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// Crawls locations.
 #[derive(Debug, Clone)]
@@ -52,7 +62,7 @@ pub struct Crawl {
 /// The body of `POST /crawl`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Asked {
+struct Body {
     /// A location of the lakehouse file (default: all).
     location: Option<String>,
 }
@@ -73,6 +83,7 @@ impl Crawl {
         match Event::parse(payload)? {
             Event::Http(request) => self.respond(&request).await.unwrap_or_else(|e| Response::error(&e)).into_value(),
             Event::Objects(records) => self.objects(&records).await,
+            Event::Queue(messages) => self.messages(&messages).await,
             Event::Schedule(event) => match schedule::named(&event.detail)? {
                 Some(name) => match self.scheduled(name).await? {
                     Progress::Done(answer) => Ok(answer),
@@ -83,15 +94,17 @@ impl Crawl {
                     schedule::tick(&self.ports, &self.project, Kind::Crawl, run).await
                 }
             },
-            other => Err(other.unserved("crawl", "`POST /crawl`, `GET /crawls`, an S3 event or a schedule")),
+            other => {
+                Err(other.unserved("crawl", "`POST /crawl`, `GET /crawls`, an S3 event, an SQS event or a schedule"))
+            }
         }
     }
 
     async fn respond(&self, request: &Request) -> Result<Response> {
         match (request.method.as_str(), request.segments().as_slice()) {
             ("POST", ["crawl"]) => {
-                let asked = if request.body.is_empty() { Asked::default() } else { request.json()? };
-                Response::json(200, &json!({ "crawls": self.crawl_asked(asked).await? }))
+                let body = if request.body.is_empty() { Body::default() } else { request.json()? };
+                Response::json(200, &json!({ "crawls": self.crawl_asked(body).await? }))
             }
             ("GET", ["crawls"]) => {
                 Response::json(200, &json!({ "crawls": report::last(self.ports.state.as_ref()).await? }))
@@ -106,18 +119,8 @@ impl Crawl {
     /// Crawls what an event names. What is wrong with some of it is told after the rest had its turn.
     async fn objects(&self, records: &[Value]) -> Result<Value> {
         let (scopes, mut failed) = event::scopes(records, &self.project, &self.ports.keys)?;
-        let mut reports = Vec::new();
-        for (location, scope) in scopes {
-            if !reports.is_empty() && deadline::is_near(self.ports.clock.as_ref()) {
-                failed.push(out_of_time(&location));
-                continue;
-            }
-            match self.crawl(&location, scope).await {
-                Ok(report) if report.unfinished => failed.push(out_of_time(&location)),
-                Ok(report) => reports.push(report),
-                Err(error) => failed.push(error),
-            }
-        }
+        let (reports, errors) = self.crawl_each(scopes).await;
+        failed.extend(errors.into_values());
         let rest: Vec<String> = failed.iter().skip(1).map(ToString::to_string).collect();
         match failed.into_iter().next() {
             None => Ok(json!({ "crawls": reports })),
@@ -126,14 +129,54 @@ impl Crawl {
         }
     }
 
+    /// Crawls what the messages of a queue name, each location once for all of them. The answer names the messages that are to
+    /// come again: those that can't be read, and those of a location whose crawl failed or did not reach its end.
+    async fn messages(&self, messages: &[Message]) -> Result<Value> {
+        let Asked { scopes, by_location, refused } = event::asked(messages, &self.project, &self.ports.keys);
+        let mut failed: BTreeSet<usize> = BTreeSet::new();
+        for (at, error) in refused {
+            tracing::error!(message_id = messages.get(at).map(Message::id), %error, "a message could not be read");
+            failed.insert(at);
+        }
+        let (reports, errors) = self.crawl_each(scopes).await;
+        for (location, error) in errors {
+            tracing::error!(location, kind = %error.kind(), %error, "a location was not crawled");
+            failed.extend(by_location.get(&location).into_iter().flatten());
+        }
+        let failed = failed.into_iter().filter_map(|at| messages.get(at));
+        let failures: Vec<Value> = failed.map(|message| json!({"itemIdentifier": message.id()})).collect();
+        Ok(json!({"batchItemFailures": failures, "crawls": reports}))
+    }
+
+    /// Crawls every location, and gives the reports of those that came to their end and the errors of the others.
+    async fn crawl_each(&self, scopes: BTreeMap<String, Scope>) -> (Vec<Report>, BTreeMap<String, Error>) {
+        let (mut reports, mut failed) = (Vec::new(), BTreeMap::new());
+        for (location, scope) in scopes {
+            if !reports.is_empty() && deadline::is_near(self.ports.clock.as_ref()) {
+                failed.insert(location.clone(), out_of_time(&location));
+                continue;
+            }
+            match self.crawl(&location, scope).await {
+                Ok(report) if report.unfinished => {
+                    failed.insert(location.clone(), out_of_time(&location));
+                }
+                Ok(report) => reports.push(report),
+                Err(error) => {
+                    failed.insert(location, error);
+                }
+            }
+        }
+        (reports, failed)
+    }
+
     async fn scheduled(&self, location: &str) -> Result<Progress<Value>> {
         let report = self.crawl(location, Scope::Everything).await?;
         let answer = json!({ "crawls": [report] });
         Ok(if report.unfinished { Progress::Unfinished(answer) } else { Progress::Done(answer) })
     }
 
-    async fn crawl_asked(&self, asked: Asked) -> Result<Vec<Report>> {
-        let names = match asked.location {
+    async fn crawl_asked(&self, body: Body) -> Result<Vec<Report>> {
+        let names = match body.location {
             Some(name) => vec![name],
             None => self.project.file().locations.keys().cloned().collect(),
         };
@@ -155,6 +198,11 @@ impl Crawl {
             .await
             .map_err(|error| error.context(format!("crawling the location `{location}`")))
     }
+}
+
+/// Lets those go on that came first.
+async fn wait(tries: u32) {
+    tokio::time::sleep(pause::after(tries, FIRST_PAUSE, LONGEST_PAUSE)).await;
 }
 
 fn out_of_time(location: &str) -> Error {

@@ -10,8 +10,8 @@ use shared::{Error, ErrorKind, Result, deadline};
 
 use crate::select::Object;
 
-/// Files read at the same time.
-const CONCURRENCY: usize = 16;
+/// Files read, or looked at, at the same time.
+pub const CONCURRENCY: usize = 16;
 
 /// A file and what its head shows.
 #[derive(Debug)]

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use futures::StreamExt;
 use shared::config::Ports;
 use shared::format::{FileFilter, Flaw};
 use shared::model::TableName;
@@ -16,7 +17,7 @@ use crate::group::{self, Grouping, Known, Naming, SoundFile};
 use crate::marks::{self, Delta, Mark, Marks};
 use crate::partitions::values_under;
 use crate::plan::{Terms, below};
-use crate::read::read_all;
+use crate::read::{CONCURRENCY, read_all};
 use crate::report::{self, Change, Report, SkippedFile, TableReport};
 use crate::select::{Object, Selection, folder, select};
 
@@ -30,10 +31,23 @@ pub enum Scope {
 }
 
 impl Scope {
+    /// No object.
+    pub fn nothing() -> Self {
+        Self::Objects(BTreeMap::new())
+    }
+
     /// Adds an object; of several events for one object the last holds.
     pub fn add(&mut self, url: Url, present: bool) {
         if let Self::Objects(objects) = self {
             objects.insert(url, present);
+        }
+    }
+
+    /// Adds what another scope of the location looks at.
+    pub fn join(&mut self, other: Self) {
+        match other {
+            Self::Everything => *self = Self::Everything,
+            Self::Objects(objects) => objects.into_iter().for_each(|(url, present)| self.add(url, present)),
         }
     }
 }
@@ -99,9 +113,11 @@ async fn objects(storage: &Storage, base: &Url, scope: Scope) -> Result<(Vec<Obj
         Scope::Objects(named) => named,
     };
     let (mut objects, mut removed) = (Vec::new(), Vec::new());
-    for (url, _) in named {
-        // The event may be old: what is there now decides.
-        match storage.head(&url).await {
+    // The event may be old: what is there now decides.
+    let heads = named.into_keys().map(|url| async move { (storage.head(&url).await, url) });
+    let mut heads = futures::stream::iter(heads).buffered(CONCURRENCY);
+    while let Some((head, url)) = heads.next().await {
+        match head {
             Ok(info) => objects.extend(Object::of(base, &info)),
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 removed.extend(crate::select::relative_path(base, &url));

@@ -19,6 +19,8 @@ pub enum Event {
     Kinesis(Vec<Value>),
     /// Objects that were created or removed, each as it came. None for the event that S3 sends to try a notification out.
     Objects(Vec<Value>),
+    /// Messages of an SQS queue.
+    Queue(Vec<Message>),
     /// A tick of a schedule; `detail` says what is due.
     Schedule(EventBridgeEvent<Value>),
 }
@@ -27,7 +29,7 @@ impl Event {
     /// Tells the event's shape.
     ///
     /// # Errors
-    /// `Invalid` when it is none of the four, or one with a part of the wrong type.
+    /// `Invalid` when it is none of the five, or one with a part of the wrong type.
     pub fn parse(payload: Value) -> Result<Self> {
         if payload.get("requestContext").and_then(|c| c.get("http")).is_some() {
             // What serde found may be the value of a header.
@@ -54,8 +56,9 @@ impl Event {
         match source(&payload) {
             Some("aws:kinesis") => Ok(Self::Kinesis(records(payload))),
             Some("aws:s3") => Ok(Self::Objects(records(payload))),
+            Some("aws:sqs") => Ok(Self::Queue(records(payload).into_iter().map(Message).collect())),
             found => Err(Error::invalid(format!(
-                "expected an event of API Gateway, Kinesis, S3 or EventBridge, found {}",
+                "expected an event of API Gateway, Kinesis, S3, SQS or EventBridge, found {}",
                 found.map_or_else(|| summary(&payload), |source| format!("the event source `{source}`"))
             ))),
         }
@@ -63,13 +66,48 @@ impl Event {
 
     /// The error of a function that was triggered by something it does not serve.
     pub fn unserved(&self, function: &str, serves: &str) -> Error {
-        let found = match self {
+        Error::invalid(format!("expected {serves} for `{function}`, found {}", self.named()))
+    }
+
+    fn named(&self) -> String {
+        match self {
             Self::Http(request) => format!("{} {}", request.method, request.path),
             Self::Kinesis(_) => "a Kinesis event".into(),
             Self::Objects(_) => "an S3 event".into(),
+            Self::Queue(_) => "an SQS event".into(),
             Self::Schedule(_) => "a schedule".into(),
-        };
-        Error::invalid(format!("expected {serves} for `{function}`, found {found}"))
+        }
+    }
+}
+
+/// A message of an SQS queue, as it came.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Message(Value);
+
+impl Message {
+    /// What `batchItemFailures` names it by; empty when it does not say, which stands for the whole event.
+    pub fn id(&self) -> &str {
+        self.0.get("messageId").and_then(Value::as_str).unwrap_or_default()
+    }
+
+    /// The objects that the S3 event in its body names, as those of [`Event::Objects`].
+    ///
+    /// # Errors
+    /// `Invalid` for a body of something else.
+    pub fn objects(&self) -> Result<Vec<Value>> {
+        let expected =
+            |found: &str| Error::invalid(format!("expected a message whose body is an S3 event, found {found}"));
+        let source = self.0.get("eventSource").and_then(Value::as_str);
+        if source != Some("aws:sqs") {
+            return Err(expected(&source.map_or("a record without a source".into(), |s| format!("a record of `{s}`"))));
+        }
+        let body = self.0.get("body").and_then(Value::as_str).ok_or_else(|| expected("no body"))?;
+        let body = serde_json::from_str(body).map_err(|e| expected("no JSON").with_source(e))?;
+        match Event::parse(body) {
+            Ok(Event::Objects(records)) => Ok(records),
+            Ok(other) => Err(expected(&other.named())),
+            Err(error) => Err(error.context("expected a message whose body is an S3 event")),
+        }
     }
 }
 
@@ -126,6 +164,42 @@ mod tests {
         assert!(records.is_empty());
     }
 
+    fn message(body: &str) -> Message {
+        Message(json!({"messageId": "m-1", "eventSource": "aws:sqs", "body": body}))
+    }
+
+    #[test]
+    fn each_message_of_a_queue_holds_an_event_of_objects() {
+        let created = json!({"eventSource": "aws:s3", "eventName": "ObjectCreated:Put"});
+        let body = json!({"Records": [created]}).to_string();
+        let event = json!({"Records": [{"messageId": "m-1", "eventSource": "aws:sqs", "body": body}]});
+        let Event::Queue(messages) = Event::parse(event).unwrap() else { panic!("messages") };
+        assert_eq!(messages, [message(&body)]);
+        assert_eq!((messages[0].id(), messages[0].objects().unwrap()), ("m-1", vec![created]));
+        let test = message(&json!({"Service": "Amazon S3", "Event": "s3:TestEvent", "Bucket": "lake"}).to_string());
+        assert_eq!(test.objects().unwrap(), Vec::<Value>::new());
+    }
+
+    #[test]
+    fn a_message_of_something_else_is_refused_with_what_it_holds() {
+        for (bad, found) in [
+            (message("s3cret"), "no JSON"),
+            (message("\"s3cret\""), "a scalar"),
+            (message(r#"{"Records": []}"#), "`Records`"),
+            (message(r#"{"s3cret": 1}"#), "an object"),
+            (message(r#"{"Records": [{"eventSource": "aws:kinesis"}]}"#), "a Kinesis event"),
+            (message(r#"{"Records": [{"eventSource": "aws:sqs", "body": "s3cret"}]}"#), "an SQS event"),
+            (Message(json!({"eventSource": "aws:sqs", "body": {"s3cret": 1}})), "no body"),
+            (Message(json!({"eventSource": "aws:s3", "body": "s3cret"})), "`aws:s3`"),
+            (Message(json!("s3cret")), "without a source"),
+        ] {
+            let error = bad.objects().unwrap_err();
+            let text = error.to_string();
+            assert_eq!(error.kind(), crate::ErrorKind::Invalid);
+            assert!(text.contains(found) && text.contains("an S3 event"), "{bad:?}: {text}");
+        }
+    }
+
     #[test]
     fn what_is_no_event_is_refused_with_what_it_is() {
         for (payload, found) in [
@@ -135,7 +209,7 @@ mod tests {
             (json!({"secret": "s3cret"}), "`secret`"),
             (json!({"Records": []}), "`Records`"),
             (json!({"Records": "all"}), "`Records`"),
-            (json!({"Records": [{"eventSource": "aws:sqs"}]}), "`aws:sqs`"),
+            (json!({"Records": [{"eventSource": "aws:sns"}]}), "`aws:sns`"),
             (
                 json!({"detail-type": "Object Created", "source": "aws.s3", "detail": {}}),
                 "`Object Created` from `aws.s3`",

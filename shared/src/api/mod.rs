@@ -4,5 +4,5 @@
 pub mod event;
 pub mod http;
 
-pub use event::Event;
+pub use event::{Event, Message};
 pub use http::{Request, Response};

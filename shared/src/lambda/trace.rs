@@ -47,6 +47,7 @@ fn trigger(payload: &Value) -> &'static str {
     match payload.pointer("/Records/0/eventSource").and_then(Value::as_str) {
         Some("aws:kinesis") => "kinesis",
         Some("aws:s3") => "s3",
+        Some("aws:sqs") => "sqs",
         _ => "other",
     }
 }
@@ -126,6 +127,7 @@ mod tests {
             (json!({"detail-type": "Scheduled Event"}), "schedule"),
             (json!({"Records": [{"eventSource": "aws:kinesis"}]}), "kinesis"),
             (json!({"Records": [{"eventSource": "aws:s3"}]}), "s3"),
+            (json!({"Records": [{"eventSource": "aws:sqs"}]}), "sqs"),
             (json!({}), "other"),
         ] {
             assert_eq!(trigger(&event), name);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use iceberg::spec::TableMetadata;
 
-use crate::{Error, Result};
+use crate::{Error, Result, pause};
 
 /// How long a commit keeps trying once its rows are written.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -64,7 +64,7 @@ impl Retries {
     /// The pause after an answer that was lost, or a look-up that failed.
     pub(super) fn pause(&self, attempts: u32) -> Duration {
         let longest = self.longest.unwrap_or(LONGEST);
-        Self::some_of(self.shortest.unwrap_or(SHORTEST * 5).saturating_mul(1 << attempts.min(16)).min(longest))
+        pause::after(attempts, self.shortest.unwrap_or(SHORTEST * 5), longest)
     }
 
     /// The pause after a try that took so long and that others came before: at first it is about as long as the try itself, as
@@ -74,13 +74,7 @@ impl Retries {
             || took.saturating_mul(TRIES_IN_A_PAUSE).min(self.deadline / PAUSES_TO_THE_DEADLINE).max(SHORTEST);
         let longest = self.longest.unwrap_or_else(longest);
         let first = self.shortest.unwrap_or(SHORTEST).max(took);
-        Self::some_of(first.saturating_mul(1 << attempts.saturating_sub(1).min(16)).min(longest))
-    }
-
-    /// Random, so that writers don't meet again.
-    fn some_of(longest: Duration) -> Duration {
-        let share = f64::from(uuid::Uuid::new_v4().as_bytes()[0]) / 256.0;
-        longest.mul_f64(share)
+        pause::after(attempts.saturating_sub(1), first, longest)
     }
 }
 

@@ -3,6 +3,7 @@
 mod bad_input;
 mod incremental;
 mod queried;
+mod queue;
 mod tables;
 
 use std::io::Write;
@@ -37,8 +38,12 @@ impl Lake {
 
     /// `location` is the declaration of `raw` in YAML's flow style.
     fn with(location: &str) -> Self {
-        let text = format!("version: 1\ndatabase: nyc\nlocations:\n  raw: {location}\n");
-        let project = Arc::new(Project::parse(&text, "lakehouse.yaml").unwrap());
+        Self::of(&format!("version: 1\ndatabase: nyc\nlocations:\n  raw: {location}\n"))
+    }
+
+    /// `text` is a lakehouse file.
+    fn of(text: &str) -> Self {
+        let project = Arc::new(Project::parse(text, "lakehouse.yaml").unwrap());
         let clock = Arc::new(ManualClock::at(1_000));
         let mut ports = Ports::in_memory(clock.clone()).unwrap();
         let catalog = FaultyCatalog::new(ports.catalog.clone());
@@ -68,14 +73,8 @@ impl Lake {
     }
 
     async fn event(&self, name: &str, path: &str) -> Value {
-        let key = format!("raw/raw/{path}");
-        let record = json!({
-            "eventVersion": "2.1", "eventSource": "aws:s3", "eventName": name, "awsRegion": "us-east-1",
-            "eventTime": "2013-01-01T00:00:00.000Z", "userIdentity": {"principalId": "p"},
-            "requestParameters": {"sourceIPAddress": "127.0.0.1"}, "responseElements": {},
-            "s3": {"s3SchemaVersion": "1.0", "bucket": {"name": "local"}, "object": {"key": key}},
-        });
-        self.crawl.handle(json!({"Records": [record]})).await.unwrap()["crawls"][0].clone()
+        let event = object_event(name, "local", &format!("raw/raw/{path}"));
+        self.crawl.handle(event).await.unwrap()["crawls"][0].clone()
     }
 
     async fn table(&self, name: &str) -> Table {
@@ -124,6 +123,16 @@ fn request(method: &str, path: &str, body: &str) -> Value {
             "requestId": "r", "stage": "$default", "timeEpoch": 0},
         "body": body, "isBase64Encoded": false,
     })
+}
+
+fn object_event(name: &str, bucket: &str, key: &str) -> Value {
+    let record = json!({
+        "eventVersion": "2.1", "eventSource": "aws:s3", "eventName": name, "awsRegion": "us-east-1",
+        "eventTime": "2013-01-01T00:00:00.000Z", "userIdentity": {"principalId": "p"},
+        "requestParameters": {"sourceIPAddress": "127.0.0.1"}, "responseElements": {},
+        "s3": {"s3SchemaVersion": "1.0", "bucket": {"name": bucket}, "object": {"key": key}},
+    });
+    json!({"Records": [record]})
 }
 
 /// `skipped` of a report as `file reason`.
