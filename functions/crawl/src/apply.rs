@@ -50,7 +50,7 @@ pub async fn apply(
             }
             Err(error) => return Err(error),
         };
-        let added = add_partitions(catalog, &input, &url, proposal, change == Change::Updated).await?;
+        let added = add_partitions(catalog, &input, &url, proposal).await?;
         let report = TableReport {
             table: name.to_string(),
             change,
@@ -103,38 +103,42 @@ async fn carry_out(catalog: &dyn Catalog, existing: Option<Table>, decision: Dec
     }
 }
 
-/// Adds the partitions that are not there, revives those that were marked; after a change of the table, all get its schema.
-async fn add_partitions(
-    catalog: &dyn Catalog,
-    table: &TableInput,
-    url: &Url,
-    proposal: &Proposal,
-    changed: bool,
-) -> Result<usize> {
+/// Adds the partitions that are not there, revives those that were marked, and gives the table's columns to all that have others:
+/// a crawl that changed the table may have ended before it came to them.
+async fn add_partitions(catalog: &dyn Catalog, table: &TableInput, url: &Url, proposal: &Proposal) -> Result<usize> {
     let wanted = partitions(table, url, proposal);
     if wanted.is_empty() {
         return Ok(0);
     }
     let known = catalog.list_partitions(&table.name, &[]).await?;
-    let wanted_values: BTreeSet<&Vec<String>> = wanted.iter().map(|partition| &partition.values).collect();
-    for partition in &known {
-        let revive = wanted_values.contains(&partition.values) && partition.parameters.contains_key(DEPRECATED);
-        let drifted = changed && partition.storage.columns != table.storage.columns;
-        if revive || drifted {
-            let mut partition = inheriting(partition.clone(), table);
-            if revive {
-                partition.parameters.remove(DEPRECATED);
-            }
-            catalog.update_partition(&table.name, &partition).await?;
+    let mut there: BTreeSet<Vec<String>> = known.iter().map(|partition| partition.values.clone()).collect();
+    let stale = stale(known, table, &wanted);
+    if !stale.is_empty() {
+        tracing::info!(table = %table.name, partitions = stale.len(), "partitions get the table's columns");
+        // Somebody removed them since they were listed.
+        for absent in catalog.update_partitions(&table.name, &stale).await? {
+            there.remove(&absent);
         }
     }
-    let known: BTreeSet<&Vec<String>> = known.iter().map(|partition| &partition.values).collect();
-    let new: Vec<Partition> = wanted.iter().filter(|p| !known.contains(&p.values)).cloned().collect();
+    let new: Vec<Partition> = wanted.into_iter().filter(|partition| !there.contains(&partition.values)).collect();
     let mut added = new.len();
     for batch in new.chunks(MAX_PARTITIONS_PER_CALL) {
         added -= catalog.create_partitions(&table.name, batch).await?.len();
     }
     Ok(added)
+}
+
+/// Those of the known partitions that are not as they should be, as they should be.
+fn stale(known: Vec<Partition>, table: &TableInput, wanted: &[Partition]) -> Vec<Partition> {
+    let wanted: BTreeSet<&Vec<String>> = wanted.iter().map(|partition| &partition.values).collect();
+    let mut stale = Vec::new();
+    for mut partition in known {
+        let revived = wanted.contains(&partition.values) && partition.parameters.remove(DEPRECATED).is_some();
+        if revived || partition.storage.columns != table.storage.columns {
+            stale.push(inheriting(partition, table));
+        }
+    }
+    stale
 }
 
 /// The partition with the table's schema and format, at its own location.
@@ -189,11 +193,14 @@ pub async fn retire_partitions(
         OnDelete::Log => {}
         OnDelete::Delete => catalog.delete_partitions(name, gone).await?,
         OnDelete::Deprecate => {
-            let known = catalog.list_partitions(name, &[]).await?;
-            for mut partition in known.into_iter().filter(|partition| gone.contains(&partition.values)) {
-                if partition.parameters.insert(DEPRECATED.into(), now_ms.to_string()).is_none() {
-                    catalog.update_partition(name, &partition).await?;
-                }
+            let mut marked = catalog.list_partitions(name, &[]).await?;
+            marked.retain(|known| gone.contains(&known.values) && !known.parameters.contains_key(DEPRECATED));
+            for partition in &mut marked {
+                partition.parameters.insert(DEPRECATED.into(), now_ms.to_string());
+            }
+            if !marked.is_empty() {
+                // What is not there any more needs no mark.
+                catalog.update_partitions(name, &marked).await?;
             }
         }
     }

@@ -107,9 +107,9 @@ impl Catalog for Declared {
         self.inner.list_partitions(name, prefix).await
     }
 
-    async fn update_partition(&self, name: &TableName, partition: &Partition) -> Result<()> {
+    async fn update_partitions(&self, name: &TableName, partitions: &[Partition]) -> Result<Vec<Vec<String>>> {
         self.check(&name.database)?;
-        self.inner.update_partition(name, partition).await
+        self.inner.update_partitions(name, partitions).await
     }
 
     async fn delete_partitions(&self, name: &TableName, values: &[Vec<String>]) -> Result<()> {

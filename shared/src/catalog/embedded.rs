@@ -234,19 +234,20 @@ impl Catalog for EmbeddedCatalog {
             .await
     }
 
-    async fn update_partition(&self, name: &TableName, partition: &Partition) -> Result<()> {
-        let (name, partition) = (name.clone(), partition.clone());
+    async fn update_partitions(&self, name: &TableName, partitions: &[Partition]) -> Result<Vec<Vec<String>>> {
+        let (name, partitions) = (name.clone(), partitions.to_vec());
         self.file
             .write(move |t| {
                 let id = table_id(t, &name)?;
                 let update = "UPDATE partitions SET body = ?3 WHERE table_id = ?1 AND key = ?2";
-                match t.execute(update, (id, values::key(&partition.values), to_json(&partition)?))? {
-                    0 => {
-                        let values = partition.values.join("/");
-                        Err(Error::not_found(format!("no partition `{values}` in table `{name}`")))
+                let mut update = t.prepare_cached(update)?;
+                let mut absent = Vec::new();
+                for partition in partitions {
+                    if update.execute((id, values::key(&partition.values), to_json(&partition)?))? == 0 {
+                        absent.push(partition.values);
                     }
-                    _ => Ok(()),
                 }
+                Ok(absent)
             })
             .await
     }

@@ -102,6 +102,29 @@ impl GlueCatalog {
         Ok(existing)
     }
 
+    async fn update_batch(&self, name: &TableName, batch: &[Partition]) -> Result<Vec<Vec<String>>> {
+        let entry = |partition: &Partition| {
+            BatchUpdatePartitionRequestEntry::builder()
+                .set_partition_value_list(Some(partition.values.clone()))
+                .partition_input(to_partition(partition)?)
+                .build()
+                .map_err(|e| Error::bug("a partition lacks what Glue needs").with_source(e))
+        };
+        let entries = batch.iter().map(entry).collect::<Result<Vec<_>>>()?;
+        let update = self.client.batch_update_partition().database_name(&name.database).table_name(&name.table);
+        let answer = update.set_entries(Some(entries)).send().await;
+        let answer = answer.map_err(|e| Call::repeatable("glue:BatchUpdatePartition", &partitions(name)).failed(e))?;
+        let mut absent = Vec::new();
+        for error in answer.errors.unwrap_or_default() {
+            let values = error.partition_value_list.unwrap_or_default();
+            match error.error_detail {
+                Some(detail) if detail.error_code() == Some(ABSENT) => absent.push(values),
+                detail => return Err(refused("glue:BatchUpdatePartition", name, &values, detail)),
+            }
+        }
+        Ok(absent)
+    }
+
     async fn delete_batch(&self, name: &TableName, batch: &[Vec<String>]) -> Result<()> {
         let list = batch.iter().map(|values| PartitionValueList::builder().set_values(Some(values.clone())).build());
         let list = list.collect::<Result<Vec<_>, _>>().map_err(|e| Error::bug("no values").with_source(e))?;
@@ -299,20 +322,14 @@ impl Catalog for GlueCatalog {
         Ok(found)
     }
 
-    async fn update_partition(&self, name: &TableName, partition: &Partition) -> Result<()> {
-        let resource = partitions(name);
-        let entry = BatchUpdatePartitionRequestEntry::builder()
-            .set_partition_value_list(Some(partition.values.clone()))
-            .partition_input(to_partition(partition)?)
-            .build()
-            .map_err(|e| Error::bug("a partition lacks what Glue needs").with_source(e))?;
-        let update = self.client.batch_update_partition().database_name(&name.database).table_name(&name.table);
-        let answer = update.entries(entry).send().await;
-        let answer = answer.map_err(|e| Call::repeatable("glue:BatchUpdatePartition", &resource).failed(e))?;
-        match answer.errors.unwrap_or_default().into_iter().next() {
-            Some(error) => Err(refused("glue:BatchUpdatePartition", name, &partition.values, error.error_detail)),
-            None => Ok(()),
+    async fn update_partitions(&self, name: &TableName, partitions: &[Partition]) -> Result<Vec<Vec<String>>> {
+        self.raw_table(name).await?;
+        let mut absent = Vec::new();
+        for wave in partitions.chunks(MAX_PARTITIONS_PER_CALL * CALLS_AT_ONCE) {
+            let calls = wave.chunks(MAX_PARTITIONS_PER_CALL).map(|batch| self.update_batch(name, batch));
+            absent.extend(try_join_all(calls).await?.into_iter().flatten());
         }
+        Ok(absent)
     }
 
     async fn delete_partitions(&self, name: &TableName, values: &[Vec<String>]) -> Result<()> {

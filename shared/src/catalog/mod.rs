@@ -16,7 +16,7 @@ mod turns;
 
 pub use self::turns::{Turn, Turns};
 
-/// Partitions in one call at most (Glue `BatchCreatePartition`: 100); the adapters cut larger batches themselves.
+/// Partitions in one call at most (Glue `BatchCreatePartition` and `BatchUpdatePartition`: 100); the adapters cut larger batches themselves.
 pub const MAX_PARTITIONS_PER_CALL: usize = 100;
 
 /// A database.
@@ -150,11 +150,11 @@ pub trait Catalog: Debug + Send + Sync {
     /// `NotFound` without the table.
     async fn list_partitions(&self, name: &TableName, prefix: &[String]) -> Result<Vec<Partition>>;
 
-    /// Replaces one partition.
+    /// Replaces partitions, any number. None is made: gives back the values of those that are not there.
     ///
     /// # Errors
-    /// `NotFound`.
-    async fn update_partition(&self, name: &TableName, partition: &Partition) -> Result<()>;
+    /// `NotFound` without the table.
+    async fn update_partitions(&self, name: &TableName, partitions: &[Partition]) -> Result<Vec<Vec<String>>>;
 
     /// Removes partitions, any number; absent ones are passed over.
     ///

@@ -192,9 +192,16 @@ async fn partitions_are_kept_in_order_of_their_values(catalog: &dyn Catalog) {
 async fn partitions_are_replaced_and_removed(catalog: &dyn Catalog) {
     let mut changed = partition(["2013", "a"]);
     changed.storage.location = "s3://bucket/changed/".into();
-    catalog.update_partition(&name("t"), &changed).await.unwrap();
+    let update = async |partitions: &[Partition]| catalog.update_partitions(&name("t"), partitions).await.unwrap();
+    let absent = update(&[partition(["1999", "a"]), changed.clone(), partition(["1998", "a"])]).await;
+    assert_eq!(absent, [["1999", "a"], ["1998", "a"]]);
     assert_eq!(catalog.list_partitions(&name("t"), &changed.values).await.unwrap(), [changed.clone()]);
-    assert_eq!(kind(catalog.update_partition(&name("t"), &partition(["1999", "a"])).await), ErrorKind::NotFound);
+    assert_eq!(catalog.list_partitions(&name("t"), &["1999".into()]).await.unwrap(), [], "none is made");
+    let mut many = catalog.list_partitions(&name("t"), &["2020".into()]).await.unwrap();
+    many.iter_mut().for_each(|partition| partition.storage.columns = vec![Column::new("c", ColumnType::Int)]);
+    assert_eq!((many.len(), update(&many).await), (250, Vec::new()));
+    assert_eq!(catalog.list_partitions(&name("t"), &["2020".into()]).await.unwrap(), many);
+    assert_eq!(update(&[]).await, Vec::<Vec<String>>::new());
     let removed = [changed.values.clone(), vec!["1999".into(), "a".into()]];
     catalog.delete_partitions(&name("t"), &removed).await.unwrap();
     assert_eq!(catalog.list_partitions(&name("t"), &changed.values).await.unwrap(), []);
@@ -218,7 +225,7 @@ async fn what_is_not_there_is_not_found(catalog: &dyn Catalog) {
         kind(catalog.table_versions(&absent).await),
         kind(catalog.create_partitions(&absent, &[partition(["2013", "a"])]).await),
         kind(catalog.list_partitions(&absent, &[]).await),
-        kind(catalog.update_partition(&absent, &partition(["2013", "a"])).await),
+        kind(catalog.update_partitions(&absent, &[partition(["2013", "a"])]).await),
         kind(catalog.delete_partitions(&absent, &[values]).await),
     ] {
         assert_eq!(found, ErrorKind::NotFound);

@@ -1,6 +1,6 @@
 //! A catalog that counts what is written to it, and whose next updates of a table fail, before or after they took effect.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -27,6 +27,10 @@ pub enum Fault {
 pub struct FaultyCatalog {
     inner: Arc<dyn Catalog>,
     faults: Mutex<BTreeMap<TableName, VecDeque<Fault>>>,
+    /// How the next updates of a table's partitions fail.
+    partitions: Mutex<BTreeMap<TableName, VecDeque<Fault>>>,
+    /// Tables of which somebody removes the partitions that are to be updated next.
+    removals: Mutex<BTreeSet<TableName>>,
     /// How the next reads of a table fail, if they do.
     reads: Mutex<BTreeMap<TableName, VecDeque<Option<ErrorKind>>>>,
     writes: AtomicUsize,
@@ -35,12 +39,30 @@ pub struct FaultyCatalog {
 impl FaultyCatalog {
     /// No fault until one is asked for.
     pub fn new(inner: Arc<dyn Catalog>) -> Arc<Self> {
-        Arc::new(Self { inner, faults: Mutex::default(), reads: Mutex::default(), writes: AtomicUsize::new(0) })
+        let writes = AtomicUsize::new(0);
+        Arc::new(Self {
+            inner,
+            faults: Mutex::default(),
+            partitions: Mutex::default(),
+            removals: Mutex::default(),
+            reads: Mutex::default(),
+            writes,
+        })
     }
 
     /// The next updates of `table`, or its removal, fail like this, one after the other.
     pub fn fail(&self, table: &TableName, faults: &[Fault]) {
         self.faults.lock().unwrap().insert(table.clone(), faults.iter().copied().collect());
+    }
+
+    /// The next updates of partitions of `table` fail like this, one after the other.
+    pub fn fail_partitions(&self, table: &TableName, faults: &[Fault]) {
+        self.partitions.lock().unwrap().insert(table.clone(), faults.iter().copied().collect());
+    }
+
+    /// The partitions of `table` that are updated next are removed before.
+    pub fn remove_partitions(&self, table: &TableName) {
+        self.removals.lock().unwrap().insert(table.clone());
     }
 
     /// The next reads of `table` fail like this, one after the other; `None` lets one through.
@@ -50,7 +72,8 @@ impl FaultyCatalog {
 
     /// Whether all faults happened: a test whose faults did not has tested nothing.
     pub fn is_spent(&self) -> bool {
-        self.faults.lock().unwrap().values().all(VecDeque::is_empty)
+        let all = |faults: &Mutex<BTreeMap<_, VecDeque<_>>>| faults.lock().unwrap().values().all(VecDeque::is_empty);
+        all(&self.faults) && all(&self.partitions)
     }
 
     /// Calls so far that were to change something.
@@ -139,8 +162,13 @@ impl Catalog for FaultyCatalog {
         self.inner.list_partitions(name, prefix).await
     }
 
-    async fn update_partition(&self, name: &TableName, partition: &Partition) -> Result<()> {
-        self.write().update_partition(name, partition).await
+    async fn update_partitions(&self, name: &TableName, partitions: &[Partition]) -> Result<Vec<Vec<String>>> {
+        if self.removals.lock().unwrap().remove(name) {
+            let values: Vec<_> = partitions.iter().map(|partition| partition.values.clone()).collect();
+            self.inner.delete_partitions(name, &values).await?;
+        }
+        let fault = self.partitions.lock().unwrap().get_mut(name).and_then(VecDeque::pop_front);
+        failing(fault, self.write().update_partitions(name, partitions)).await
     }
 
     async fn delete_partitions(&self, name: &TableName, values: &[Vec<String>]) -> Result<()> {

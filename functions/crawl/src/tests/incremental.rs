@@ -2,6 +2,7 @@
 
 use shared::deadline;
 use shared::state::{Expect, put_json};
+use shared::testing::catalog_faults::Fault;
 
 use super::*;
 
@@ -76,6 +77,47 @@ async fn partitions_get_the_tables_new_schema() {
         assert_eq!(partition.storage.columns.len(), 2, "{:?}", partition.values);
         assert!(partition.storage.location.ends_with(&format!("/d={}/", partition.values[0])));
     }
+}
+
+#[tokio::test]
+async fn partitions_that_an_interrupted_crawl_did_not_come_to_are_mended_by_the_next() {
+    let lake = Lake::with("{table: t}");
+    let table = TableName::new("nyc", "t").unwrap();
+    let columns = async || {
+        let partitions = lake.partitions("t").await;
+        partitions.iter().map(|partition| partition.storage.columns.len()).collect::<Vec<_>>()
+    };
+    for day in 0..120 {
+        lake.put(&format!("d={day}/a.json"), "{\"id\":1}\n").await;
+    }
+    lake.crawl().await;
+    lake.put("d=1/b.json", "{\"id\":2,\"x\":1}\n").await;
+    lake.catalog.fail_partitions(&table, &[Fault::Refused(ErrorKind::Retry)]);
+    let broken = lake.crawl.handle(request("POST", "/crawl", "{}")).await.unwrap();
+    assert_eq!(broken["statusCode"], 503, "{broken}");
+    assert!(lake.catalog.is_spent());
+    assert_eq!(lake.columns("t").await, "id:bigint x:bigint | d:int");
+    assert_eq!(columns().await, [1; 120]);
+    let writes = lake.writes();
+    let report = lake.crawl().await;
+    assert_eq!((&report["tables"][0]["change"], lake.writes()), (&json!("unchanged"), writes + 1), "{report}");
+    assert_eq!(columns().await, [2; 120]);
+    lake.put("d=1/c.json", "{\"id\":3}\n").await;
+    lake.crawl().await;
+    assert_eq!(lake.writes(), writes + 1, "all is well");
+}
+
+#[tokio::test]
+async fn a_partition_that_is_removed_while_it_is_mended_is_made_again() {
+    let lake = Lake::with("{table: t}");
+    lake.put("d=1/a.json", "{\"id\":1}\n").await;
+    lake.crawl().await;
+    lake.put("d=1/b.json", "{\"id\":2,\"x\":1}\n").await;
+    lake.catalog.remove_partitions(&TableName::new("nyc", "t").unwrap());
+    let report = lake.crawl().await;
+    assert_eq!(report["tables"][0]["partitionsAdded"], 1, "{report}");
+    let partitions = lake.partitions("t").await;
+    assert_eq!((partitions.len(), partitions[0].storage.columns.len()), (1, 2));
 }
 
 #[tokio::test]
