@@ -238,7 +238,7 @@ async fn errors_name_the_grant(lake: &Signed, root: &Aws) {
 async fn a_function_names_the_grant(lake: &Signed) {
     let role = lake.role("query").await;
     let role = role.rsplit('/').next().unwrap();
-    let form = format!("Action=DeleteRolePolicy&Version=2010-05-08&RoleName={role}&PolicyName=read-shop");
+    let form = format!("Action=DeleteRolePolicy&Version=2010-05-08&RoleName={role}&PolicyName=tables-shop");
     let (status, text) = lake.send("iam", "POST", &format!("{}/", lake.endpoint), &form).await;
     assert_eq!(status, 200, "{text}");
     let (status, answer) = lake.query("SELECT count(*) FROM orders").await;
