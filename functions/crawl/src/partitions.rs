@@ -4,11 +4,9 @@
 //! `2013/01/02` are `year`, `month` and `day` (and `hour`), anything else is `partition_0`, `partition_1`, … as Glue names it.
 
 use percent_encoding::percent_decode_str;
+use shared::catalog::NULL_VALUE;
 use shared::model::name::to_identifier;
 use shared::model::{Column, ColumnType};
-
-/// What Hive writes where a value is null.
-const NULL_VALUE: &str = "__HIVE_DEFAULT_PARTITION__";
 
 /// The names of dated folders, outermost first, and the values they may have.
 const DATED: [(&str, u32, u32); 4] = [("year", 1900, 2100), ("month", 1, 12), ("day", 1, 31), ("hour", 0, 23)];

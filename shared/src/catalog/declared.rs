@@ -9,7 +9,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use futures::future::try_join_all;
 
-use super::{Catalog, Database, Partition, Table, TableInput};
+use super::{Catalog, Database, KeyFilter, Partition, Table, TableInput};
 use crate::model::TableName;
 use crate::{Error, ErrorKind, Result};
 
@@ -102,9 +102,9 @@ impl Catalog for Declared {
         self.inner.create_partitions(name, partitions).await
     }
 
-    async fn list_partitions(&self, name: &TableName, prefix: &[String]) -> Result<Vec<Partition>> {
+    async fn list_partitions(&self, name: &TableName, filters: &[KeyFilter]) -> Result<Vec<Partition>> {
         self.check(&name.database)?;
-        self.inner.list_partitions(name, prefix).await
+        self.inner.list_partitions(name, filters).await
     }
 
     async fn update_partitions(&self, name: &TableName, partitions: &[Partition]) -> Result<Vec<Vec<String>>> {

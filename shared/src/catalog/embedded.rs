@@ -12,7 +12,7 @@ use rusqlite::{OptionalExtension, Row, Transaction};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::{Catalog, Database, Partition, Table, TableInput};
+use super::{Catalog, Database, KeyFilter, Partition, Table, TableInput, filter};
 use crate::clock::Clock;
 use crate::model::TableName;
 use crate::model::name::check_identifier;
@@ -221,15 +221,19 @@ impl Catalog for EmbeddedCatalog {
             .await
     }
 
-    async fn list_partitions(&self, name: &TableName, prefix: &[String]) -> Result<Vec<Partition>> {
-        let (name, keys) = (name.clone(), values::range(prefix));
+    async fn list_partitions(&self, name: &TableName, filters: &[KeyFilter]) -> Result<Vec<Partition>> {
+        let (name, filters) = (name.clone(), filters.to_vec());
         self.file
             .read(move |t| {
-                let id = table_id(t, &name)?;
+                let (id, table) = current(t, &name)?;
+                let columns = &table.input.partition_keys;
+                let keys = values::range(&filter::prefix(&filters, columns));
                 let select = "SELECT body FROM partitions WHERE table_id = ?1 AND key >= ?2 AND key < ?3 ORDER BY key";
                 let mut statement = t.prepare_cached(select)?;
                 let bodies = statement.query_map((id, &keys.start, &keys.end), |row| row.get::<_, String>(0))?;
-                bodies.map(|body| from_json(&body?)).collect()
+                let mut found = bodies.map(|body| from_json(&body?)).collect::<Result<Vec<Partition>>>()?;
+                found.retain(|partition| filter::admit(&filters, columns, &partition.values));
+                Ok(found)
             })
             .await
     }

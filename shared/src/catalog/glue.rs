@@ -8,7 +8,7 @@ use aws_sdk_glue::error::ProvideErrorMetadata;
 use aws_sdk_glue::types::{BatchUpdatePartitionRequestEntry, ErrorDetail, PartitionValueList};
 use futures::future::try_join_all;
 
-use super::{Catalog, Database, MAX_PARTITIONS_PER_CALL, Partition, Table, TableInput};
+use super::{Catalog, Database, KeyFilter, MAX_PARTITIONS_PER_CALL, Partition, Table, TableInput, filter};
 use crate::aws::{Aws, Call, kind_of_code};
 use crate::model::TableName;
 use crate::model::name::check_identifier;
@@ -83,6 +83,19 @@ impl GlueCatalog {
             Some(_) if found.input == *input => Ok(found),
             Some(error) => Err(error),
         }
+    }
+
+    async fn partitions_where(&self, name: &TableName, expression: Option<String>) -> Result<Vec<Partition>> {
+        let ask = self.client.get_partitions().database_name(&name.database).table_name(&name.table);
+        let mut pages = ask.set_expression(expression).into_paginator().send();
+        let mut found = Vec::new();
+        while let Some(page) = pages.next().await {
+            let page = page.map_err(|e| Call::repeatable("glue:GetPartitions", &partitions(name)).failed(e))?;
+            for partition in page.partitions.unwrap_or_default() {
+                found.push(partition_of(partition)?);
+            }
+        }
+        Ok(found)
     }
 
     async fn create_batch(&self, name: &TableName, batch: &[Partition]) -> Result<Vec<Vec<String>>> {
@@ -304,20 +317,21 @@ impl Catalog for GlueCatalog {
         Ok(existing)
     }
 
-    async fn list_partitions(&self, name: &TableName, prefix: &[String]) -> Result<Vec<Partition>> {
+    async fn list_partitions(&self, name: &TableName, filters: &[KeyFilter]) -> Result<Vec<Partition>> {
         let keys = self.get_table(name).await?.input.partition_keys;
-        let ask = self.client.get_partitions().database_name(&name.database).table_name(&name.table);
-        let ask = ask.set_expression(expression::equals(&keys, prefix));
-        let mut pages = ask.into_paginator().send();
-        let mut found = Vec::new();
-        while let Some(page) = pages.next().await {
-            let page = page.map_err(|e| Call::repeatable("glue:GetPartitions", &partitions(name)).failed(e))?;
-            for partition in page.partitions.unwrap_or_default() {
-                found.push(partition_of(partition)?);
-            }
-        }
+        let mut found = match expression::of(&keys, filters) {
+            None => self.partitions_where(name, None).await?,
+            Some(expression) => match self.partitions_where(name, Some(expression)).await {
+                // As when some partition's value is none of its column's type, or a column's name is a word of the expressions.
+                Err(error) if error.kind() == ErrorKind::Invalid => {
+                    tracing::debug!(table = %name, %error, "Glue refused to choose partitions: all are listed");
+                    self.partitions_where(name, None).await?
+                }
+                found => found?,
+            },
+        };
         // Not every catalog looks at the expression, and it can't say everything.
-        found.retain(|partition| partition.values.starts_with(prefix));
+        found.retain(|partition| filter::admit(filters, &keys, &partition.values));
         found.sort_by(|a, b| a.values.cmp(&b.values));
         Ok(found)
     }

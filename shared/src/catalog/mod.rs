@@ -11,9 +11,11 @@ use crate::model::{Column, TableName};
 
 pub mod declared;
 pub mod embedded;
+mod filter;
 pub mod glue;
 mod turns;
 
+pub use self::filter::{KeyFilter, NULL_VALUE, Wanted};
 pub use self::turns::{Turn, Turns};
 
 /// Partitions in one call at most (Glue `BatchCreatePartition` and `BatchUpdatePartition`: 100); the adapters cut larger batches themselves.
@@ -144,11 +146,12 @@ pub trait Catalog: Debug + Send + Sync {
     /// `NotFound` without the table; `Invalid` when a partition has not one value for each partition column.
     async fn create_partitions(&self, name: &TableName, partitions: &[Partition]) -> Result<Vec<Vec<String>>>;
 
-    /// All partitions in order of their values; with `prefix`, those whose first values equal it.
+    /// Partitions in order of their values: those that may match all of `filters`. A partition that matches none may be among them
+    /// only for a value that is none of its column's type, or a type whose values are not compared (see [`Wanted`]).
     ///
     /// # Errors
     /// `NotFound` without the table.
-    async fn list_partitions(&self, name: &TableName, prefix: &[String]) -> Result<Vec<Partition>>;
+    async fn list_partitions(&self, name: &TableName, filters: &[KeyFilter]) -> Result<Vec<Partition>>;
 
     /// Replaces partitions, any number. None is made: gives back the values of those that are not there.
     ///

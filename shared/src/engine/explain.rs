@@ -34,7 +34,10 @@ pub(super) fn pruning(plan: &dyn ExecutionPlan, tables: &[Resolved], log: &ScanL
             .entries()
             .iter()
             .filter(|p| p.table == table.name)
-            .map(|p| format!(", partitions={} of {}", p.read, p.total))
+            .map(|p| match p.total {
+                Some(total) => format!(", partitions={} of {total}", p.read),
+                None => format!(", partitions={} (chosen by the catalog)", p.read),
+            })
             .collect();
         lines.push(format!("{}: files={read}{of}{partitions}", table.name));
     }

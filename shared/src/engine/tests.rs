@@ -9,9 +9,10 @@ use parquet::arrow::ArrowWriter;
 
 use super::*;
 use crate::ErrorKind;
-use crate::catalog::{Partition, StorageDescriptor, TableInput, ensure_database};
+use crate::catalog::{KeyFilter, Partition, StorageDescriptor, TableInput, Wanted, ensure_database};
 use crate::clock::SystemClock;
 use crate::model::Column;
+use crate::testing::catalog_faults::FaultyCatalog;
 
 /// An engine with little memory over ports in memory.
 struct Lake {
@@ -145,7 +146,43 @@ async fn partitions_that_a_filter_rules_out_are_not_even_listed() {
     assert!(table.contains("| 2 "), "{table}");
     assert_eq!((stats.files_scanned, stats.bytes_scanned, stats.rows), (1, 12, 1));
     let plan = lake.cells("EXPLAIN SELECT * FROM t WHERE year = 2013").await;
-    assert!(plan.contains("db.t: files=2, partitions=2 of 4"), "{plan}");
+    assert!(plan.contains("db.t: files=2, partitions=2 (chosen by the catalog)"), "{plan}");
+}
+
+#[tokio::test]
+async fn the_catalog_is_asked_only_for_the_partitions_that_a_filter_leaves() {
+    let mut lake = partitioned_csv().await;
+    let catalog = FaultyCatalog::new(lake.ports.catalog.clone());
+    lake.ports.catalog = catalog.clone();
+    lake.engine = Engine::open(&Settings::embedded(lake._spill.path()).unwrap(), &lake.ports).unwrap();
+    for (filter, same, asked, given) in [
+        ("year = 2013", "year + 0 = 2013", vec!["year OneOf"], 2),
+        ("region = 'eu' AND a = 1", "region || '' = 'eu' AND a = 1", vec!["region OneOf"], 2),
+        (
+            "year = 2013 AND 'us' = region",
+            "year + 0 = 2013 AND region LIKE '%us'",
+            vec!["year OneOf", "region OneOf"],
+            1,
+        ),
+        ("year IN (2011, 2012)", "year + 0 = 2012", vec!["year OneOf"], 1),
+        ("year IN (2010, 2011, 2012, 2014, 2015)", "year + 0 = 2012", vec!["year OneOf"], 1),
+        ("year > 2012", "year + 0 > 2012", vec!["year Within"], 2),
+        ("region < 'f' OR region IS NULL", "region LIKE 'e%'", vec![], 3),
+        ("year = 1999", "year + 0 = 1999", vec!["year OneOf"], 0),
+    ] {
+        let select = |filter: &str| format!("SELECT a, b, year, region FROM t WHERE {filter} ORDER BY year, region, a");
+        let rows = lake.cells(&select(filter)).await;
+        let listings = catalog.listings();
+        let shown = |filter: &KeyFilter| match filter.wanted {
+            Wanted::OneOf(_) => format!("{} OneOf", filter.column),
+            Wanted::Within(..) => format!("{} Within", filter.column),
+        };
+        let listings: Vec<(Vec<String>, usize)> =
+            listings.iter().map(|(filters, given)| (filters.iter().map(shown).collect(), *given)).collect();
+        assert_eq!(listings, [(asked.into_iter().map(str::to_owned).collect(), given)], "{filter}");
+        assert_eq!(rows, lake.cells(&select(same)).await, "{filter}");
+        assert_eq!(catalog.listings(), [(Vec::new(), 3)], "{same}");
+    }
 }
 
 #[tokio::test]
@@ -447,7 +484,7 @@ async fn databases_that_the_lakehouse_does_not_declare_are_not_there() {
 async fn explain_analyze_runs_the_query() {
     let lake = partitioned_csv().await;
     let (plan, _) = lake.run("EXPLAIN ANALYZE SELECT count(*) FROM t WHERE year = 2012").await.unwrap();
-    assert!(plan.contains("output_rows") && plan.contains("partitions=1 of 3"), "{plan}");
+    assert!(plan.contains("output_rows") && plan.contains("partitions=1 (chosen by the catalog)"), "{plan}");
 }
 
 #[tokio::test]

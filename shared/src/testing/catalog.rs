@@ -1,13 +1,16 @@
 //! What every [`Catalog`] must do.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::Arc;
 
 use url::Url;
 
 use super::kind;
 use crate::ErrorKind;
-use crate::catalog::{Catalog, Database, Partition, StorageDescriptor, Table, TableInput, ensure_database};
+use crate::catalog::{
+    Catalog, Database, KeyFilter, NULL_VALUE, Partition, StorageDescriptor, Table, TableInput, Wanted, ensure_database,
+};
 use crate::model::{Column, ColumnType, TableName};
 
 /// What an emulator of Glue lacks, so that the rest of the contract can be asserted on it.
@@ -35,6 +38,7 @@ pub async fn conforms_but_for(catalog: Arc<dyn Catalog>, gaps: Gaps) {
     a_stale_version_changes_nothing(&*catalog).await;
     a_table_made_again_is_not_the_old_one(&*catalog).await;
     partitions_are_kept_in_order_of_their_values(&*catalog).await;
+    partitions_are_chosen_by_the_values_of_their_columns(&*catalog).await;
     partitions_are_replaced_and_removed(&*catalog).await;
     what_is_not_there_is_not_found(&*catalog).await;
     if !gaps.races {
@@ -84,6 +88,20 @@ fn partition(values: [&str; 2]) -> Partition {
         storage: StorageDescriptor { location, ..Default::default() },
         parameters: BTreeMap::from([("n".into(), "1".into())]),
     }
+}
+
+/// Filters for the first values of a partition.
+fn those_of(values: &[&str]) -> Vec<KeyFilter> {
+    let one = |(column, value): (&str, &&str)| one_of(column, &[value]);
+    ["year", "city"].into_iter().zip(values).map(one).collect()
+}
+
+fn one_of(column: &str, values: &[&str]) -> KeyFilter {
+    KeyFilter { column: column.into(), wanted: Wanted::OneOf(values.iter().map(|&v| v.to_owned()).collect()) }
+}
+
+fn within(column: &str, from: Bound<&str>, to: Bound<&str>) -> KeyFilter {
+    KeyFilter { column: column.into(), wanted: Wanted::Within(from.map(str::to_owned), to.map(str::to_owned)) }
 }
 
 async fn databases_are_kept_as_declared(catalog: &dyn Catalog) {
@@ -164,10 +182,7 @@ async fn partitions_are_kept_in_order_of_their_values(catalog: &dyn Catalog) {
     let mut shuffled = declared.clone();
     shuffled.rotate_left(4);
     assert_eq!(catalog.create_partitions(&name("t"), &shuffled).await.unwrap(), Vec::<Vec<String>>::new());
-    let list = async |prefix: &[&str]| {
-        let prefix: Vec<_> = prefix.iter().map(|&v| v.to_owned()).collect();
-        catalog.list_partitions(&name("t"), &prefix).await.unwrap()
-    };
+    let list = async |values: &[&str]| catalog.list_partitions(&name("t"), &those_of(values)).await.unwrap();
     assert_eq!(list(&[]).await, declared);
     assert_eq!(list(&["2013"]).await, declared[1..4]);
     assert_eq!(list(&["2013", "a"]).await, declared[3..4]);
@@ -189,23 +204,66 @@ async fn partitions_are_kept_in_order_of_their_values(catalog: &dyn Catalog) {
     assert_eq!(list(&["2020"]).await, many);
 }
 
+async fn partitions_are_chosen_by_the_values_of_their_columns(catalog: &dyn Catalog) {
+    let mut declared = input("chosen", "s3://bucket/chosen/");
+    declared.partition_keys.push(Column::new("day", ColumnType::Date));
+    catalog.create_table(&declared).await.unwrap();
+    let partition = |values: [&str; 3]| {
+        let storage =
+            StorageDescriptor { location: format!("s3://bucket/chosen/{}/", values[0]), ..Default::default() };
+        Partition { values: values.map(str::to_owned).to_vec(), storage, parameters: BTreeMap::new() }
+    };
+    let rows = [
+        ["007", "Roma", "2013-01-31"],
+        ["10", "Roma", "2013-02-01"],
+        ["7", "l'Aquila", "2013-01-01"],
+        ["8", "Zürich", "2012-12-31"],
+        ["9", "Genova", "2013-01-15"],
+    ];
+    catalog.create_partitions(&name("chosen"), &rows.map(partition)).await.unwrap();
+    for (filters, expected) in [
+        (vec![one_of("year", &["7"])], vec![0, 2]),
+        (vec![one_of("city", &["l'Aquila", "Zürich", "Oslo"])], vec![2, 3]),
+        (vec![one_of("city", &["Roma"]), one_of("year", &["10", "8"])], vec![1]),
+        (vec![within("year", Bound::Excluded("7"), Bound::Included("9"))], vec![3, 4]),
+        (vec![within("year", Bound::Included("10"), Bound::Unbounded)], vec![1]),
+        (vec![within("city", Bound::Included("H"), Bound::Excluded("S"))], vec![0, 1]),
+        (vec![within("city", Bound::Unbounded, Bound::Excluded("Zürich"))], vec![0, 1, 4]),
+        (vec![within("day", Bound::Included("2013-01-01"), Bound::Excluded("2013-02-01"))], vec![0, 2, 4]),
+        (vec![one_of("day", &["2013-01-01", "2012-12-31"])], vec![2, 3]),
+        (vec![one_of("day", &["1999-01-01"])], vec![]),
+    ] {
+        let found = catalog.list_partitions(&name("chosen"), &filters).await.unwrap();
+        let expected: Vec<_> = expected.into_iter().map(|at: usize| partition(rows[at])).collect();
+        assert_eq!(found, expected, "{filters:?}");
+    }
+    // A value that is none of its column's type may be anything, and null is equal to nothing.
+    let odd = [["8", "x", NULL_VALUE], ["old", "x", "2013-01-01"]];
+    catalog.create_partitions(&name("chosen"), &odd.map(partition)).await.unwrap();
+    let found = catalog.list_partitions(&name("chosen"), &[one_of("year", &["8"])]).await.unwrap();
+    assert_eq!(found, [rows[3], odd[0], odd[1]].map(partition));
+    let found = catalog.list_partitions(&name("chosen"), &[one_of("day", &["2012-12-31"])]).await.unwrap();
+    assert_eq!(found, [partition(rows[3])]);
+    catalog.delete_table(&name("chosen")).await.unwrap();
+}
+
 async fn partitions_are_replaced_and_removed(catalog: &dyn Catalog) {
     let mut changed = partition(["2013", "a"]);
     changed.storage.location = "s3://bucket/changed/".into();
     let update = async |partitions: &[Partition]| catalog.update_partitions(&name("t"), partitions).await.unwrap();
     let absent = update(&[partition(["1999", "a"]), changed.clone(), partition(["1998", "a"])]).await;
     assert_eq!(absent, [["1999", "a"], ["1998", "a"]]);
-    assert_eq!(catalog.list_partitions(&name("t"), &changed.values).await.unwrap(), [changed.clone()]);
-    assert_eq!(catalog.list_partitions(&name("t"), &["1999".into()]).await.unwrap(), [], "none is made");
-    let mut many = catalog.list_partitions(&name("t"), &["2020".into()]).await.unwrap();
+    assert_eq!(catalog.list_partitions(&name("t"), &those_of(&["2013", "a"])).await.unwrap(), [changed.clone()]);
+    assert_eq!(catalog.list_partitions(&name("t"), &those_of(&["1999"])).await.unwrap(), [], "none is made");
+    let mut many = catalog.list_partitions(&name("t"), &those_of(&["2020"])).await.unwrap();
     many.iter_mut().for_each(|partition| partition.storage.columns = vec![Column::new("c", ColumnType::Int)]);
     assert_eq!((many.len(), update(&many).await), (250, Vec::new()));
-    assert_eq!(catalog.list_partitions(&name("t"), &["2020".into()]).await.unwrap(), many);
+    assert_eq!(catalog.list_partitions(&name("t"), &those_of(&["2020"])).await.unwrap(), many);
     assert_eq!(update(&[]).await, Vec::<Vec<String>>::new());
     let removed = [changed.values.clone(), vec!["1999".into(), "a".into()]];
     catalog.delete_partitions(&name("t"), &removed).await.unwrap();
-    assert_eq!(catalog.list_partitions(&name("t"), &changed.values).await.unwrap(), []);
-    assert_eq!(catalog.list_partitions(&name("t"), &["2013".into()]).await.unwrap().len(), 2);
+    assert_eq!(catalog.list_partitions(&name("t"), &those_of(&["2013", "a"])).await.unwrap(), []);
+    assert_eq!(catalog.list_partitions(&name("t"), &those_of(&["2013"])).await.unwrap().len(), 2);
 }
 
 async fn what_is_not_there_is_not_found(catalog: &dyn Catalog) {

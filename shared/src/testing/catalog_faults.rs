@@ -1,4 +1,5 @@
-//! A catalog that counts what is written to it, and whose next updates of a table fail, before or after they took effect.
+//! A catalog that counts what is written to it, knows which partitions it was asked for, and whose next updates of a table fail,
+//! before or after they took effect.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -6,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 
-use crate::catalog::{Catalog, Database, MAX_PARTITIONS_PER_CALL, Partition, Table, TableInput};
+use crate::catalog::{Catalog, Database, KeyFilter, MAX_PARTITIONS_PER_CALL, Partition, Table, TableInput};
 use crate::model::TableName;
 use crate::{Error, ErrorKind, Result};
 
@@ -34,6 +35,8 @@ pub struct FaultyCatalog {
     /// How the next reads of a table fail, if they do.
     reads: Mutex<BTreeMap<TableName, VecDeque<Option<ErrorKind>>>>,
     writes: AtomicUsize,
+    /// What partitions were asked for, and how many were given.
+    listings: Mutex<Vec<(Vec<KeyFilter>, usize)>>,
 }
 
 impl FaultyCatalog {
@@ -47,6 +50,7 @@ impl FaultyCatalog {
             removals: Mutex::default(),
             reads: Mutex::default(),
             writes,
+            listings: Mutex::default(),
         })
     }
 
@@ -79,6 +83,11 @@ impl FaultyCatalog {
     /// Calls so far that were to change something.
     pub fn writes(&self) -> usize {
         self.writes.load(Ordering::SeqCst)
+    }
+
+    /// What partitions were asked for since this was asked last, and how many were given.
+    pub fn listings(&self) -> Vec<(Vec<KeyFilter>, usize)> {
+        std::mem::take(&mut *self.listings.lock().unwrap())
     }
 
     fn next(&self, table: &TableName) -> Option<Fault> {
@@ -158,8 +167,10 @@ impl Catalog for FaultyCatalog {
         self.write().create_partitions(name, partitions).await
     }
 
-    async fn list_partitions(&self, name: &TableName, prefix: &[String]) -> Result<Vec<Partition>> {
-        self.inner.list_partitions(name, prefix).await
+    async fn list_partitions(&self, name: &TableName, filters: &[KeyFilter]) -> Result<Vec<Partition>> {
+        let found = self.inner.list_partitions(name, filters).await?;
+        self.listings.lock().unwrap().push((filters.to_vec(), found.len()));
+        Ok(found)
     }
 
     async fn update_partitions(&self, name: &TableName, partitions: &[Partition]) -> Result<Vec<Vec<String>>> {

@@ -1,22 +1,68 @@
 //! The expressions by which Glue chooses partitions.
 
+use std::ops::Bound;
+
+use crate::catalog::{KeyFilter, Wanted, filter};
 use crate::model::{Column, ColumnType};
 
-/// That the first partition columns have these values; `None` when that is always so or can't be said. What can't be said of a
-/// column is left out: the caller looks at what it gets.
-pub(super) fn equals(keys: &[Column], values: &[String]) -> Option<String> {
-    let terms: Vec<_> = keys.iter().zip(values).filter_map(|(key, value)| term(key, value)).collect();
-    (!terms.is_empty()).then(|| terms.join(" AND "))
+/// Bytes of an expression at most.
+const MAX_BYTES: usize = 2_048;
+
+/// What the filters ask, as far as an expression can say it: the caller looks at what it gets. `None` when it can say nothing.
+pub(super) fn of(keys: &[Column], filters: &[KeyFilter]) -> Option<String> {
+    let mut expression = String::new();
+    for filter in filters {
+        let key = keys.iter().find(|key| key.name == filter.column && is_plain(&key.name));
+        let Some(term) = key.and_then(|key| term(key, &filter.wanted)) else { continue };
+        let and = if expression.is_empty() { "" } else { " AND " };
+        if expression.len() + and.len() + term.len() <= MAX_BYTES {
+            expression.push_str(and);
+            expression.push_str(&term);
+        }
+    }
+    (!expression.is_empty()).then_some(expression)
 }
 
-fn term(key: &Column, value: &str) -> Option<String> {
+fn is_plain(name: &str) -> bool {
+    name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+}
+
+fn term(key: &Column, wanted: &Wanted) -> Option<String> {
     let name = &key.name;
-    match key.ty {
-        ColumnType::String => Some(format!("{name} = '{}'", value.replace('\'', "''"))),
+    match wanted {
+        Wanted::OneOf(values) => {
+            let literals = values.iter().map(|value| literal(&key.ty, value)).collect::<Option<Vec<_>>>()?;
+            match literals.as_slice() {
+                [] => None,
+                [one] => Some(format!("{name} = {one}")),
+                many => Some(format!("{name} IN ({})", many.join(", "))),
+            }
+        }
+        Wanted::Within(from, to) => {
+            let bound = |bound: &Bound<String>, open: &str, closed: &str| match bound {
+                Bound::Unbounded => None,
+                Bound::Included(value) => Some(format!("{name} {closed} {}", ordered(&key.ty, value)?)),
+                Bound::Excluded(value) => Some(format!("{name} {open} {}", ordered(&key.ty, value)?)),
+            };
+            let bounds: Vec<_> = bound(from, ">", ">=").into_iter().chain(bound(to, "<", "<=")).collect();
+            (!bounds.is_empty()).then(|| bounds.join(" AND "))
+        }
+    }
+}
+
+/// A value that others are more or less than. Glue may order text beyond ASCII in another way.
+fn ordered(ty: &ColumnType, value: &str) -> Option<String> {
+    value.is_ascii().then(|| literal(ty, value)).flatten()
+}
+
+fn literal(ty: &ColumnType, value: &str) -> Option<String> {
+    match ty {
+        ColumnType::String => Some(format!("'{}'", value.replace('\'', "''"))),
         ColumnType::TinyInt | ColumnType::SmallInt | ColumnType::Int | ColumnType::BigInt => {
             // A value such as `007` is another text than `7` and the same number.
-            value.parse::<i64>().ok().map(|number| format!("{name} = {number}"))
+            value.parse::<i64>().ok().map(|number| number.to_string())
         }
+        ColumnType::Date => filter::is_date(value).then(|| format!("'{value}'")),
         _ => None,
     }
 }
@@ -30,16 +76,41 @@ mod tests {
         vec![of("year", ColumnType::Int), of("city", ColumnType::String), of("day", ColumnType::Date)]
     }
 
+    fn one_of(column: &str, values: &[&str]) -> KeyFilter {
+        KeyFilter { column: column.into(), wanted: Wanted::OneOf(values.iter().map(|&v| v.to_owned()).collect()) }
+    }
+
+    fn within(column: &str, from: Bound<&str>, to: Bound<&str>) -> KeyFilter {
+        let wanted = Wanted::Within(from.map(str::to_owned), to.map(str::to_owned));
+        KeyFilter { column: column.into(), wanted }
+    }
+
     #[test]
-    fn numbers_stand_bare_and_texts_in_quotes() {
-        let values = ["2013", "l'Aquila", "2013-01-01"].map(str::to_owned);
-        assert_eq!(equals(&keys(), &values).unwrap(), "year = 2013 AND city = 'l''Aquila'");
-        assert_eq!(equals(&keys(), &values[..1]).unwrap(), "year = 2013");
+    fn numbers_stand_bare_and_texts_and_dates_in_quotes() {
+        let filters = [one_of("year", &["007"]), one_of("city", &["l'Aquila", "Roma"])];
+        assert_eq!(of(&keys(), &filters).unwrap(), "year = 7 AND city IN ('l''Aquila', 'Roma')");
+        let filters = [
+            within("year", Bound::Excluded("2012"), Bound::Unbounded),
+            within("day", Bound::Included("2013-01-01"), Bound::Excluded("2013-02-01")),
+        ];
+        assert_eq!(of(&keys(), &filters).unwrap(), "year > 2012 AND day >= '2013-01-01' AND day < '2013-02-01'");
     }
 
     #[test]
     fn what_can_not_be_said_is_left_out() {
-        assert_eq!(equals(&keys(), &[]), None);
-        assert_eq!(equals(&keys(), &["__HIVE_DEFAULT_PARTITION__".into()]), None);
+        assert_eq!(of(&keys(), &[]), None);
+        let long: Vec<String> = (0..500).map(|n| n.to_string()).collect();
+        let long = KeyFilter { column: "year".into(), wanted: Wanted::OneOf(long) };
+        for unsaid in [
+            one_of("year", &["old"]),
+            one_of("year", &[]),
+            one_of("day", &["2013-1-1"]),
+            one_of("other", &["1"]),
+            within("city", Bound::Included("Zürich"), Bound::Unbounded),
+            long,
+        ] {
+            assert_eq!(of(&keys(), &[unsaid.clone()]), None, "{unsaid:?}");
+            assert_eq!(of(&keys(), &[unsaid, one_of("year", &["1"])]).unwrap(), "year = 1");
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! File tables: the folders of CSV, JSON and Parquet files that the catalog describes, as DataFusion tables.
 //!
-//! A scan asks the catalog for the partitions, drops those that the filters rule out, lists only the folders of the rest, and
+//! A scan asks the catalog for the partitions that the filters leave, drops those of them that it can't rule out itself, lists only the folders of the rest, and
 //! hands their files to DataFusion's own readers. Nothing is listed before a filter could spare it.
 
 mod csv;
@@ -48,7 +48,8 @@ type DfResult<T> = datafusion::common::Result<T>;
 pub(super) struct Pruned {
     pub(super) table: TableName,
     pub(super) read: usize,
-    pub(super) total: usize,
+    /// `None` where the catalog was asked for some only.
+    pub(super) total: Option<usize>,
 }
 
 /// What the scans of one query pruned.
@@ -124,9 +125,10 @@ impl FileTable {
             };
         }
         let keys = self.schema.table_partition_cols();
-        let all = self.catalog.list_partitions(name, &[]).await?;
-        let total = all.len();
-        let kept = partitions::surviving(name, keys, all, filters)?;
+        let asked = partitions::asked(keys, filters);
+        let given = self.catalog.list_partitions(name, &asked).await?;
+        let total = asked.is_empty().then_some(given.len());
+        let kept = partitions::surviving(name, keys, given, filters)?;
         self.log.note(Pruned { table: name.clone(), read: kept.len(), total });
         let folders = kept
             .into_iter()

@@ -1,20 +1,88 @@
-//! Partitions by their values: which ones a filter can match.
+//! Partitions by their values: which ones to ask the catalog for, and which ones a filter can match.
 
+use std::ops::Bound;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions};
-use arrow::datatypes::{FieldRef, Schema};
+use arrow::datatypes::{DataType, FieldRef, Schema};
 use datafusion::common::{Column, DFSchema, ScalarValue};
-use datafusion::logical_expr::Expr;
 use datafusion::logical_expr::execution_props::ExecutionProps;
+use datafusion::logical_expr::expr::InList;
+use datafusion::logical_expr::{Between, BinaryExpr, Expr, Operator};
 use datafusion::physical_expr::create_physical_expr;
 
-use crate::catalog::Partition;
+use crate::catalog::{KeyFilter, NULL_VALUE, Partition, Wanted};
 use crate::model::TableName;
 use crate::{Error, Result};
 
-/// The value that Hive writes for null.
-const NULL_VALUE: &str = "__HIVE_DEFAULT_PARTITION__";
+/// What the catalog can be asked for so that nothing is missing for which all filters hold: equalities, lists and ranges of
+/// single columns. [`surviving`] sees to the rest.
+pub(super) fn asked(keys: &[FieldRef], filters: &[Expr]) -> Vec<KeyFilter> {
+    let conjuncts = filters.iter().flat_map(datafusion::logical_expr::utils::split_conjunction);
+    let listed = |filter: &Expr| one_of(keys, filter).map(|(column, values)| (column, Wanted::OneOf(values)));
+    let wanted = conjuncts.filter_map(|filter| listed(filter).or_else(|| within(keys, filter)));
+    wanted.map(|(column, wanted)| KeyFilter { column, wanted }).collect()
+}
+
+/// The column and the values of `a = 1`, `a IN (1, 2)` or `a = 1 OR a = 2`.
+fn one_of(keys: &[FieldRef], filter: &Expr) -> Option<(String, Vec<String>)> {
+    match filter {
+        Expr::BinaryExpr(BinaryExpr { left, op: Operator::Or, right }) => {
+            let ((column, mut values), (other, more)) = (one_of(keys, left)?, one_of(keys, right)?);
+            values.extend(more);
+            (column == other).then_some((column, values))
+        }
+        Expr::InList(InList { expr, list, negated: false }) => {
+            let key = key(keys, expr)?;
+            let values = list.iter().map(|value| text(key, value)).collect::<Option<_>>()?;
+            Some((key.name().clone(), values))
+        }
+        _ => match compared(keys, filter)? {
+            (column, Operator::Eq, value) => Some((column, vec![value])),
+            _ => None,
+        },
+    }
+}
+
+/// The column and the bounds of `a >= 1` or `a BETWEEN 1 AND 2`.
+fn within(keys: &[FieldRef], filter: &Expr) -> Option<(String, Wanted)> {
+    if let Expr::Between(Between { expr, negated: false, low, high }) = filter {
+        let key = key(keys, expr)?;
+        let bounds = (Bound::Included(text(key, low)?), Bound::Included(text(key, high)?));
+        return Some((key.name().clone(), Wanted::Within(bounds.0, bounds.1)));
+    }
+    let (column, operator, value) = compared(keys, filter)?;
+    let wanted = match operator {
+        Operator::Gt => Wanted::Within(Bound::Excluded(value), Bound::Unbounded),
+        Operator::GtEq => Wanted::Within(Bound::Included(value), Bound::Unbounded),
+        Operator::Lt => Wanted::Within(Bound::Unbounded, Bound::Excluded(value)),
+        Operator::LtEq => Wanted::Within(Bound::Unbounded, Bound::Included(value)),
+        _ => return None,
+    };
+    Some((column, wanted))
+}
+
+/// A column, what it is compared by, and with which value; `1 < a` is told as `a > 1`.
+fn compared(keys: &[FieldRef], filter: &Expr) -> Option<(String, Operator, String)> {
+    let Expr::BinaryExpr(BinaryExpr { left, op, right }) = filter else { return None };
+    let (key, operator, value) = match key(keys, left) {
+        Some(key) => (key, *op, right),
+        None => (key(keys, right)?, op.swap()?, left),
+    };
+    Some((key.name().clone(), operator, text(key, value)?))
+}
+
+fn key<'a>(keys: &'a [FieldRef], expression: &Expr) -> Option<&'a FieldRef> {
+    let Expr::Column(column) = expression else { return None };
+    keys.iter().find(|key| *key.name() == column.name)
+}
+
+/// A value of the key's own type as a partition would have it.
+fn text(key: &FieldRef, value: &Expr) -> Option<String> {
+    let Expr::Literal(value, _) = value else { return None };
+    let comparable = key.data_type().is_integer() || matches!(key.data_type(), DataType::Utf8 | DataType::Date32);
+    (comparable && value.data_type() == *key.data_type() && !value.is_null()).then(|| value.to_string())
+}
 
 /// The partitions that every filter may hold for, with their typed values.
 ///
@@ -97,7 +165,7 @@ fn unqualified(filter: Expr) -> Result<Expr> {
 mod tests {
     use super::*;
     use crate::catalog::StorageDescriptor;
-    use arrow::datatypes::{DataType, Field};
+    use arrow::datatypes::Field;
     use datafusion::prelude::{col, lit};
     use std::collections::BTreeMap;
 
@@ -125,6 +193,56 @@ mod tests {
         assert_eq!(surviving_years(col("t.year").eq(lit(2013_i32))), ["02013"]);
         assert_eq!(surviving_years(col("year").gt(lit(2000_i32)).and(col("region").eq(lit("eu")))), ["2012"]);
         assert_eq!(surviving_years(col("year").is_null()), [NULL_VALUE]);
+    }
+
+    /// What is asked for, in short.
+    fn asked_for(filter: Expr) -> Vec<String> {
+        let shown = |filter: KeyFilter| format!("{}: {:?}", filter.column, filter.wanted);
+        let more = [("day", DataType::Date32), ("share", DataType::Float64)];
+        let more = more.map(|(name, ty)| Arc::new(Field::new(name, ty, true)));
+        asked(&[keys(), more.to_vec()].concat(), &[filter]).into_iter().map(shown).collect()
+    }
+
+    #[test]
+    fn the_catalog_is_asked_for_values_lists_and_ranges_of_keys() {
+        let day = Expr::Literal(ScalarValue::Date32(Some(15_706)), None);
+        let year = || col("t.year");
+        for (filter, wanted) in [
+            (year().eq(lit(2013_i32)), vec![r#"year: OneOf(["2013"])"#]),
+            (lit("l'eu").eq(col("region")), vec![r#"region: OneOf(["l'eu"])"#]),
+            (year().in_list(vec![lit(1_i32), lit(2_i32)], false), vec![r#"year: OneOf(["1", "2"])"#]),
+            (year().eq(lit(1_i32)).or(year().eq(lit(2_i32))), vec![r#"year: OneOf(["1", "2"])"#]),
+            (
+                year().gt(lit(1_i32)).and(lit("x").gt_eq(col("region"))),
+                vec![r#"year: Within(Excluded("1"), Unbounded)"#, r#"region: Within(Unbounded, Included("x"))"#],
+            ),
+            (year().between(lit(1_i32), lit(2_i32)), vec![r#"year: Within(Included("1"), Included("2"))"#]),
+            (col("day").lt(day), vec![r#"day: Within(Unbounded, Excluded("2013-01-01"))"#]),
+        ] {
+            assert_eq!(asked_for(filter.clone()), wanted, "{filter}");
+        }
+    }
+
+    #[test]
+    fn what_no_single_key_can_answer_is_not_asked_for() {
+        for filter in [
+            year_or_region(),
+            col("year").not_eq(lit(2013_i32)),
+            col("year").in_list(vec![lit(1_i32)], true),
+            col("year").not_between(lit(1_i32), lit(2_i32)),
+            (col("year") + lit(1_i32)).eq(lit(2014_i32)),
+            col("year").eq(lit("2013")),
+            col("year").eq(lit(ScalarValue::Int32(None))),
+            col("region").like(lit("e%")),
+            col("share").eq(lit(0.5)),
+            col("other").eq(lit(1_i32)),
+        ] {
+            assert_eq!(asked_for(filter.clone()), Vec::<String>::new(), "{filter}");
+        }
+    }
+
+    fn year_or_region() -> Expr {
+        col("year").eq(lit(2013_i32)).or(col("region").eq(lit("eu")))
     }
 
     #[test]
