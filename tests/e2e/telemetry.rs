@@ -25,6 +25,7 @@ workflows:
 insights:
   a_day:
     kind: narrative
+    into: days
     sql: SELECT DATE '2024-01-01' + CAST(value AS int) AS day, value AS n FROM generate_series(1, 60)
     date: day
     value: n
@@ -52,6 +53,13 @@ fn metrics(function: &Function, dimension: &str, value: &str) -> BTreeMap<String
         }
     }
     found
+}
+
+/// Snapshots made and conflicts met, of every table together.
+fn commits(function: &Function) -> (u64, u64) {
+    let told = metrics(function, "", "");
+    let sum = |name: &str| told.get(name).map_or(0, |values| values.iter().sum());
+    (sum("Commits"), sum("CommitConflicts"))
 }
 
 async fn start(name: &str, dir: &tempfile::TempDir) -> Function {
@@ -99,6 +107,7 @@ async fn functions_count_what_they_do_and_tell_nobody_what_records_say() {
     assert_eq!((&told["RecordsWritten"], &told["RecordsFailed"]), (&vec![1], &vec![1]), "{told:?}");
     assert_eq!((&told["Commits"], &told["CommitConflicts"]), (&vec![1], &vec![0]), "{told:?}");
     assert_eq!(told["LagMilliseconds"], [0, 0], "{told:?}");
+    assert_eq!(commits(&batcher), (1, 0));
     is_silent(&batcher, "batcher");
     drop(batcher);
 
@@ -118,6 +127,8 @@ async fn functions_count_what_they_do_and_tell_nobody_what_records_say() {
     let told = metrics(&transform, "workflow", "daily");
     assert_eq!((&told["RunsFailed"], &told["RunsSucceeded"]), (&vec![1], &vec![0]), "{told:?}");
     assert_eq!((&told["RowsWritten"], &told["RowsQuarantined"]), (&vec![1], &vec![0]), "{told:?}");
+    // Of the job that succeeded, and of the table of runs.
+    assert_eq!(commits(&transform), (2, 0));
     is_silent(&transform, "transform");
     drop(transform);
 
@@ -129,6 +140,14 @@ async fn functions_count_what_they_do_and_tell_nobody_what_records_say() {
     let told = metrics(&query, "", "");
     assert_eq!((told["RowsReturned"].as_slice(), told["QueryMilliseconds"].len()), (&[1][..], 1), "{told:?}");
     assert!(told["BytesScanned"][0] > 0, "{told:?}");
+    assert_eq!(commits(&query), (0, 0));
+    for sql in
+        ["CREATE TABLE made AS SELECT 1 AS id", "INSERT INTO copies VALUES (7)", "DELETE FROM copies WHERE id = 8"]
+    {
+        let (status, answer) = query.http("POST", "/query", &json!({"sql": sql}).to_string()).await;
+        assert_eq!(status, 200, "{sql}: {answer:#}");
+    }
+    assert_eq!(commits(&query), (2, 0), "one for each statement that changes something");
     is_silent(&query, "query");
     drop(query);
 
@@ -136,6 +155,7 @@ async fn functions_count_what_they_do_and_tell_nobody_what_records_say() {
     let (status, answer) = insight.http("POST", "/insights/a_day", "{}").await;
     assert_eq!(status, 200, "{answer:#}");
     assert_eq!(metrics(&insight, "", "")["InsightsComputed"], [1]);
+    assert_eq!(commits(&insight), (1, 0));
 }
 
 #[tokio::test]

@@ -20,6 +20,7 @@ use super::manifests::Manifests;
 use super::properties::Retries;
 use super::snapshot::{Delta, Prepared, prepare};
 use super::{Committed, Table, Token, change};
+use crate::telemetry::metrics::{self, Metric};
 use crate::{Error, ErrorKind, Result};
 
 /// Tries whose outcome stays unknown; then the catalog is taken for unreachable.
@@ -72,6 +73,8 @@ struct Commit<'a> {
     began: Instant,
     /// Tries that failed against a state which was no longer current.
     outdated: u32,
+    /// Tries that others came before.
+    lost: u64,
 }
 
 /// What a try is to swap in.
@@ -156,7 +159,7 @@ pub(super) async fn run(base: Table, operation: &mut dyn Operation, token: Optio
         };
         let snapshot_id = new_snapshot_id(&base);
         let manifests = Manifests::new(snapshot_id);
-        let commit = Commit {
+        let mut commit = Commit {
             operation,
             token,
             snapshot_id,
@@ -165,8 +168,11 @@ pub(super) async fn run(base: Table, operation: &mut dyn Operation, token: Optio
             pending: None,
             began: Instant::now(),
             outdated: 0,
+            lost: 0,
         };
-        let committed = commit.run(base).await?;
+        let outcome = commit.run(base).await;
+        Counts::of(&outcome, commit.lost).tell();
+        let committed = outcome?;
         if committed.attempts > 0 {
             tracing::Span::current().record("snapshot_id", committed.snapshot_id);
             let Committed { rows_added, rows_updated, rows_deleted, files_added, bytes_added, .. } = committed;
@@ -176,6 +182,34 @@ pub(super) async fn run(base: Table, operation: &mut dyn Operation, token: Optio
     }
     .instrument(span)
     .await
+}
+
+/// What the metrics say of a commit.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Counts {
+    /// Snapshots made.
+    pub(super) commits: u64,
+    /// Times that another writer came first.
+    pub(super) conflicts: u64,
+}
+
+impl Counts {
+    /// `lost` is how many tries others came before; who finds it out otherwise has a conflict too.
+    fn of(outcome: &Result<Committed>, lost: u64) -> Self {
+        match outcome {
+            Ok(committed) => Self { commits: u64::from(committed.attempts > 0), conflicts: lost },
+            Err(error) if error.kind() == ErrorKind::Conflict => Self { commits: 0, conflicts: lost.max(1) },
+            Err(_) => Self { commits: 0, conflicts: lost },
+        }
+    }
+
+    /// Tells the metrics, whichever function it is that commits.
+    pub(super) fn tell(&self) {
+        if *self != Self::default() {
+            let counts = [Metric::count("Commits", self.commits), Metric::count("CommitConflicts", self.conflicts)];
+            metrics::emit(&[], &counts);
+        }
+    }
 }
 
 /// The first state of a table that no catalog knows yet.
@@ -251,7 +285,7 @@ fn committed(snapshot_id: i64, delta: &Delta, prepared: &Prepared) -> Committed 
 }
 
 impl Commit<'_> {
-    async fn run(mut self, mut base: Table) -> Result<Committed> {
+    async fn run(&mut self, mut base: Table) -> Result<Committed> {
         let deadline = Instant::now() + self.retries.deadline;
         let (mut attempts, mut unknown) = (0, 0);
         loop {
@@ -264,6 +298,7 @@ impl Commit<'_> {
                     return Ok(Committed { snapshot_id, ..Committed::default() });
                 }
                 Ok(Outcome::Lost(now)) => {
+                    self.lost += 1;
                     self.pending.take_if(|version| *version != now.entry.version);
                     base = now;
                     let within = self.retries.deadline;
@@ -423,5 +458,23 @@ impl Commit<'_> {
                 other => return other,
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_commit_counts_once_and_every_time_that_another_writer_came_first() {
+        let of = |outcome, lost| {
+            let Counts { commits, conflicts } = Counts::of(&outcome, lost);
+            (commits, conflicts)
+        };
+        assert_eq!(of(Ok(Committed { attempts: 3, ..Committed::default() }), 2), (1, 2));
+        assert_eq!(of(Ok(Committed::default()), 0), (0, 0), "there was nothing to do");
+        assert_eq!(of(Err(Error::conflict("the token is another")), 0), (0, 1));
+        assert_eq!(of(Err(Error::conflict("tries ran out")), 4), (0, 4));
+        assert_eq!(of(Err(Error::invalid("a row does not fit")), 1), (0, 1));
     }
 }

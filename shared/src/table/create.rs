@@ -60,7 +60,10 @@ pub(super) async fn create_with(
     let (first, created) = commit::first(&unborn, rows, token).await?;
     let location = first.location.clone();
     match enter(tables, name, new, &first.metadata, &location).await {
-        Ok(_) => Ok(first.committed),
+        Ok(_) => {
+            commit::Counts { commits: u64::from(first.committed.attempts), conflicts: 0 }.tell();
+            Ok(first.committed)
+        }
         Err((error, lost)) => {
             if lost {
                 tables.io.discard(created).await;
