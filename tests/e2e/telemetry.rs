@@ -159,6 +159,30 @@ async fn functions_count_what_they_do_and_tell_nobody_what_records_say() {
 }
 
 #[tokio::test]
+async fn what_a_tick_does_of_a_queued_run_is_logged_under_the_trace_of_its_request() {
+    const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let dir = tempfile::tempdir().unwrap();
+    let text = "version: 1\ndatabase: shop\nworkflows: {w: {jobs: {one: {sql: SELECT 1 AS n, into: one}}}}\n";
+    std::fs::write(dir.path().join("lakehouse.yaml"), text).unwrap();
+    let mut transform = Function::start("transform", dir.path()).await;
+    let mut asked = request("POST", "/workflows/w/runs", "{}");
+    asked["rawQueryString"] = json!("wait=false");
+    asked["queryStringParameters"] = json!({"wait": "false"});
+    asked["headers"]["traceparent"] = json!(format!("00-{TRACE}-00f067aa0ba902b7-01"));
+    let (status, run) = read(transform.invoke(asked).await.unwrap());
+    assert_eq!((status, &run["trace"]), (202, &json!(TRACE)), "{run:#}");
+    transform.invoke(tick(json!({"queue": true}))).await.unwrap();
+    for message in ["run begins", "table committed", "run ended"] {
+        let lines = transform.logged(message);
+        assert!(!lines.is_empty(), "{message}\n{}", transform.log());
+        for line in lines {
+            assert_eq!((&line["trace_id"], &line["run"]), (&json!(TRACE), &run["run"]), "{line:#}");
+            assert_eq!((&line["trigger"], &line["request_id"]), (&json!("schedule"), &json!("request-2")), "{line:#}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn without_a_namespace_no_metric_is_written() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("lakehouse.yaml"), SHOP).unwrap();

@@ -27,7 +27,9 @@ use shared::engine::Engine;
 use shared::project::{Project, Workflow, job_needs};
 use shared::schedule::{self, Kind, Progress, Turn};
 use shared::table::Tables;
+use shared::telemetry::trace;
 use shared::{Error, ErrorKind, Result, deadline};
+use tracing::Instrument;
 
 use event::Command;
 use job::{Room, Task, Workshop};
@@ -193,6 +195,7 @@ impl Transform {
             jobs: jobs.collect(),
             recorded: false,
             cause: cause.filter(|cause| !cause.is_empty()).map(str::to_owned),
+            trace: trace::current(),
             interrupted: false,
         };
         Ok((orders, run))
@@ -210,6 +213,7 @@ impl Transform {
         self.close(id).await?;
         let mut filed = self.ledger.get(id).await?;
         filed.run.resume(orders.tasks.iter().map(|(name, task)| (name.clone(), task.into.to_string())));
+        filed.run.trace = trace::current().or(filed.run.trace);
         self.ledger.save(&mut filed).await?;
         self.see_through(orders, filed, held).await
     }
@@ -264,7 +268,9 @@ impl Transform {
     /// Carries the run out in a task of its own, so that a caller who hangs up does not stop it.
     async fn see_through(&self, orders: Orders, filed: Filed, held: Held) -> Result<Run> {
         let this = self.clone();
-        let task = tokio::spawn(async move { this.carry_out(orders, filed, held).await });
+        // What a run does belongs to the trace of whoever asked for it, whichever tick it is that does it.
+        let span = tracing::info_span!("run", run = filed.run.run, trace_id = filed.run.trace);
+        let task = tokio::spawn(async move { this.carry_out(orders, filed, held).await }.instrument(span));
         task.await.map_err(|e| Error::bug("the task of a run broke off").with_source(e))?
     }
 

@@ -62,6 +62,9 @@ pub struct Run {
     /// The event or due time of a schedule that it was begun for; none when a caller asked for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cause: Option<String>,
+    /// The trace of the event that asked for it, or for its resume: 32 hexadecimal digits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<String>,
     /// Whether it was stopped because its function's time was up: a resume does the rest.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub interrupted: bool,
@@ -341,6 +344,7 @@ mod tests {
             jobs: jobs.iter().map(|(name, status)| ((*name).to_owned(), record(status))).collect(),
             recorded: false,
             cause: None,
+            trace: None,
             interrupted: false,
         }
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use shared::{Error, ErrorKind, Result};
 use tokio::task::{Id, JoinError, JoinSet};
+use tracing::Instrument;
 
 use crate::job::{Task, Workshop};
 use crate::ledger::{Filed, Held, Ledger, Pulse};
@@ -131,7 +132,7 @@ impl Floor<'_> {
         job.started = Some(self.ledger.now());
         let task = Task { attempt: job.attempt, ..task.clone() };
         tracing::info!(run = task.run, job = name, "job begins");
-        let handle = self.jobs.spawn(work(self.workshop.clone(), task, self.orders.pace));
+        let handle = self.jobs.spawn(work(self.workshop.clone(), task, self.orders.pace).in_current_span());
         self.names.insert(handle.id(), name.to_owned());
     }
 

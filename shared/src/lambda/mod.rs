@@ -93,6 +93,7 @@ where
         let (payload, context) = event.into_parts();
         let cold = !self.warm.swap(true, Ordering::Relaxed);
         let span = trace::span(self.name, &payload, &context, cold);
+        let trace_id = trace::id(&payload, &context);
         let is_http = payload.pointer("/requestContext/http").is_some();
         let answer = async {
             let work = async { (self.handle)(self.function().await?, payload).await }.boxed_local();
@@ -105,7 +106,7 @@ where
                 }
             }
         };
-        match answer.instrument(span).await {
+        match telemetry::trace::within(trace_id, answer).instrument(span).await {
             Err(error) if is_http => Response::error(&error).into_value(),
             other => other,
         }

@@ -76,6 +76,14 @@ async fn the_work_knows_its_deadline() {
 }
 
 #[tokio::test]
+async fn the_work_knows_its_trace() {
+    let mut event = call(tick(), 60_000);
+    event.context.xray_trace_id = Some("Root=1-5759e988-bd862e3fe1be46a994272793;Sampled=1".into());
+    let tells = async |(): &(), _| Ok(json!(telemetry::trace::current()));
+    assert_eq!(answer(event, tells).await.unwrap(), "5759e988bd862e3fe1be46a994272793");
+}
+
+#[tokio::test]
 async fn an_answer_that_lambda_can_not_carry_says_how_to_get_it() {
     let large = async |(): &(), _| Response::json(200, &"x".repeat(MAX_ANSWER))?.into_value();
     let response = answer(call(request(), 10_000), large).await.unwrap();

@@ -19,12 +19,10 @@ pub(super) fn span(function: &str, payload: &Value, context: &Context, cold_star
         stream = Empty,
         shard = Empty,
     );
-    let header = context.xray_trace_id.clone().or_else(|| std::env::var("_X_AMZN_TRACE_ID").ok());
-    let root = header.as_deref().and_then(xray_root);
-    if let Some(root) = root {
+    if let Some(root) = xray_header(context).as_deref().and_then(xray_root) {
         span.record("xray_trace_id", root);
     }
-    if let Some(id) = traceparent(payload).or_else(|| root.and_then(w3c_of_xray)) {
+    if let Some(id) = id(payload, context) {
         span.record("trace_id", id);
     }
     let first = |name: &str| payload.pointer(&format!("/Records/0/{name}")).and_then(Value::as_str);
@@ -34,6 +32,15 @@ pub(super) fn span(function: &str, payload: &Value, context: &Context, cold_star
         span.record("shard", first("eventID").and_then(|id| id.split_once(':')).map(|(shard, _)| shard));
     }
     span
+}
+
+/// The trace that an invocation belongs to: that of the request's header, otherwise X-Ray's.
+pub(super) fn id(payload: &Value, context: &Context) -> Option<String> {
+    traceparent(payload).or_else(|| xray_header(context).as_deref().and_then(xray_root).and_then(w3c_of_xray))
+}
+
+fn xray_header(context: &Context) -> Option<String> {
+    context.xray_trace_id.clone().or_else(|| std::env::var("_X_AMZN_TRACE_ID").ok())
 }
 
 /// What kind of event it is.

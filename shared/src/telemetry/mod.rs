@@ -1,7 +1,8 @@
-//! One subscriber for every program: events go to standard error, as JSON lines or as text. Metrics: [`metrics`].
+//! One subscriber for every program: events go to standard error, as JSON lines or as text. Metrics: [`metrics`]; the trace of the work at hand: [`trace`].
 
 mod json;
 pub mod metrics;
+pub mod trace;
 
 use tracing_subscriber::EnvFilter;
 

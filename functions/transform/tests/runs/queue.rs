@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use shared::clock::Clock;
 use shared::deadline;
 use shared::state::Expect;
+use shared::telemetry::trace;
 use shared::testing::catalog_faults::Fault;
 use transform::Transform;
 
@@ -46,6 +47,19 @@ async fn queued_runs_are_done_by_the_next_tick_in_the_order_they_came() {
     let rows = lake.rows("SELECT n FROM one").await;
     assert_eq!(rows.as_array().unwrap().len(), 3, "{rows}");
     assert_eq!(transform.handle(tick()).await.unwrap()["queue"], json!([]));
+}
+
+#[tokio::test]
+async fn a_queued_run_keeps_the_trace_of_its_request() {
+    let lake = Lake::new().await;
+    let transform = lake.transform(APPEND);
+    let of = |digit: &str| Some(digit.repeat(32));
+    let (_, run) = trace::within(of("a"), queue(&transform, 1)).await;
+    assert_eq!(run["trace"], "a".repeat(32), "{run:#}");
+    assert_eq!(trace::within(of("b"), transform.handle(tick())).await.unwrap()["queue"][0]["status"], "succeeded");
+    assert_eq!(get(&transform, &run).await["trace"], "a".repeat(32));
+    let (_, untraced) = queue(&transform, 2).await;
+    assert_eq!(untraced.get("trace"), None, "{untraced:#}");
 }
 
 #[tokio::test]
