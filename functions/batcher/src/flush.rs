@@ -30,10 +30,6 @@ use crate::decode::{Rows, decode};
 use crate::pending::{self, Pending};
 use crate::round::{Round, read_again, read_new};
 
-/// Bytes of record data in one commit at most, so that memory stays bounded whatever has piled up.
-const MAX_ROUND_BYTES: usize = 128 << 20;
-/// Bytes of record data in one commit at least, when more has piled up than the stream's buffer size.
-const MIN_ROUND_BYTES: usize = 1 << 20;
 /// Times that another batcher may come first before this one leaves the work to it.
 const MAX_LOST: usize = 20;
 
@@ -155,8 +151,8 @@ impl Flush<'_> {
         let Some(round) = self.plan(planned, &from).await? else { return Ok(Outcome::Lost) };
         let to = round.to.clone();
         let mut settled = to.clone();
-        let more = round.more && round.oldest_ms().is_none_or(|oldest| oldest <= begun_ms);
-        if !round.more {
+        let more = round.left_ms.is_some_and(|left_ms| left_ms <= begun_ms);
+        if round.left_ms.is_none() {
             // The stream was read to its end, so what was counted before and isn't there any more won't come.
             settled.advance_all(pending.counted());
         }
@@ -205,7 +201,7 @@ impl Flush<'_> {
             None => Expect::Absent,
         };
         let size = usize::try_from(self.declaration.buffer.size.0).unwrap_or(usize::MAX);
-        let round = read_new(stream, self.name, from, size.clamp(MIN_ROUND_BYTES, MAX_ROUND_BYTES)).await?;
+        let round = read_new(stream, self.name, from, size, self.ports.clock.as_ref()).await?;
         if round.is_empty() {
             return Ok(Some(round));
         }

@@ -17,6 +17,10 @@ use shared::testing::faults::{Fault, Faulty, Operation, Plan};
 
 use super::*;
 
+mod throttled;
+
+use throttled::Narrow;
+
 const LAKEHOUSE: &str = "
 version: 1
 database: nyc
@@ -72,6 +76,10 @@ impl House {
 
     fn batcher_over(&self, ports: Ports) -> Batcher {
         Batcher::new(Arc::new(Project::parse(LAKEHOUSE, "test").unwrap()), ports).unwrap()
+    }
+
+    fn batcher_reading(&self, stream: &Arc<Narrow>) -> Batcher {
+        self.batcher_over(Ports { stream: stream.clone(), ..self.ports.clone() })
     }
 
     /// A batcher whose storage fails by `plan`.
@@ -298,16 +306,15 @@ async fn a_commit_that_fails_after_the_error_object_leaves_nothing_double() {
 #[tokio::test]
 async fn a_flush_without_time_stops_between_commits_and_the_next_one_goes_on() {
     let house = House::new().await;
-    let batcher = house.batcher();
-    let note = "x".repeat(700_000);
-    let records: Vec<_> = (1..=6).map(|id| format!(r#"{{"id":{id},"name":"{note}"}}"#)).collect();
-    house.put(&records).await;
-    let soon = house.ports.clock.now_ms() + 5_000;
+    let put = house.put_ids(1..30).await;
+    let batcher = house.batcher_reading(&Narrow::over(&house));
+    let soon = house.ports.clock.now_ms() + 16_000;
     let first = deadline::until(soon, batcher.flush("flights")).await.unwrap();
-    assert!(first.unfinished && first.commits == 1 && first.stored < 6, "{first:?}");
+    assert!(first.unfinished, "{first:?}");
+    assert_eq!((first.commits, first.records), (1, 6), "half of the 12 s before the reserve, a record a second");
     let rest = batcher.flush("flights").await.unwrap();
-    assert!(!rest.unfinished && first.stored + rest.stored == 6, "{rest:?}");
-    assert_eq!(house.contents().await.stored, [1, 2, 3, 4, 5, 6]);
+    assert!(!rest.unfinished && first.records + rest.records == 29, "{rest:?}");
+    assert_eq!(house.contents().await, put.sorted());
 }
 
 #[tokio::test]
@@ -345,6 +352,8 @@ enum Act {
     Killed(usize),
     /// A flush over storage that fails now and then.
     Faulty(u64),
+    /// A flush whose shards refuse after so many answers.
+    Throttled(usize, usize),
     /// Two flushes at once, either of which may be killed.
     Both(usize, usize),
 }
@@ -355,6 +364,7 @@ fn act() -> impl Strategy<Value = Act> {
         1 => Just(Act::Event),
         2 => (0usize..40).prop_map(Act::Killed),
         1 => any::<u64>().prop_map(Act::Faulty),
+        2 => (0usize..8, 0usize..8).prop_map(|(a, b)| Act::Throttled(a, b)),
         2 => (0usize..200, 0usize..200).prop_map(|(a, b)| Act::Both(a, b)),
     ]
 }
@@ -377,6 +387,11 @@ async fn live(acts: Vec<Act>) -> (Contents, Contents) {
             Act::Event => {}
             Act::Killed(steps) => drop(killed_after(steps, house.batcher().flush("flights")).await),
             Act::Faulty(seed) => drop(house.faulty(&Plan::random(seed, 100)).flush("flights").await),
+            Act::Throttled(a, b) => {
+                let narrow = Narrow::over(&house);
+                narrow.refuse_after([a, b]);
+                drop(house.batcher_reading(&narrow).flush("flights").await);
+            }
             Act::Both(a, b) => {
                 let (one, other) = (house.batcher(), house.batcher());
                 let (one, other) = (killed_after(a, one.flush("flights")), killed_after(b, other.flush("flights")));

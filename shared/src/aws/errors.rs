@@ -54,7 +54,8 @@ impl<'a> Call<'a> {
         Error::new(kind, message).with_source(error)
     }
 
-    fn kind_of<E: ProvideErrorMetadata>(&self, error: &SdkError<E, HttpResponse>) -> ErrorKind {
+    /// What one of the SDK's errors asks for.
+    pub(crate) fn kind_of<E: ProvideErrorMetadata>(&self, error: &SdkError<E, HttpResponse>) -> ErrorKind {
         let unanswered = match self.outcome {
             Outcome::Repeatable => ErrorKind::Retry,
             Outcome::Unknown => ErrorKind::OutcomeUnknown,

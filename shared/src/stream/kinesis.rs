@@ -3,13 +3,14 @@
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use aws_sdk_kinesis::Client;
+use aws_sdk_kinesis::config::http::HttpResponse;
 use aws_sdk_kinesis::config::retry::RetryConfig;
-use aws_sdk_kinesis::error::ProvideErrorMetadata;
-use aws_sdk_kinesis::operation::get_records::GetRecordsOutput;
+use aws_sdk_kinesis::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_kinesis::operation::get_records::{GetRecordsError, GetRecordsOutput};
 use aws_sdk_kinesis::primitives::{Blob, DateTime};
 use aws_sdk_kinesis::types::{PutRecordsRequestEntry, PutRecordsResultEntry, ShardIteratorType, StreamStatus};
 use bytes::Bytes;
@@ -21,10 +22,10 @@ use super::{
 use crate::aws::{Aws, Call};
 use crate::clock::Clock;
 use crate::model::{SequenceNumber, ShardId};
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, ErrorKind, Result, deadline};
 
-/// Waits before records that a shard did not take, or a whole batch that was throttled, are put again; each is drawn at random
-/// from half to all of these.
+/// Waits before records that a shard did not take, or a whole batch that was throttled, are put again, and before a read is made
+/// again, which goes on with the last; each is drawn at random from half to all of these.
 const WAITS: [Duration; 5] = [
     Duration::from_millis(100),
     Duration::from_millis(200),
@@ -32,6 +33,9 @@ const WAITS: [Duration; 5] = [
     Duration::from_millis(800),
     Duration::from_millis(1600),
 ];
+/// How long a read that is throttled is made again, where no deadline comes first. All readers of a shard share 5 reads and 2 MB a
+/// second, and after an answer of 10 MiB it refuses them for 5 seconds.
+const PATIENCE: Duration = Duration::from_secs(15);
 /// How long a new stream may take to become active, and how often it is looked at.
 const MAKING: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_millis(500);
@@ -49,8 +53,9 @@ const FIRST_RETENTION: i32 = 24;
 #[derive(Debug, Clone)]
 pub struct KinesisStream {
     client: Client,
-    /// For puts: they are made again here, record by record, and never when the first one may have been stored.
-    put_client: Client,
+    /// Makes each call once. Puts are made again here, record by record, and never when the first one may have been stored; reads
+    /// for longer than the SDK would, and without using up the calls that it may make again.
+    once: Client,
     prefix: String,
     clock: Arc<dyn Clock>,
     iterators: Arc<Mutex<HashMap<Place, String>>>,
@@ -65,7 +70,7 @@ impl KinesisStream {
         let once = aws_sdk_kinesis::config::Builder::from(aws.config()).retry_config(RetryConfig::disabled()).build();
         Self {
             client: Client::new(aws.config()),
-            put_client: Client::from_conf(once),
+            once: Client::from_conf(once),
             prefix: prefix.to_owned(),
             clock,
             iterators: Arc::default(),
@@ -127,8 +132,7 @@ impl KinesisStream {
     /// One `PutRecords` call: an answer for each entry.
     async fn put_once(&self, stream: &str, entries: Vec<PutRecordsRequestEntry>) -> Result<Vec<PutRecordsResultEntry>> {
         let sent = entries.len();
-        let answer =
-            self.put_client.put_records().stream_name(self.name(stream)).set_records(Some(entries)).send().await;
+        let answer = self.once.put_records().stream_name(self.name(stream)).set_records(Some(entries)).send().await;
         let answer = answer.map_err(|e| Call::once("kinesis:PutRecords", &resource(stream)).failed(e))?;
         if answer.records.len() != sent {
             return Err(Error::new(
@@ -169,11 +173,13 @@ impl KinesisStream {
     }
 
     async fn get(&self, stream: &str, shard: &ShardId, from: &ReadFrom, limit: i32) -> Result<GetRecordsOutput> {
+        let resource = format!("shard `{shard}` of {}", resource(stream));
+        let call = Call::repeatable("kinesis:GetRecords", &resource);
         let mut iterator = self.iterator(stream, shard, from).await?;
         let mut answers = 0;
         let mut renewed = false;
         loop {
-            match self.client.get_records().shard_iterator(&iterator).limit(limit).send().await {
+            match self.get_once(&iterator, limit, call).await {
                 Ok(answer) => {
                     answers += 1;
                     let behind = answer.millis_behind_latest.unwrap_or_default() > 0;
@@ -189,10 +195,32 @@ impl KinesisStream {
                     renewed = true;
                     iterator = self.new_iterator(stream, shard, from).await?;
                 }
-                Err(error) => {
-                    let resource = format!("shard `{shard}` of {}", resource(stream));
-                    return Err(Call::repeatable("kinesis:GetRecords", &resource).failed(error));
+                Err(error) => return Err(call.failed(error)),
+            }
+        }
+    }
+
+    /// One answer of `GetRecords`. A throttled read is slowed, not failed: it is made again while there is time.
+    async fn get_once(
+        &self,
+        iterator: &str,
+        limit: i32,
+        call: Call<'_>,
+    ) -> Result<GetRecordsOutput, SdkError<GetRecordsError, HttpResponse>> {
+        let patience = deadline::working_time(self.clock.as_ref()).map_or(PATIENCE, |time| time.min(PATIENCE));
+        let begun = Instant::now();
+        let mut waits = WAITS.into_iter();
+        let mut wait = Duration::ZERO;
+        loop {
+            wait = waits.next().unwrap_or(wait);
+            let answer = self.once.get_records().shard_iterator(iterator).limit(limit).send().await;
+            let pause = random_part(wait);
+            match answer {
+                Err(error) if call.kind_of(&error) == ErrorKind::Retry && begun.elapsed() + pause < patience => {
+                    tracing::debug!(%error, resource = call.resource, "a read is made again");
+                    tokio::time::sleep(pause).await;
                 }
+                answer => return answer,
             }
         }
     }

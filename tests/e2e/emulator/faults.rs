@@ -16,18 +16,19 @@ use batcher::Batcher;
 use futures::future::join_all;
 use ingest::Ingest;
 use serde_json::{Value, json};
-use shared::ErrorKind;
 use shared::catalog::glue::GlueCatalog;
+use shared::clock::{Clock, SystemClock};
 use shared::config::{Ports, Settings};
 use shared::engine::Engine;
 use shared::project::Project;
 use shared::state::objects::ObjectState;
 use shared::storage::Storage;
-use shared::stream::{NewRecord, PutOutcome, StreamSpec};
+use shared::stream::{NewRecord, PutOutcome, ReadFrom, StreamSpec};
 use shared::testing::{catalog, state, storage, stream};
+use shared::{ErrorKind, deadline};
 use url::Url;
 
-use super::proxy::{Fault, Plan, Proxy};
+use super::proxy::{Fault, Plan, Proxy, Shards};
 use super::{Emulator, aws_at};
 use crate::lambda::{read, request, tick};
 
@@ -279,4 +280,44 @@ async fn what_took_effect_but_was_answered_too_late_is_found_out() {
     batcher.flush("events").await.unwrap();
     let found = stored(name, &project, &clean).await;
     assert_eq!(found, expected.into_iter().map(|id| (id, 1)).collect());
+}
+
+/// As on AWS, where after an answer of 10 MiB a shard refuses reads for 5 seconds: longer than the SDK would wait here, too.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backlog_of_several_large_answers_of_each_shard_is_worked_off() {
+    let (name, emulator) = ("faults_backlog", Emulator::ministack());
+    emulator.aws().await.s3().create_bucket().bucket("faults-backlog").send().await.unwrap();
+    let clean = ports(name, &emulator.endpoint).await;
+    clean.stream.create(&StreamSpec { name: "events".into(), shards: 2, retention_hours: 24 }).await.unwrap();
+    let text = "x".repeat(1_000);
+    let ids = 0..450_i64;
+    let records = ids.clone().map(|id| stream::record(id.to_string(), json!({"id": id, "text": text}).to_string()));
+    let outcomes = clean.stream.put("events", records.collect()).await.unwrap();
+    assert!(outcomes.iter().all(|outcome| matches!(outcome, PutOutcome::Stored { .. })), "{outcomes:?}");
+
+    let plan = Plan::narrow(Shards::new(80, 80_000, Duration::from_secs(4)));
+    let proxy = Proxy::start(&emulator.endpoint, plan).await;
+    let project = Arc::new(Project::parse(&lakehouse(name), "lakehouse.yaml").unwrap());
+    let batcher = Batcher::new(project.clone(), ports(name, &proxy.endpoint).await).unwrap();
+    let report = batcher.flush("events").await.unwrap();
+    assert_eq!((report.records, report.commits, report.unfinished), (450, 1, false), "{report:?}");
+    assert!(proxy.refused() >= 4, "two shards of three answers each: {} refused", proxy.refused());
+    assert_eq!(stored(name, &project, &clean).await, ids.map(|id| (id, 1)).collect());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_throttled_read_goes_on_until_the_deadline_is_near() {
+    let (name, emulator) = ("faults_throttled", Emulator::ministack());
+    let clean = ports(name, &emulator.endpoint).await;
+    clean.stream.create(&StreamSpec { name: "events".into(), shards: 1, retention_hours: 24 }).await.unwrap();
+    let shard = clean.stream.shards("events").await.unwrap().remove(0).id;
+    let plan = Plan::random(7, 1_000, &[Fault::Throttled]).allowing(|operation, _| operation == "kinesis:GetRecords");
+    let proxy = Proxy::start(&emulator.endpoint, plan).await;
+    let throttled = ports(name, &proxy.endpoint).await.stream;
+    let at_ms = SystemClock.now_ms() + 8_000;
+    let read = deadline::until(at_ms, throttled.read("events", &shard, ReadFrom::Oldest, 10)).await;
+    assert!(SystemClock.now_ms() < at_ms);
+    assert_eq!(read.unwrap_err().kind(), ErrorKind::Retry);
+    let calls = proxy.injected()[&Fault::Throttled];
+    assert!(calls > 6, "expected more calls than the SDK makes, found {calls}");
 }

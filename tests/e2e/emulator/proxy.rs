@@ -6,8 +6,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::body::{Body, Bytes, to_bytes};
 use hyper::http::request::Parts;
@@ -51,6 +52,7 @@ pub(crate) struct Plan {
     /// Whether the operation may fail so.
     allowed: fn(&str, Fault) -> bool,
     most: usize,
+    shards: Option<Shards>,
     calls: Mutex<HashMap<String, u64>>,
     /// Operation, which of its calls, and how it failed.
     injected: Mutex<Vec<(String, u64, Fault)>>,
@@ -60,8 +62,14 @@ impl Plan {
     /// Of all calls, `per_mille` of a thousand fail in one of these ways.
     pub(crate) fn random(seed: u64, per_mille: u64, faults: &[Fault]) -> Self {
         let seed = std::env::var("TARN_FAULTS_SEED").map_or(seed, |text| text.parse().unwrap());
-        let (calls, injected) = Default::default();
-        Self { seed, per_mille, faults: faults.to_vec(), allowed: |_, _| true, most: usize::MAX, calls, injected }
+        let (shards, calls, injected) = Default::default();
+        let (faults, allowed, most) = (faults.to_vec(), |_: &str, _| true, usize::MAX);
+        Self { seed, per_mille, faults, allowed, most, shards, calls, injected }
+    }
+
+    /// No call fails but those that `shards` refuse.
+    pub(crate) fn narrow(shards: Shards) -> Self {
+        Self { shards: Some(shards), ..Self::random(0, 0, &[]) }
     }
 
     /// The same, where an operation may fail only in ways that `allowed` names.
@@ -106,6 +114,53 @@ impl Plan {
     }
 }
 
+/// Shards of Kinesis that refuse reads after a large answer.
+#[derive(Debug, Default)]
+pub(crate) struct Shards {
+    /// Records of an answer at most.
+    pub(crate) records: u64,
+    /// Bytes of an answer after which the shard refuses, and for how long.
+    pub(crate) bytes: usize,
+    pub(crate) refuses: Duration,
+    /// The shard of each iterator that was given out.
+    iterators: Mutex<HashMap<String, String>>,
+    until: Mutex<HashMap<String, Instant>>,
+    refused: AtomicU64,
+}
+
+impl Shards {
+    pub(crate) fn new(records: u64, bytes: usize, refuses: Duration) -> Self {
+        Self { records, bytes, refuses, ..Self::default() }
+    }
+
+    /// The answer to a call of `GetShardIterator` or `GetRecords`.
+    async fn answer(&self, upstream: &str, head: Parts, body: Bytes) -> Response<Body> {
+        let mut request: Value = serde_json::from_slice(&body).unwrap();
+        let shard = match request["ShardIterator"].as_str() {
+            None => format!("{}/{}", request["StreamName"], request["ShardId"]),
+            Some(iterator) => {
+                let shard = self.iterators.lock().unwrap()[iterator].clone();
+                if self.until.lock().unwrap().get(&shard).is_some_and(|until| Instant::now() < *until) {
+                    self.refused.fetch_add(1, Ordering::SeqCst);
+                    return refusal("kinesis", 400, "ProvisionedThroughputExceededException");
+                }
+                request["Limit"] = request["Limit"].as_u64().unwrap().min(self.records).into();
+                shard
+            }
+        };
+        let (head, body) = forward(upstream, head, request.to_string().into()).await.into_parts();
+        let body = to_bytes(body, usize::MAX).await.unwrap();
+        if body.len() > self.bytes {
+            self.until.lock().unwrap().insert(shard.clone(), Instant::now() + self.refuses);
+        }
+        let answer: Value = serde_json::from_slice(&body).unwrap();
+        for iterator in ["ShardIterator", "NextShardIterator"].iter().filter_map(|name| answer[name].as_str()) {
+            self.iterators.lock().unwrap().insert(iterator.to_owned(), shard.clone());
+        }
+        Response::from_parts(head, Body::from(body))
+    }
+}
+
 fn xorshift(mut x: u64) -> u64 {
     for _ in 0..3 {
         x ^= x << 13;
@@ -142,6 +197,16 @@ impl Proxy {
             }
         });
         Self { endpoint, plan, server }
+    }
+
+    /// How many reads the shards have refused.
+    pub(crate) fn refused(&self) -> u64 {
+        self.plan.shards.as_ref().map_or(0, |shards| shards.refused.load(Ordering::SeqCst))
+    }
+
+    /// How often each fault has happened.
+    pub(crate) fn injected(&self) -> BTreeMap<Fault, u64> {
+        self.plan.injected()
     }
 
     /// Asserts that each fault of the plan has happened: otherwise the test has shown nothing.
@@ -185,6 +250,9 @@ async fn answer(
     let Ok(body) = to_bytes(Body::new(body), usize::MAX).await else { return Err(Dropped) };
     let operation = operation(&head);
     let service = operation.split(':').next().unwrap();
+    if let (Some(shards), "kinesis:GetShardIterator" | "kinesis:GetRecords") = (&plan.shards, operation.as_str()) {
+        return Ok(shards.answer(upstream, head, body).await);
+    }
     match plan.next(&operation) {
         None => Ok(forward(upstream, head, body).await),
         Some(Fault::Unavailable) => Ok(refusal(service, 503, "ServiceUnavailable")),
