@@ -3,12 +3,13 @@
 //! The port is [`object_store::ObjectStore`]; [`Storage`] chooses the store by URL, keeps every access below the roots it was
 //! opened with (SQL and requests can't reach the machine's own files), and names the URL in every error.
 
+use std::future::ready;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use aws_sdk_s3::presigning::PresigningConfig;
 use bytes::Bytes;
-use futures::TryStreamExt;
+use futures::{StreamExt, TryStreamExt};
 use object_store::buffered::BufWriter;
 use object_store::memory::InMemory;
 use object_store::path::Path;
@@ -239,12 +240,7 @@ impl Storage {
     /// # Errors
     /// `Denied` outside the roots, or what the store answers.
     pub async fn list(&self, prefix: &Url) -> Result<Vec<ObjectInfo>> {
-        let (store, path) = self.resolve(prefix)?;
-        let metas: Result<Vec<ObjectMeta>, _> = store.list(Some(&path)).try_collect().await;
-        let metas = match metas {
-            Ok(metas) => metas,
-            Err(error) => return Err(self.unlisted(prefix, &path, error.into()).await),
-        };
+        let metas = self.list_first(prefix, usize::MAX, |_| true).await?;
         let mut infos: Vec<_> = metas.into_iter().map(|meta| info(&at(prefix, &meta.location), meta)).collect();
         infos.sort_by(|a, b| a.url.as_str().cmp(b.url.as_str()));
         Ok(infos)
@@ -252,6 +248,22 @@ impl Storage {
 }
 
 impl Storage {
+    /// The wanted objects below a folder. Of S3, which lists in the order of keys, the first `most`: it is asked for no more.
+    pub(crate) async fn list_first(
+        &self,
+        folder: &Url,
+        most: usize,
+        wanted: impl Fn(&ObjectMeta) -> bool,
+    ) -> Result<Vec<ObjectMeta>> {
+        let (store, path) = self.resolve(folder)?;
+        let most = if self.s3(folder)?.is_some() { most } else { usize::MAX };
+        let listed = store.list(Some(&path)).try_filter(|meta| ready(wanted(meta))).take(most);
+        match listed.try_collect().await {
+            Ok(metas) => Ok(metas),
+            Err(error) => Err(self.unlisted(folder, &path, error.into()).await),
+        }
+    }
+
     /// Why a folder could not be listed: S3 is asked, as `object_store` does not tell.
     async fn unlisted(&self, folder: &Url, path: &Path, error: Error) -> Error {
         let error = error.context(format!("listing `{folder}`"));

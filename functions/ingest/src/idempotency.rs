@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use bytes::Bytes;
+use futures::{TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use shared::api::Request;
@@ -21,6 +22,11 @@ use crate::check::Verdict;
 const DAY_MS: i64 = 86_400_000;
 /// How long a key is remembered.
 const REMEMBERED_MS: i64 = DAY_MS;
+/// Days before today of which documents are left alone: on S3 a rule of the bucket removes them after 3 days.
+const KEPT_DAYS: i64 = 4;
+/// Documents that one request removes at most, and how many at a time.
+const FORGOTTEN_AT_ONCE: usize = 32;
+const REMOVALS: usize = 8;
 /// How long a request may work before a repeat takes over; longer than it goes on putting and waits for what it has put.
 const LEASE_MS: i64 = 15_000;
 /// How far the stream's clock may lie behind this one.
@@ -162,13 +168,16 @@ impl Claim {
     }
 }
 
-/// Removes what is remembered of the days before yesterday.
-pub(crate) async fn forget(state: &dyn State, now_ms: i64) -> Result<()> {
-    let kept = format!("ingest/{:06}/", now_ms / DAY_MS - 1);
-    for document in state.list("ingest/").await?.into_iter().take_while(|document| *document < kept) {
-        state.delete(&document, Expect::Anything).await?;
-    }
-    Ok(())
+/// Removes some of what is remembered of days long past; says whether there may be more.
+pub(crate) async fn forget(state: &dyn State, now_ms: i64) -> Result<bool> {
+    let kept = format!("ingest/{:06}/", now_ms / DAY_MS - KEPT_DAYS);
+    let first = state.list_first("ingest/", FORGOTTEN_AT_ONCE).await?;
+    let old: Vec<_> = first.into_iter().take_while(|document| *document < kept).collect();
+    let more = old.len() == FORGOTTEN_AT_ONCE;
+    let removals = stream::iter(old.into_iter().map(Ok));
+    let remove = async |document: String| state.delete(&document, Expect::Anything).await;
+    removals.try_for_each_concurrent(REMOVALS, remove).await?;
+    Ok(more)
 }
 
 /// Finds records that were put since `since_ms`: same partition key, same bytes, each counted once.

@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 use shared::api::{Request, Response};
 use shared::telemetry::metrics::{self, Metric};
 use shared::{Error, Result};
 use tokio::sync::SemaphorePermit;
+use tokio::time::timeout;
 
 use crate::answer::{Answer, Entry, Outcome};
 use crate::check::{Spread, Verdict, check};
@@ -21,7 +23,9 @@ const MEBIBYTE: usize = 1 << 20;
 
 /// How long a request may go on putting, milliseconds; what is left then is to be sent again.
 const WORK_MS: i64 = 10_000;
+/// How often a process looks for old idempotency keys, and how long at most.
 const FORGET_EVERY_MS: i64 = 3_600_000;
+const FORGET_TIME: Duration = Duration::from_secs(1);
 
 impl Ingest {
     /// Checks and puts the body's records; the answer says of each what became of it.
@@ -45,7 +49,6 @@ impl Ingest {
     /// Puts what no earlier request with this key has put.
     async fn put_once(&self, door: &Door, verdicts: Vec<Verdict>, bytes: &[usize], key: &Key) -> Result<Response> {
         let (state, now_ms) = (&*self.ports.state, self.ports.clock.now_ms());
-        self.forget_old_keys(now_ms).await?;
         let claim = match key.claim(state, now_ms).await? {
             Turn::Answered(answer) => return Ok(answer.response()?.with_header("idempotent-replay", "true")),
             Turn::Work(claim) => claim,
@@ -54,17 +57,23 @@ impl Ingest {
         let answer = Answer::new(&door.stream, put(&self.ports, door, verdicts, stored, now_ms + WORK_MS).await);
         claim.answered(state, &answer).await?;
         tell(&answer, bytes);
+        self.forget_old_keys(now_ms).await;
         answer.response()
     }
 
-    /// Once in an hour.
-    async fn forget_old_keys(&self, now_ms: i64) -> Result<()> {
+    /// Once in an hour, and at the next request when there is more to forget. The request is answered whatever comes of it.
+    async fn forget_old_keys(&self, now_ms: i64) {
         let last_ms = self.forgot_ms.load(Ordering::Relaxed);
         if now_ms - last_ms < FORGET_EVERY_MS {
-            return Ok(());
+            return;
         }
         self.forgot_ms.store(now_ms, Ordering::Relaxed);
-        idempotency::forget(&*self.ports.state, now_ms).await
+        match timeout(FORGET_TIME, idempotency::forget(&*self.ports.state, now_ms)).await {
+            Ok(Ok(false)) => {}
+            Ok(Ok(true)) => self.forgot_ms.store(last_ms, Ordering::Relaxed),
+            Ok(Err(error)) => tracing::warn!(%error, "old idempotency keys could not be forgotten"),
+            Err(_) => tracing::warn!("forgetting old idempotency keys took too long"),
+        }
     }
 
     /// Room for a body of `bytes`, or nothing when too much is in work.

@@ -91,7 +91,7 @@ impl State for EmbeddedState {
             .await
     }
 
-    async fn list(&self, prefix: &str) -> Result<Vec<String>> {
+    async fn list_first(&self, prefix: &str, most: usize) -> Result<Vec<String>> {
         let prefix = prefix.to_owned();
         self.database
             .read(move |transaction| {
@@ -99,7 +99,8 @@ impl State for EmbeddedState {
                     transaction.prepare_cached("SELECT key FROM documents WHERE key >= ?1 ORDER BY key")?;
                 let mut rows = statement.query([&prefix])?;
                 let mut keys = Vec::new();
-                while let Some(row) = rows.next()? {
+                while keys.len() < most {
+                    let Some(row) = rows.next()? else { break };
                     let key: String = row.get(0)?;
                     if !key.starts_with(&prefix) {
                         break;

@@ -53,7 +53,12 @@ pub trait State: Debug + Send + Sync {
     async fn delete(&self, key: &str, expect: Expect) -> Result<()>;
 
     /// The keys that begin with `prefix`, in order.
-    async fn list(&self, prefix: &str) -> Result<Vec<String>>;
+    async fn list(&self, prefix: &str) -> Result<Vec<String>> {
+        self.list_first(prefix, usize::MAX).await
+    }
+
+    /// The first `most` keys that begin with `prefix`, in order, without looking at many more.
+    async fn list_first(&self, prefix: &str, most: usize) -> Result<Vec<String>>;
 }
 
 /// Reads a JSON document; `None` when it is absent.

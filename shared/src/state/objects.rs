@@ -10,7 +10,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt, PutMode, UpdateVersion};
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, UpdateVersion};
 use url::Url;
 use uuid::Uuid;
 
@@ -163,22 +163,21 @@ impl State for ObjectState {
         }
     }
 
-    async fn list(&self, prefix: &str) -> Result<Vec<String>> {
+    async fn list_first(&self, prefix: &str, most: usize) -> Result<Vec<String>> {
         let folder = prefix.rsplit_once('/').map_or("", |(folder, _)| folder);
         let folder = if folder.is_empty() { self.root.clone() } else { self.url(folder)? };
         let (_, root) = self.storage.resolve(&self.root)?;
-        let mut keys = Vec::new();
-        for object in self.storage.list(&folder).await? {
-            let (_, path) = self.storage.resolve(&object.url)?;
-            let parts = path.prefix_match(&root).ok_or_else(|| {
-                Error::bug(format!("expected an object below `{}`, found `{}`", self.root, object.url))
-            })?;
-            let key = parts.map(|part| part.as_ref().to_owned()).collect::<Vec<_>>().join("/");
-            if object.size > 0 && key.starts_with(prefix) {
-                keys.push(key);
-            }
-        }
+        let key = |path: &Path| {
+            let parts = path.prefix_match(&root)?.map(|part| part.as_ref().to_owned());
+            Some(parts.collect::<Vec<_>>().join("/"))
+        };
+        // A removal leaves an empty object.
+        let wanted =
+            |meta: &ObjectMeta| meta.size > 0 && key(&meta.location).is_some_and(|key| key.starts_with(prefix));
+        let metas = self.storage.list_first(&folder, most, wanted).await?;
+        let mut keys: Vec<_> = metas.iter().filter_map(|meta| key(&meta.location)).collect();
         keys.sort_unstable();
+        keys.truncate(most);
         Ok(keys)
     }
 }

@@ -64,10 +64,15 @@ async fn keys_are_listed_by_prefix_in_order(state: &dyn State) {
     for key in keys.iter().rev() {
         state.put(key, "x".into(), Expect::Anything).await.unwrap();
     }
+    let removed = state.put("conformance/list/0", "x".into(), Expect::Anything).await.unwrap();
+    state.delete("conformance/list/0", Expect::Version(removed)).await.unwrap();
     state.put("conformance/lisu", "x".into(), Expect::Anything).await.unwrap();
     assert_eq!(state.list("conformance/list/").await.unwrap(), keys);
     assert_eq!(state.list("conformance/list/a/").await.unwrap(), keys[1..2]);
     assert_eq!(state.list("conformance/list/%").await.unwrap(), Vec::<String>::new());
+    assert_eq!(state.list_first("conformance/list/", 2).await.unwrap(), keys[..2]);
+    assert_eq!(state.list_first("conformance/list/ab", 2).await.unwrap(), keys[2..3]);
+    assert_eq!(state.list_first("conformance/list/", 0).await.unwrap(), Vec::<String>::new());
     assert!(state.list("").await.unwrap().len() > keys.len());
 }
 

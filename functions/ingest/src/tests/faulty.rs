@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use shared::model::ShardId;
+use shared::state::{Document, Expect, State, Version};
 use shared::stream::{NewRecord, PutOutcome, ReadBatch, ReadFrom, Shard, Stream, StreamSpec};
 
 use super::*;
@@ -137,9 +138,71 @@ async fn a_repeat_gets_the_first_answer_and_stores_nothing() {
     lake.clock.advance(3_600_000);
     assert_eq!(lake.post("flights", KEY, body(3)).await.0, 200);
     assert!(lake.ports.state.list("ingest/").await.unwrap().len() >= 2);
-    lake.clock.advance(3 * 86_400_000);
-    assert_eq!(lake.post("flights", &[("idempotency-key", "other")], body(1)).await.0, 200);
-    assert_eq!(lake.ports.state.list("ingest/").await.unwrap().len(), 1, "old keys are forgotten");
+}
+
+/// Puts one record under a new key.
+async fn post_once(lake: &Lake, key: &str) {
+    let (status, answer) = lake.post("flights", &[("idempotency-key", key)], body(1)).await;
+    assert_eq!((status, &answer["stored"]), (200, &json!(1)), "{answer}");
+}
+
+#[tokio::test]
+async fn old_keys_are_forgotten_a_few_at_each_request() {
+    let lake = Lake::new();
+    let remembered = async || lake.ports.state.list("ingest/").await.unwrap().len();
+    for key in 0..70 {
+        lake.ports.state.put(&format!("ingest/000001/flights/{key}"), "{}".into(), Expect::Anything).await.unwrap();
+    }
+    for (key, left) in [("a", 39), ("b", 8), ("c", 3), ("d", 4)] {
+        post_once(&lake, key).await;
+        assert_eq!(remembered().await, left, "after `{key}`");
+    }
+    lake.clock.advance(4 * 86_400_000);
+    post_once(&lake, "e").await;
+    assert_eq!(remembered().await, 5, "these are left to the bucket's rule");
+    lake.clock.advance(86_400_000);
+    post_once(&lake, "f").await;
+    assert_eq!(remembered().await, 2, "nobody else has removed them");
+}
+
+/// Documents that can be read and written, but not listed.
+#[derive(Debug)]
+struct Unlisted {
+    inner: Arc<dyn State>,
+    answers: bool,
+}
+
+#[async_trait::async_trait]
+impl State for Unlisted {
+    async fn get(&self, key: &str) -> Result<Option<Document>> {
+        self.inner.get(key).await
+    }
+
+    async fn put(&self, key: &str, bytes: Bytes, expect: Expect) -> Result<Version> {
+        self.inner.put(key, bytes, expect).await
+    }
+
+    async fn delete(&self, key: &str, expect: Expect) -> Result<()> {
+        self.inner.delete(key, expect).await
+    }
+
+    async fn list_first(&self, _: &str, _: usize) -> Result<Vec<String>> {
+        match self.answers {
+            true => Err(Error::denied("listing is not allowed")),
+            false => std::future::pending().await,
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_request_is_answered_though_old_keys_can_not_be_forgotten() {
+    for answers in [true, false] {
+        let Lake { ports, clock, .. } = Lake::new();
+        let state = Arc::new(Unlisted { inner: ports.state.clone(), answers });
+        let lake = Lake::with(Ports { state, ..ports }, clock);
+        post_once(&lake, "a").await;
+        post_once(&lake, "b").await;
+    }
 }
 
 #[tokio::test]
