@@ -7,6 +7,8 @@
 use std::error::Error as StdError;
 use std::fmt;
 
+use crate::aws::WrongRegion;
+
 /// A result whose error is [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -55,6 +57,7 @@ impl ErrorKind {
             E::PermissionDenied { .. } | E::Unauthenticated { .. } => Self::Denied,
             E::InvalidPath { .. } | E::NotSupported { .. } | E::UnknownConfigurationKey { .. } => Self::Invalid,
             E::Generic { source, .. } if is_disk_full(source.as_ref()) => Self::Limit,
+            E::Generic { source, .. } if WrongRegion::below(source.as_ref()).is_some() => Self::Invalid,
             _ => Self::Retry,
         }
     }
@@ -172,7 +175,10 @@ impl<T, E: Into<Error>> Context<T> for std::result::Result<T, E> {
 
 impl From<object_store::Error> for Error {
     fn from(error: object_store::Error) -> Self {
-        Self::new(ErrorKind::of_store(&error), "object store refused the request").with_source(error)
+        match WrongRegion::below(&error) {
+            Some(wrong) => Self::invalid(wrong.to_string()),
+            None => Self::new(ErrorKind::of_store(&error), "object store refused the request").with_source(error),
+        }
     }
 }
 

@@ -266,8 +266,12 @@ impl Storage {
 
     /// Why a folder could not be listed: S3 is asked, as `object_store` does not tell.
     async fn unlisted(&self, folder: &Url, path: &Path, error: Error) -> Error {
+        let says_enough = error.kind() == ErrorKind::Invalid;
         let error = error.context(format!("listing `{folder}`"));
         let Ok(Some((s3, bucket))) = self.s3(folder) else { return error };
+        if says_enough {
+            return error;
+        }
         let ask = s3.list_objects_v2().bucket(bucket).prefix(format!("{path}/")).max_keys(1);
         match Box::pin(ask.send()).await {
             Ok(_) => error,

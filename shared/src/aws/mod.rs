@@ -23,8 +23,11 @@ use crate::error::Context;
 use crate::{Error, Result};
 
 mod errors;
+mod region;
 
 pub(crate) use errors::{Call, kind_of_code};
+pub(crate) use region::WrongRegion;
+use region::{Asked, InRegion};
 
 /// How long a connection may take to open.
 const CONNECT: Duration = Duration::from_secs(3);
@@ -97,7 +100,8 @@ impl Aws {
         aws_sdk_s3::Client::from_conf(config.build())
     }
 
-    /// The bucket of an `s3://` URL.
+    /// The bucket of an `s3://` URL. It has a host name of its own on AWS, unless a dot in its name would be one too many for the
+    /// certificate.
     ///
     /// # Errors
     /// `Invalid` when the URL names no bucket.
@@ -106,13 +110,17 @@ impl Aws {
         let bucket = bucket
             .ok_or_else(|| Error::invalid(format!("expected a URL such as `s3://bucket/prefix/`, found `{url}`")))?;
         let backoff = BackoffConfig { init_backoff: FIRST_WAIT, max_backoff: LONGEST_WAIT, ..BackoffConfig::default() };
+        let region = self.config.region().map_or("us-east-1", |region| region.as_ref());
+        let endpoint = self.endpoint("S3");
         let mut builder = AmazonS3Builder::new()
             .with_bucket_name(bucket)
-            .with_region(self.config.region().map_or("us-east-1", |region| region.as_ref()))
+            .with_region(region)
+            .with_virtual_hosted_style_request(endpoint.is_none() && !bucket.contains('.'))
+            .with_http_connector(InRegion(Asked { bucket: bucket.to_owned(), region: region.to_owned() }))
             .with_credentials(Arc::new(Credentials::new(self.config.clone())))
             .with_client_options(ClientOptions::new().with_connect_timeout(CONNECT).with_timeout(CALL))
             .with_retry(StoreRetry { backoff, retry_timeout: 2 * CALL, ..StoreRetry::default() });
-        if let Some(endpoint) = self.endpoint("S3") {
+        if let Some(endpoint) = endpoint {
             builder = builder.with_allow_http(endpoint.starts_with("http://")).with_endpoint(endpoint);
         }
         builder.build().context(|| format!("opening the bucket of `{url}`"))
@@ -170,8 +178,11 @@ impl CredentialProvider for Credentials {
 mod tests {
     use std::sync::atomic::{AtomicU32, Ordering};
 
+    use aws_config::Region;
     use aws_credential_types::Credentials as Found;
     use aws_credential_types::provider::{SharedCredentialsProvider, future};
+    use hyper::Method;
+    use object_store::signer::Signer;
 
     use super::*;
 
@@ -188,6 +199,23 @@ mod tests {
             let expires = self.1.map(|lasts| SystemTime::now() + lasts);
             future::ProvideCredentials::ready(Ok(Found::new(format!("key {number}"), "secret", None, expires, "test")))
         }
+    }
+
+    /// Host and path of an object's address.
+    async fn address(endpoint: Option<&str>, bucket: &str) -> String {
+        let credentials = SharedCredentialsProvider::new(Counting(Arc::default(), None));
+        let mut config = SdkConfig::builder().region(Region::new("eu-west-1")).credentials_provider(credentials);
+        config.set_endpoint_url(endpoint.map(str::to_owned));
+        let store = Aws { config: config.build() }.bucket(&Url::parse(&format!("s3://{bucket}/")).unwrap()).unwrap();
+        let signed = store.signed_url(Method::GET, &"a/b".into(), Duration::from_secs(60)).await.unwrap();
+        format!("{}{}", signed.authority(), signed.path())
+    }
+
+    #[tokio::test]
+    async fn a_bucket_has_a_host_name_of_its_own_where_aws_gives_it_one() {
+        assert_eq!(address(None, "lake").await, "lake.s3.eu-west-1.amazonaws.com/a/b");
+        assert_eq!(address(None, "lake.example.org").await, "s3.eu-west-1.amazonaws.com/lake.example.org/a/b");
+        assert_eq!(address(Some("http://127.0.0.1:9"), "lake").await, "127.0.0.1:9/lake/a/b");
     }
 
     async fn keys(lasts: Option<Duration>) -> Vec<String> {

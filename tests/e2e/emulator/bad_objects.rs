@@ -2,8 +2,14 @@
 //! reached.
 
 use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use axum::Router;
+use axum::body::Body;
+use axum::http::{Request, StatusCode};
+use axum::response::IntoResponse;
 use shared::ErrorKind;
 use shared::catalog::Catalog;
 use shared::catalog::glue::GlueCatalog;
@@ -115,6 +121,59 @@ async fn what_cannot_be_reached_is_named_in_bounded_time() {
     assert_eq!(object.kind(), ErrorKind::Retry);
     let text = object.to_string();
     assert!(text.contains("`s3://nobody/x`") && text.contains(&nobody) && text.contains("refused"), "{text}");
+}
+
+/// S3 of a region where no bucket is: refuses each request as S3 does, by the key's name; says how many came.
+async fn elsewhere() -> (String, Arc<AtomicUsize>) {
+    let requests = Arc::new(AtomicUsize::new(0));
+    let counted = requests.clone();
+    let refuse = async move |request: Request<Body>| {
+        counted.fetch_add(1, Ordering::SeqCst);
+        let xml = |code, more| {
+            format!("<?xml version=\"1.0\"?>\n<Error><Code>{code}</Code><Message>m</Message>{more}</Error>")
+        };
+        let region = [("x-amz-bucket-region", "eu-west-1")];
+        match request.uri().path() {
+            "/far/signed" => {
+                let text = xml("AuthorizationHeaderMalformed", "<Region>eu-west-1</Region>");
+                (StatusCode::BAD_REQUEST, text).into_response()
+            }
+            "/far/silent" => (StatusCode::MOVED_PERMANENTLY, xml("PermanentRedirect", "")).into_response(),
+            _ => (StatusCode::MOVED_PERMANENTLY, region, xml("PermanentRedirect", "")).into_response(),
+        }
+    };
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, Router::new().fallback(refuse)).await.unwrap() });
+    (endpoint, requests)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bucket_of_another_region_is_named_with_both_regions_and_not_asked_again() {
+    let (endpoint, requests) = elsewhere().await;
+    let root = Url::parse("s3://far/").unwrap();
+    let storage = Storage::connect(std::slice::from_ref(&root), Some(&aws_at(&endpoint).await)).unwrap();
+    let at = |key| root.join(key).unwrap();
+    let refusals = [
+        storage.get(&at("x")).await.map(drop).unwrap_err(),
+        storage.head(&at("x")).await.map(drop).unwrap_err(),
+        storage.put(&at("x"), "x").await.unwrap_err(),
+        storage.put_if_absent(&at("x"), "x").await.unwrap_err(),
+        storage.list(&root).await.map(drop).unwrap_err(),
+        storage.get(&at("signed")).await.map(drop).unwrap_err(),
+    ];
+    for error in &refusals {
+        assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
+        let text = error.to_string();
+        assert!(text.ends_with("expected bucket `far` in region `us-east-1`, found it in `eu-west-1`"), "{text}");
+    }
+    let silent =
+        [storage.get(&at("silent")).await.map(drop).unwrap_err(), storage.exists(&at("silent")).await.unwrap_err()];
+    for error in &silent {
+        assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
+        assert!(error.to_string().ends_with("`far` in region `us-east-1`, found it in another"), "{error}");
+    }
+    assert_eq!(requests.load(Ordering::SeqCst), refusals.len() + silent.len());
 }
 
 #[test]
