@@ -6,15 +6,13 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use shared::Result;
 use shared::model::{Positions, SequenceNumber, ShardId};
 use shared::project::Buffering;
-use shared::state::{Expect, State, get_json, put_json};
-use shared::{Error, ErrorKind, Result};
+use shared::state::{State, change_json, get_json};
 
 /// Chunks that a shard keeps at most; older ones are merged.
 const MAX_CHUNKS: usize = 64;
-/// Tries to write the document when others write it too.
-const MAX_TRIES: usize = 20;
 
 /// A record that an event told of.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -139,31 +137,17 @@ pub(crate) async fn load(state: &dyn State, stream: &str) -> Result<Pending> {
     Ok(get_json(state, &key(stream)).await?.map(|(pending, _)| pending).unwrap_or_default())
 }
 
-/// Changes the document under compare-and-swap and gives the new one; `change` says whether it changed anything.
+/// Changes the document, also when others change it at the same time, and gives the new one; `change` says whether it changed
+/// anything.
 ///
 /// # Errors
-/// `Retry` when others kept changing it.
+/// As [`change_json`].
 pub(crate) async fn update(
     state: &dyn State,
     stream: &str,
-    mut change: impl FnMut(&mut Pending) -> bool,
+    change: impl FnMut(&mut Pending) -> bool,
 ) -> Result<Pending> {
-    let key = key(stream);
-    for _ in 0..MAX_TRIES {
-        let (mut pending, expect) = match get_json::<Pending>(state, &key).await? {
-            Some((pending, version)) => (pending, Expect::Version(version)),
-            None => (Pending::default(), Expect::Absent),
-        };
-        if !change(&mut pending) {
-            return Ok(pending);
-        }
-        match put_json(state, &key, &pending, expect).await {
-            Ok(_) => return Ok(pending),
-            Err(error) if error.kind() == ErrorKind::Conflict => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Err(Error::retry(format!("others kept changing the state document `{key}`")))
+    change_json(state, &key(stream), change).await
 }
 
 fn key(stream: &str) -> String {

@@ -3,12 +3,11 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use shared::Result;
 use shared::format::Flaw;
-use shared::state::{Expect, State, get_json, put_json};
-use shared::{Error, ErrorKind, Result};
+use shared::state::{State, change_json, get_json};
 
 use crate::select::Object;
-use crate::{TRIES, wait};
 
 /// One mark for each object that was seen.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -73,63 +72,12 @@ pub async fn load(state: &dyn State, location: &str) -> Result<Marks> {
 /// Adds `delta` to the marks, also when others write them at the same time; writes nothing when it changes nothing.
 ///
 /// # Errors
-/// `Conflict` when others never stop writing; otherwise what the state answers.
+/// As [`change_json`].
 pub async fn add(state: &dyn State, location: &str, delta: &Delta) -> Result<()> {
-    let key = key(location);
-    for tries in 0..TRIES {
-        let (before, expect) = match get_json::<Marks>(state, &key).await? {
-            Some((marks, version)) => (marks, Expect::Version(version)),
-            None => (Marks::default(), Expect::Absent),
-        };
-        let mut after = before.clone();
-        after.apply(delta);
-        if after == before {
-            return Ok(());
-        }
-        match put_json(state, &key, &after, expect).await {
-            Ok(_) => return Ok(()),
-            Err(error) if error.kind() == ErrorKind::Conflict => {
-                wait(tries).await;
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    Err(Error::conflict(format!("other crawls of `{location}` kept writing its marks for {TRIES} tries")))
-}
-
-#[cfg(test)]
-mod tests {
-    use async_trait::async_trait;
-    use bytes::Bytes;
-    use futures::FutureExt;
-    use shared::state::{Document, Version};
-
-    use super::*;
-
-    /// Documents that others always write first. Never waits itself.
-    #[derive(Debug)]
-    struct Contested;
-
-    #[async_trait]
-    impl State for Contested {
-        async fn get(&self, _: &str) -> Result<Option<Document>> {
-            Ok(None)
-        }
-        async fn put(&self, _: &str, _: Bytes, _: Expect) -> Result<Version> {
-            Err(Error::conflict("others came first"))
-        }
-        async fn delete(&self, _: &str, _: Expect) -> Result<()> {
-            Ok(())
-        }
-        async fn list(&self, _: &str) -> Result<Vec<String>> {
-            Ok(Vec::new())
-        }
-    }
-
-    #[tokio::test]
-    async fn crawls_that_meet_wait_before_they_try_again() {
-        let mark = Mark { mark: "1".into(), table: None, flaw: None };
-        let delta = Delta { seen: BTreeMap::from([("a.csv".into(), mark)]), gone: Vec::new() };
-        assert!(add(&Contested, "raw", &delta).now_or_never().is_none(), "it gave up without a wait");
-    }
+    let apply = |marks: &mut Marks| {
+        let before = marks.clone();
+        marks.apply(delta);
+        *marks != before
+    };
+    change_json(state, &key(location), apply).await.map(drop)
 }

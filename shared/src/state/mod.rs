@@ -1,16 +1,22 @@
 //! Documents under compare-and-swap: the small mutable facts (run progress, crawl marks, what a stream has pending).
 
 use std::fmt::Debug;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::{Error, Result};
+use crate::{Error, ErrorKind, Result, pause};
 
 pub mod embedded;
 pub mod objects;
+
+/// Tries to change a document that others change at the same time, and the pauses between them.
+const TRIES: u32 = 20;
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// An opaque mark of one version of a document; changes with every write.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -80,4 +86,77 @@ pub async fn put_json<T: Serialize + Sync>(state: &dyn State, key: &str, value: 
     let bytes = serde_json::to_vec(value)
         .map_err(|e| Error::bug(format!("state document `{key}` can't be written as JSON")).with_source(e))?;
     state.put(key, bytes.into(), expect).await
+}
+
+/// Changes a JSON document, a default one when it is absent, and gives what it is now. `change` says whether it changed
+/// anything; it is called anew when others came first.
+///
+/// # Errors
+/// `Retry` when others kept changing it; as [`get_json`] and [`put_json`] otherwise.
+pub async fn change_json<T>(state: &dyn State, key: &str, mut change: impl FnMut(&mut T) -> bool) -> Result<T>
+where
+    T: Default + Serialize + DeserializeOwned + Sync,
+{
+    for tries in 0..TRIES {
+        let (mut value, expect) = match get_json::<T>(state, key).await? {
+            Some((value, version)) => (value, Expect::Version(version)),
+            None => (T::default(), Expect::Absent),
+        };
+        if !change(&mut value) {
+            return Ok(value);
+        }
+        match put_json(state, key, &value, expect).await {
+            Ok(_) => return Ok(value),
+            Err(error) if error.kind() == ErrorKind::Conflict => {
+                tokio::time::sleep(pause::after(tries, FIRST_PAUSE, LONGEST_PAUSE)).await;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Err(Error::retry(format!("others kept changing the state document `{key}` for {TRIES} tries")))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use futures::FutureExt;
+
+    use super::*;
+
+    /// A document that others write first, so many times. Never waits itself.
+    #[derive(Debug)]
+    struct Contested(AtomicU32);
+
+    #[async_trait]
+    impl State for Contested {
+        async fn get(&self, _: &str) -> Result<Option<Document>> {
+            Ok(None)
+        }
+
+        async fn put(&self, _: &str, _: Bytes, _: Expect) -> Result<Version> {
+            let left = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+            if left.is_ok() { Err(Error::conflict("others came first")) } else { Ok(Version("1".into())) }
+        }
+
+        async fn delete(&self, _: &str, _: Expect) -> Result<()> {
+            Ok(())
+        }
+
+        async fn list_first(&self, _: &str, _: usize) -> Result<Vec<String>> {
+            Ok(Vec::new())
+        }
+    }
+
+    fn add(count: &mut u32) -> bool {
+        *count += 1;
+        true
+    }
+
+    #[tokio::test]
+    async fn who_comes_second_waits_and_tries_again() {
+        assert_eq!(change_json(&Contested(0.into()), "a", add).now_or_never().unwrap().unwrap(), 1);
+        assert!(change_json(&Contested(1.into()), "a", add).now_or_never().is_none(), "it went on without a wait");
+        assert_eq!(change_json(&Contested(3.into()), "a", add).await.unwrap(), 1);
+    }
 }
