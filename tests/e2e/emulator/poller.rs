@@ -21,6 +21,7 @@ use url::Url;
 use super::proxy::{Fault, Plan, Proxy};
 use super::{Emulator, Stack};
 use crate::lake::{Lake, as_i64};
+use crate::lambda as http;
 
 const LAKEHOUSE: &str = "
 version: 1
@@ -149,6 +150,14 @@ impl Lambda {
         let failed = answer.headers().contains_key("x-amz-function-error");
         let body: Value = answer.json().await.unwrap();
         if failed { Err(body) } else { Ok(body) }
+    }
+
+    /// Writes the stream's records, by a request to the function itself: the API calls the version that was deployed, which
+    /// knows nothing of what [`Lambda::set`] has changed since.
+    pub(super) async fn flush(&self, stream: &str) {
+        let request = http::request("POST", &format!("/streams/{stream}/flush"), "{}");
+        let (status, answer) = http::read(self.invoke(&request).await.unwrap());
+        assert_eq!(status, 200, "{answer}");
     }
 
     /// Adds a variable to the function's environment.

@@ -118,8 +118,8 @@ async fn shards_that_split_and_merge_lose_no_record_double_none_and_keep_the_ord
     assert!(versions.values().all(|versions| *versions == [1, 2, 3, 4]), "{versions:?}");
 
     deliver(&poller, &shards, &records).await;
+    poller.lambda.flush("events").await;
     let lake = Lake::deployed(LAKEHOUSE, stack.api());
-    lake.flush("events").await;
     let found = lake.sql("SELECT key, version, count(*) FROM events GROUP BY key, version ORDER BY key, version").await;
     let found: Vec<_> = found.iter().map(|row| (as_i64(&row[0]), as_i64(&row[1]), as_i64(&row[2]))).collect();
     let expected: Vec<_> = (0..KEYS).flat_map(|key| (1..=4).map(move |version| (key, version, 1))).collect();
