@@ -7,8 +7,6 @@
 use std::error::Error as StdError;
 use std::fmt;
 
-use crate::aws::WrongRegion;
-
 /// A result whose error is [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -57,7 +55,7 @@ impl ErrorKind {
             E::PermissionDenied { .. } | E::Unauthenticated { .. } => Self::Denied,
             E::InvalidPath { .. } | E::NotSupported { .. } | E::UnknownConfigurationKey { .. } => Self::Invalid,
             E::Generic { source, .. } if is_disk_full(source.as_ref()) => Self::Limit,
-            E::Generic { source, .. } if WrongRegion::below(source.as_ref()).is_some() => Self::Invalid,
+            E::Generic { source, .. } if below::<Impossible>(source.as_ref()).is_some() => Self::Invalid,
             _ => Self::Retry,
         }
     }
@@ -175,8 +173,8 @@ impl<T, E: Into<Error>> Context<T> for std::result::Result<T, E> {
 
 impl From<object_store::Error> for Error {
     fn from(error: object_store::Error) -> Self {
-        match WrongRegion::below(&error) {
-            Some(wrong) => Self::invalid(wrong.to_string()),
+        match below::<Impossible>(&error) {
+            Some(Impossible(text)) => Self::invalid(text.clone()),
             None => Self::new(ErrorKind::of_store(&error), "object store refused the request").with_source(error),
         }
     }
@@ -202,16 +200,27 @@ impl From<arrow::error::ArrowError> for Error {
     }
 }
 
+/// What was asked for can't be: below errors that a library takes for passing faults. The text says what was expected and found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Impossible(pub(crate) String);
+
+impl fmt::Display for Impossible {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl StdError for Impossible {}
+
 /// Whether an I/O error anywhere below says that the disk is full.
 fn is_disk_full(error: &(dyn StdError + 'static)) -> bool {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if let Some(io) = error.downcast_ref::<std::io::Error>() {
-            return matches!(io.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded);
-        }
-        next = error.source();
-    }
-    false
+    below::<std::io::Error>(error)
+        .is_some_and(|io| matches!(io.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded))
+}
+
+/// The first error of a type in the chain of causes that begins with `error`.
+fn below<'a, E: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Option<&'a E> {
+    std::iter::successors(Some(error), |&error| error.source()).find_map(|error| error.downcast_ref())
 }
 
 #[cfg(test)]

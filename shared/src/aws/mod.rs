@@ -26,7 +26,6 @@ mod errors;
 mod region;
 
 pub(crate) use errors::{Call, kind_of_code};
-pub(crate) use region::WrongRegion;
 use region::{Asked, InRegion};
 
 /// How long a connection may take to open.
