@@ -56,8 +56,10 @@ def main():
         rows += iceberg.rows(bench, work, options.runs)
     started = starts.times(options.target, work) if "start" in wanted else []
     if options.only:
-        print(table(rows))
-        print(starts.table(started))
+        if rows:
+            print(table(rows))
+        if started:
+            print(starts.table(started))
     else:
         write(rows, started, options)
 
