@@ -18,7 +18,8 @@ mod turns;
 pub use self::filter::{KeyFilter, NULL_VALUE, Wanted};
 pub use self::turns::{Turn, Turns};
 
-/// Partitions in one call at most (Glue `BatchCreatePartition` and `BatchUpdatePartition`: 100); the adapters cut larger batches themselves.
+/// Partitions in one call at most (Glue `BatchCreatePartition` and `BatchUpdatePartition`: 100); the adapters cut larger batches
+/// themselves.
 pub const MAX_PARTITIONS_PER_CALL: usize = 100;
 
 /// A database.

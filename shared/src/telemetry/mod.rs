@@ -1,4 +1,5 @@
-//! One subscriber for every program: events go to standard error, as JSON lines or as text. Metrics: [`metrics`]; the trace of the work at hand: [`trace`].
+//! One subscriber for every program: events go to standard error, as JSON lines or as text. Metrics: [`metrics`]; the trace of
+//! the work at hand: [`trace`].
 
 mod json;
 pub mod metrics;

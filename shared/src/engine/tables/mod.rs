@@ -1,7 +1,8 @@
 //! File tables: the folders of CSV, JSON and Parquet files that the catalog describes, as DataFusion tables.
 //!
-//! A scan asks the catalog for the partitions that the filters leave, drops those of them that it can't rule out itself, lists only the folders of the rest, and
-//! hands their files to DataFusion's own readers. Nothing is listed before a filter could spare it.
+//! A scan asks the catalog for the partitions that the filters leave, drops those that only the filters themselves can rule out,
+//! lists the folders of the rest, and hands their files to DataFusion's own readers. Nothing is listed before a filter could
+//! spare it.
 
 mod csv;
 mod files;
