@@ -99,14 +99,16 @@ def settings(texts: list[str]) -> dict[str, str]:
 
 
 def record(account: Account, bucket: str, stack: str, parameters: dict[str, str], template: str) -> None:
-    """Notes a deployment that works beside its code, for `rollback`."""
+    """Notes a deployment that works beside its code, for `rollback`, unless it is the newest already."""
     note = {
-        "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "codePrefix": parameters["CodePrefix"],
         "architecture": parameters["Architecture"],
         "template": template,
         "lakehouse": {name: parameters[name] for name in OF_LAKEHOUSE},
     }
+    if any({**newest, **note} == newest for newest in deployments(account, bucket, stack)[:1]):
+        return
+    note["at"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     account.s3.put_object(Bucket=bucket, Key=f"{stack}/deployments/{time.time_ns()}.json", Body=json.dumps(note).encode(), ExpectedBucketOwner=account.id)
 
 
@@ -157,7 +159,8 @@ def rollback(account: Account, stack: str, bucket: str, to: str | None = None) -
         "Workflows": then["Workflows"],
         **{name: ",".join(sorted(parts)) for name, parts in both.items()},
     }
-    return deploy(account, stack, parameters, bucket, template=template)
+    known = template_defaults(template)
+    return deploy(account, stack, {name: value for name, value in parameters.items() if name in known}, bucket, template=template)
 
 
 def deploy(account: Account, stack: str, parameters: dict[str, str], bucket: str, adopt: bool = False, template: str | None = None) -> dict:
@@ -177,13 +180,15 @@ def deploy(account: Account, stack: str, parameters: dict[str, str], bucket: str
         found = None
     known = {p["ParameterKey"]: p["ParameterValue"] for p in (found or {}).get("Parameters", [])}
     defaults = template_defaults(template)
+    if unknown := sorted(set(parameters) - set(defaults)):
+        raise Mistake(f"expected parameters of {TEMPLATE.name}, found `{unknown[0]}`, which it does not have")
     if not found:
         parameters = {"BucketName": f"{stack}-{account.id}-{account.region}", **parameters}
     if parameters.get("MakeDatabases", known.get("MakeDatabases")) != "false" and not_ours(account, known, parameters):
         parameters = {**parameters, "MakeDatabases": "false"}
     settled = {**{key: value for key, value in defaults.items() if value is not None}, **known, **parameters}
     settled.pop("Release", None)
-    parameters = {name: value for name, value in parameters.items() if name in defaults} | {"Release": release(template, settled)}
+    parameters = {**parameters, "Release": release(template, settled)}
     if settled["MakeStorage"] == "false":
         make_streams(account, stack, settled)
     key = keep(account, stack, bucket, template)
@@ -198,12 +203,12 @@ def deploy(account: Account, stack: str, parameters: dict[str, str], bucket: str
         Capabilities=CAPABILITIES,
         TemplateURL=f"{account.endpoint}/{bucket}/{key}" if account.endpoint else f"https://{bucket}.s3.{account.region}.amazonaws.com/{key}",
     )
-    if not ready(account, stack, change):
+    if ready(account, stack, change):
+        before = (describe(account, stack) or {}).get("LastUpdatedTime")
+        account.cloudformation.execute_change_set(StackName=stack, ChangeSetName=change)
+        settle(account, stack, "UPDATE" if found else "CREATE", before)
+    else:
         say(f"{stack}: nothing to change")
-        return outputs(account, stack)
-    before = (describe(account, stack) or {}).get("LastUpdatedTime")
-    account.cloudformation.execute_change_set(StackName=stack, ChangeSetName=change)
-    settle(account, stack, "UPDATE" if found else "CREATE", before)
     made = outputs(account, stack)
     knock(account, made["functions"])
     record(account, bucket, stack, settled, key)

@@ -427,8 +427,16 @@ class WayBack(OnEmulator):
             self.assertNotEqual(refused.returncode, 0)
             self.assertIn("shop-insight: expected an answer to a request", refused.stderr)
             self.assertIn("expected an earlier deployment, found none", refused.stderr)
+            again = self.deploy(broken, LAKEHOUSE)
+            self.assertIn("nothing to change", again.stderr)
+            self.assertIn("shop-insight: expected an answer to a request", again.stderr, "it is as broken as before")
+            self.assertEqual(self.made(self.run_script("list")), [])
 
         first = self.made(self.deploy(self.zips, LAKEHOUSE))
+        self.made(self.deploy(self.zips, LAKEHOUSE))
+        self.assertEqual(len(self.made(self.run_script("list"))), 1, "the second changed nothing")
+        misspelt = self.run_script("deploy", "--zips", str(self.zips), "--lakehouse", str(self.lakehouse), "--parameter", "QueryMemmory=512")
+        self.assertIn("found `QueryMemmory`, which it does not have", misspelt.stderr)
         # The newer lakehouse has one more stream and writes no `crm`.
         newer = LAKEHOUSE.replace("streams:", "streams:\n  returns: {schema: []}").replace("database: crm", "database: people")
         second_zips = write_zips(self.folder / "second", self.log, "second")
