@@ -106,20 +106,20 @@ def record(account: Account, bucket: str, stack: str, parameters: dict[str, str]
         "template": template,
         "lakehouse": {name: parameters[name] for name in OF_LAKEHOUSE},
     }
-    if any({**newest, **note} == newest for newest in deployments(account, bucket, stack)[:1]):
+    if any({**newest, **note} == newest for newest in deployments(account, bucket, stack, most=1)):
         return
     note["at"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     account.s3.put_object(Bucket=bucket, Key=f"{stack}/deployments/{time.time_ns()}.json", Body=json.dumps(note).encode(), ExpectedBucketOwner=account.id)
 
 
-def deployments(account: Account, bucket: str, stack: str) -> list[dict]:
+def deployments(account: Account, bucket: str, stack: str, most: int = 50) -> list[dict]:
     """What was deployed, newest first."""
     pages = account.s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=f"{stack}/deployments/")
     try:
         keys = sorted((o["Key"] for page in pages for o in page.get("Contents", [])), reverse=True)
     except account.s3.exceptions.NoSuchBucket:
         return []
-    return [json.loads(account.s3.get_object(Bucket=bucket, Key=key)["Body"].read()) for key in keys[:50]]
+    return [json.loads(account.s3.get_object(Bucket=bucket, Key=key)["Body"].read()) for key in keys[:most]]
 
 
 def describe(account: Account, stack: str) -> dict | None:

@@ -2,15 +2,30 @@
 
 use std::time::Duration;
 
-/// Any part of `longest`.
-pub fn some_of(longest: Duration) -> Duration {
-    let share = f64::from(uuid::Uuid::new_v4().as_bytes()[0]) / 256.0;
-    longest.mul_f64(share)
+/// Tries to change what others change at the same time.
+pub const TRIES: u32 = 20;
+/// The pause after the first of them, at most, and the longest one.
+const FIRST: Duration = Duration::from_millis(10);
+const LONGEST: Duration = Duration::from_secs(1);
+
+/// Lets those go on that came first, after so many tries.
+pub async fn give_way(tries: u32) {
+    tokio::time::sleep(after(tries, FIRST, LONGEST)).await;
 }
 
 /// Any part of `first`, which doubles with each of the `tries` that were made, up to `longest`.
 pub fn after(tries: u32, first: Duration, longest: Duration) -> Duration {
-    some_of(first.saturating_mul(1 << tries.min(16)).min(longest))
+    first.saturating_mul(1 << tries.min(16)).min(longest).mul_f64(share())
+}
+
+/// From half to all of `wait`.
+pub fn most_of(wait: Duration) -> Duration {
+    wait.mul_f64(0.5 + share() / 2.0)
+}
+
+/// At random from 0 to 1.
+fn share() -> f64 {
+    f64::from(uuid::Uuid::new_v4().as_bytes()[0]) / 255.0
 }
 
 #[cfg(test)]
@@ -24,5 +39,6 @@ mod tests {
         assert!(most(0) <= first);
         assert!((first..=first * 4).contains(&most(2)), "{:?}", most(2));
         assert!((first * 4..=longest).contains(&most(99)), "{:?}", most(99));
+        assert!((0..200).all(|_| (longest / 2..=longest).contains(&most_of(longest))));
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use shared::catalog::{Catalog, MAX_PARTITIONS_PER_CALL, Partition, Table, TableInput, ensure_database};
 use shared::model::TableName;
+use shared::pause::{self, TRIES};
 use shared::project::OnDelete;
 use shared::{Error, ErrorKind, Result};
 use url::Url;
@@ -11,7 +12,6 @@ use url::Url;
 use crate::group::Proposal;
 use crate::plan::{DEPRECATED, Decision, Terms, below, partitions, plan};
 use crate::report::{Change, TableReport};
-use crate::{TRIES, wait};
 
 /// What became of a proposal.
 #[derive(Debug)]
@@ -45,7 +45,7 @@ pub async fn apply(
         let (change, input) = match carry_out(catalog, existing, plan.decision).await {
             Ok(done) => done,
             Err(error) if matches!(error.kind(), ErrorKind::Conflict) => {
-                wait(tries).await;
+                pause::give_way(tries).await;
                 continue;
             }
             Err(error) => return Err(error),
@@ -171,7 +171,9 @@ pub async fn retire_table(catalog: &dyn Catalog, name: &TableName, policy: OnDel
             }
         };
         match outcome {
-            Err(error) if matches!(error.kind(), ErrorKind::Conflict | ErrorKind::NotFound) => wait(tries).await,
+            Err(error) if matches!(error.kind(), ErrorKind::Conflict | ErrorKind::NotFound) => {
+                pause::give_way(tries).await
+            }
             done => return done,
         }
     }

@@ -32,7 +32,6 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -40,17 +39,11 @@ use shared::api::{Event, Message, Request, Response};
 use shared::config::Ports;
 use shared::project::Project;
 use shared::schedule::{self, Kind, Progress, Turn};
-use shared::{Error, Result, deadline, pause};
+use shared::{Error, Result, deadline};
 
 use crate::event::Asked;
 use crate::report::Report;
 use crate::run::Scope;
-
-/// Tries to change what others change at the same time.
-const TRIES: u32 = 20;
-/// The pause after the first try that somebody else came before, and the longest one.
-const FIRST_PAUSE: Duration = Duration::from_millis(10);
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// Crawls locations.
 #[derive(Debug, Clone)]
@@ -198,11 +191,6 @@ impl Crawl {
             .await
             .map_err(|error| error.context(format!("crawling the location `{location}`")))
     }
-}
-
-/// Lets those go on that came first.
-async fn wait(tries: u32) {
-    tokio::time::sleep(pause::after(tries, FIRST_PAUSE, LONGEST_PAUSE)).await;
 }
 
 fn out_of_time(location: &str) -> Error {

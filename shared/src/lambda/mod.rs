@@ -92,8 +92,8 @@ where
     async fn answer(&self, event: LambdaEvent<Value>) -> Result<Value, Diagnostic> {
         let (payload, context) = event.into_parts();
         let cold = !self.warm.swap(true, Ordering::Relaxed);
-        let span = trace::span(self.name, &payload, &context, cold);
         let trace_id = trace::id(&payload, &context);
+        let span = trace::span(self.name, &payload, &context, cold, trace_id.as_deref());
         let is_http = payload.pointer("/requestContext/http").is_some();
         let answer = async {
             let work = async { (self.handle)(self.function().await?, payload).await }.boxed_local();

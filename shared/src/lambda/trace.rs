@@ -6,7 +6,13 @@ use tracing::Span;
 use tracing::field::Empty;
 
 /// The span around all that an invocation does. Fields without a value are left out of the log.
-pub(super) fn span(function: &str, payload: &Value, context: &Context, cold_start: bool) -> Span {
+pub(super) fn span(
+    function: &str,
+    payload: &Value,
+    context: &Context,
+    cold_start: bool,
+    trace_id: Option<&str>,
+) -> Span {
     let span = tracing::info_span!(
         "invocation",
         function,
@@ -15,15 +21,12 @@ pub(super) fn span(function: &str, payload: &Value, context: &Context, cold_star
         cold_start,
         trigger = trigger(payload),
         xray_trace_id = Empty,
-        trace_id = Empty,
+        trace_id,
         stream = Empty,
         shard = Empty,
     );
     if let Some(root) = xray_header(context).as_deref().and_then(xray_root) {
         span.record("xray_trace_id", root);
-    }
-    if let Some(id) = id(payload, context) {
-        span.record("trace_id", id);
     }
     let first = |name: &str| payload.pointer(&format!("/Records/0/{name}")).and_then(Value::as_str);
     if let Some((_, stream)) = first("eventSourceARN").and_then(|arn| arn.split_once(":stream/")) {

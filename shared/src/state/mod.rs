@@ -1,7 +1,6 @@
 //! Documents under compare-and-swap: the small mutable facts (run progress, crawl marks, what a stream has pending).
 
 use std::fmt::Debug;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -12,11 +11,6 @@ use crate::{Error, ErrorKind, Result, pause};
 
 pub mod embedded;
 pub mod objects;
-
-/// Tries to change a document that others change at the same time, and the pauses between them.
-const TRIES: u32 = 20;
-const FIRST_PAUSE: Duration = Duration::from_millis(10);
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// An opaque mark of one version of a document; changes with every write.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -97,7 +91,7 @@ pub async fn change_json<T>(state: &dyn State, key: &str, mut change: impl FnMut
 where
     T: Default + Serialize + DeserializeOwned + Sync,
 {
-    for tries in 0..TRIES {
+    for tries in 0..pause::TRIES {
         let (mut value, expect) = match get_json::<T>(state, key).await? {
             Some((value, version)) => (value, Expect::Version(version)),
             None => (T::default(), Expect::Absent),
@@ -107,13 +101,11 @@ where
         }
         match put_json(state, key, &value, expect).await {
             Ok(_) => return Ok(value),
-            Err(error) if error.kind() == ErrorKind::Conflict => {
-                tokio::time::sleep(pause::after(tries, FIRST_PAUSE, LONGEST_PAUSE)).await;
-            }
+            Err(error) if error.kind() == ErrorKind::Conflict => pause::give_way(tries).await,
             Err(error) => return Err(error),
         }
     }
-    Err(Error::retry(format!("others kept changing the state document `{key}` for {TRIES} tries")))
+    Err(Error::retry(format!("others kept changing the state document `{key}` for {} tries", pause::TRIES)))
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ use super::{
 use crate::aws::{Aws, Call};
 use crate::clock::Clock;
 use crate::model::{SequenceNumber, ShardId};
-use crate::{Error, ErrorKind, Result, deadline};
+use crate::{Error, ErrorKind, Result, deadline, pause};
 
 /// Waits before records that a shard did not take, or a whole batch that was throttled, are put again, and before a read is made
 /// again, which goes on with the last; each is drawn at random from half to all of these.
@@ -214,11 +214,11 @@ impl KinesisStream {
         loop {
             wait = waits.next().unwrap_or(wait);
             let answer = self.once.get_records().shard_iterator(iterator).limit(limit).send().await;
-            let pause = random_part(wait);
+            let rest = pause::most_of(wait);
             match answer {
-                Err(error) if call.kind_of(&error) == ErrorKind::Retry && begun.elapsed() + pause < patience => {
+                Err(error) if call.kind_of(&error) == ErrorKind::Retry && begun.elapsed() + rest < patience => {
                     tracing::debug!(%error, resource = call.resource, "a read is made again");
-                    tokio::time::sleep(pause).await;
+                    tokio::time::sleep(rest).await;
                 }
                 answer => return answer,
             }
@@ -333,7 +333,7 @@ impl Stream for KinesisStream {
                 }
             }
             let Some(wait) = wait.filter(|_| !left.is_empty()) else { break };
-            tokio::time::sleep(random_part(*wait)).await;
+            tokio::time::sleep(pause::most_of(*wait)).await;
         }
         Ok(outcomes.into_iter().flatten().collect())
     }
@@ -434,13 +434,6 @@ fn parents_first(shards: Vec<Shard>) -> Vec<Shard> {
     sorted
 }
 
-/// A random time from half of `wait` to all of it.
-fn random_part(wait: Duration) -> Duration {
-    let random = uuid::Uuid::new_v4().as_u128() % 1_000;
-    let thousandths = 500 + u32::try_from(random / 2).unwrap_or_default();
-    wait * thousandths / 1_000
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -473,13 +466,5 @@ mod tests {
     fn a_time_is_the_millisecond_that_was_meant() {
         assert_eq!(nearest_millisecond(&DateTime::from_secs_f64(1_795_378_165.616)), 1_795_378_165_616);
         assert_eq!(nearest_millisecond(&DateTime::from_secs_and_nanos(7, 999_999_900)), 8_000);
-    }
-
-    #[test]
-    fn waits_are_spread_over_their_upper_half() {
-        let wait = Duration::from_millis(100);
-        for _ in 0..100 {
-            assert!((wait / 2..=wait).contains(&random_part(wait)));
-        }
     }
 }
