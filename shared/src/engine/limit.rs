@@ -28,12 +28,12 @@ pub(super) fn check(plan: &dyn ExecutionPlan, state: &SessionState, limit: u64) 
 }
 
 /// Bytes that all scans of the plan read together. A scan that may stop early counts nothing: it is cut off as it runs.
-fn bytes_of(plan: &dyn ExecutionPlan, footers: &dyn FileMetadataCache) -> u64 {
+fn bytes_of(plan: &dyn ExecutionPlan, footers: &FileMetadataCache) -> u64 {
     let here = scan_of(plan).filter(|scan| scan.limit.is_none()).map_or(0, |scan| scan_bytes(scan, footers));
     here + plan.children().into_iter().map(|child| bytes_of(child.as_ref(), footers)).sum::<u64>()
 }
 
-fn scan_bytes(scan: &FileScanConfig, footers: &dyn FileMetadataCache) -> u64 {
+fn scan_bytes(scan: &FileScanConfig, footers: &FileMetadataCache) -> u64 {
     let source = scan.file_source();
     let schema = source.table_schema().file_schema();
     let columns: Option<BTreeSet<&str>> = source.downcast_ref::<ParquetSource>().and_then(|_| {
@@ -45,7 +45,7 @@ fn scan_bytes(scan: &FileScanConfig, footers: &dyn FileMetadataCache) -> u64 {
 }
 
 /// Compressed bytes of these columns of a Parquet file, when its footer is known.
-fn chunks(file: &PartitionedFile, columns: &BTreeSet<&str>, footers: &dyn FileMetadataCache) -> Option<u64> {
+fn chunks(file: &PartitionedFile, columns: &BTreeSet<&str>, footers: &FileMetadataCache) -> Option<u64> {
     let cached = footers.get(&file.object_meta.location)?;
     if file.range.is_some() || !cached.is_valid_for(&file.object_meta) {
         return None;

@@ -12,6 +12,7 @@ use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::stats::Precision;
+use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{Result, ScalarValue, exec_err, internal_datafusion_err};
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::physical_plan::parquet::{ParquetAccessPlan, RowGroupAccessPlanFilter};
@@ -24,7 +25,7 @@ use datafusion::physical_expr::projection::ProjectionExprs;
 use datafusion::physical_expr::simplifier::PhysicalExprSimplifier;
 use datafusion::physical_expr::utils::reassign_expr_columns;
 use datafusion::physical_expr_adapter::{PhysicalExprAdapterFactory, replace_columns_with_literals};
-use datafusion::physical_optimizer::pruning::PruningPredicate;
+use datafusion::physical_optimizer::pruning::PruningPredicateBuilder;
 use datafusion::physical_plan::DisplayFormatType;
 use datafusion::physical_plan::filter_pushdown::{FilterPushdownPropagation, PushedDown};
 use datafusion::physical_plan::metrics::ExecutionPlanMetricsSet;
@@ -121,6 +122,13 @@ impl FileSource for AddressedSource {
 
     fn fmt_extra(&self, t: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.parquet.fmt_extra(t, f)
+    }
+
+    fn apply_expressions(
+        &self,
+        f: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
+    ) -> Result<TreeNodeRecursion> {
+        self.parquet.apply_expressions(f)
     }
 
     /// Filters prune row groups; rows are left to whoever asked.
@@ -257,8 +265,8 @@ impl Opening {
             kept.prune_by_range(groups, range);
         }
         // What can't prune is applied above the scan all the same.
-        let predicate = predicate.and_then(|p| PruningPredicate::try_new(p, footer.schema().clone()).ok());
-        if let Some(predicate) = predicate.filter(|predicate| !predicate.always_true()) {
+        let pruning = PruningPredicateBuilder::new().with_file_schema(footer.schema().clone());
+        if let Some(predicate) = predicate.and_then(|predicate| pruning.build(predicate)) {
             let metrics = ParquetFileMetrics::new(self.partition, file.object_meta.location.as_ref(), &self.metrics);
             kept.prune_by_statistics(footer.schema(), footer.parquet_schema(), groups, &predicate, &metrics);
         }

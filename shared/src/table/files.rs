@@ -129,7 +129,7 @@ fn bloom_filters(
         builder = builder
             .set_column_bloom_filter_enabled(path.clone(), true)
             .set_column_bloom_filter_fpp(path.clone(), share)
-            .set_column_bloom_filter_ndv(path.clone(), distinct);
+            .set_column_bloom_filter_max_ndv(path.clone(), distinct);
     }
     Ok(builder)
 }

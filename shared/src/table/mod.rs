@@ -42,6 +42,7 @@ mod span;
 mod summary;
 #[cfg(test)]
 mod tests;
+mod transform;
 mod write;
 
 use std::collections::BTreeMap;

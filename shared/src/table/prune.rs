@@ -13,11 +13,11 @@ use iceberg::spec::{
     DataFile, Datum, Literal, ManifestFile, NestedFieldRef, PartitionSpec, PrimitiveLiteral, PrimitiveType,
     TableMetadata, Transform, Type,
 };
-use iceberg::transform::create_transform_function;
 
 use super::address::FILE;
 use super::snapshot::LiveFile;
-use super::span::{span, transformable};
+use super::span::span;
+use super::transform;
 
 /// The statistics of one file for every column of the schema that is read, found by field id. Columns past the ids are none of
 /// the file's own.
@@ -326,17 +326,11 @@ fn identity(file: &LiveFile, id: i32) -> Option<&Option<Literal>> {
 
 /// The buckets that hold the values; `None` when one can't be computed.
 fn buckets(values: &HashSet<ScalarValue>, transform: Transform) -> Option<HashSet<PrimitiveLiteral>> {
-    let transform = create_transform_function(&transform).ok()?;
     values
         .iter()
         .map(|value| {
-            let value = match value.data_type() {
-                DataType::Utf8View => value.cast_to(&DataType::Utf8).ok()?,
-                DataType::BinaryView => value.cast_to(&DataType::Binary).ok()?,
-                _ => value.clone(),
-            };
-            let array = transform.transform(transformable(&value.to_array().ok()?)).ok()?;
-            match ScalarValue::try_from_array(&array, 0).ok()? {
+            let buckets = transform::apply(transform, &value.to_array().ok()?).ok()?;
+            match ScalarValue::try_from_array(&buckets, 0).ok()? {
                 ScalarValue::Int32(Some(bucket)) => Some(PrimitiveLiteral::Int(bucket)),
                 _ => None,
             }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use datafusion::common::Result;
 use datafusion::common::config::ConfigOptions;
+use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::physical_plan::{FileOpener, FileScanConfig, FileSource, ParquetFileReaderFactory};
 use datafusion::datasource::table_schema::TableSchema;
@@ -86,6 +87,13 @@ impl FileSource for PrunedSource {
             _ => write!(f, ", files={} of {}", self.files_read, self.files_total)?,
         }
         self.inner.fmt_extra(t, f)
+    }
+
+    fn apply_expressions(
+        &self,
+        f: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
+    ) -> Result<TreeNodeRecursion> {
+        self.inner.apply_expressions(f)
     }
 
     fn supports_repartitioning(&self) -> bool {

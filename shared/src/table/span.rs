@@ -1,9 +1,6 @@
 //! What a partition value says of the column that the table is partitioned by.
 
-use std::sync::Arc;
-
-use arrow::array::{ArrayRef, AsArray, PrimitiveArray};
-use arrow::datatypes::{DataType, TimestampMicrosecondType, TimestampNanosecondType};
+use arrow::datatypes::DataType;
 use chrono::{Datelike, NaiveDate};
 use datafusion::common::ScalarValue;
 use iceberg::spec::{PrimitiveLiteral, PrimitiveType, Transform};
@@ -71,14 +68,6 @@ fn months(n: i32) -> Option<i64> {
     let first = NaiveDate::from_ymd_opt(1970 + n.div_euclid(12), u32::try_from(n.rem_euclid(12)).ok()? + 1, 1)?;
     let epoch = NaiveDate::default().num_days_from_ce();
     i64::from(first.num_days_from_ce() - epoch).checked_mul(DAY_MICROS)
-}
-
-/// Values as transforms other than identity take them, and as literals of their columns are taken too. The `iceberg` crate knows
-/// nanoseconds for some only, and cuts those before 1970 the wrong way: partitions are the same by microseconds.
-pub(super) fn transformable(values: &ArrayRef) -> ArrayRef {
-    let Some(nanos) = values.as_primitive_opt::<TimestampNanosecondType>() else { return values.clone() };
-    let micros: PrimitiveArray<TimestampMicrosecondType> = nanos.unary(|nanos| nanos.div_euclid(1000));
-    Arc::new(micros.with_timezone_opt(nanos.timezone().map(str::to_owned)))
 }
 
 #[cfg(test)]

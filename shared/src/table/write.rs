@@ -10,14 +10,12 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, Float32Array, Float64Array, RecordBatch, UInt32Array};
 use arrow::compute::{concat_batches, take_record_batch};
-use arrow::datatypes::{DataType, Schema as ArrowSchema, SchemaRef as ArrowSchemaRef};
+use arrow::datatypes::{Schema as ArrowSchema, SchemaRef as ArrowSchemaRef};
 use arrow::row::{RowConverter, SortField};
-use iceberg::arrow::arrow_primitive_to_literal;
 use iceberg::spec::{
     DataFile, PartitionSpecRef, PrimitiveLiteral, PrimitiveType, Schema, SchemaRef, Struct, TableMetadata, Transform,
     Type,
 };
-use iceberg::transform::{BoxedTransformFunction, create_transform_function};
 use object_store::buffered::BufWriter;
 use parquet::arrow::arrow_writer::ArrowWriterOptions;
 use parquet::arrow::{ArrowSchemaConverter, AsyncArrowWriter};
@@ -32,8 +30,8 @@ use super::lineage;
 use super::metrics::{Written, data_file};
 use super::properties::read;
 use super::prune::zoned;
-use super::schema;
-use super::span::transformable;
+use super::schema::{self, arrow_type};
+use super::transform;
 use crate::model::keys;
 use crate::{Error, Result};
 
@@ -466,8 +464,7 @@ struct Splitter {
 
 struct SplitField {
     column: usize,
-    transform: BoxedTransformFunction,
-    is_identity: bool,
+    transform: Transform,
     ty: Type,
 }
 
@@ -487,17 +484,9 @@ impl Splitter {
                 Error::invalid(format!("expected the partition field `{}` over a top-level column", field.name))
             })?;
             check_partition_type(&field.name, field.transform, &target.field_type)?;
-            let transform = create_transform_function(&field.transform)
-                .doing(|| format!("partitioning by `{}`", field.transform))?;
-            let arrow_type = iceberg::arrow::type_to_arrow_type(&target.field_type)
-                .doing(|| format!("partitioning by `{}`", field.transform))?;
-            sort_fields.push(SortField::new(if arrow_type == DataType::LargeBinary {
-                DataType::Binary
-            } else {
-                arrow_type
-            }));
-            let is_identity = field.transform == Transform::Identity;
-            fields.push(SplitField { column, transform, is_identity, ty: target.field_type.as_ref().clone() });
+            sort_fields.push(SortField::new(arrow_type(&target.field_type)?));
+            let ty = target.field_type.as_ref().clone();
+            fields.push(SplitField { column, transform: field.transform, ty });
         }
         Ok(Self { fields, converter: RowConverter::new(sort_fields)? })
     }
@@ -507,9 +496,7 @@ impl Splitter {
             .fields
             .iter()
             .map(|f| {
-                let values = batch.column(f.column);
-                let values = if f.is_identity { values.clone() } else { transformable(values) };
-                f.transform.transform(values).doing(|| "computing partitions".into())
+                transform::apply(f.transform, batch.column(f.column)).map_err(|e| e.context("computing partitions"))
             })
             .collect::<Result<_>>()?;
         let rows = self.converter.convert_columns(&values)?;
@@ -538,9 +525,7 @@ impl Splitter {
     fn partition(&self, values: &[ArrayRef], row: usize) -> Result<Struct> {
         let mut literals = Vec::with_capacity(values.len());
         for (field, value) in self.fields.iter().zip(values) {
-            let one = value.slice(row, 1);
-            let literal = arrow_primitive_to_literal(&one, &field.ty).doing(|| "reading a partition value".into())?;
-            literals.push(literal.into_iter().next().flatten());
+            literals.push(transform::literal(value, row, &field.ty)?);
         }
         Ok(literals.into_iter().collect())
     }

@@ -3,7 +3,6 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::io::{Read, Seek, SeekFrom};
 use std::sync::Arc;
 
 use arrow::csv::ReaderBuilder;
@@ -11,19 +10,21 @@ use arrow::csv::reader::Decoder;
 use arrow::error::ArrowError;
 use arrow::record_batch::RecordBatch;
 use bytes::{Buf, Bytes};
+use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{DataFusionError, Result};
 use datafusion::datasource::file_format::file_compression_type::FileCompressionType;
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::physical_plan::{FileOpenFuture, FileOpener, FileScanConfig, FileSource};
 use datafusion::datasource::projection::{ProjectionOpener, SplitProjection};
 use datafusion::datasource::table_schema::TableSchema;
+use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::projection::ProjectionExprs;
-use datafusion::physical_plan::DisplayFormatType;
 use datafusion::physical_plan::metrics::ExecutionPlanMetricsSet;
-use datafusion_datasource::{RangeCalculation, calculate_range};
+use datafusion::physical_plan::{DisplayFormatType, apply_expression_roots};
+use datafusion_datasource::boundary_stream::AlignedBoundaryStream;
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
-use object_store::{GetOptions, GetRange, GetResultPayload, ObjectStore};
+use object_store::{GetOptions, GetResultPayload, ObjectStore};
 
 use super::files::external;
 use crate::format::CsvFormat;
@@ -99,6 +100,13 @@ impl FileSource for CsvFiles {
         }
     }
 
+    fn apply_expressions(
+        &self,
+        f: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
+    ) -> Result<TreeNodeRecursion> {
+        apply_expression_roots(self.projection.source.iter().map(|projected| &projected.expr), f)
+    }
+
     fn try_pushdown_projection(&self, projection: &ProjectionExprs) -> Result<Option<Arc<dyn FileSource>>> {
         let merged = self.projection.source.try_merge(projection)?;
         let projection = SplitProjection::new(self.schema.file_schema(), &merged);
@@ -118,18 +126,13 @@ impl FileOpener for CsvOpener {
         let (reader, trim) = (self.source.reader(from_beginning)?, self.source.trim());
         let (store, compression) = (Arc::clone(&self.store), self.compression);
         Ok(Box::pin(async move {
-            let range = match calculate_range(&file, &store, None).await? {
-                RangeCalculation::Range(range) => range.map(GetRange::from),
-                RangeCalculation::TerminateEarly => return Ok(futures::stream::empty().boxed()),
-            };
-            let options = GetOptions { range, ..GetOptions::default() };
-            let found = store.get_opts(&file.object_meta.location, options).await?;
-            match found.payload {
-                GetResultPayload::File(mut file, _) => {
-                    if found.range.start > 0 {
-                        file.seek(SeekFrom::Start(found.range.start))?;
-                    }
-                    let bytes = compression.convert_read(file.take(found.range.end - found.range.start))?;
+            if let Some(range) = &file.range {
+                let bytes = rows_of_range(store, &file, range.start, range.end).await?;
+                return Ok(decoded(trimmed(bytes, trim), reader.build_decoder()));
+            }
+            match store.get_opts(&file.object_meta.location, GetOptions::default()).await?.payload {
+                GetResultPayload::File(file, _) => {
+                    let bytes = compression.convert_read(file)?;
                     let rows = match trim {
                         Some(trim) => batches(reader.build_buffered(Trimmed::new(bytes, trim))?),
                         None => batches(reader.build(bytes)?),
@@ -138,15 +141,24 @@ impl FileOpener for CsvOpener {
                 }
                 GetResultPayload::Stream(bytes) => {
                     let bytes = compression.convert_stream(bytes.map_err(DataFusionError::from).boxed())?;
-                    let bytes = match trim {
-                        Some(trim) => trimmed(bytes, trim),
-                        None => bytes,
-                    };
-                    Ok(decoded(bytes, reader.build_decoder()))
+                    Ok(decoded(trimmed(bytes, trim), reader.build_decoder()))
                 }
             }
         }))
     }
+}
+
+/// The bytes of the rows that begin in a range of a file that is not compressed.
+async fn rows_of_range(
+    store: Arc<dyn ObjectStore>,
+    file: &PartitionedFile,
+    start: i64,
+    end: i64,
+) -> Result<BoxStream<'static, Result<Bytes>>> {
+    let (location, size) = (file.object_meta.location.clone(), file.object_meta.size);
+    let rows =
+        AlignedBoundaryStream::new(store, location, start.unsigned_abs(), end.unsigned_abs(), size, b'\n').await?;
+    Ok(rows.map_err(DataFusionError::from).boxed())
 }
 
 fn batches(
@@ -156,7 +168,8 @@ fn batches(
 }
 
 /// The bytes without what rows have too much.
-fn trimmed(bytes: BoxStream<'static, Result<Bytes>>, mut trim: Trim) -> BoxStream<'static, Result<Bytes>> {
+fn trimmed(bytes: BoxStream<'static, Result<Bytes>>, trim: Option<Trim>) -> BoxStream<'static, Result<Bytes>> {
+    let Some(mut trim) = trim else { return bytes };
     let keep = move |bytes: Bytes| match trim.keep(&bytes) {
         Cow::Borrowed(_) => bytes,
         Cow::Owned(kept) => kept.into(),

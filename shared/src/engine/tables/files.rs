@@ -9,8 +9,8 @@ use datafusion::datasource::file_format::FileFormat;
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::physical_plan::FileGroup;
 use datafusion::datasource::table_schema::TableSchema;
-use datafusion::execution::cache::TableScopedPath;
 use datafusion::execution::cache::cache_manager::CachedFileMetadata;
+use datafusion::execution::cache::{SchemaFingerprint, TableScopedPath};
 use datafusion::execution::object_store::ObjectStoreUrl;
 use futures::{StreamExt, TryStreamExt};
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
@@ -121,10 +121,11 @@ pub(super) async fn with_statistics(
     let store = state.runtime_env().object_store(store)?;
     let name = &table.input.name;
     let reference = TableReference::full(name.database.as_str(), name.table.as_str(), table.version.as_str());
+    let fingerprint = Arc::new(SchemaFingerprint::from_schema(schema.file_schema()));
     futures::stream::iter(files.into_iter().map(|file| {
-        let (store, reference) = (&store, &reference);
+        let (store, reference, fingerprint) = (&store, &reference, &fingerprint);
         async move {
-            let statistics = statistics_of(state, store, schema, reference, &file.object_meta).await?;
+            let statistics = statistics_of(state, store, schema, reference, fingerprint, &file.object_meta).await?;
             let has_null = file.partition_values.iter().any(ScalarValue::is_null);
             // DataFusion takes partition values to be there; statistics of a null one would be wrong.
             Ok(if has_null { file } else { file.with_statistics(statistics) })
@@ -140,13 +141,14 @@ async fn statistics_of(
     store: &Arc<dyn ObjectStore>,
     schema: &TableSchema,
     table: &TableReference,
+    fingerprint: &Arc<SchemaFingerprint>,
     meta: &ObjectMeta,
 ) -> Result<Arc<Statistics>, DataFusionError> {
     let caches = &state.runtime_env().cache_manager;
     let key = TableScopedPath { table: Some(table.clone()), path: meta.location.clone() };
     let statistics_cache = caches.get_file_statistic_cache();
     if let Some(cached) = statistics_cache.as_ref().and_then(|cache| cache.get(&key))
-        && cached.is_valid_for(meta)
+        && cached.is_valid_for(meta, fingerprint)
         && cached.meta.e_tag == meta.e_tag
     {
         return Ok(cached.statistics);
@@ -156,7 +158,7 @@ async fn statistics_of(
     let found = found.map_err(|e| external(Error::from(e).context(format!("reading `{}`", meta.location))))?;
     let statistics = Arc::new(found.statistics);
     if let Some(cache) = statistics_cache {
-        cache.put(&key, CachedFileMetadata::new(meta.clone(), Arc::clone(&statistics), None));
+        cache.put(&key, CachedFileMetadata::new(meta.clone(), Arc::clone(fingerprint), Arc::clone(&statistics), None));
     }
     Ok(statistics)
 }

@@ -102,7 +102,8 @@ impl FileTable {
             return Err(Error::invalid(format!("table `{}` has no columns in the catalog", table.input.name)));
         }
         let file_schema = Schema::new(fields(&table.input.storage.columns, format.encoding == Encoding::Parquet));
-        let schema = TableSchema::new(Arc::new(file_schema), fields(&table.input.partition_keys, false));
+        let keys = fields(&table.input.partition_keys, false);
+        let schema = TableSchema::builder(Arc::new(file_schema)).with_table_partition_cols(keys).build();
         Ok(Self { table, format, filter, schema, only, catalog, storage, log })
     }
 
@@ -336,7 +337,9 @@ fn renamed(schema: &TableSchema, names: &[String]) -> TableSchema {
             false => Arc::new(Field::clone(field).with_name(name)),
         })
         .collect();
-    TableSchema::new(Arc::new(Schema::new(fields)), schema.table_partition_cols().clone())
+    TableSchema::builder(Arc::new(Schema::new(fields)))
+        .with_table_partition_cols(schema.table_partition_cols().clone())
+        .build()
 }
 
 /// Gives the columns of `plan` the table's names back, where the files have others.

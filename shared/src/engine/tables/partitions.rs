@@ -8,6 +8,7 @@ use arrow::datatypes::{DataType, FieldRef, Schema};
 use datafusion::common::{Column, DFSchema, ScalarValue};
 use datafusion::logical_expr::execution_props::ExecutionProps;
 use datafusion::logical_expr::expr::InList;
+use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion::logical_expr::{Between, BinaryExpr, Expr, Operator};
 use datafusion::physical_expr::create_physical_expr;
 
@@ -142,7 +143,8 @@ fn matching(keys: &[FieldRef], typed: &[(Partition, Vec<ScalarValue>)], filters:
     let mut keep = BooleanArray::from(vec![true; typed.len()]);
     for filter in filters {
         let filter = unqualified(filter.clone())?;
-        let expression = create_physical_expr(&filter, &schema, &ExecutionProps::new())?;
+        let expression =
+            create_physical_expr(&filter, &schema, &ExecutionProps::new(), &PhysicalPlanningContext::default())?;
         let holds = expression.evaluate(&batch)?.into_array(typed.len())?;
         keep = arrow::compute::and_kleene(&keep, holds.as_boolean())?;
     }

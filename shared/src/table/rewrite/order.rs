@@ -2,20 +2,19 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::DataType;
 use datafusion::common::{Column, DataFusionError};
 use datafusion::logical_expr::{ColumnarValue, Expr, SortExpr, Volatility, create_udf};
 use iceberg::spec::{
     NestedFieldRef, NullOrder, SortDirection, SortField as IcebergSortField, TableMetadata, Transform,
 };
-use iceberg::transform::create_transform_function;
 
 use super::{Arrangement, zorder};
 use crate::table::SortField;
 use crate::table::alter::iceberg_transform;
 use crate::table::io::IcebergContext;
 use crate::table::live::LiveFile;
-use crate::table::span::transformable;
+use crate::table::schema::arrow_type;
+use crate::table::transform;
 use crate::{Error, Result};
 
 /// What rows are sorted by.
@@ -131,16 +130,13 @@ fn key(column: &NestedFieldRef, field: &IcebergSortField) -> Result<SortExpr> {
 /// What a transform makes of a column.
 fn transformed(column: &NestedFieldRef, transform: Transform, value: Expr) -> Result<Expr> {
     let doing = || format!("sorting by `{transform}`");
-    let function = create_transform_function(&transform).doing(doing)?;
-    let result = transform.result_type(&column.field_type).doing(doing)?;
-    let result = iceberg::arrow::type_to_arrow_type(&result).doing(doing)?;
-    let input = crate::table::schema::arrow_type(&column.field_type)?;
+    let result = arrow_type(&transform.result_type(&column.field_type).doing(doing)?)?;
+    let input = arrow_type(&column.field_type)?;
     let apply = move |arguments: &[ColumnarValue]| {
         let arrays = ColumnarValue::values_to_arrays(arguments)?;
-        let values = function.transform(transformable(&arrays[0]));
+        let values = transform::apply(transform, &arrays[0]);
         values.map(ColumnarValue::Array).map_err(|e| DataFusionError::External(Box::new(e)))
     };
-    let result = if result == DataType::LargeBinary { DataType::Binary } else { result };
     let function = create_udf("sort_key", vec![input], result, Volatility::Immutable, Arc::new(apply));
     Ok(function.call(vec![value]))
 }

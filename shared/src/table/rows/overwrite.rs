@@ -10,7 +10,7 @@ use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{Expr, Operator, binary_expr};
 use datafusion::prelude::{SessionContext, col};
 use futures::TryStreamExt;
-use iceberg::spec::{DataFile, Literal, PartitionField, PrimitiveType, Struct, Type};
+use iceberg::spec::{DataFile, Literal, PartitionField, Struct, Type};
 
 use super::RowChangeKind;
 use super::count::live_rows;
@@ -19,6 +19,7 @@ use super::work::{Isolation, Settings, Work, live, may_match};
 use crate::table::address::{FILE, POS};
 use crate::table::live::live_deletes;
 use crate::table::prune::bounds;
+use crate::table::schema::arrow_type;
 use crate::table::snapshot::{AddedFile, DeleteFile, Delta, LiveFile};
 use crate::table::span::span;
 use crate::table::write::Writer;
@@ -222,7 +223,11 @@ fn may_hold(base: &Table, file: &LiveFile, partition: &Struct) -> bool {
         let rows_without_null = data.null_value_counts().get(&field.source_id) == Some(&0);
         let Some(value) = value.and_then(Literal::as_primitive_literal) else { return rows_without_null };
         let source = schema.field_by_id(field.source_id).and_then(|column| column.field_type.as_primitive_type());
-        let Some((source, ty)) = source.and_then(|source| Some((source, arrow_type(source)?))) else { return false };
+        let Some((source, ty)) =
+            source.and_then(|source| Some((source, arrow_type(&Type::Primitive(source.clone())).ok()?)))
+        else {
+            return false;
+        };
         let Some((least, greatest)) = span(field.transform, &value, source, &ty) else { return false };
         let outside = |(lower, upper): (ScalarValue, ScalarValue)| upper < least || greatest < lower;
         let in_own = |(own, value): &(&PartitionField, Option<&Literal>)| {
@@ -232,8 +237,4 @@ fn may_hold(base: &Table, file: &LiveFile, partition: &Struct) -> bool {
             || bounds(data, field.source_id, &ty).is_some_and(outside)
     });
     !apart
-}
-
-fn arrow_type(source: &PrimitiveType) -> Option<DataType> {
-    iceberg::arrow::type_to_arrow_type(&Type::Primitive(source.clone())).ok()
 }

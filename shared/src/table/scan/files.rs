@@ -17,7 +17,7 @@ use datafusion::datasource::table_schema::TableSchema;
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown};
-use datafusion::physical_optimizer::pruning::PruningPredicate;
+use datafusion::physical_optimizer::pruning::{PruningPredicate, PruningPredicateBuilder};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
 use datafusion::physical_plan::union::UnionExec;
@@ -140,16 +140,7 @@ impl IcebergTable {
         let ids = fields.iter().map(|field| field.id).collect();
         let mapping = name_mapping(&table.metadata)?;
         let (metadata, io) = (table.metadata.clone(), table.io.clone());
-        Ok(Self {
-            schema: TableSchema::new(schema, Vec::new()),
-            fields,
-            ids,
-            mapping,
-            rows,
-            metadata,
-            io,
-            has_lineage: false,
-        })
+        Ok(Self { schema: schema.into(), fields, ids, mapping, rows, metadata, io, has_lineage: false })
     }
 
     /// The same rows with their addresses: the location is constant in a file, the place comes from the reader.
@@ -157,10 +148,9 @@ impl IcebergTable {
         let columns = self.schema.file_schema();
         address::check_names(columns)?;
         let fields = columns.fields().iter().cloned().chain([Arc::new(address::pos_field())]);
-        let schema = TableSchema::new(
-            Arc::new(ArrowSchema::new(fields.collect::<Fields>())),
-            vec![Arc::new(address::file_field())],
-        );
+        let schema = TableSchema::builder(Arc::new(ArrowSchema::new(fields.collect::<Fields>())))
+            .with_table_partition_cols(vec![Arc::new(address::file_field())])
+            .build();
         Ok(Self { schema, ..self })
     }
 
@@ -172,7 +162,9 @@ impl IcebergTable {
             _ => field.clone(),
         };
         let columns = self.schema.file_schema().fields().iter().map(view).collect::<Fields>();
-        let schema = TableSchema::new(Arc::new(ArrowSchema::new(columns)), self.schema.table_partition_cols().clone());
+        let schema = TableSchema::builder(Arc::new(ArrowSchema::new(columns)))
+            .with_table_partition_cols(self.schema.table_partition_cols().clone())
+            .build();
         Self { schema, ..self }
     }
 
@@ -184,8 +176,9 @@ impl IcebergTable {
         let columns = addressed.schema.file_schema().fields().iter().cloned();
         let columns = columns.chain([STORED_ID, STORED_UPDATED].map(long)).collect::<Fields>();
         let constants = addressed.schema.table_partition_cols().iter().cloned();
-        let constants = constants.chain([FIRST_ID, SEQUENCE].map(long)).collect();
-        let schema = TableSchema::new(Arc::new(ArrowSchema::new(columns)), constants);
+        let constants: Fields = constants.chain([FIRST_ID, SEQUENCE].map(long)).collect();
+        let schema =
+            TableSchema::builder(Arc::new(ArrowSchema::new(columns))).with_table_partition_cols(constants).build();
         Ok(Self { schema, has_lineage: true, ..addressed })
     }
 
@@ -212,7 +205,7 @@ impl IcebergTable {
         let schema = DFSchema::try_from(columns.as_ref().clone())?;
         let filter = state.create_physical_expr(filter, &schema)?;
         // What can't prune is applied above the scan all the same.
-        match PruningPredicate::try_new(filter, columns.clone()) {
+        match PruningPredicateBuilder::new().with_file_schema(columns.clone()).try_build(filter) {
             Ok(predicate) => Ok(Some(predicate).filter(|predicate| !predicate.always_true())),
             Err(error) => {
                 tracing::debug!(%error, "a filter prunes no files");
@@ -326,8 +319,9 @@ impl IcebergTable {
             }
         }
         let number: FieldRef = Arc::new(Field::new(NUMBER, DataType::Int32, false));
-        let constants = self.schema.table_partition_cols().iter().cloned().chain([number]).collect();
-        let schema = TableSchema::new(Arc::new(ArrowSchema::new(columns)), constants);
+        let constants: Fields = self.schema.table_partition_cols().iter().cloned().chain([number]).collect();
+        let schema =
+            TableSchema::builder(Arc::new(ArrowSchema::new(columns))).with_table_partition_cols(constants).build();
         let read = schema.table_schema();
         let output = project_schema(self.schema.table_schema(), projection)?;
         let mut wanted = output.fields().iter().map(|f| read.index_of(f.name())).collect::<Result<Vec<_>, _>>()?;
