@@ -201,7 +201,6 @@ pub(crate) async fn bare(files: &Path, sql: &str, runs: usize) -> Result<Value> 
     let config = SessionConfig::new().with_collect_statistics(true).with_parquet_bloom_filter_pruning(true);
     let session = SessionContext::new_with_config(config);
     let listing = ListingOptions::new(Arc::new(ParquetFormat::default())).with_file_extension(".parquet");
-    let listing = listing.with_collect_stat(true);
     session.register_listing_table("t", files.display().to_string(), listing, None, None).await?;
     let mut best = f64::INFINITY;
     for run in 0..=runs {
