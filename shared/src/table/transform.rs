@@ -160,10 +160,10 @@ fn units(transform: Transform, values: &ArrayRef, micros: i64) -> Result<Int64Ar
 }
 
 fn narrow<T: ArrowPrimitiveType<Native = i32>>(transform: Transform, units: &Int64Array) -> Result<PrimitiveArray<T>> {
-    Ok(units.try_unary(|value| {
+    units.try_unary(|value| {
         i32::try_from(value)
             .map_err(|_| Error::invalid(format!("expected a time that `{transform}` can count, found one too far")))
-    })?)
+    })
 }
 
 fn calendar(transform: Transform, values: &ArrayRef, of: impl Fn(NaiveDate) -> i32) -> Result<ArrayRef> {

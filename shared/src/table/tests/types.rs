@@ -142,10 +142,10 @@ async fn files_say_what_is_a_uuid_at_any_depth() {
     let of = |path: &str| kinds.iter().find(|(name, _)| name == path).unwrap().1.clone();
     assert_eq!((of("u"), of("inner.u")), (Some(LogicalType::Uuid), Some(LogicalType::Uuid)));
     assert!(
-        matches!(of("inner.t.list.element"), Some(LogicalType::Time { is_adjusted_to_u_t_c: false, .. })),
+        matches!(of("inner.t.list.element"), Some(LogicalType::Time(time)) if !time.is_adjusted_to_u_t_c),
         "{kinds:?}"
     );
-    assert!(matches!(of("z"), Some(LogicalType::Timestamp { is_adjusted_to_u_t_c: true, .. })), "{kinds:?}");
+    assert!(matches!(of("z"), Some(LogicalType::Timestamp(time)) if time.is_adjusted_to_u_t_c), "{kinds:?}");
 }
 
 #[tokio::test]
