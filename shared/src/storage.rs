@@ -21,8 +21,10 @@ use crate::error::Context;
 use crate::{Error, ErrorKind, Result};
 
 mod durable;
+mod location;
 
 use durable::DurableFiles;
+pub use location::{location_of, url_of};
 
 /// Waits before a call that ended without an answer is made again.
 const WAITS: [Duration; 3] = [Duration::from_millis(50), Duration::from_millis(200), Duration::from_millis(800)];
