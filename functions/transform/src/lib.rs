@@ -51,7 +51,8 @@ impl Transform {
     /// None today: the signature is that of all functions.
     pub fn new(project: Arc<Project>, ports: Ports, engine: Engine) -> Result<Self> {
         let ledger = Ledger::new(&ports);
-        let workshop = Workshop { project, tables: Tables::new(ports.clone()), ports, engine, room: Room::default() };
+        let tables = Tables::new(ports.clone()).with_memory(engine.memory_pool());
+        let workshop = Workshop { project, tables, ports, engine, room: Room::default() };
         Ok(Self { workshop: Arc::new(workshop), ledger, pace: Pace::default() })
     }
 

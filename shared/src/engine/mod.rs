@@ -34,6 +34,7 @@ use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 use datafusion::common::DataFusionError;
 use datafusion::execution::SendableRecordBatchStream;
+use datafusion::execution::memory_pool::MemoryPool;
 use datafusion::execution::session_state::SessionState;
 use datafusion::physical_plan::memory::MemoryStream;
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
@@ -136,8 +137,14 @@ impl Engine {
     /// `Invalid` or `Limit` when memory or spill space can't be set up as asked.
     pub fn open(settings: &Settings, ports: &Ports) -> Result<Self> {
         let room = usize::try_from(settings.memory / METADATA_SHARE).unwrap_or(usize::MAX);
-        let tables = Tables::new(ports.clone()).within(room);
-        Ok(Self { ports: ports.clone(), tables, sessions: Arc::new(Sessions::open(settings)?) })
+        let sessions = Sessions::open(settings)?;
+        let tables = Tables::new(ports.clone()).within(room).with_memory(sessions.memory_pool());
+        Ok(Self { ports: ports.clone(), tables, sessions: Arc::new(sessions) })
+    }
+
+    /// What all queries take their memory out of, for work beside them.
+    pub fn memory_pool(&self) -> Arc<dyn MemoryPool> {
+        self.sessions.memory_pool()
     }
 
     /// Plans and starts one statement that reads (SELECT, EXPLAIN, SHOW, DESCRIBE).

@@ -8,7 +8,7 @@ use datafusion::catalog::{CatalogProviderList, MemoryCatalogProviderList};
 use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::cache::cache_manager::CacheManagerConfig;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
-use datafusion::execution::memory_pool::TrackConsumersPool;
+use datafusion::execution::memory_pool::{MemoryPool, TrackConsumersPool};
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::session_state::SessionState;
 use datafusion::prelude::SessionConfig;
@@ -57,6 +57,10 @@ impl Sessions {
         dates::register(&mut base)?;
         single::register(&mut base)?;
         Ok(Self { base, memory: settings.memory, spill: settings.spill.clone() })
+    }
+
+    pub(super) fn memory_pool(&self) -> Arc<dyn MemoryPool> {
+        Arc::clone(&self.base.runtime_env().memory_pool)
     }
 
     /// A session whose unqualified tables lie in `database` and whose reads are counted by `meter`.

@@ -70,7 +70,8 @@ async fn write<'a>(
         Change::ReplacePartitions => Way::ReplacePartitions,
         Change::Merge { key } => {
             let schema_id = base.metadata.current_schema_id();
-            Way::Merge(Box::new(Merge::new(&key, writer.arrow_schema(), schema_id)?))
+            let memory = base.io.memory("keys of a merge");
+            Way::Merge(Box::new(Merge::new(&key, writer.arrow_schema(), schema_id, memory)?))
         }
     };
     match drain(&mut writer, rows, &mut way).await {

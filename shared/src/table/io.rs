@@ -8,6 +8,7 @@ use std::io::Read;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
+use datafusion::execution::memory_pool::{MemoryConsumer, MemoryPool, MemoryReservation, UnboundedMemoryPool};
 use futures::{StreamExt, stream};
 use iceberg::io::FileIO;
 use iceberg::spec::{FormatVersion, Manifest, ManifestFile, ManifestList, Snapshot, TableMetadata};
@@ -33,6 +34,8 @@ pub(super) struct Io {
     cache: Arc<Mutex<Cache>>,
     /// Bytes that the cache holds at most.
     room: usize,
+    /// The memory that changes share with whoever else works beside them.
+    pool: Arc<dyn MemoryPool>,
 }
 
 #[derive(Debug, Default)]
@@ -50,7 +53,7 @@ enum Cached {
 
 impl Io {
     pub(super) fn new(storage: Storage) -> Self {
-        Self { storage, cache: Arc::default(), room: CACHE_BYTES }
+        Self { storage, cache: Arc::default(), room: CACHE_BYTES, pool: Arc::new(UnboundedMemoryPool::default()) }
     }
 
     /// The same over another way to the same objects: what was read by one is known to the other.
@@ -61,6 +64,24 @@ impl Io {
     /// With room for fewer bytes in memory.
     pub(super) fn within(self, bytes: usize) -> Self {
         Self { room: self.room.min(bytes), ..self }
+    }
+
+    /// With changes that take their memory out of `pool`.
+    pub(super) fn with_pool(self, pool: Arc<dyn MemoryPool>) -> Self {
+        Self { pool, ..self }
+    }
+
+    /// Memory for `what`, none of it taken yet.
+    pub(super) fn memory(&self, what: &str) -> MemoryReservation {
+        MemoryConsumer::new(what).register(&self.pool)
+    }
+
+    /// Where a file lies that metadata names.
+    ///
+    /// # Errors
+    /// `Invalid` for a location that names no object.
+    pub(super) fn url(&self, location: &str) -> Result<Url> {
+        self.storage.locate(location)
     }
 
     /// # Errors

@@ -2,9 +2,10 @@
 //!
 //! The keys of the new rows are held in memory; files are read one at a time, first the key columns only. What was found out
 //! about a file stays true as long as the file is live with the same deletes, because files never change: after a conflict
-//! only what came since is read. Keys compare as SQL's `IS NOT DISTINCT FROM`: null equals null.
+//! only what came since is read. Keys compare as SQL's `IS NOT DISTINCT FROM`: null equals null, NaN equals NaN, 0.0 equals -0.0.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
 
 use arrow::array::{ArrayRef, BooleanArray, RecordBatch};
 use arrow::compute::filter_record_batch;
@@ -12,6 +13,7 @@ use arrow::datatypes::SchemaRef;
 use arrow::row::{RowConverter, SortField};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use datafusion::common::ScalarValue;
+use datafusion::execution::memory_pool::MemoryReservation;
 use datafusion::functions_aggregate::min_max::{MaxAccumulator, MinAccumulator};
 use datafusion::logical_expr::Accumulator;
 use datafusion::prelude::{SessionConfig, SessionContext};
@@ -19,11 +21,15 @@ use futures::TryStreamExt;
 use iceberg::spec::DataFile;
 
 use super::conform::Conform;
+use super::floats::comparable;
 use super::prune::bounds;
 use super::snapshot::{AddedFile, DeleteFile, LiveFile};
 use super::write::Writer;
 use super::{Table, scan};
 use crate::{Error, Result};
+
+/// Bytes that a key takes besides its values.
+const KEY_BYTES: usize = 48;
 
 /// The keys of a merge's new rows, and what is known of the files that may hold them.
 pub(super) struct Merge {
@@ -31,6 +37,8 @@ pub(super) struct Merge {
     columns: Vec<KeyColumn>,
     converter: RowConverter,
     keys: HashSet<Box<[u8]>>,
+    /// The memory of the keys.
+    memory: MemoryReservation,
     /// Files that were examined, and what replaces them (`None`: they hold no key).
     examined: HashMap<State, Option<Replacement>>,
 }
@@ -66,7 +74,7 @@ pub(super) struct Replaced {
 impl Merge {
     /// # Errors
     /// `Invalid` for an empty key, or a column that the table lacks or that can't be compared.
-    pub(super) fn new(key: &[String], schema: &SchemaRef, schema_id: i32) -> Result<Self> {
+    pub(super) fn new(key: &[String], schema: &SchemaRef, schema_id: i32, memory: MemoryReservation) -> Result<Self> {
         if key.is_empty() {
             return Err(Error::invalid("expected at least one key column to merge by, found none"));
         }
@@ -80,16 +88,17 @@ impl Merge {
         }
         let fields = columns.iter().map(|c| SortField::new(schema.field(c.index).data_type().clone())).collect();
         let converter = RowConverter::new(fields)?;
-        Ok(Self { schema_id, columns, converter, keys: HashSet::new(), examined: HashMap::new() })
+        Ok(Self { schema_id, columns, converter, keys: HashSet::new(), memory, examined: HashMap::new() })
     }
 
     /// Remembers the keys of new rows.
     ///
     /// # Errors
-    /// `Invalid`, naming the key, when it came before.
+    /// `Invalid`, naming the key, when it came before; `Limit` when there is no memory for the keys.
     pub(super) fn observe(&mut self, batch: &RecordBatch) -> Result<()> {
-        let values: Vec<ArrayRef> = self.columns.iter().map(|c| batch.column(c.index).clone()).collect();
+        let values: Vec<ArrayRef> = self.columns.iter().map(|c| comparable(batch.column(c.index))).collect();
         let rows = self.converter.convert_columns(&values)?;
+        self.memory.try_grow(rows.size() + rows.num_rows() * KEY_BYTES)?;
         for (i, row) in rows.iter().enumerate() {
             if !self.keys.insert(Box::from(row.as_ref())) {
                 return Err(Error::invalid(format!(
@@ -212,7 +221,7 @@ impl Merge {
         let conform = Conform::new(&rows.schema(), writer.arrow_schema())?;
         let mut rows_removed = 0;
         while let Some(batch) = rows.try_next().await? {
-            let keys: Vec<ArrayRef> = self.columns.iter().map(|c| batch.column(c.index).clone()).collect();
+            let keys: Vec<ArrayRef> = self.columns.iter().map(|c| Arc::clone(batch.column(c.index))).collect();
             let kept = filter_record_batch(&batch, &self.unmatched(&keys)?)?;
             rows_removed += (batch.num_rows() - kept.num_rows()) as u64;
             writer.write(conform.apply(&kept)?).await?;
@@ -224,7 +233,8 @@ impl Merge {
 
     /// True for rows whose key none of the new rows has.
     fn unmatched(&self, keys: &[ArrayRef]) -> Result<BooleanArray> {
-        let rows = self.converter.convert_columns(keys)?;
+        let keys: Vec<ArrayRef> = keys.iter().map(comparable).collect();
+        let rows = self.converter.convert_columns(&keys)?;
         Ok(rows.iter().map(|row| Some(!self.keys.contains(row.as_ref()))).collect())
     }
 }

@@ -17,6 +17,7 @@ mod drop;
 mod expire;
 mod field_id;
 mod files;
+mod floats;
 mod io;
 mod lineage;
 mod live;
@@ -51,6 +52,7 @@ use std::sync::Arc;
 use arrow::datatypes::SchemaRef;
 use datafusion::catalog::TableProvider;
 use datafusion::execution::SendableRecordBatchStream;
+use datafusion::execution::memory_pool::MemoryPool;
 use datafusion::logical_expr::Expr;
 use iceberg::spec::{Snapshot, TableMetadata};
 use uuid::Uuid;
@@ -180,6 +182,12 @@ impl Tables {
     #[must_use]
     pub fn within(self, bytes: usize) -> Self {
         Self { io: self.io.within(bytes), ..self }
+    }
+
+    /// With changes that take what they hold of many rows, such as the keys of a merge, out of `pool`.
+    #[must_use]
+    pub fn with_memory(self, pool: Arc<dyn MemoryPool>) -> Self {
+        Self { io: self.io.with_pool(pool), ..self }
     }
 
     /// The same tables through other ports, such as metered ones. What was read of metadata is shared.

@@ -21,7 +21,8 @@ use tokio::sync::OnceCell;
 
 use super::{Deletes, Scope, vector};
 use crate::storage::Storage;
-use crate::table::io::{IcebergContext, url};
+use crate::table::floats::comparable;
+use crate::table::io::IcebergContext;
 use crate::table::manifests::{DELETED_PATH, DELETED_POS};
 use crate::{Error, Result};
 
@@ -70,7 +71,8 @@ impl EqualityRows {
     /// # Errors
     /// `Bug` for values of other types than the deletes'.
     pub(in crate::table) fn mark(&self, values: &[ArrayRef], sequence: i64, deleted: &mut [bool]) -> Result<()> {
-        let rows = self.converter.convert_columns(values)?;
+        let values: Vec<ArrayRef> = values.iter().map(comparable).collect();
+        let rows = self.converter.convert_columns(&values)?;
         for (row, deleted) in rows.iter().zip(deleted) {
             *deleted |= self.rows.get(row.as_ref()).is_some_and(|until| *until > sequence);
         }
@@ -174,7 +176,8 @@ impl Loader {
             let places = places.collect::<Result<Vec<_>>>()?;
             for batch in reader {
                 let batch = batch?;
-                let values = places.iter().zip(&columns).map(|(place, c)| Ok(cast(batch.column(*place), &c.ty)?));
+                let values =
+                    places.iter().zip(&columns).map(|(place, c)| Ok(comparable(&cast(batch.column(*place), &c.ty)?)));
                 let found = converter.convert_columns(&values.collect::<Result<Vec<_>>>()?)?;
                 self.memory.try_grow(found.size() + found.num_rows() * ROW_BYTES)?;
                 for row in &found {
@@ -209,7 +212,7 @@ impl Loader {
         // Held while the bytes are.
         let held = self.memory.new_empty();
         held.try_grow(usize::try_from(size).unwrap_or(usize::MAX))?;
-        let url = url(file.file_path())?;
+        let url = self.storage.locate(file.file_path())?;
         let (_, path) = self.storage.resolve(&url)?;
         let store = self.runtime.object_store(ObjectStoreUrl::parse(&url[..url::Position::BeforePath])?)?;
         let read = async {

@@ -93,3 +93,48 @@ proptest! {
         });
     }
 }
+
+fn doubles(keys: &[Option<f64>], value: i64) -> RecordBatch {
+    let keys: arrow::array::Float64Array = keys.iter().copied().collect();
+    let values = Int64Array::from(vec![value; keys.len()]);
+    RecordBatch::try_from_iter_with_nullable([
+        ("k", Arc::new(keys) as ArrayRef, true),
+        ("v", Arc::new(values) as ArrayRef, true),
+    ])
+    .unwrap()
+}
+
+#[tokio::test]
+async fn nan_null_and_the_zeros_are_keys_like_others() {
+    let ports = ports();
+    let columns = [Column::new("k", ColumnType::Double), Column::new("v", ColumnType::BigInt)];
+    let table = Tables::new(ports).ensure(&name(), &columns, &[]).await.unwrap();
+    for key in [Some(f64::NAN), Some(-0.0), None, Some(1.0)] {
+        append(&table, doubles(&[key], 1)).await;
+    }
+    let other_nan = f64::from_bits(f64::NAN.to_bits() ^ 1);
+    let change = || Change::Merge { key: vec!["k".into()] };
+    let new = doubles(&[Some(0.0), Some(other_nan), None], 2);
+    let done = table.commit(change(), stream(new), None).await.unwrap();
+    assert_eq!((done.rows_added, done.rows_deleted), (3, 3));
+    assert_eq!(sql(&table, Read::Current, "SELECT v, count(*) FROM t GROUP BY v ORDER BY v").await, ["1 1", "2 3"]);
+    let twice = doubles(&[Some(0.0), Some(-0.0)], 3);
+    let error = table.commit(change(), stream(twice), None).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
+}
+
+#[tokio::test]
+async fn the_keys_of_a_merge_take_memory_that_is_shared_with_queries() {
+    use datafusion::execution::memory_pool::{GreedyMemoryPool, MemoryPool};
+    let ports = ports();
+    table(&ports, &[]).await;
+    let pool: Arc<dyn MemoryPool> = Arc::new(GreedyMemoryPool::new(64 << 10));
+    let table = Tables::new(ports.clone()).with_memory(pool.clone()).load(&name()).await.unwrap();
+    let many = |rows: i64| super::rows(&(0..rows).map(|id| (id, None, 0)).collect::<Vec<_>>());
+    let error = table.commit(by_id(), stream(many(5000)), None).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Limit, "{error}");
+    assert_eq!(pool.reserved(), 0, "what failed holds nothing");
+    assert!(ids(&table, Read::Current).await.is_empty());
+    table.commit(by_id(), stream(many(500)), None).await.unwrap();
+    assert_eq!((ids(&table, Read::Current).await.len(), pool.reserved()), (500, 0));
+}

@@ -224,3 +224,18 @@ async fn deletes_take_no_more_memory_than_there_is() {
         assert_eq!(answer.map_err(|e| Error::from(e).kind()).err(), expected);
     }
 }
+
+#[tokio::test]
+async fn a_delete_by_value_means_both_zeros_and_every_nan() {
+    let doubles = |values: &[f64]| Arc::new(arrow::array::Float64Array::from(values.to_vec())) as ArrayRef;
+    let columns = [Column::new("x", ColumnType::Double)];
+    let table = Tables::new(ports()).ensure(&name(), &columns, &[]).await.unwrap();
+    let values = doubles(&[0.0, -0.0, f64::NAN, -f64::NAN, 1.0]);
+    append(&table, RecordBatch::try_from_iter_with_nullable([("x", values, true)]).unwrap()).await;
+    let table = table.reload().await.unwrap();
+    let files = data_files(&table).await;
+    let gone = vec![("x", 1, doubles(&[-0.0, f64::NAN]))];
+    let (deletes, bytes) = equality_deletes(&table, "e.parquet", files[0].data(), gone);
+    let table = commit(&table, vec![(deletes, bytes, None)]).await;
+    assert_eq!(sql(&table, Read::Current, "SELECT x FROM t").await, ["1.0"]);
+}
