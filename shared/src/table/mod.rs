@@ -68,6 +68,7 @@ pub use self::orphans::{OrphanReport, Orphans};
 pub use self::reach::FileKind;
 pub use self::rewrite::{Arrangement, Rewrite, Rewritten};
 pub use self::rows::{RowChange, RowChangeKind};
+pub(crate) use self::source::guarded;
 use crate::catalog;
 use crate::config::Ports;
 use crate::error::Context;

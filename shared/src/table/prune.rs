@@ -15,6 +15,7 @@ use iceberg::spec::{
 };
 
 use super::address::FILE;
+use super::floats::with_both_zeros;
 use super::snapshot::LiveFile;
 use super::span::span;
 use super::transform;
@@ -81,7 +82,7 @@ pub(super) fn bounds(file: &DataFile, id: i32, ty: &DataType) -> Option<(ScalarV
     }
     let lower = scalar(file.lower_bounds().get(&id)?, ty)?;
     let upper = scalar(file.upper_bounds().get(&id)?, ty)?;
-    Some((lower, upper))
+    Some(with_both_zeros(lower, upper))
 }
 
 /// A bound as a value of the column's present type; the file may be older than a widening.

@@ -1,5 +1,7 @@
-//! The Parquet source of a scan, which also tells EXPLAIN how many of the table's files the filters left.
+//! The Parquet source of a scan: filters that statistics can't decide stay above it, and EXPLAIN is told how many of the table's files
+//! the filters left.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -7,29 +9,77 @@ use datafusion::common::Result;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::datasource::listing::PartitionedFile;
-use datafusion::datasource::physical_plan::{FileOpener, FileScanConfig, FileSource, ParquetFileReaderFactory};
+use datafusion::datasource::physical_plan::{
+    FileOpener, FileScanConfig, FileScanConfigBuilder, FileSource, ParquetFileReaderFactory, ParquetSource,
+};
+use datafusion::datasource::source::DataSourceExec;
 use datafusion::datasource::table_schema::TableSchema;
 use datafusion::physical_expr::projection::ProjectionExprs;
 use datafusion::physical_expr::{EquivalenceProperties, LexOrdering, PhysicalExpr, PhysicalSortExpr};
-use datafusion::physical_plan::filter_pushdown::FilterPushdownPropagation;
+use datafusion::physical_plan::filter_pushdown::{FilterPushdownPropagation, PushedDown};
 use datafusion::physical_plan::metrics::ExecutionPlanMetricsSet;
-use datafusion::physical_plan::{DisplayFormatType, SortOrderPushdownResult};
+use datafusion::physical_plan::{DisplayFormatType, ExecutionPlan, SortOrderPushdownResult};
 use datafusion_datasource::morsel::Morselizer;
 use object_store::ObjectStore;
 
 use super::deletes::DeletingMorselizer;
+use super::floats;
+
+/// A scan of Parquet files, with the filters above it that statistics of Parquet can't decide. Other plans stay as they are.
+pub(crate) fn guarded(plan: Arc<dyn ExecutionPlan>) -> Arc<dyn ExecutionPlan> {
+    let config = plan.downcast_ref::<DataSourceExec>().and_then(|e| e.data_source().downcast_ref::<FileScanConfig>());
+    let Some(config) = config.filter(|config| config.file_source().is::<ParquetSource>()) else { return plan };
+    let source = Arc::new(PrunedSource::new(Arc::clone(config.file_source())));
+    DataSourceExec::from_data_source(FileScanConfigBuilder::from(config.clone()).with_source(source).build())
+}
 
 /// DataFusion's Parquet source, and what was pruned before it came into play.
 #[derive(Clone)]
 pub(super) struct PrunedSource {
-    pub(super) inner: Arc<dyn FileSource>,
+    inner: Arc<dyn FileSource>,
     /// What reads footers, when files have deleted rows.
-    pub(super) readers: Option<Arc<dyn ParquetFileReaderFactory>>,
-    pub(super) files_read: usize,
-    pub(super) files_total: usize,
+    readers: Option<Arc<dyn ParquetFileReaderFactory>>,
+    /// Files that are read, and those that there are.
+    files: Option<(usize, usize)>,
+    /// Columns of floating point numbers.
+    floats: Arc<HashSet<String>>,
+    /// Those of them that may hold NaN, which statistics leave out.
+    suspects: Arc<HashSet<String>>,
 }
 
 impl PrunedSource {
+    /// A source of files any of whose floating point columns may hold NaN.
+    pub(super) fn new(inner: Arc<dyn FileSource>) -> Self {
+        let floats = floats::floating(inner.table_schema().table_schema()).map(str::to_owned);
+        let floats = Arc::new(floats.collect::<HashSet<_>>());
+        Self { inner, readers: None, files: None, suspects: Arc::clone(&floats), floats }
+    }
+
+    /// The same where only these columns may hold NaN.
+    pub(super) fn with_suspects(self, suspects: HashSet<String>) -> Self {
+        Self { suspects: Arc::new(suspects), ..self }
+    }
+
+    /// The same, telling how many files are read of how many.
+    pub(super) fn with_files(self, read: usize, total: usize) -> Self {
+        Self { files: Some((read, total)), ..self }
+    }
+
+    /// The same for files with deleted rows; `readers` reads their footers.
+    pub(super) fn with_readers(self, readers: Option<Arc<dyn ParquetFileReaderFactory>>) -> Self {
+        Self { readers, ..self }
+    }
+
+    /// What takes `filters`: bloom filters tell the zeros apart, and the forms of NaN.
+    fn source_for(&self, filters: &[Arc<dyn PhysicalExpr>]) -> Arc<dyn FileSource> {
+        match self.inner.downcast_ref::<ParquetSource>() {
+            Some(parquet) if filters.iter().any(|filter| floats::names(filter, &self.floats)) => {
+                Arc::new(parquet.clone().with_bloom_filter_on_read(false))
+            }
+            _ => Arc::clone(&self.inner),
+        }
+    }
+
     fn around(&self, inner: Arc<dyn FileSource>) -> Arc<dyn FileSource> {
         Arc::new(Self { inner, ..self.clone() })
     }
@@ -82,9 +132,10 @@ impl FileSource for PrunedSource {
     }
 
     fn fmt_extra(&self, t: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match t {
-            DisplayFormatType::TreeRender => writeln!(f, "files={} of {}", self.files_read, self.files_total)?,
-            _ => write!(f, ", files={} of {}", self.files_read, self.files_total)?,
+        match (self.files, t) {
+            (Some((read, total)), DisplayFormatType::TreeRender) => writeln!(f, "files={read} of {total}")?,
+            (Some((read, total)), _) => write!(f, ", files={read} of {total}")?,
+            (None, _) => {}
         }
         self.inner.fmt_extra(t, f)
     }
@@ -115,9 +166,21 @@ impl FileSource for PrunedSource {
         filters: Vec<Arc<dyn PhysicalExpr>>,
         config: &ConfigOptions,
     ) -> Result<FilterPushdownPropagation<Arc<dyn FileSource>>> {
-        let mut pushed = self.inner.try_pushdown_filters(filters, config)?;
-        pushed.updated_node = pushed.updated_node.map(|source| self.around(source));
-        Ok(pushed)
+        let prunes: Vec<bool> = filters.iter().map(|filter| floats::may_prune(filter, &self.suspects)).collect();
+        let sent: Vec<_> =
+            filters.iter().zip(&prunes).filter(|(_, prunes)| **prunes).map(|(f, _)| Arc::clone(f)).collect();
+        let pushed = self.source_for(&sent).try_pushdown_filters(sent, config)?;
+        let mut answers = pushed.filters.into_iter();
+        let filters = prunes.into_iter().map(|sent| match sent {
+            true => answers.next().unwrap_or(PushedDown::No),
+            // Whoever asked applies it.
+            false => PushedDown::No,
+        });
+        let propagation = FilterPushdownPropagation::with_parent_pushdown_result(filters.collect());
+        Ok(match pushed.updated_node {
+            Some(source) => propagation.with_updated_node(self.around(source)),
+            None => propagation,
+        })
     }
 
     fn try_pushdown_sort(

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
 use datafusion::catalog::Session;
+use datafusion::common::stats::Precision;
 use datafusion::common::{DataFusionError, ScalarValue, Statistics, TableReference};
 use datafusion::datasource::file_format::FileFormat;
 use datafusion::datasource::listing::PartitionedFile;
@@ -156,11 +157,21 @@ async fn statistics_of(
     let format = super::parquet_format(state);
     let found = format.infer_stats_and_ordering(state, store, Arc::clone(schema.file_schema()), meta).await;
     let found = found.map_err(|e| external(Error::from(e).context(format!("reading `{}`", meta.location))))?;
-    let statistics = Arc::new(found.statistics);
+    let statistics = Arc::new(without_float_bounds(found.statistics, schema));
     if let Some(cache) = statistics_cache {
         cache.put(&key, CachedFileMetadata::new(meta.clone(), Arc::clone(fingerprint), Arc::clone(&statistics), None));
     }
     Ok(statistics)
+}
+
+/// Footers bound the numbers of a column, not its NaN, which is the greatest value here.
+fn without_float_bounds(mut statistics: Statistics, schema: &TableSchema) -> Statistics {
+    let columns = statistics.column_statistics.iter_mut().zip(schema.file_schema().fields());
+    for (column, _) in columns.filter(|(_, field)| field.data_type().is_floating()) {
+        column.min_value = Precision::Absent;
+        column.max_value = Precision::Absent;
+    }
+    statistics
 }
 
 /// DataFusion takes a cached footer for valid while size and time of change are equal. Stores tell whole seconds only, so a

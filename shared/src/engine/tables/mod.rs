@@ -40,6 +40,7 @@ use crate::format::glue::FileFilter;
 use crate::format::{Compression, Encoding, FileFormat as Format, JsonFormat};
 use crate::model::{Column, TableName};
 use crate::storage::Storage;
+use crate::table::guarded;
 use crate::{Error, Result};
 
 type DfResult<T> = datafusion::common::Result<T>;
@@ -189,7 +190,7 @@ impl FileTable {
             .with_file_compression_type(group.compression.into())
             .build();
         let plan: Arc<dyn ExecutionPlan> = match self.is_parquet() {
-            true => parquet_format(state).create_physical_plan(state, config).await?,
+            true => guarded(parquet_format(state).create_physical_plan(state, config).await?),
             false => DataSourceExec::from_data_source(config),
         };
         name_columns(plan, &self.schema, projection)

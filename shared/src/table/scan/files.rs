@@ -6,12 +6,15 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema as ArrowSchema, SchemaRef as ArrowSchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::pruning::PruningStatistics;
 use datafusion::common::{ColumnStatistics, DFSchema, ScalarValue, Statistics, project_schema};
 use datafusion::datasource::TableType;
 use datafusion::datasource::file_format::FileFormat;
 use datafusion::datasource::file_format::parquet::ParquetFormat;
 use datafusion::datasource::listing::PartitionedFile;
-use datafusion::datasource::physical_plan::{FileGroup, FileScanConfig, FileScanConfigBuilder, ParquetSource};
+use datafusion::datasource::physical_plan::{
+    FileGroup, FileScanConfig, FileScanConfigBuilder, FileSource, ParquetSource,
+};
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::datasource::table_schema::TableSchema;
 use datafusion::execution::object_store::ObjectStoreUrl;
@@ -29,7 +32,8 @@ use super::{external, order};
 use crate::table::address::{self, AddressedSource};
 use crate::table::deletes::{DeletedPlaces, EqualityColumn, EqualityDeletes, Loader, ScopeUse};
 use crate::table::field_id::{FieldIdAdapterFactory, name_mapping};
-use crate::table::io::{Io, url};
+use crate::table::floats::floating;
+use crate::table::io::Io;
 use crate::table::lineage;
 use crate::table::live::{LiveFile, files_of, live_manifests};
 use crate::table::prune::{Files, Manifests, add_constants, statistics};
@@ -103,11 +107,11 @@ impl TableProvider for IcebergTable {
     ) -> DfResult<Arc<dyn ExecutionPlan>> {
         let predicate = self.predicate(state, filters)?;
         let (found, files_total) = self.found(predicate.as_ref()).await?;
-        let kept = self.prune(predicate.as_ref(), &found)?;
+        let kept = self.prune(predicate.as_ref(), &found);
         let kept = if filters.is_empty() { enough(kept, limit) } else { kept };
         let loader = self.loader(state, &kept).map_err(external)?;
         let mut plans = Vec::new();
-        for (store, files) in by_store(kept).map_err(external)? {
+        for (store, files) in by_store(&self.io, kept).map_err(external)? {
             let (compared, plain): (Vec<_>, Vec<_>) = files.into_iter().partition(|file| !file.equality().is_empty());
             if !plain.is_empty() {
                 let part = Part {
@@ -231,7 +235,7 @@ impl IcebergTable {
             Some(predicate) => {
                 let ids = self.ids_by_name();
                 let known = Manifests { manifests: &data, metadata: &self.metadata, schema, ids: &ids };
-                let keep = predicate.prune(&known)?;
+                let keep = kept(predicate, &known);
                 data.iter().zip(keep).filter_map(|(manifest, keep)| keep.then_some(*manifest)).collect()
             }
             None => data.clone(),
@@ -249,14 +253,14 @@ impl IcebergTable {
         filters: &[Expr],
     ) -> DfResult<Vec<LiveFile>> {
         let predicate = self.predicate(state, filters)?;
-        Ok(self.prune(predicate.as_ref(), files)?.into_iter().cloned().collect())
+        Ok(self.prune(predicate.as_ref(), files).into_iter().cloned().collect())
     }
 
-    fn prune<'a>(&self, predicate: Option<&PruningPredicate>, files: &'a [LiveFile]) -> DfResult<Vec<&'a LiveFile>> {
-        let Some(predicate) = predicate else { return Ok(files.iter().collect()) };
+    fn prune<'a>(&self, predicate: Option<&PruningPredicate>, files: &'a [LiveFile]) -> Vec<&'a LiveFile> {
+        let Some(predicate) = predicate else { return files.iter().collect() };
         let (ids, schema) = (self.ids_by_name(), self.schema.table_schema());
-        let keep = predicate.prune(&Files { files, schema, ids: &ids })?;
-        Ok(files.iter().zip(keep).filter_map(|(file, keep)| keep.then_some(file)).collect())
+        let keep = kept(predicate, &Files { files, schema, ids: &ids });
+        files.iter().zip(keep).filter_map(|(file, keep)| keep.then_some(file)).collect()
     }
 
     /// What reads the deletes of these files; `None` when they have none.
@@ -360,6 +364,7 @@ impl IcebergTable {
         loader: &Option<Arc<Loader>>,
     ) -> DfResult<Arc<dyn ExecutionPlan>> {
         let files_read = part.files.len();
+        let suspects = suspects(&part);
         let known: Vec<_> = part.files.iter().map(|file| self.file_statistics(file, &part.schema)).collect();
         let all = with_constants(&part.schema, Statistics::try_merge_iter(&known, part.schema.file_schema())?);
         let files =
@@ -392,15 +397,14 @@ impl IcebergTable {
         else {
             return Err(external(Error::bug("expected a scan of Parquet files")));
         };
-        let source = PrunedSource {
-            inner: match self.is_addressed() {
-                true => Arc::new(AddressedSource::new(parquet.clone())),
-                false => config.file_source().clone(),
-            },
-            readers: parquet.parquet_file_reader_factory().filter(|_| loader.is_some()).cloned(),
-            files_read,
-            files_total: part.files_total,
+        let inner: Arc<dyn FileSource> = match self.is_addressed() {
+            true => Arc::new(AddressedSource::new(parquet.clone())),
+            false => config.file_source().clone(),
         };
+        let source = PrunedSource::new(inner)
+            .with_suspects(suspects)
+            .with_files(files_read, part.files_total)
+            .with_readers(parquet.parquet_file_reader_factory().filter(|_| loader.is_some()).cloned());
         let config = FileScanConfigBuilder::from(config.clone()).with_source(Arc::new(source)).build();
         Ok(DataSourceExec::from_data_source(config))
     }
@@ -418,7 +422,7 @@ impl IcebergTable {
             let found = data.file_format();
             return Err(Error::invalid(format!("expected data files in Parquet, found `{found}` in `{location}`")));
         }
-        let (_, path) = self.io.storage.resolve(&url(location)?)?;
+        let (_, path) = self.io.storage.resolve(&self.io.url(location)?)?;
         // Data files never change, so a constant time keeps what the caches know of them.
         let meta = ObjectMeta {
             location: path,
@@ -447,6 +451,27 @@ impl IcebergTable {
     }
 }
 
+/// Which of the containers may hold rows that a predicate lets pass: all of them where it can't be told, as the filter is applied
+/// above the scan all the same.
+fn kept(predicate: &PruningPredicate, known: &impl PruningStatistics) -> Vec<bool> {
+    match predicate.prune(known) {
+        Ok(kept) => kept,
+        Err(error) => {
+            tracing::debug!(%error, "a filter prunes no files");
+            vec![true; known.num_containers()]
+        }
+    }
+}
+
+/// The columns that may hold NaN in one of the files.
+fn suspects(part: &Part<'_>) -> HashSet<String> {
+    let known = |name: &str| {
+        let field = part.fields.get(name).filter(|field| field.field_type.is_primitive());
+        field.is_some_and(|field| part.files.iter().all(|f| f.data().nan_value_counts().get(&field.id) == Some(&0)))
+    };
+    floating(part.schema.table_schema()).filter(|name| !known(name)).map(str::to_owned).collect()
+}
+
 /// How many files manifests list, as far as they say.
 fn listed(manifests: &[&ManifestFile]) -> usize {
     let counts = manifests.iter().flat_map(|manifest| [manifest.added_files_count, manifest.existing_files_count]);
@@ -461,10 +486,10 @@ fn with_constants(schema: &TableSchema, mut statistics: Statistics) -> Statistic
 }
 
 /// Files apart by the store that holds them: those of one scan lie in one.
-fn by_store(files: Vec<&LiveFile>) -> Result<Vec<(ObjectStoreUrl, Vec<&LiveFile>)>> {
+fn by_store<'a>(io: &Io, files: Vec<&'a LiveFile>) -> Result<Vec<(ObjectStoreUrl, Vec<&'a LiveFile>)>> {
     let mut stores: BTreeMap<String, Vec<&LiveFile>> = BTreeMap::new();
     for file in files {
-        let url = url(file.data().file_path())?;
+        let url = io.url(file.data().file_path())?;
         let store = &url[..url::Position::BeforePath];
         match stores.get_mut(store) {
             Some(files) => files.push(file),

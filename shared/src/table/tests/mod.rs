@@ -18,6 +18,7 @@ mod model;
 mod orphans;
 mod overwrite;
 mod partition;
+mod pruned;
 mod register;
 mod row_deletes;
 pub(super) mod rows;
