@@ -3,7 +3,8 @@
 use arrow::array::{Array, ArrayRef, RecordBatch, RecordBatchOptions, new_null_array};
 use arrow::compute::kernels::cmp::distinct;
 use arrow::compute::{CastOptions, cast_with_options};
-use arrow::datatypes::{DataType, Field, SchemaRef, TimeUnit};
+use arrow::datatypes::{DataType, Field, SchemaRef};
+use arrow::error::ArrowError;
 
 use crate::{Error, Result};
 
@@ -127,15 +128,22 @@ fn convert(column: &ArrayRef, field: &Field) -> Result<ArrayRef> {
     let converted = cast(column, to)?;
     if !always_survives(from, to) {
         let back = cast(&converted, from)?;
-        let lost = distinct(&back, column).map_err(|e| refused(Error::from(e)))?;
-        if lost.true_count() > 0 {
+        let lost = lost(&back, column).map_err(|e| refused(Error::from(e)))?;
+        if lost > 0 {
             return Err(refused(Error::invalid(format!(
-                "expected values that `{to}` holds without loss, found {} of `{from}` that it does not",
-                lost.true_count()
+                "expected values that `{to}` holds without loss, found {lost} of `{from}` that it does not"
             ))));
         }
     }
     Ok(converted)
+}
+
+/// How many values are not what they were.
+fn lost(back: &ArrayRef, values: &ArrayRef) -> Result<usize, ArrowError> {
+    if !values.data_type().is_nested() {
+        return Ok(distinct(back, values)?.true_count());
+    }
+    Ok((0..values.len()).filter(|row| back.slice(*row, 1) != values.slice(*row, 1)).count())
 }
 
 /// Whether the cast itself fails for each value that would change. Other casts are checked by casting back.
@@ -143,7 +151,15 @@ fn always_survives(from: &DataType, to: &DataType) -> bool {
     use DataType as D;
     match (from, to) {
         (D::Null, _) => true,
+        (from, to) if from == to => true,
         (D::Dictionary(_, value), to) => always_survives(value, to),
+        (D::List(f) | D::LargeList(f) | D::FixedSizeList(f, _), D::List(t)) | (D::Map(f, _), D::Map(t, _)) => {
+            always_survives(f.data_type(), t.data_type())
+        }
+        (D::Struct(from), D::Struct(to)) => {
+            let of = |name: &str| to.iter().find(|to| to.name() == name);
+            from.iter().all(|f| of(f.name()).is_some_and(|t| always_survives(f.data_type(), t.data_type())))
+        }
         (D::Float16 | D::Float32, D::Float32 | D::Float64) => true,
         (from, to) if from.is_integer() => match to {
             D::Float64 => matches!(from, D::Int8 | D::Int16 | D::Int32 | D::UInt8 | D::UInt16 | D::UInt32),
@@ -151,10 +167,62 @@ fn always_survives(from: &DataType, to: &DataType) -> bool {
             _ => true,
         },
         (from, _) if from.is_numeric() => false,
-        (D::Date64, D::Date32) | (D::Timestamp(_, _), D::Date32) => false,
-        (D::Timestamp(TimeUnit::Nanosecond, _), D::Timestamp(_, _)) | (D::Time64(_), D::Time64(_)) => false,
-        // Nanoseconds reach from 1677 to 2262.
-        (_, D::Timestamp(TimeUnit::Nanosecond, _)) => false,
+        // Finer units reach less far: nanoseconds from 1677 to 2262.
+        (D::Date32 | D::Date64 | D::Timestamp(_, _) | D::Time32(_) | D::Time64(_), _) => false,
+        (from, _) if from.is_nested() => false,
         _ => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::{Date32Array, Float64Array, Int64Array, ListArray, TimestampMillisecondArray};
+    use arrow::buffer::OffsetBuffer;
+    use arrow::datatypes::TimeUnit;
+
+    use super::*;
+
+    fn list(values: ArrayRef) -> ArrayRef {
+        let field = Arc::new(Field::new("item", values.data_type().clone(), true));
+        Arc::new(ListArray::new(field, OffsetBuffer::from_lengths([1, values.len() - 1]), values, None))
+    }
+
+    fn list_of(ty: DataType) -> DataType {
+        DataType::List(Arc::new(Field::new("item", ty, true)))
+    }
+
+    #[test]
+    fn a_value_that_a_column_can_not_hold_is_refused_also_inside_others() {
+        let micros = DataType::Timestamp(TimeUnit::Microsecond, None);
+        let nanos = DataType::Timestamp(TimeUnit::Nanosecond, None);
+        let doubles = |values: &[f64]| Arc::new(Float64Array::from(values.to_vec())) as ArrayRef;
+        let longs = |values: &[i64]| Arc::new(Int64Array::from(values.to_vec())) as ArrayRef;
+        let days = |values: &[i32]| Arc::new(Date32Array::from(values.to_vec())) as ArrayRef;
+        for (values, to, fits) in [
+            (longs(&[1, 2]), DataType::Int32, true),
+            (longs(&[1, 1 << 40]), DataType::Int32, false),
+            (list(longs(&[1, 1 << 40])), list_of(DataType::Int32), false),
+            (list(longs(&[1, 2, 3])), list_of(DataType::Int32), true),
+            (list(doubles(&[1.0, f64::NAN])), list_of(DataType::Float64), true),
+            (list(doubles(&[1.0, 2.0])), list_of(DataType::Int32), true),
+            (list(doubles(&[1.0, 2.5])), list_of(DataType::Int32), false),
+            (doubles(&[2.0, 0.1]), DataType::Float32, false),
+            (doubles(&[12.25]), DataType::Decimal128(4, 2), true),
+            (doubles(&[1e300]), DataType::Decimal128(38, 2), false),
+            (days(&[0, 2_932_896]), micros.clone(), true),
+            (days(&[0, i32::MAX]), micros.clone(), false),
+            (days(&[2_932_896]), nanos.clone(), false),
+            (Arc::new(TimestampMillisecondArray::from(vec![i64::MAX])), micros.clone(), false),
+        ] {
+            let field = Field::new("c", to, true);
+            let assigned = assigned(&values, &field);
+            assert_eq!(assigned.is_ok(), fits, "{values:?} {field}: {assigned:?}");
+            if let Err(error) = assigned {
+                assert_eq!(error.kind(), crate::ErrorKind::Invalid, "{error}");
+                assert!(error.to_string().contains("`c`"), "{error}");
+            }
+        }
     }
 }
