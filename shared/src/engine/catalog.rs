@@ -174,8 +174,7 @@ impl Lookup<'_> {
                 }
             };
             let table = self.tables.load(name).await?;
-            let newest = table.history().into_iter().next();
-            let files_total = newest.and_then(|s| s.summary.get("total-data-files")?.parse().ok());
+            let files_total = table.newest().and_then(|s| s.summary.get("total-data-files")?.parse().ok());
             let provider = table.provider(read).await?;
             return Ok((provider, Resolved { name: name.clone(), files_total, location }));
         }

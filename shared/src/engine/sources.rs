@@ -59,6 +59,8 @@ type Unparsed = (ParserError, Vec<TokenWithSpan>);
 /// What the parser says of the expression, with the tokens.
 pub(super) fn mark_versions(tokens: Vec<TokenWithSpan>) -> Result<Vec<TokenWithSpan>, Unparsed> {
     let mut marked = Vec::with_capacity(tokens.len());
+    // One over all tokens, which goes on from clause to clause.
+    let mut parser = None;
     let mut i = 0;
     while i < tokens.len() {
         let Some((mark, begin)) = version_at(&tokens, i) else {
@@ -66,11 +68,15 @@ pub(super) fn mark_versions(tokens: Vec<TokenWithSpan>) -> Result<Vec<TokenWithS
             i += 1;
             continue;
         };
-        let rest = tokens[begin..].to_vec();
-        let mut parser =
-            Parser::new(&GenericDialect {}).with_recursion_limit(MAX_DEPTH).with_tokens_with_locations(rest);
+        let parser = parser.get_or_insert_with(|| {
+            let parser = Parser::new(&GenericDialect {}).with_recursion_limit(MAX_DEPTH);
+            parser.with_tokens_with_locations(tokens.clone())
+        });
+        while parser.index() < begin {
+            parser.advance_token();
+        }
         let parsed = parser.parse_expr();
-        let end = begin + parser.index();
+        let end = parser.index();
         if let Err(error) = parsed {
             return Err((error, tokens));
         }

@@ -21,7 +21,7 @@ use crate::{Error, ErrorKind, Result};
 /// How a compressed metadata file begins.
 const GZIP: [u8; 2] = [0x1f, 0x8b];
 
-/// Files that are written at the same time.
+/// Files that are written, or removed, at the same time.
 const PARALLEL_WRITES: usize = 16;
 
 /// Bytes of metadata files that are kept in memory; past it everything is forgotten and read anew.
@@ -203,15 +203,19 @@ impl Io {
 
     /// Removes files that no snapshot names. What can't be removed is left behind and logged: it takes space, nothing else.
     pub(super) async fn discard(&self, locations: impl IntoIterator<Item = String>) {
-        for location in locations {
-            let removed = match url(&location) {
-                Ok(url) => self.storage.delete(&url).await,
-                Err(error) => Err(error),
-            };
-            if let Err(error) = removed {
-                tracing::warn!(%error, location, "left an unused file behind");
-            }
-        }
+        let removals: Vec<_> = locations
+            .into_iter()
+            .map(|location| async move {
+                let removed = match self.url(&location) {
+                    Ok(url) => self.storage.delete(&url).await,
+                    Err(error) => Err(error),
+                };
+                if let Err(error) = removed {
+                    tracing::warn!(%error, location, "left an unused file behind");
+                }
+            })
+            .collect();
+        stream::iter(removals).buffer_unordered(PARALLEL_WRITES).collect::<()>().await;
     }
 
     /// A file that the table's metadata names.

@@ -321,6 +321,11 @@ impl Table {
         self.ancestors().map(SnapshotInfo::from).collect()
     }
 
+    /// The current snapshot; `None` for a table that never had rows.
+    pub fn newest(&self) -> Option<SnapshotInfo> {
+        self.ancestors().next().map(SnapshotInfo::from)
+    }
+
     /// The newest value stored under a [`Token`]'s key, also if the snapshot that held it has expired.
     pub fn token(&self, key: &str) -> Option<String> {
         let retained = self.ancestors().find_map(|snapshot| snapshot.summary().additional_properties.get(key));

@@ -128,14 +128,23 @@ pub(super) fn shown(datum: &Datum) -> String {
     zoned(datum.data_type(), datum.literal()).unwrap_or_else(|| datum.to_human_string())
 }
 
-/// A time with a zone in the words of the `iceberg` crate, which itself panics at most of those before 1970.
+/// A time in the words of the `iceberg` crate where that itself panics: at most times with a zone before 1970, and at years that no
+/// calendar here has, of which the bare number is told.
 pub(super) fn zoned(ty: &PrimitiveType, literal: &PrimitiveLiteral) -> Option<String> {
-    let time = match (ty, literal) {
-        (PrimitiveType::Timestamptz, PrimitiveLiteral::Long(micros)) => DateTime::from_timestamp_micros(*micros)?,
-        (PrimitiveType::TimestamptzNs, PrimitiveLiteral::Long(nanos)) => DateTime::from_timestamp_nanos(*nanos),
-        _ => return None,
-    };
-    Some(time.to_string())
+    use PrimitiveType as P;
+    match (ty, literal) {
+        (P::Timestamptz, PrimitiveLiteral::Long(micros)) => {
+            Some(DateTime::from_timestamp_micros(*micros).map_or_else(|| micros.to_string(), |time| time.to_string()))
+        }
+        (P::TimestamptzNs, PrimitiveLiteral::Long(nanos)) => Some(DateTime::from_timestamp_nanos(*nanos).to_string()),
+        (P::Timestamp, PrimitiveLiteral::Long(micros)) => {
+            DateTime::from_timestamp_micros(*micros).is_none().then(|| micros.to_string())
+        }
+        (P::Date, PrimitiveLiteral::Int(days)) => {
+            DateTime::from_timestamp(i64::from(*days) * 86_400, 0).is_none().then(|| days.to_string())
+        }
+        _ => None,
+    }
 }
 
 /// Files as the containers of DataFusion's pruning.

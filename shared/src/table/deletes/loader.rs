@@ -12,6 +12,7 @@ use bytes::Bytes;
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::execution::runtime_env::RuntimeEnv;
+use futures::{StreamExt, TryStreamExt, stream};
 use iceberg::spec::{DataFile, DataFileFormat};
 use object_store::ObjectStoreExt;
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
@@ -26,6 +27,8 @@ use crate::table::io::IcebergContext;
 use crate::table::manifests::{DELETED_PATH, DELETED_POS};
 use crate::{Error, Result};
 
+/// Delete files that are read at the same time.
+const PARALLEL_READS: usize = 8;
 /// Bytes that a row of an equality delete takes besides its values.
 const ROW_BYTES: usize = 64;
 
@@ -107,15 +110,21 @@ impl Loader {
             let blob = self.get(file, Some(vector::range(file)?)).await?;
             return vector::parse(&blob, file.file_path());
         }
+        let reads: Vec<_> = deletes.positions.iter().map(|file| self.places_in(file.data())).collect();
+        let mut reads = stream::iter(reads).buffer_unordered(PARALLEL_READS);
         let mut all = RoaringTreemap::new();
-        for file in &deletes.positions {
-            let once = entry(&self.positions, file.data().file_path().to_owned());
-            let places = once.get_or_try_init(|| async { self.positions(file.data()).await.map(Arc::new) }).await?;
+        while let Some(places) = reads.try_next().await? {
             if let Some(places) = places.get(location) {
                 all |= places;
             }
         }
         Ok(all)
+    }
+
+    /// What a position delete file says, read once.
+    async fn places_in(&self, file: &DataFile) -> Result<Arc<Places>> {
+        let once = entry(&self.positions, file.file_path().to_owned());
+        once.get_or_try_init(|| async { self.positions(file).await.map(Arc::new) }).await.cloned()
     }
 
     /// The rows of a scope.
@@ -166,10 +175,16 @@ impl Loader {
         let columns = columns.collect::<Result<Vec<_>>>()?;
         let converter = RowConverter::new(columns.iter().map(|c| SortField::new(c.ty.clone())).collect())?;
         let mut rows: HashMap<Box<[u8]>, i64> = HashMap::new();
-        for file in &scope.files {
+        let named: Vec<_> = scope.ids.iter().copied().zip(columns.iter().map(|c| c.name.as_str())).collect();
+        let named = named.as_slice();
+        let reads: Vec<_> = scope
+            .files
+            .iter()
+            .map(|file| async move { Ok::<_, Error>((file, self.read(file.data(), named).await?)) })
+            .collect();
+        let mut reads = stream::iter(reads).buffer_unordered(PARALLEL_READS);
+        while let Some((file, (reader, schema))) = reads.try_next().await? {
             let (data, sequence) = (file.data(), file.sequence());
-            let named: Vec<_> = scope.ids.iter().copied().zip(columns.iter().map(|c| c.name.as_str())).collect();
-            let (reader, schema) = self.read(data, &named).await?;
             let places = named.iter().map(|(id, name)| {
                 column(&schema, *id, name).ok_or_else(|| damaged(&format!("the column `{name}`"), data.file_path()))
             });

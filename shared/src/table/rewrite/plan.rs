@@ -153,10 +153,46 @@ pub(super) fn may_concern(delete: &LiveFile, file: &LiveFile) -> bool {
     }
 }
 
+/// What delete files may be about, told for all data files at once as [`may_concern`] tells it of one.
+#[derive(Default)]
+struct Concerned<'a> {
+    paths: HashSet<&'a str>,
+    /// The least sequence number of each partition.
+    oldest: HashMap<(i32, &'a Struct), i64>,
+    oldest_of_all: Option<i64>,
+}
+
+impl<'a> Concerned<'a> {
+    fn add(&mut self, file: &'a LiveFile) {
+        let (data, sequence) = (file.data(), file.sequence());
+        self.paths.insert(data.file_path());
+        let oldest = self.oldest.entry((file.spec_id(), data.partition())).or_insert(sequence);
+        *oldest = sequence.min(*oldest);
+        self.oldest_of_all = Some(self.oldest_of_all.map_or(sequence, |oldest| oldest.min(sequence)));
+    }
+
+    fn by(&self, delete: &LiveFile) -> bool {
+        let deleted = delete.data();
+        let in_partition = || self.oldest.get(&(delete.spec_id(), deleted.partition())).copied();
+        match deleted.content_type() {
+            DataContentType::Data => false,
+            DataContentType::EqualityDeletes => {
+                let is_global = delete.manifest().metadata().partition_spec().is_unpartitioned();
+                let oldest = if is_global { self.oldest_of_all } else { in_partition() };
+                oldest.is_some_and(|oldest| oldest < delete.sequence())
+            }
+            DataContentType::PositionDeletes => match only_target(deleted) {
+                Some(path) => self.paths.contains(path.as_str()),
+                None => in_partition().is_some_and(|oldest| oldest <= delete.sequence()),
+            },
+        }
+    }
+}
+
 /// Delete files that are about none of the data files which stay. New files are none of them: position deletes name the files that
 /// they are about, and what was deleted by equality before is gone from the new ones.
 pub(super) fn dangling<'a>(now: &'a Inventory, gone: &HashSet<String>) -> Vec<&'a DataFile> {
-    let stay: Vec<&LiveFile> = now.data.iter().filter(|file| !gone.contains(file.data().file_path())).collect();
-    let concerns = |delete: &LiveFile| stay.iter().any(|file| may_concern(delete, file));
-    now.deletes.iter().filter(|delete| !concerns(delete)).map(LiveFile::data).collect()
+    let mut concerned = Concerned::default();
+    now.data.iter().filter(|file| !gone.contains(file.data().file_path())).for_each(|file| concerned.add(file));
+    now.deletes.iter().filter(|delete| !concerned.by(delete)).map(LiveFile::data).collect()
 }
