@@ -56,6 +56,7 @@ impl ErrorKind {
             E::InvalidPath { .. } | E::NotSupported { .. } | E::UnknownConfigurationKey { .. } => Self::Invalid,
             E::Generic { source, .. } if is_disk_full(source.as_ref()) => Self::Limit,
             E::Generic { source, .. } if below::<Impossible>(source.as_ref()).is_some() => Self::Invalid,
+            E::Generic { source, .. } => below::<Error>(source.as_ref()).map_or(Self::Retry, Error::kind),
             _ => Self::Retry,
         }
     }
@@ -173,9 +174,13 @@ impl<T, E: Into<Error>> Context<T> for std::result::Result<T, E> {
 
 impl From<object_store::Error> for Error {
     fn from(error: object_store::Error) -> Self {
-        match below::<Impossible>(&error) {
-            Some(Impossible(text)) => Self::invalid(text.clone()),
-            None => Self::new(ErrorKind::of_store(&error), "object store refused the request").with_source(error),
+        match (below::<Impossible>(&error), below::<Self>(&error)) {
+            (Some(Impossible(text)), _) => Self::invalid(text.clone()),
+            // Ours, on its way through a store.
+            (None, Some(own)) => Self::new(own.kind(), own.to_string()),
+            (None, None) => {
+                Self::new(ErrorKind::of_store(&error), "object store refused the request").with_source(error)
+            }
         }
     }
 }

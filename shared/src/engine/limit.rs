@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use datafusion::datasource::listing::PartitionedFile;
+use datafusion::datasource::physical_plan::FileScanConfig;
 use datafusion::datasource::physical_plan::parquet::metadata::CachedParquetMetaData;
-use datafusion::datasource::physical_plan::{FileScanConfig, ParquetSource};
 use datafusion::execution::cache::cache_manager::FileMetadataCache;
 use datafusion::execution::session_state::SessionState;
 use datafusion::physical_plan::ExecutionPlan;
@@ -36,10 +36,11 @@ fn bytes_of(plan: &dyn ExecutionPlan, footers: &FileMetadataCache) -> u64 {
 fn scan_bytes(scan: &FileScanConfig, footers: &FileMetadataCache) -> u64 {
     let source = scan.file_source();
     let schema = source.table_schema().file_schema();
-    let columns: Option<BTreeSet<&str>> = source.downcast_ref::<ParquetSource>().and_then(|_| {
-        let read = source.projection()?.column_indices().into_iter();
-        Some(read.filter_map(|i| schema.fields().get(i)).map(|f| f.name().as_str()).collect())
-    });
+    let columns: Option<BTreeSet<&str>> =
+        Some(source).filter(|source| source.file_type() == "parquet").and_then(|source| {
+            let read = source.projection()?.column_indices().into_iter();
+            Some(read.filter_map(|i| schema.fields().get(i)).map(|f| f.name().as_str()).collect())
+        });
     let files = scan.file_groups.iter().flat_map(|g| g.iter());
     files.map(|file| columns.as_ref().and_then(|c| chunks(file, c, footers)).unwrap_or(file.effective_size())).sum()
 }
