@@ -70,14 +70,15 @@ impl GlueCatalog {
             Err(error) if error.kind() == ErrorKind::Conflict => Some(error),
             Err(error) => return Err(error),
         };
-        let found = self.raw_table(&input.name).await.map_err(|error| match error.kind() {
+        let unknown = |error: Error| match error.kind() {
             ErrorKind::NotFound => error,
             _ => {
                 let message = format!("{} may have been written, but can't be read", table(&input.name));
                 Error::new(ErrorKind::OutcomeUnknown, message).with_source(error)
             }
-        });
-        let found = table_of(found?)?;
+        };
+        let found = self.raw_table(&input.name).await.map_err(unknown)?;
+        let found = table_of(found).map_err(unknown)?;
         match refused {
             None => Ok(ours(found, input, after)),
             Some(_) if found.input == *input => Ok(found),

@@ -293,7 +293,10 @@ impl Commit<'_> {
             let error = match self.attempt(&mut base, attempts).await {
                 Ok(Outcome::Committed(committed)) => return Ok(Committed { attempts, ..committed }),
                 Ok(Outcome::Nothing) => {
-                    base.io.discard(self.operation.created()).await;
+                    // Unless a try whose answer was lost may be using them.
+                    if self.pending.is_none() {
+                        base.io.discard(self.operation.created()).await;
+                    }
                     let snapshot_id = base.current_snapshot().unwrap_or(0);
                     return Ok(Committed { snapshot_id, ..Committed::default() });
                 }
@@ -426,7 +429,8 @@ impl Commit<'_> {
         let passing = matches!(error.kind(), ErrorKind::Conflict | ErrorKind::Retry | ErrorKind::OutcomeUnknown);
         let now = match self.look_up(base).await {
             Ok(now) => now,
-            Err(_) if !passing => return Err(error),
+            // A refusal is one; a defect on the way back says nothing of what happened.
+            Err(_) if !passing && error.kind() != ErrorKind::Bug => return Err(error),
             Err(lookup) if lookup.kind() == ErrorKind::NotFound => return Err(lookup),
             Err(lookup) => {
                 let message = "the commit may have happened, and the table could not be read to find out";

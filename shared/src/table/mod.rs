@@ -478,14 +478,23 @@ impl Table {
     /// Makes `metadata`, written to `location`, current if nobody changed the table since it was loaded.
     ///
     /// # Errors
-    /// `Conflict` when somebody did; otherwise what the catalog answers, after which the swap may have happened.
+    /// `Conflict` when somebody did; otherwise what the catalog answers, after which the swap may have happened. What fails on this
+    /// side fails before the swap.
     async fn swap(&self, metadata: &Arc<TableMetadata>, location: String) -> Result<Self> {
         let mut input = self.entry.input.clone();
         input.parameters.insert("table_type".into(), "ICEBERG".into());
         input.parameters.insert("previous_metadata_location".into(), self.location.clone());
-        input.parameters.insert("metadata_location".into(), location);
+        input.parameters.insert("metadata_location".into(), location.clone());
         input.storage.columns = schema::catalog_columns(metadata.current_schema())?;
-        input.storage.location = metadata.location().to_owned();
+        input.storage.location = self.io.url(metadata.location())?.to_string();
+        // Whatever may fail comes before the swap: an error after it would look as if nothing had happened.
+        let next = Self::new(
+            self.ports.clone(),
+            self.io.clone(),
+            self.entry.as_ref().clone(),
+            location,
+            Arc::clone(metadata),
+        )?;
         let entry = self.ports.catalog.update_table(&input, &self.entry.version).await?;
         Self::of_entry(self.ports.clone(), self.io.clone(), entry).await
     }

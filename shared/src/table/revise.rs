@@ -106,7 +106,8 @@ async fn found_out(base: &Table, error: &Error, retries: Retries) -> Result<Tabl
     let passing = matches!(error.kind(), ErrorKind::Conflict | ErrorKind::Retry | ErrorKind::OutcomeUnknown);
     match look_up(base, retries).await {
         Ok(now) => Ok(now),
-        Err(_) if !passing => Err(None),
+        // A refusal is one; a defect on the way back says nothing of what happened.
+        Err(_) if !passing && error.kind() != ErrorKind::Bug => Err(None),
         Err(lookup) if lookup.kind() == ErrorKind::NotFound => Err(Some(lookup)),
         Err(lookup) => {
             let message = "the change may have happened, and the table could not be read to find out";

@@ -53,6 +53,24 @@ async fn an_outcome_that_stays_unknown_is_reported_and_nothing_is_removed() {
 }
 
 #[tokio::test]
+async fn a_commit_that_took_effect_and_can_not_be_read_back_removes_nothing() {
+    for (fault, lookup) in
+        [(ErrorKind::Bug, ErrorKind::Denied), (ErrorKind::Bug, ErrorKind::Bug), (ErrorKind::Conflict, ErrorKind::Bug)]
+    {
+        let ports = ports();
+        let plain = table(&ports, &[]).await;
+        let catalog = FaultyCatalog::new(ports.catalog.clone());
+        let table = table(&Ports { catalog: catalog.clone(), ..ports.clone() }, &[]).await;
+        catalog.fail(&name(), &[LostReply(fault)]);
+        catalog.fail_reads(&name(), &[None, None, Some(lookup)]);
+        let error = table.commit(Change::Append, stream(rows(&[(2, None, 0)])), None).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::OutcomeUnknown, "{error}");
+        assert!(catalog.is_spent());
+        assert_eq!(ids(&plain, Read::Current).await, ["2"], "{fault} {lookup}");
+    }
+}
+
+#[tokio::test]
 async fn a_failure_after_an_unknown_outcome_removes_nothing() {
     let ports = ports();
     let faults = [Refused(ErrorKind::Retry), Refused(ErrorKind::Denied)];
