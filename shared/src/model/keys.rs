@@ -150,7 +150,7 @@ pub fn manifest(location: &str, id: &str, n: usize) -> String {
 
 /// The `n`th file of a commit that holds deletion vectors.
 pub fn deletion_vectors(location: &str, prefix: &str, n: usize) -> String {
-    format!("{location}/data/{prefix}-{n:05}-deletes.puffin")
+    format!("{}/data/{prefix}-{n:05}-deletes.puffin", folder(location))
 }
 
 /// The list of a snapshot's manifests.

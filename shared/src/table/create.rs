@@ -10,7 +10,7 @@ use url::Url;
 use uuid::Uuid;
 
 use super::alter::{FORMAT_VERSION, check_property, format_version, iceberg_transform};
-use super::io::IcebergContext;
+use super::io::{IcebergContext, Io};
 use super::revise::{Revision, revise};
 use super::write::check_partition_type;
 use super::{Committed, Table, Tables, Token, commit, files, schema};
@@ -18,6 +18,7 @@ use crate::catalog::{self, StorageDescriptor, TableInput};
 use crate::error::Context;
 use crate::model::{Column, TableName, keys};
 use crate::project::{PartitionField, Transform};
+use crate::storage::location_of;
 use crate::{Error, ErrorKind, Result};
 
 /// A table to be made.
@@ -33,7 +34,7 @@ pub struct NewTable {
 }
 
 pub(super) async fn create(tables: &Tables, name: &TableName, new: &NewTable, token: Option<&Token>) -> Result<Table> {
-    let metadata = Arc::new(metadata(tables, tables.ports.keys.table(name), new, token).await?);
+    let metadata = Arc::new(metadata(tables, free_folder(tables, name).await?, new, token).await?);
     let location = keys::table_metadata(metadata.location(), 0, &Uuid::new_v4().to_string());
     tables.io.put_metadata(&location, &metadata).await?;
     match enter(tables, name, new, &metadata, &location).await {
@@ -53,10 +54,9 @@ pub(super) async fn create_with(
     rows: SendableRecordBatchStream,
     token: Option<&Token>,
 ) -> Result<Committed> {
-    let id = Uuid::new_v4().simple().to_string();
-    let folder = tables.ports.keys.table_with_rows(name, &id[..12]);
+    let folder = tables.ports.keys.table_with_rows(name, &short_id());
     let metadata = metadata(tables, folder, new, None).await?;
-    let unborn = Table::unborn(tables, name, metadata)?;
+    let unborn = Table::unborn(tables, name, Arc::new(metadata))?;
     let (first, created) = commit::first(&unborn, rows, token).await?;
     let location = first.location.clone();
     match enter(tables, name, new, &first.metadata, &location).await {
@@ -73,13 +73,26 @@ pub(super) async fn create_with(
     }
 }
 
+/// The folder of a table's name; one of its own where a table that left the catalog has left files, which may come back.
+async fn free_folder(tables: &Tables, name: &TableName) -> Result<Url> {
+    let folder = tables.ports.keys.table(name);
+    match tables.ports.storage.list_first(&folder, 1, |_| true).await?.is_empty() {
+        true => Ok(folder),
+        false => Ok(tables.ports.keys.table_with_rows(name, &short_id())),
+    }
+}
+
+fn short_id() -> String {
+    Uuid::new_v4().simple().to_string().split_off(20)
+}
+
 /// The metadata of an empty table that keeps `token`, in `folder` unless `new` says where.
 async fn metadata(tables: &Tables, folder: Url, new: &NewTable, token: Option<&Token>) -> Result<TableMetadata> {
     let iceberg_schema = schema::new_schema(&new.columns)?;
     let spec = partition_spec(&iceberg_schema, &new.partition_by)?;
     let location = match &new.location {
         Some(asked) => chosen_location(tables, asked).await?,
-        None => folder.to_string(),
+        None => location_of(&folder),
     };
     let mut asked = new.properties.clone();
     let version = match asked.remove(FORMAT_VERSION) {
@@ -108,19 +121,22 @@ async fn enter(
     tables: &Tables,
     name: &TableName,
     new: &NewTable,
-    metadata: &TableMetadata,
+    metadata: &Arc<TableMetadata>,
     location: &str,
 ) -> Result<Table, (Error, bool)> {
-    let declared = catalog_input(name, metadata, location).map_err(|error| (error, true))?;
+    let declared = catalog_input(&tables.io, name, metadata, location).map_err(|error| (error, true))?;
     let input = TableInput { description: new.comment.clone(), ..declared };
+    // Whatever may fail comes first: an error after the table is in the catalog would look as if it were not.
+    let unborn = Table::unborn(tables, name, Arc::clone(metadata)).map_err(|error| (error, true))?;
+    let made = |entry| Table { entry: Arc::new(entry), location: location.to_owned(), ..unborn };
     let error = match tables.ports.catalog.create_table(&input).await {
-        Ok(entry) => return Table::open(tables, entry).await.map_err(|error| (error, false)),
+        Ok(entry) => return Ok(made(entry)),
         Err(error) => error,
     };
     // Tells a table that this call made, though the answer was lost, from one that somebody else made.
     match tables.ports.catalog.get_table(name).await {
         Ok(entry) if entry.input.parameters.get("metadata_location").is_some_and(|found| found == location) => {
-            Table::open(tables, entry).await.map_err(|error| (error, false))
+            Ok(made(entry))
         }
         Ok(_) => Err((error, true)),
         // A request without an answer may still take effect.
@@ -132,7 +148,7 @@ async fn enter(
 }
 
 /// The table in the catalog.
-pub(super) fn catalog_input(name: &TableName, metadata: &TableMetadata, location: &str) -> Result<TableInput> {
+pub(super) fn catalog_input(io: &Io, name: &TableName, metadata: &TableMetadata, location: &str) -> Result<TableInput> {
     Ok(TableInput {
         name: name.clone(),
         description: None,
@@ -143,7 +159,7 @@ pub(super) fn catalog_input(name: &TableName, metadata: &TableMetadata, location
         ]),
         storage: StorageDescriptor {
             columns: schema::catalog_columns(metadata.current_schema())?,
-            location: metadata.location().to_owned(),
+            location: io.url(metadata.location())?.to_string(),
             ..StorageDescriptor::default()
         },
         partition_keys: Vec::new(),
@@ -153,18 +169,20 @@ pub(super) fn catalog_input(name: &TableName, metadata: &TableMetadata, location
 /// # Errors
 /// `Denied` for a folder that is none of the warehouse's for tables; `Conflict` for one that holds something.
 async fn chosen_location(tables: &Tables, asked: &str) -> Result<String> {
-    let root = format!("{}tables/", tables.ports.keys.root());
+    let root = tables.ports.keys.root();
+    let zone = format!("{}tables/", root.path());
+    let url = tables.io.url(&format!("{}/", asked.trim_end_matches('/'))).ok();
+    let same_store = |url: &Url| url.scheme() == root.scheme() && url.host_str() == root.host_str();
     // Two folders deep as all tables are, so that no table lies in another.
-    let is_table = |rest: &str| rest.split('/').count() == 2 && rest.split('/').all(|part| !part.is_empty());
-    let rest = asked.strip_prefix(&root).map(|rest| rest.strip_suffix('/').unwrap_or(rest));
-    let url = rest.filter(|rest| is_table(rest)).and_then(|rest| url::Url::parse(&format!("{root}{rest}/")).ok());
-    let url =
-        url.filter(|url| url.as_str().strip_prefix(&root).is_some_and(|rest| is_table(rest.trim_end_matches('/'))));
+    let is_table =
+        |rest: &str| rest.split('/').count() == 3 && rest.split('/').filter(|part| !part.is_empty()).count() == 2;
+    let url = url.filter(|url| same_store(url) && url.path().strip_prefix(&zone).is_some_and(is_table));
     let url = url.ok_or_else(|| {
-        Error::denied(format!("expected a location such as `{root}database/table/`, found `{asked}`"))
+        let root = location_of(root);
+        Error::denied(format!("expected a location such as `{root}tables/database/table/`, found `{asked}`"))
     })?;
     match tables.ports.storage.list(&url).await?.first() {
-        None => Ok(url.to_string()),
+        None => Ok(location_of(&url)),
         Some(object) => Err(Error::conflict(format!("expected an empty location, found `{}`", object.url))),
     }
 }

@@ -11,6 +11,7 @@ use async_trait::async_trait;
 use iceberg::spec::{MAIN_BRANCH, SnapshotReference, SnapshotRetention, TableMetadata, TableMetadataBuilder};
 
 use super::io::IcebergContext;
+use super::ownership::{Own, check_alone};
 use super::reach::{self, FileKind, Files};
 use super::revise::{Revision, revise};
 use super::{EXPIRED_TOKEN, Table, ancestors, is_kept_token, properties, refs};
@@ -61,7 +62,8 @@ impl Table {
     /// Expires snapshots and removes the files that only they name.
     ///
     /// # Errors
-    /// `Invalid` when the table's `gc.enabled` is `false` or a property holds no number; `OutcomeUnknown` when it can't be found
+    /// `Invalid` when the table's `gc.enabled` is `false` or a property holds no number; `Conflict` when another table of the
+    /// catalog has a claim to the table's folder; `OutcomeUnknown` when it can't be found
     /// out whether the snapshots are gone (no file is removed then); what the store answers when it can't be read.
     pub async fn expire(&self, expire: &Expire) -> Result<Expired> {
         run(self, expire).await.context(|| format!("expiring snapshots of the table `{}`", self.name()))
@@ -71,6 +73,7 @@ impl Table {
 async fn run(table: &Table, expire: &Expire) -> Result<Expired> {
     let base = table.reload().await?;
     check_collected(&base.metadata)?;
+    check_alone(&base).await?;
     let mut expiry = Expiry { expire, expired: Expired::default() };
     if expire.dry_run {
         let Some(after) = expiry.revise(&base).await? else { return Ok(Expired::default()) };
@@ -82,7 +85,8 @@ async fn run(table: &Table, expire: &Expire) -> Result<Expired> {
         error.context("the snapshots are expired, but their files stay until the next removal of orphans")
     })?;
     let mut expired = told(expiry.expired, &files);
-    expired.left_behind = reach::remove(&table.io, files.into_keys()).await;
+    let urls = files.keys().map(|location| table.io.url(location)).collect::<Result<Vec<_>>>()?;
+    expired.left_behind = reach::remove(&table.io, urls).await;
     let (snapshots, bytes) = (expired.snapshots.len(), expired.bytes);
     tracing::info!(table = %table.name(), snapshots, bytes, left_behind = expired.left_behind, "snapshots expired");
     Ok(expired)
@@ -107,7 +111,7 @@ fn told(mut expired: Expired, files: &Files) -> Expired {
     expired
 }
 
-/// What the snapshots of `before` that `after` lacks name, and no snapshot of `after` does.
+/// The table's own files that the snapshots of `before` name which `after` lacks, and no snapshot of `after` does.
 async fn removed_files(before: &Table, after: &TableMetadata) -> Result<Files> {
     let (io, metadata) = (&before.io, &before.metadata);
     let gone = |id: i64| after.snapshot_by_id(id).is_none();
@@ -131,6 +135,8 @@ async fn removed_files(before: &Table, after: &TableMetadata) -> Result<Files> {
     let statistics_kept = reach::statistics(after, |_| true);
     let statistics = reach::statistics(metadata, gone);
     files.extend(statistics.into_iter().filter(|(location, _)| !statistics_kept.contains_key(location)));
+    let own = Own::of(before)?;
+    files.retain(|location, _| io.url(location).is_ok_and(|url| own.holds(&url)));
     Ok(files)
 }
 

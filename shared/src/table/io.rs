@@ -2,7 +2,6 @@
 //!
 //! All of them are written once under a name of their own and never changed, so what was read once is kept.
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 use std::io::Read;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -186,13 +185,13 @@ impl Io {
 
     /// As [`Io::put_all`], one file.
     pub(super) async fn put(&self, location: &str, bytes: Bytes) -> Result<()> {
-        self.storage.put(&url(location)?, bytes).await
+        self.storage.put(&self.url(location)?, bytes).await
     }
 
     /// Writes files under names that nobody else writes, so that a repeated request does no harm.
     pub(super) async fn put_all(&self, files: Vec<(String, Bytes)>) -> Result<()> {
         let puts = files.into_iter().map(|(location, bytes)| async move {
-            let url = url(&location)?;
+            let url = self.url(&location)?;
             self.storage.put(&url, bytes).await
         });
         let puts: Vec<_> = puts.collect();
@@ -220,10 +219,15 @@ impl Io {
 
     /// A file that the table's metadata names.
     async fn get(&self, location: &str) -> Result<Bytes> {
-        self.storage.get(&url(location)?).await.map_err(|error| match error.kind() {
+        self.storage.get(&self.url(location)?).await.map_err(|error| match error.kind() {
             ErrorKind::NotFound => damaged("an existing metadata file", location).with_source(error),
             _ => error,
         })
+    }
+
+    /// Has a file read anew: it may be gone.
+    pub(super) fn forget(&self, location: &str) {
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner).files.remove(location);
     }
 
     fn cached(&self, location: &str) -> Option<Cached> {
@@ -259,18 +263,6 @@ impl Scratch {
         let read = async { self.memory.new_input(&self.location)?.read().await };
         read.await.map_err(|e| from_iceberg(e, || format!("writing `{}`", self.location)))
     }
-}
-
-/// Where a file lies. Hadoop's names for S3 mean the same objects; a bare path is that of a local file.
-pub(super) fn url(location: &str) -> Result<Url> {
-    let known = ["s3a://", "s3n://"].iter().find_map(|scheme| location.strip_prefix(scheme));
-    let named = match known {
-        Some(rest) => Cow::Owned(format!("s3://{rest}")),
-        None if location.starts_with('/') => Cow::Owned(format!("file://{location}")),
-        None => Cow::Borrowed(location),
-    };
-    Url::parse(&named)
-        .map_err(|e| Error::bug(format!("expected the URL of an object, found `{location}`")).with_source(e))
 }
 
 /// An error of the `iceberg` crate about values that we made ourselves.

@@ -26,6 +26,7 @@ mod merge;
 mod metadata_tables;
 mod metrics;
 mod orphans;
+mod ownership;
 mod properties;
 mod prune;
 mod reach;
@@ -60,7 +61,7 @@ use uuid::Uuid;
 pub use self::alter::{Alter, Keep, Place, SortField};
 pub(crate) use self::conform::assigned;
 pub use self::create::NewTable;
-pub use self::drop::Dropped;
+pub use self::drop::{Dropped, Purge};
 pub use self::expire::{Expire, Expired};
 use self::io::Io;
 pub use self::metadata_tables::MetadataTable;
@@ -236,7 +237,7 @@ impl Tables {
     /// metadata is current: whoever else changes the table does so through this catalog.
     ///
     /// # Errors
-    /// `Conflict` when the name is taken; `NotFound` without the database; `Invalid` when there is no table's metadata; `Denied`
+    /// `Conflict` when the name is taken, or another table has the metadata or the folder; `NotFound` without the database; `Invalid` when there is no table's metadata; `Denied`
     /// for a place outside the warehouse.
     pub async fn register(&self, name: &TableName, location: &str) -> Result<Table> {
         register::register(self, name, location).await.context(|| format!("registering the table `{name}`"))
@@ -251,12 +252,14 @@ impl Tables {
         create::ensure(self, name, columns, partition_by).await
     }
 
-    /// Removes the table from the catalog; with `purge` its files too, all of them, once it is out of the catalog for certain.
+    /// Removes the table from the catalog; its files too, as `purge` says, once it is out of the catalog for certain: those in its
+    /// folder, never those elsewhere.
     ///
     /// # Errors
-    /// `NotFound`; `Invalid` for a table that is not Iceberg, or whose `gc.enabled` is `false`; `Bug`, naming the file, when
-    /// metadata can't be read that says what to purge.
-    pub async fn drop(&self, name: &TableName, purge: bool) -> Result<Dropped> {
+    /// `NotFound`; `Invalid` for a table that is not Iceberg, or whose `gc.enabled` is `false`; `Conflict` when another table of the
+    /// catalog has a claim to the files; `Bug`, naming the file, when metadata can't be read that says what to purge. Nothing is
+    /// removed then.
+    pub async fn drop(&self, name: &TableName, purge: Purge) -> Result<Dropped> {
         drop::drop(self, name, purge).await.context(|| format!("dropping the table `{name}`"))
     }
 
@@ -415,10 +418,10 @@ impl Table {
     }
 
     /// A table that no catalog knows yet: it has no metadata file, and can't be swapped or reloaded.
-    fn unborn(tables: &Tables, name: &TableName, metadata: TableMetadata) -> Result<Self> {
-        let input = create::catalog_input(name, &metadata, "")?;
+    fn unborn(tables: &Tables, name: &TableName, metadata: Arc<TableMetadata>) -> Result<Self> {
+        let input = create::catalog_input(&tables.io, name, &metadata, "")?;
         let entry = catalog::Table { input, version: String::new(), created_ms: 0, updated_ms: 0 };
-        Self::new(tables.ports.clone(), tables.io.clone(), entry, String::new(), Arc::new(metadata))
+        Self::new(tables.ports.clone(), tables.io.clone(), entry, String::new(), metadata)
     }
 
     fn new(
@@ -496,7 +499,7 @@ impl Table {
             Arc::clone(metadata),
         )?;
         let entry = self.ports.catalog.update_table(&input, &self.entry.version).await?;
-        Self::of_entry(self.ports.clone(), self.io.clone(), entry).await
+        Ok(Self { entry: Arc::new(entry), ..next })
     }
 
     /// The current snapshot, its parent, and so on.

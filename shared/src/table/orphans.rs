@@ -5,15 +5,12 @@
 
 use std::collections::HashSet;
 
-use percent_encoding::percent_decode_str;
-use url::Url;
-
 use super::expire::check_collected;
-use super::io::url;
+use super::ownership::{check_alone, folder, place};
 use super::{Table, reach};
 use crate::error::Context;
 use crate::storage::ObjectInfo;
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, Result};
 
 /// Files that are younger may belong to a writer that is still at work.
 const LEAST_AGE_MS: i64 = 86_400_000;
@@ -53,8 +50,8 @@ impl Table {
     /// Removes files of the table's folder that no snapshot, manifest or metadata file of it names.
     ///
     /// # Errors
-    /// `Invalid` for files younger than a day, or when the table's `gc.enabled` is `false`; `Conflict` when another table lies in
-    /// the folder; `Bug`, naming the file, when something that a snapshot names can't be read: nothing is removed then.
+    /// `Invalid` for files younger than a day, or when the table's `gc.enabled` is `false`; `Conflict` when another table has a
+    /// claim to the folder; `Bug`, naming the file, when something that a snapshot names can't be read: nothing is removed then.
     pub async fn remove_orphans(&self, orphans: &Orphans) -> Result<OrphanReport> {
         run(self, orphans).await.context(|| format!("removing orphans of the table `{}`", self.name()))
     }
@@ -90,7 +87,7 @@ async fn run(table: &Table, orphans: &Orphans) -> Result<OrphanReport> {
         examples: old.iter().take(EXAMPLES).map(|object| object.url.to_string()).collect(),
     };
     if !orphans.dry_run {
-        report.left_behind = reach::remove(&table.io, old.iter().map(|object| object.url.to_string())).await;
+        report.left_behind = reach::remove(&table.io, old.iter().map(|object| object.url.clone())).await;
         tracing::info!(table = %table.name(), orphans = report.orphans, bytes = report.bytes, "orphans removed");
     }
     Ok(report)
@@ -99,55 +96,11 @@ async fn run(table: &Table, orphans: &Orphans) -> Result<OrphanReport> {
 /// Objects that nothing of the table names: those that are old enough, and the number of the others.
 async fn unnamed<'a>(listed: &'a [ObjectInfo], table: &Table, cutoff_ms: i64) -> Result<(Vec<&'a ObjectInfo>, u64)> {
     let named = reach::everything(table).await?;
-    let named: HashSet<_> = named.keys().map(|location| url(location).map(|url| place(&url))).collect::<Result<_>>()?;
+    let named: HashSet<_> =
+        named.keys().map(|location| table.io.url(location).map(|url| place(&url))).collect::<Result<_>>()?;
     let unnamed = listed
         .iter()
         .filter(|object| !named.contains(&place(&object.url)) && !object.url.path().ends_with(VERSION_HINT));
     let (old, young): (Vec<_>, Vec<_>) = unnamed.partition(|object| object.modified_ms < cutoff_ms);
     Ok((old, young.len() as u64))
-}
-
-/// The table's folder, with a final slash.
-pub(super) fn folder(table: &Table) -> Result<Url> {
-    url(&format!("{}/", table.metadata.location().trim_end_matches('/')))
-}
-
-/// # Errors
-/// `Conflict` when another table of the catalog lies in the table's folder: its files would be taken for orphans.
-pub(super) async fn check_alone(table: &Table) -> Result<()> {
-    let ours = place(&folder(table)?);
-    let catalog = &table.ports.catalog;
-    for database in catalog.list_databases().await? {
-        let others = match catalog.list_tables(&database.name).await {
-            // A database that is none of the lakehouse's.
-            Err(error) if matches!(error.kind(), ErrorKind::Denied | ErrorKind::NotFound) => continue,
-            others => others?,
-        };
-        for other in others {
-            let Ok(theirs) = Url::parse(&format!("{}/", other.input.storage.location.trim_end_matches('/'))) else {
-                continue;
-            };
-            if other.input.name != *table.name() && place(&theirs).starts_with(&ours) {
-                return Err(Error::conflict(format!(
-                    "expected the folder `{}` to hold one table, found `{}` in it too",
-                    table.metadata.location(),
-                    other.input.name
-                )));
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Where an object lies, however its address is written: `s3a` is `s3`, and characters are decoded as often as they are encoded,
-/// so that in doubt two addresses are one.
-fn place(url: &Url) -> String {
-    let mut path = url.path().to_owned();
-    loop {
-        let decoded = percent_decode_str(&path).decode_utf8_lossy().into_owned();
-        if decoded == path {
-            return format!("{}{path}", url.host_str().unwrap_or_default());
-        }
-        path = decoded;
-    }
 }

@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use futures::{StreamExt, TryStreamExt, stream};
 use iceberg::spec::{DataContentType, ManifestFile, TableMetadata};
+use url::Url;
 
 use super::Table;
 use super::io::Io;
@@ -145,15 +146,12 @@ pub(super) fn statistics(metadata: &TableMetadata, wanted: impl Fn(i64) -> bool)
 }
 
 /// Removes files; gives the number of those that could not be removed, which are logged.
-pub(super) async fn remove(io: &Io, locations: impl IntoIterator<Item = String>) -> u64 {
-    let removals: Vec<_> = locations
+pub(super) async fn remove(io: &Io, files: impl IntoIterator<Item = Url>) -> u64 {
+    let removals: Vec<_> = files
         .into_iter()
-        .map(|location| async move {
-            let removed = match super::io::url(&location) {
-                Ok(url) => io.storage.delete(&url).await,
-                Err(error) => Err(error),
-            };
-            removed.inspect_err(|error| tracing::warn!(%error, location, "left an unused file behind")).is_err()
+        .map(|url| async move {
+            let removed = io.storage.delete(&url).await;
+            removed.inspect_err(|error| tracing::warn!(%error, %url, "left an unused file behind")).is_err()
         })
         .collect();
     stream::iter(removals).buffer_unordered(PARALLEL).filter(|failed| std::future::ready(*failed)).count().await as u64

@@ -25,7 +25,7 @@ use parquet::schema::types::{SchemaDescriptor, Type as ParquetType, TypePtr};
 use tokio::task::JoinSet;
 
 use super::files::{Metrics, writer_properties};
-use super::io::{IcebergContext, Io, url};
+use super::io::{IcebergContext, Io};
 use super::lineage;
 use super::metrics::{Written, data_file};
 use super::properties::read;
@@ -276,7 +276,7 @@ impl Writer {
     fn begin(&mut self, key: &Arc<[u8]>, partition: Struct) -> Result<()> {
         let folder = folder(&self.spec, &self.schema, &partition);
         let location = keys::data_file(&self.location, &folder, &self.prefix, self.created.len());
-        let store = self.io.storage.writer(&url(&location)?)?.with_max_concurrency(UPLOAD_PARTS);
+        let store = self.io.storage.writer(&self.io.url(&location)?)?.with_max_concurrency(UPLOAD_PARTS);
         let options = ArrowWriterOptions::new().with_properties(self.properties.clone());
         let writer = parquet_schema(&self.arrow, &self.schema)
             .and_then(|schema| {

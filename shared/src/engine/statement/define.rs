@@ -180,6 +180,6 @@ pub(super) fn drop(words: &mut Words<'_>) -> Parsed<Writing> {
     words.expect("TABLE")?;
     let if_exists = words.eat("IF EXISTS");
     let table = words.table()?;
-    words.eat("PURGE");
-    Ok(Writing::DropTable { table, if_exists })
+    let purge = words.eat("PURGE");
+    Ok(Writing::DropTable { table, if_exists, purge })
 }

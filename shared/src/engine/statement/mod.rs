@@ -79,6 +79,8 @@ pub(super) enum Writing {
     DropTable {
         table: Named,
         if_exists: bool,
+        /// Whether the files of a registered table go too.
+        purge: bool,
     },
     CreateDatabase {
         name: String,
@@ -104,6 +106,10 @@ pub(super) enum Writing {
     Register {
         table: Named,
         file: String,
+    },
+    /// A table leaves the catalog; its files stay.
+    Unregister {
+        table: Named,
     },
 }
 

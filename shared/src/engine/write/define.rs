@@ -10,7 +10,7 @@ use crate::engine::catalog::Given;
 use crate::engine::statement::{CreateTable, Named};
 use crate::model::Column;
 use crate::model::types::columns_of;
-use crate::table::NewTable;
+use crate::table::{Dropped, NewTable, Purge};
 use crate::{Error, ErrorKind, Result};
 
 /// Properties of tables that Athena calls otherwise than Iceberg.
@@ -61,6 +61,23 @@ impl Write<'_> {
         let name = self.name(named)?;
         self.tables.register(&name, file).await?;
         Ok(Outcome::new(STATEMENT, &name))
+    }
+
+    pub(super) async fn unregister(&self, named: &Named) -> Result<Outcome> {
+        const STATEMENT: &str = "CALL unregister_table";
+        self.without_key(STATEMENT, "a second one finds no table there")?;
+        let name = self.name(named)?;
+        let entry = match self.run.ports.catalog.get_table(&name).await {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Err(self.unknown(named, &name).await),
+            entry => entry?,
+        };
+        if !entry.is_iceberg() {
+            return Err(of_files(&name));
+        }
+        self.tables.drop(&name, Purge::No).await?;
+        let metadata = entry.input.parameters.get("metadata_location");
+        let left = format!("its files stay; its metadata file is `{}`", metadata.map_or("", String::as_str));
+        Ok(Outcome::new(STATEMENT, &name).noted(left))
     }
 
     /// The statement's table is there already.
@@ -119,7 +136,7 @@ impl Write<'_> {
         Ok((effect, source))
     }
 
-    pub(super) async fn drop_table(&self, table: &Named, if_exists: bool) -> Result<Outcome> {
+    pub(super) async fn drop_table(&self, table: &Named, if_exists: bool, purge: bool) -> Result<Outcome> {
         self.without_key("DROP TABLE", "say IF EXISTS")?;
         let name = self.name(table)?;
         let gone = || Outcome::new("DROP TABLE", &name).noted("there was no such table");
@@ -130,9 +147,10 @@ impl Write<'_> {
             Err(error) if error.kind() == ErrorKind::NotFound => return Err(self.unknown(table, &name).await),
             Err(error) => return Err(error),
         }
-        match self.tables.drop(&name, true).await {
+        let purge = if purge { Purge::All } else { Purge::Own };
+        match self.tables.drop(&name, purge).await {
             Err(error) if error.kind() == ErrorKind::NotFound && if_exists => Ok(gone()),
-            dropped => dropped.map(|_| Outcome::new("DROP TABLE", &name)),
+            dropped => dropped.map(|dropped| told(Outcome::new("DROP TABLE", &name), &dropped)),
         }
     }
 
@@ -169,6 +187,22 @@ impl Write<'_> {
             ))),
             _ => Ok(()),
         }
+    }
+}
+
+/// The outcome of a drop, which says what is left.
+fn told(outcome: Outcome, dropped: &Dropped) -> Outcome {
+    if dropped.registered {
+        return outcome.noted("its files stay, as the table was registered: DROP TABLE … PURGE removes them too");
+    }
+    let left = [
+        (dropped.elsewhere, "files stay, as they lie outside the table's folder"),
+        (dropped.left_behind, "files could not be removed"),
+    ];
+    let left = left.iter().filter(|(files, _)| *files > 0).map(|(files, why)| format!("{files} {why}"));
+    match left.collect::<Vec<_>>().join(", ") {
+        none if none.is_empty() => outcome,
+        left => outcome.noted(left),
     }
 }
 

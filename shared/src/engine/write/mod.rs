@@ -185,13 +185,14 @@ impl<'a> Write<'a> {
         let reported = |(outcome, report)| (outcome, Some(report));
         let outcome = match statement {
             Writing::CreateTable(made) => Box::pin(self.create_table(made)).await,
-            Writing::DropTable { table, if_exists } => Box::pin(self.drop_table(&table, if_exists)).await,
+            Writing::DropTable { table, if_exists, purge } => Box::pin(self.drop_table(&table, if_exists, purge)).await,
             Writing::CreateDatabase { name, if_not_exists } => {
                 Box::pin(self.create_database(&name, if_not_exists)).await
             }
             Writing::DropDatabase { name, if_exists } => Box::pin(self.drop_database(&name, if_exists)).await,
             Writing::Insert(insert) => Box::pin(self.insert(insert)).await,
             Writing::Register { table, file } => Box::pin(self.register(&table, &file)).await,
+            Writing::Unregister { table } => Box::pin(self.unregister(&table)).await,
             Writing::Alter { table, alterations } => Box::pin(self.alter(&table, alterations)).await,
             Writing::Delete(delete) => Box::pin(self.change(Rows::Delete(&delete))).await,
             Writing::Update(update) => Box::pin(self.change(Rows::Update(&update))).await,
@@ -221,6 +222,9 @@ impl<'a> Write<'a> {
             }
             Writing::Register { table, file } => {
                 Ok((format!("register the table {} as `{file}` has it", self.name(table)?), None))
+            }
+            Writing::Unregister { table } => {
+                Ok((format!("take the table {} out of the catalog and leave its files", self.name(table)?), None))
             }
             Writing::DropTable { table, .. } => Ok((format!("drop the table {}", self.name(table)?), None)),
             Writing::CreateDatabase { name, .. } => Ok((format!("create the database {name}"), None)),

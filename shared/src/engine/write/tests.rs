@@ -334,3 +334,59 @@ async fn a_delete_of_all_rows_counts_those_that_are_there() {
     assert_eq!(lake.write("DELETE FROM t WHERE id IN (2, 4, 6)").await.rows_deleted, 3);
     assert_eq!(lake.write("DELETE FROM t").await.rows_deleted, 7);
 }
+
+#[tokio::test]
+async fn a_table_can_leave_the_catalog_and_come_back_with_its_files() {
+    let lake = Lake::new().await;
+    lake.write("CREATE TABLE t AS SELECT 1 AS id").await;
+    let left = lake.write("CALL system.unregister_table('db.t')").await;
+    let note = left.note.unwrap();
+    let file = note.split('`').nth(1).unwrap();
+    let gone = lake.refused("SELECT * FROM t", &Lake::options()).await;
+    assert_eq!(gone.kind(), ErrorKind::NotFound, "{gone}");
+    lake.write("CREATE TABLE t AS SELECT 2 AS id").await;
+    let register = |name: &str| format!("CALL system.register_table(table => 'db.{name}', metadata_file => '{file}')");
+    lake.write(&register("back")).await;
+    let taken = lake.refused(&register("twice"), &Lake::options()).await;
+    assert!(taken.kind() == ErrorKind::Conflict && taken.to_string().contains("`db.back`"), "{taken}");
+    lake.write("DROP TABLE t").await;
+    assert_eq!(lake.cells("SELECT id FROM back").await, "1");
+    let dropped = lake.write("DROP TABLE back").await;
+    assert!(dropped.note.unwrap().contains("PURGE"));
+    lake.write(&register("again")).await;
+    assert_eq!(lake.cells("SELECT id FROM again").await, "1");
+    assert_eq!(lake.write("DROP TABLE again PURGE").await.note, None);
+    let empty = lake.refused(&register("again"), &Lake::options()).await;
+    assert_eq!(empty.kind(), ErrorKind::Invalid, "{empty}");
+    let unknown = lake.refused("CALL system.unregister_table(table => 'db.nothing')", &Lake::options()).await;
+    assert_eq!(unknown.kind(), ErrorKind::NotFound, "{unknown}");
+}
+
+#[tokio::test]
+async fn a_scan_limit_is_told_as_a_limit_also_of_metadata() {
+    let lake = Lake::new().await;
+    lake.write("CREATE TABLE t AS SELECT n AS id FROM generate_series(1, 1000) AS g(n)").await;
+    // A fresh engine has no metadata in memory.
+    for bytes in [10, 3000] {
+        let settings = Settings::embedded(lake._spill.path()).unwrap();
+        let engine = Engine::open(&settings, &lake.engine.ports).unwrap();
+        let options = QueryOptions { max_bytes_scanned: Some(bytes), ..Lake::options() };
+        let answer = match engine.query("SELECT sum(id) FROM t", &options).await {
+            Ok(answer) => answer.collect().await.map(drop),
+            Err(error) => Err(error),
+        };
+        let error = answer.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Limit, "{bytes}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn the_least_and_the_greatest_number_of_a_column_can_be_filtered() {
+    let lake = Lake::new().await;
+    lake.write("CREATE TABLE t (g int, b bigint)").await;
+    lake.write("INSERT INTO t VALUES (1, 9223372036854775807), (2, CAST('-9223372036854775808' AS bigint))").await;
+    for (filter, expected) in [("g = 1", "1"), ("b > 0", "1"), ("b < 0", "2"), ("b <> 5", "1;2"), ("b + 0 = b", "1;2")]
+    {
+        assert_eq!(lake.cells(&format!("SELECT g FROM t WHERE {filter} ORDER BY g")).await, expected, "{filter}");
+    }
+}

@@ -15,7 +15,7 @@ use parquet::file::properties::WriterProperties;
 use roaring::RoaringTreemap;
 
 use crate::table::Table;
-use crate::table::io::{IcebergContext, url};
+use crate::table::io::IcebergContext;
 use crate::table::manifests::{DELETED_PATH, DELETED_POS};
 use crate::table::properties::read;
 use crate::table::snapshot::{AddedFile, LiveFile};
@@ -79,8 +79,9 @@ async fn write_group(
         .set_compression(Compression::ZSTD(ZstdLevel::default()))
         .set_statistics_truncate_length(None)
         .build();
-    let mut parquet = AsyncArrowWriter::try_new(base.io.storage.writer(&url(&location)?)?, schema(), Some(properties))
-        .doing(doing)?;
+    let mut parquet =
+        AsyncArrowWriter::try_new(base.io.storage.writer(&base.io.url(&location)?)?, schema(), Some(properties))
+            .doing(doing)?;
     let mut rows = 0;
     for (path, places) in &by_path {
         let mut places = places.iter().map(u64::cast_signed);

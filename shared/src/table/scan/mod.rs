@@ -15,7 +15,7 @@ use iceberg::spec::{Operation, SchemaRef, SnapshotRef, TableMetadata};
 use self::files::{IcebergTable, Rows};
 use self::lineage::LineageTable;
 use super::address::{FILE, POS};
-use super::io::{IcebergContext, url};
+use super::io::IcebergContext;
 use super::live::{LiveFile, added_files};
 use super::{Read, Table, ancestors, refs};
 use crate::{Error, Result};
@@ -129,7 +129,7 @@ pub(super) fn may_match(
 
 /// Lets a session find the store of a table's file.
 pub(super) fn register_store(session: &SessionContext, table: &Table, file: &LiveFile) -> Result<()> {
-    let url = url(file.data().file_path())?;
+    let url = table.io.url(file.data().file_path())?;
     let (store, _) = table.io.storage.resolve(&url)?;
     session.register_object_store(&url, store);
     Ok(())

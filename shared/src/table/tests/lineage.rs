@@ -243,7 +243,7 @@ async fn files_hold_the_lineage_of_rows_that_were_there_before_under_the_reserve
     append(&table, rows(&[(1, None, 0), (2, None, 0), (3, None, 0)])).await;
     let columns = async |table: &Table| {
         let file = data_files(&table.reload().await.unwrap()).await.swap_remove(0);
-        let bytes = table.ports.storage.get(&io::url(file.data().file_path()).unwrap()).await.unwrap();
+        let bytes = table.ports.storage.get(&crate::storage::url_of(file.data().file_path()).unwrap()).await.unwrap();
         let reader = ParquetRecordBatchReaderBuilder::try_new(bytes).unwrap();
         let columns = reader.parquet_schema().root_schema().get_fields().to_vec();
         let ids = columns.iter().map(|c| (c.name().to_owned(), c.get_basic_info().id())).collect::<Vec<_>>();

@@ -15,6 +15,7 @@ mod lineage;
 mod many;
 mod merge;
 mod model;
+mod odd_paths;
 mod orphans;
 mod overwrite;
 mod partition;

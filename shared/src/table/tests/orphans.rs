@@ -97,10 +97,12 @@ async fn a_folder_with_another_table_in_it_is_left_alone() {
     assert_eq!(error.kind(), ErrorKind::Conflict);
     assert!(error.to_string().contains("`nyc.guest`"), "{error}");
     assert_eq!(stored(&ports).await, before);
-    // Dropped with its files, the table takes only those that it names.
-    let dropped = Tables::new(ports.clone()).drop(&name(), true).await.unwrap();
-    assert_eq!((dropped.files, dropped.left_behind), (1, 0));
-    assert_eq!(stored(&ports).await.len(), 3);
+    let dropped = Tables::new(ports.clone()).drop(&name(), Purge::All).await.unwrap_err();
+    assert_eq!(dropped.kind(), ErrorKind::Conflict, "{dropped}");
+    let expired = later(&ports).await.expire(&Expire::default()).await.unwrap_err();
+    assert_eq!(expired.kind(), ErrorKind::Conflict, "{expired}");
+    assert_eq!(stored(&ports).await, before);
+    assert!(ports.catalog.get_table(&name()).await.is_ok());
 }
 
 #[tokio::test]
@@ -115,7 +117,7 @@ async fn metadata_that_can_not_be_read_stops_the_removal_and_is_named() {
     let error = later(&ports).await.remove_orphans(&Orphans::default()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Bug);
     assert!(error.to_string().contains(&list), "{error}");
-    assert!(Tables::new(ports.clone()).drop(&name(), true).await.is_err());
+    assert!(Tables::new(ports.clone()).drop(&name(), Purge::Own).await.is_err());
     assert_eq!(stored(&ports).await, before);
     assert!(ports.catalog.get_table(&name()).await.is_ok());
 }
@@ -124,21 +126,22 @@ async fn metadata_that_can_not_be_read_stops_the_removal_and_is_named() {
 async fn a_dropped_table_leaves_its_files_unless_they_are_purged() {
     let ports = ports();
     let tables = Tables::new(ports.clone());
-    let missing = tables.drop(&name(), true).await.unwrap_err();
+    let missing = tables.drop(&name(), Purge::Own).await.unwrap_err();
     assert_eq!(missing.kind(), ErrorKind::NotFound);
     let first = table(&ports, &[]).await;
     append(&first, rows(&[(1, None, 0)])).await;
     let files = stored(&ports).await;
-    assert_eq!(tables.drop(&name(), false).await.unwrap(), Dropped::default());
+    assert_eq!(tables.drop(&name(), Purge::No).await.unwrap(), Dropped::default());
     assert_eq!(stored(&ports).await, files);
     assert_eq!(tables.load(&name()).await.unwrap_err().kind(), ErrorKind::NotFound);
-    // A table of the same name is another one; what it is purged with is its folder.
+    // A table of the same name is another one, in a folder of its own.
     let second = table(&ports, &[]).await;
     append(&second, rows(&[(2, None, 0)])).await;
     assert_eq!(ids(&second, Read::Current).await, ["2"]);
-    let dropped = tables.drop(&name(), true).await.unwrap();
+    let dropped = tables.drop(&name(), Purge::Own).await.unwrap();
     assert_eq!(dropped.left_behind, 0);
-    assert!(stored(&ports).await.is_empty());
+    assert!(dropped.files > 0);
+    assert_eq!(stored(&ports).await, files, "those of the first, which may come back");
 }
 
 #[tokio::test]
@@ -153,7 +156,7 @@ async fn a_drop_whose_answer_is_lost_is_a_drop() {
         let catalog = FaultyCatalog::new(ports.catalog.clone());
         catalog.fail(&name(), &faults);
         let tables = Tables::new(Ports { catalog: catalog.clone(), ..ports.clone() });
-        tables.drop(&name(), true).await.unwrap();
+        tables.drop(&name(), Purge::Own).await.unwrap();
         assert!(catalog.is_spent());
         assert!(stored(&ports).await.is_empty());
     }
@@ -162,7 +165,7 @@ async fn a_drop_whose_answer_is_lost_is_a_drop() {
     let before = stored(&ports).await;
     let catalog = FaultyCatalog::new(ports.catalog.clone());
     catalog.fail(&name(), &[Refused(ErrorKind::Denied)]);
-    let denied = Tables::new(Ports { catalog, ..ports.clone() }).drop(&name(), true).await.unwrap_err();
+    let denied = Tables::new(Ports { catalog, ..ports.clone() }).drop(&name(), Purge::Own).await.unwrap_err();
     assert_eq!(denied.kind(), ErrorKind::Denied);
     assert_eq!(stored(&ports).await, before);
 }

@@ -271,7 +271,7 @@ async fn merge_on_read_names_the_rows_in_sorted_delete_files_of_their_partition(
     let deletes = live_deletes(&now).await;
     assert_eq!(deletes.len(), 2);
     for delete in &deletes {
-        let bytes = now.ports.storage.get(&io::url(delete.data().file_path()).unwrap()).await.unwrap();
+        let bytes = now.ports.storage.get(&crate::storage::url_of(delete.data().file_path()).unwrap()).await.unwrap();
         let reader = ParquetRecordBatchReaderBuilder::try_new(bytes).unwrap();
         assert_eq!(reader.parquet_schema().column(0).self_type().get_basic_info().id(), 2_147_483_546);
         assert_eq!(reader.parquet_schema().column(1).self_type().get_basic_info().id(), 2_147_483_545);
@@ -305,7 +305,7 @@ async fn merge_on_read_of_a_v3_table_writes_vectors_that_others_can_find() {
     assert_eq!(vectors.len(), 2);
     let path = vectors[0].data().file_path().to_owned();
     let memory = FileIO::new_with_memory();
-    let bytes = now.ports.storage.get(&io::url(&path).unwrap()).await.unwrap();
+    let bytes = now.ports.storage.get(&crate::storage::url_of(&path).unwrap()).await.unwrap();
     memory.new_output(&path).unwrap().write(bytes.clone()).await.unwrap();
     let reader = PuffinReader::new(memory.new_input(&path).unwrap());
     let blobs = reader.file_metadata().await.unwrap().blobs();

@@ -135,7 +135,7 @@ async fn files_say_what_is_a_uuid_at_any_depth() {
     let table = made(&[]).await;
     append(&table, batch(&SMALL)).await;
     let file = data_files(&table.reload().await.unwrap()).await.swap_remove(0);
-    let bytes = table.ports.storage.get(&io::url(file.data().file_path()).unwrap()).await.unwrap();
+    let bytes = table.ports.storage.get(&crate::storage::url_of(file.data().file_path()).unwrap()).await.unwrap();
     let reader = ParquetRecordBatchReaderBuilder::try_new(bytes).unwrap();
     let kinds: Vec<_> =
         reader.parquet_schema().columns().iter().map(|c| (c.path().string(), c.logical_type_ref().cloned())).collect();
