@@ -4,6 +4,7 @@
 //! and is never used twice, so a table that was dropped and made again does not pass for the old one. Declarations are kept
 //! as JSON, names and partition values as columns that can be searched.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -11,8 +12,9 @@ use async_trait::async_trait;
 use rusqlite::{OptionalExtension, Row, Transaction};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
-use super::{Catalog, Database, KeyFilter, Partition, Table, TableInput, filter};
+use super::{Catalog, Database, KeyFilter, Partition, StorageDescriptor, Table, TableInput, filter};
 use crate::clock::Clock;
 use crate::model::TableName;
 use crate::model::name::check_identifier;
@@ -152,7 +154,7 @@ impl Catalog for EmbeddedCatalog {
         self.file
             .read(move |t| {
                 database(t, &name)?;
-                let select = "SELECT v.body, v.version, t.created_ms, v.updated_ms FROM tables t
+                let select = "SELECT v.body, v.version, t.created_ms, v.updated_ms, t.database, t.name FROM tables t
                               JOIN versions v ON v.version = t.version WHERE t.database = ?1 ORDER BY t.name";
                 tables(t, select, [&name])
             })
@@ -194,7 +196,7 @@ impl Catalog for EmbeddedCatalog {
         self.file
             .read(move |t| {
                 let id = table_id(t, &name)?;
-                let select = "SELECT v.body, v.version, t.created_ms, v.updated_ms FROM versions v
+                let select = "SELECT v.body, v.version, t.created_ms, v.updated_ms, t.database, t.name FROM versions v
                               JOIN tables t ON t.id = v.table_id WHERE v.table_id = ?1 ORDER BY v.version DESC";
                 tables(t, select, [id])
             })
@@ -286,7 +288,7 @@ fn table_id(transaction: &Transaction<'_>, name: &TableName) -> Result<i64> {
 /// The table's id and its current version.
 fn current(transaction: &Transaction<'_>, name: &TableName) -> Result<(i64, Table)> {
     let id = table_id(transaction, name)?;
-    let select = "SELECT v.body, v.version, t.created_ms, v.updated_ms FROM tables t
+    let select = "SELECT v.body, v.version, t.created_ms, v.updated_ms, t.database, t.name FROM tables t
                   JOIN versions v ON v.version = t.version WHERE t.id = ?1";
     let table = tables(transaction, select, [id])?.pop();
     Ok((id, table.ok_or_else(|| Error::bug(format!("table `{name}` has no current version")))?))
@@ -302,14 +304,40 @@ fn tables(transaction: &Transaction<'_>, select: &str, parameters: impl rusqlite
     Ok(tables)
 }
 
-/// A row of `body, version, created_ms, updated_ms`.
+/// A row of `body, version, created_ms, updated_ms, database, name`.
 fn table(row: &Row<'_>) -> Result<Table> {
+    let name = TableName { database: row.get(4)?, table: row.get(5)? };
+    let (input, fault) = definition(&row.get::<_, String>(0)?, name);
     Ok(Table {
-        input: from_json(&row.get::<_, String>(0)?)?,
+        input,
         version: row.get::<_, i64>(1)?.to_string(),
         created_ms: row.get(2)?,
         updated_ms: row.get(3)?,
+        fault,
     })
+}
+
+/// The definition in `body`; of one that can't be read what can be without its columns, and what is wrong with it.
+fn definition(body: &str, name: TableName) -> (TableInput, Option<String>) {
+    let fault = match serde_json::from_str(body) {
+        Ok(input) => return (input, None),
+        Err(error) => error.to_string(),
+    };
+    let without_columns = || {
+        let mut value: Value = serde_json::from_str(body).ok()?;
+        *value.pointer_mut("/storage/columns")? = Value::Array(Vec::new());
+        *value.pointer_mut("/partition_keys")? = Value::Array(Vec::new());
+        serde_json::from_value(value).ok()
+    };
+    let nothing = TableInput {
+        name,
+        description: None,
+        table_type: String::new(),
+        parameters: BTreeMap::new(),
+        storage: StorageDescriptor::default(),
+        partition_keys: Vec::new(),
+    };
+    (without_columns().unwrap_or(nothing), Some(fault))
 }
 
 /// Adds a version and makes it the current one.
@@ -318,7 +346,7 @@ fn add_version(t: &Transaction<'_>, id: i64, input: TableInput, created_ms: i64,
     t.execute(insert, (id, updated_ms, to_json(&input)?))?;
     let version = t.last_insert_rowid();
     t.execute("UPDATE tables SET version = ?1 WHERE id = ?2", (version, id))?;
-    Ok(Table { input, version: version.to_string(), created_ms, updated_ms })
+    Ok(Table { input, version: version.to_string(), created_ms, updated_ms, fault: None })
 }
 
 fn check_values(table: &Table, values: &[String]) -> Result<()> {
@@ -341,4 +369,55 @@ fn to_json(value: &impl Serialize) -> Result<String> {
 
 fn from_json<T: DeserializeOwned>(body: &str) -> Result<T> {
     serde_json::from_str(body).map_err(|e| Error::bug("a catalog entry is not what this version writes").with_source(e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalog::ensure_database;
+    use crate::clock::SystemClock;
+    use crate::model::{Column, ColumnType};
+
+    fn table(name: &str) -> TableInput {
+        TableInput {
+            name: TableName::new("db", name).unwrap(),
+            description: None,
+            table_type: "EXTERNAL_TABLE".into(),
+            parameters: BTreeMap::from([("classification".into(), "json".into())]),
+            storage: StorageDescriptor {
+                columns: vec![Column::new("a", ColumnType::Int)],
+                location: "memory:///raw/t/".into(),
+                ..StorageDescriptor::default()
+            },
+            partition_keys: Vec::new(),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_definition_that_cannot_be_read_is_one_broken_table_among_the_others() {
+        let catalog = EmbeddedCatalog::in_memory(Arc::new(SystemClock)).unwrap();
+        ensure_database(&catalog, "db").await.unwrap();
+        for name in ["bad", "good", "worse"] {
+            catalog.create_table(&table(name)).await.unwrap();
+        }
+        let spoil = |name: &'static str, body: &'static str| {
+            catalog.file.write(move |t| {
+                let set = "UPDATE versions SET body = replace(body, '\"int\"', ?2) WHERE table_id = (SELECT id FROM tables WHERE name = ?1)";
+                t.execute(set, (name, body))?;
+                Ok(())
+            })
+        };
+        spoil("bad", "\"money\"").await.unwrap();
+        spoil("worse", "nothing").await.unwrap();
+        let listed = catalog.list_tables("db").await.unwrap();
+        let faults: Vec<_> = listed.iter().map(|t| (t.input.name.table.as_str(), t.fault.is_some())).collect();
+        assert_eq!(faults, [("bad", true), ("good", false), ("worse", true)]);
+        assert_eq!(listed[0].input.storage.location, "memory:///raw/t/", "what can be read is there");
+        let error = listed[0].check().unwrap_err().to_string();
+        assert!(error.contains("`db.bad`") && error.contains("`money`"), "{error}");
+        for name in ["bad", "worse"] {
+            catalog.delete_table(&TableName::new("db", name).unwrap()).await.unwrap();
+        }
+        assert_eq!(catalog.list_tables("db").await.unwrap().len(), 1);
+    }
 }

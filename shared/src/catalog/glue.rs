@@ -93,7 +93,7 @@ impl GlueCatalog {
         while let Some(page) = pages.next().await {
             let page = page.map_err(|e| Call::repeatable("glue:GetPartitions", &partitions(name)).failed(e))?;
             for partition in page.partitions.unwrap_or_default() {
-                found.push(partition_of(partition)?);
+                found.push(partition_of(partition));
             }
         }
         Ok(found)

@@ -6,8 +6,8 @@ use std::fmt::Debug;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use crate::Result;
 use crate::model::{Column, TableName};
+use crate::{Error, Result};
 
 pub mod declared;
 pub mod embedded;
@@ -71,9 +71,25 @@ pub struct Table {
     /// Milliseconds since the epoch.
     pub created_ms: i64,
     pub updated_ms: i64,
+    /// What is wrong with a definition that can't be read whole; `input` then has no columns. Such a table is listed and can be
+    /// dropped, and stands in the way of no other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fault: Option<String>,
 }
 
 impl Table {
+    /// # Errors
+    /// `Invalid`, naming the table and what is wrong with its definition.
+    pub fn check(&self) -> Result<()> {
+        match &self.fault {
+            None => Ok(()),
+            Some(fault) => Err(Error::invalid(format!(
+                "the definition of table `{}` in the catalog can't be read; drop the table or correct it there: {fault}",
+                self.input.name
+            ))),
+        }
+    }
+
     /// Whether the table is an Iceberg table (`table_type=ICEBERG`, in any case).
     pub fn is_iceberg(&self) -> bool {
         self.input.parameters.get("table_type").is_some_and(|t| t.eq_ignore_ascii_case("iceberg"))

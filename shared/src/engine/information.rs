@@ -1,5 +1,6 @@
 //! SHOW, DESCRIBE and `information_schema`, answered from the catalog's own column lists: no table is loaded for them.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, BooleanArray, Int64Array, RecordBatch, StringArray};
@@ -50,7 +51,11 @@ async fn every_table(catalog: &dyn Catalog) -> Result<Vec<Table>> {
 
 async fn tables(catalog: &dyn Catalog) -> Result<RecordBatch> {
     let all = every_table(catalog).await?;
-    let kind = |t: &Table| if t.input.table_type.eq_ignore_ascii_case("VIRTUAL_VIEW") { "VIEW" } else { "BASE TABLE" };
+    let kind = |t: &Table| match t.fault {
+        Some(_) => "BROKEN TABLE",
+        None if t.input.table_type.eq_ignore_ascii_case("VIRTUAL_VIEW") => "VIEW",
+        None => "BASE TABLE",
+    };
     batch(vec![
         ("table_catalog", same(CATALOG, all.len())),
         ("table_schema", text(all.iter().map(|t| t.input.name.database.as_str()))),
@@ -192,7 +197,9 @@ async fn get(catalog: &dyn Catalog, name: &[String], database: &str) -> Result<T
     let tables = catalog.list_tables(&database).await?;
     let near = suggestion(&table, tables.iter().map(|t| t.input.name.table.as_str()));
     let missing = Error::not_found(format!("no table `{table}` in database `{database}`{near}"));
-    tables.into_iter().find(|t| t.input.name.table == table).ok_or(missing)
+    let found = tables.into_iter().find(|t| t.input.name.table == table).ok_or(missing)?;
+    found.check()?;
+    Ok(found)
 }
 
 fn parent(options: &ShowStatementOptions) -> Option<Vec<String>> {
@@ -250,11 +257,20 @@ pub(super) fn presto_type(ty: &ColumnType) -> String {
         ColumnType::Array(item) => format!("array({})", presto_type(item)),
         ColumnType::Map(key, value) => format!("map({}, {})", presto_type(key), presto_type(value)),
         ColumnType::Struct(fields) => {
-            let fields: Vec<String> = fields.iter().map(|(name, ty)| format!("{name} {}", presto_type(ty))).collect();
+            let field = |(name, ty): &(String, ColumnType)| format!("{} {}", row_field(name), presto_type(ty));
+            let fields: Vec<String> = fields.iter().map(field).collect();
             format!("row({})", fields.join(", "))
         }
         other => other.to_string(),
     }
+}
+
+/// A row field's name, in double quotes when it is no identifier.
+fn row_field(name: &str) -> Cow<'_, str> {
+    if !name.is_empty() && name.chars().all(|c| c.is_alphanumeric() || c == '_') {
+        return Cow::Borrowed(name);
+    }
+    Cow::Owned(format!("\"{}\"", name.replace('"', "\"\"")))
 }
 
 fn text<T: AsRef<str>>(values: impl IntoIterator<Item = T>) -> ArrayRef {
@@ -297,5 +313,7 @@ mod tests {
     fn types_are_written_as_athena_writes_them() {
         let ty: ColumnType = "struct<a:int,b:array<string>>".parse().unwrap();
         assert_eq!(presto_type(&ty), "row(a integer, b array(varchar))");
+        let odd: ColumnType = "struct<`http-method`:string>".parse().unwrap();
+        assert_eq!(presto_type(&odd), "row(\"http-method\" varchar)");
     }
 }

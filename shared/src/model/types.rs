@@ -1,6 +1,7 @@
 //! Column types in the words of Glue and Athena DDL (`bigint`, `decimal(10,2)`, `array<struct<a:int>>`), and the Arrow
 //! types that hold them.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -203,12 +204,25 @@ impl fmt::Display for ColumnType {
             Self::Struct(fields) => {
                 f.write_str("struct<")?;
                 for (i, (name, ty)) in fields.iter().enumerate() {
-                    write!(f, "{}{name}:{ty}", if i == 0 { "" } else { "," })?;
+                    write!(f, "{}{}:{ty}", if i == 0 { "" } else { "," }, field_name(name))?;
                 }
                 f.write_str(">")
             }
         }
     }
+}
+
+/// A struct field's name as a type's text holds it: between backticks when it is more than letters, digits and underscores.
+fn field_name(name: &str) -> Cow<'_, str> {
+    if !name.is_empty() && name.chars().all(is_plain) {
+        return Cow::Borrowed(name);
+    }
+    Cow::Owned(format!("`{}`", name.replace('`', "``")))
+}
+
+/// Whether a field's name may hold the character without backticks.
+fn is_plain(c: char) -> bool {
+    c.is_alphanumeric() || c == '_'
 }
 
 impl schemars::JsonSchema for ColumnType {
@@ -330,11 +344,12 @@ impl Parser<'_> {
     fn fields(&mut self) -> Result<ColumnType> {
         self.expect("<")?;
         let mut fields = Vec::new();
+        // Written by others: no engine can make such a value of its own, but a table that has one can be described and dropped.
+        if self.eat(">") {
+            return Ok(ColumnType::Struct(fields));
+        }
         loop {
-            let name = self.word().to_owned();
-            if name.is_empty() {
-                return Err(self.unexpected("a field name"));
-            }
+            let name = self.field_name()?;
             self.expect(":")?;
             fields.push((name, self.column_type()?));
             if !self.eat(",") {
@@ -345,9 +360,36 @@ impl Parser<'_> {
         Ok(ColumnType::Struct(fields))
     }
 
+    /// A name between backticks or double quotes (doubled inside), or all up to the colon, as Hive and Glue's crawlers write
+    /// names that no parser of theirs takes back.
+    fn field_name(&mut self) -> Result<String> {
+        let start = self.rest.trim_start();
+        let Some(quote) = start.chars().next().filter(|c| matches!(c, '`' | '"')) else {
+            let end = start.find([':', '<', '>', ',']).unwrap_or(start.len());
+            let (name, rest) = start.split_at(end);
+            self.rest = rest;
+            let name = name.trim_end();
+            return if name.is_empty() { Err(self.unexpected("a field name")) } else { Ok(name.to_owned()) };
+        };
+        let mut name = String::new();
+        let mut chars = start.char_indices().skip(1).peekable();
+        while let Some((at, c)) = chars.next() {
+            if c != quote {
+                name.push(c);
+            } else if chars.next_if(|(_, next)| *next == quote).is_some() {
+                name.push(quote);
+            } else {
+                self.rest = &start[at + quote.len_utf8()..];
+                return Ok(name);
+            }
+        }
+        self.rest = "";
+        Err(self.unexpected(&format!("a closing `{quote}`")))
+    }
+
     fn word(&mut self) -> &str {
         let start = self.rest.trim_start();
-        let end = start.find(|c: char| !(c.is_alphanumeric() || c == '_')).unwrap_or(start.len());
+        let end = start.find(|c: char| !is_plain(c)).unwrap_or(start.len());
         let (word, rest) = start.split_at(end);
         self.rest = rest;
         word
@@ -403,6 +445,9 @@ mod tests {
             "array<int>",
             "map<string,double>",
             "struct<a:int,b:array<struct<c:string>>>",
+            "struct<`http-method`:string,`user.id`:int,``:int,`a``b:c,d>`:array<struct<`\"`:int>>>",
+            "struct<年齢:int>",
+            "struct<>",
         ] {
             let ty: ColumnType = text.parse().unwrap();
             assert_eq!(ty.to_string(), text);
@@ -427,8 +472,31 @@ mod tests {
     }
 
     #[test]
+    fn field_names_that_hive_writes_without_quotes_are_understood() {
+        for (text, name) in [
+            ("struct<a-b:int>", "a-b"),
+            ("struct< user.id : int>", "user.id"),
+            ("struct<two words:int>", "two words"),
+            ("struct<\"x-y\":int>", "x-y"),
+        ] {
+            let ty: ColumnType = text.parse().unwrap();
+            assert_eq!(ty, ColumnType::Struct(vec![(name.to_owned(), ColumnType::Int)]), "{text}");
+        }
+    }
+
+    #[test]
     fn a_type_that_is_none_is_refused_with_its_text() {
-        for bad in ["money", "decimal(50,2)", "decimal(5,6)", "array<int", "struct<>", "map<int>", "int int"] {
+        for bad in [
+            "money",
+            "decimal(50,2)",
+            "decimal(5,6)",
+            "array<int",
+            "struct<:int>",
+            "struct<`a:int>",
+            "struct<a>",
+            "map<int>",
+            "int int",
+        ] {
             let error = bad.parse::<ColumnType>().unwrap_err();
             assert!(error.to_string().contains(&format!("`{bad}`")), "{error}");
         }

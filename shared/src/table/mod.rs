@@ -420,7 +420,7 @@ impl Table {
     /// A table that no catalog knows yet: it has no metadata file, and can't be swapped or reloaded.
     fn unborn(tables: &Tables, name: &TableName, metadata: Arc<TableMetadata>) -> Result<Self> {
         let input = create::catalog_input(&tables.io, name, &metadata, "")?;
-        let entry = catalog::Table { input, version: String::new(), created_ms: 0, updated_ms: 0 };
+        let entry = catalog::Table { input, version: String::new(), created_ms: 0, updated_ms: 0, fault: None };
         Self::new(tables.ports.clone(), tables.io.clone(), entry, String::new(), metadata)
     }
 

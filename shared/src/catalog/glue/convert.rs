@@ -31,7 +31,7 @@ pub(super) struct VersionMark {
 impl VersionMark {
     pub(super) fn of(table: &GlueTable) -> Result<Self> {
         let created = millis(table.create_time.as_ref());
-        let content = serde_json::to_vec(&(input_of(table)?, created))
+        let content = serde_json::to_vec(&(input_of(table), created))
             .map_err(|e| Error::bug("a table has no JSON form").with_source(e))?;
         let hash = Sha256::digest(content).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
         Ok(Self { id: table.version_id.clone(), hash })
@@ -46,24 +46,27 @@ impl fmt::Display for VersionMark {
 
 pub(super) fn table_of(table: GlueTable) -> Result<Table> {
     let version = VersionMark::of(&table)?.to_string();
+    let (input, fault) = input_of(&table);
     let created_ms = millis(table.create_time.as_ref());
     let updated_ms = table.update_time.as_ref().map_or(created_ms, |time| millis(Some(time)));
-    Ok(Table { input: input_of(&table)?, version, created_ms, updated_ms })
+    Ok(Table { input, version, created_ms, updated_ms, fault })
 }
 
-fn input_of(table: &GlueTable) -> Result<TableInput> {
-    let database = table.database_name.as_deref().unwrap_or_default();
-    let name = TableName::new(database, table.name.as_str())?;
-    let of = |error: Error| error.context(format!("reading table `{name}` from Glue"));
-    let storage = table.storage_descriptor.clone().map(storage_of).transpose().map_err(of)?.unwrap_or_default();
-    Ok(TableInput {
+/// What Glue holds of a table, and what of it can't be read: that is left out.
+fn input_of(table: &GlueTable) -> (TableInput, Option<String>) {
+    let (database, name) = (table.database_name.clone().unwrap_or_default(), table.name.clone());
+    let mut fault = TableName::new(database.as_str(), name.as_str()).err();
+    let storage = table.storage_descriptor.clone().map(|storage| storage_of(storage, &mut fault)).unwrap_or_default();
+    let partition_keys = columns_of(table.partition_keys.clone(), None, &mut fault);
+    let input = TableInput {
+        name: TableName { database, table: name },
         description: table.description.clone().filter(|text| !text.is_empty()),
         table_type: table.table_type.clone().unwrap_or_default(),
         parameters: sorted(table.parameters.clone()),
         storage,
-        partition_keys: columns_of(table.partition_keys.clone(), None).map_err(of)?,
-        name,
-    })
+        partition_keys,
+    };
+    (input, fault.map(|fault| fault.to_string()))
 }
 
 /// What Glue is to hold. Of `now`, the table that is replaced, stays what Tarn has no word for.
@@ -94,11 +97,11 @@ fn kept(now: &GlueTable) -> TableInputBuilder {
         .set_target_table(now.target_table.clone())
 }
 
-fn storage_of(storage: GlueStorage) -> Result<StorageDescriptor> {
+fn storage_of(storage: GlueStorage, fault: &mut Option<Error>) -> StorageDescriptor {
     let serde = storage.serde_info;
     let library = serde.as_ref().and_then(|s| s.serialization_library.clone()).filter(|name| !name.is_empty());
-    Ok(StorageDescriptor {
-        columns: columns_of(storage.columns, library.as_deref())?,
+    StorageDescriptor {
+        columns: columns_of(storage.columns, library.as_deref(), fault),
         location: url_of_key(&storage.location.unwrap_or_default()),
         input_format: storage.input_format.filter(|name| !name.is_empty()),
         output_format: storage.output_format.filter(|name| !name.is_empty()),
@@ -106,7 +109,7 @@ fn storage_of(storage: GlueStorage) -> Result<StorageDescriptor> {
         serde_parameters: sorted(serde.and_then(|s| s.parameters)),
         compressed: storage.compressed,
         parameters: sorted(storage.parameters),
-    })
+    }
 }
 
 fn to_storage(storage: &StorageDescriptor, now: Option<GlueStorage>) -> Result<GlueStorage> {
@@ -138,24 +141,30 @@ fn to_storage(storage: &StorageDescriptor, now: Option<GlueStorage>) -> Result<G
     Ok(builder.build())
 }
 
-/// The columns of files that the serde `library` reads.
-fn columns_of(columns: Option<Vec<GlueColumn>>, library: Option<&str>) -> Result<Vec<Column>> {
-    let column = |column: GlueColumn| {
-        let parameters = column.parameters.unwrap_or_default();
-        let parse =
-            |text: &str| text.parse::<ColumnType>().map_err(|e: Error| e.context(format!("column `{}`", column.name)));
-        let declared = parse(column.r#type.as_deref().unwrap_or("string"))?;
-        // Somebody may have given the column another type since: that one holds.
-        let own = parameters.get(TYPE).map(|text| parse(text)).transpose()?;
-        let own = own.filter(|own| glue_type(own, library) == declared);
-        Ok(Column {
-            ty: own.unwrap_or(declared),
-            required: parameters.get(OPTIONAL).is_some_and(|optional| optional == "false"),
-            comment: column.comment.filter(|text| !text.is_empty()),
-            name: column.name,
-        })
-    };
-    columns.unwrap_or_default().into_iter().map(column).collect()
+/// The columns of files that the serde `library` reads; none, and why, when one has a type that can't be read.
+fn columns_of(columns: Option<Vec<GlueColumn>>, library: Option<&str>, fault: &mut Option<Error>) -> Vec<Column> {
+    let columns: Result<Vec<Column>> =
+        columns.unwrap_or_default().into_iter().map(|column| column_of(column, library)).collect();
+    columns.unwrap_or_else(|error| {
+        fault.get_or_insert(error);
+        Vec::new()
+    })
+}
+
+fn column_of(column: GlueColumn, library: Option<&str>) -> Result<Column> {
+    let parameters = column.parameters.unwrap_or_default();
+    let parse =
+        |text: &str| text.parse::<ColumnType>().map_err(|e: Error| e.context(format!("column `{}`", column.name)));
+    let declared = parse(column.r#type.as_deref().unwrap_or("string"))?;
+    // Somebody may have given the column another type since: that one holds.
+    let own = parameters.get(TYPE).map(|text| parse(text)).transpose()?;
+    let own = own.filter(|own| glue_type(own, library) == declared);
+    Ok(Column {
+        ty: own.unwrap_or(declared),
+        required: parameters.get(OPTIONAL).is_some_and(|optional| optional == "false"),
+        comment: column.comment.filter(|text| !text.is_empty()),
+        name: column.name,
+    })
 }
 
 fn to_columns(columns: &[Column], library: Option<&str>) -> Result<Vec<GlueColumn>> {
@@ -176,12 +185,14 @@ fn to_column(column: &Column, library: Option<&str>) -> Result<GlueColumn> {
         .map_err(|e| Error::bug(format!("column `{}` lacks what Glue needs", column.name)).with_source(e))
 }
 
-pub(super) fn partition_of(partition: GluePartition) -> Result<Partition> {
-    Ok(Partition {
+/// A partition is read with its table's columns, so its own may be ones that can't be read.
+pub(super) fn partition_of(partition: GluePartition) -> Partition {
+    let storage = partition.storage_descriptor.map(|storage| storage_of(storage, &mut None));
+    Partition {
         values: partition.values.unwrap_or_default(),
-        storage: partition.storage_descriptor.map(storage_of).transpose()?.unwrap_or_default(),
+        storage: storage.unwrap_or_default(),
         parameters: sorted(partition.parameters),
-    })
+    }
 }
 
 pub(super) fn to_partition(partition: &Partition) -> Result<PartitionInput> {

@@ -14,7 +14,8 @@ const S3: &str = "s3://";
 /// `OpenCSVSerde` takes dates and times as numbers since 1970 only and fails at an empty number, so all its columns are text
 /// (Athena's user guide, "Open CSV SerDe for processing CSV"). Hive tables have no time with a zone ("Data types in Amazon
 /// Athena"): in Parquet it is a `timestamp` in UTC, in text files its zone does not parse, so it is text. They have no
-/// times of day either.
+/// times of day either, and their types' text has no way to write a field's name with other signs than letters, digits and
+/// underscores: such a struct is text to Athena, which reads it from JSON and refuses it in Parquet.
 pub(super) fn glue_type(ty: &ColumnType, library: Option<&str>) -> ColumnType {
     match library {
         Some(OPEN_CSV) => ColumnType::String,
@@ -32,11 +33,19 @@ fn without_zones(ty: &ColumnType, zoned: &ColumnType) -> ColumnType {
         ColumnType::Uuid => ColumnType::Binary,
         ColumnType::Array(item) => ColumnType::Array(inner(item)),
         ColumnType::Map(key, value) => ColumnType::Map(inner(key), inner(value)),
+        ColumnType::Struct(fields) if !fields.iter().all(|(name, _)| is_plain(name)) || fields.is_empty() => {
+            ColumnType::String
+        }
         ColumnType::Struct(fields) => {
             ColumnType::Struct(fields.iter().map(|(name, ty)| (name.clone(), *inner(ty))).collect())
         }
         other => other.clone(),
     }
+}
+
+/// Whether a field's name can stand in a type's text without quotes, which Hive and Glue don't know there.
+fn is_plain(name: &str) -> bool {
+    !name.is_empty() && name.chars().all(|c| c.is_alphanumeric() || c == '_')
 }
 
 /// A place in S3 with its key as it is, which is how Glue's locations are read; in a URL the key is percent-encoded.
@@ -81,6 +90,13 @@ mod tests {
         assert_eq!(glue_type(&nested, None), text);
         let parquet = ty("struct<at:timestamp,all:array<map<string,timestamp>>>");
         assert_eq!(glue_type(&nested, Some(PARQUET_SERDE)), parquet);
+    }
+
+    #[test]
+    fn a_struct_with_a_field_that_no_type_text_holds_is_text() {
+        assert_eq!(glue_type(&ty("array<struct<`http-method`:string>>"), None), ty("array<string>"));
+        assert_eq!(glue_type(&ty("struct<>"), Some(PARQUET_SERDE)), ColumnType::String);
+        assert_eq!(glue_type(&ty("struct<a_1:int>"), None), ty("struct<a_1:int>"));
     }
 
     #[test]

@@ -141,6 +141,11 @@ impl Write<'_> {
         let name = self.name(table)?;
         let gone = || Outcome::new("DROP TABLE", &name).noted("there was no such table");
         match self.run.ports.catalog.get_table(&name).await {
+            // A definition that can't be read is of no use to anybody, and a crawl can't mend it.
+            Ok(entry) if !entry.is_iceberg() && entry.fault.is_some() => {
+                self.run.ports.catalog.delete_table(&name).await?;
+                return Ok(Outcome::new("DROP TABLE", &name));
+            }
             Ok(entry) if !entry.is_iceberg() => return Err(of_files(&name)),
             Ok(_) => {}
             Err(error) if error.kind() == ErrorKind::NotFound && if_exists => return Ok(gone()),
