@@ -55,6 +55,7 @@ impl ErrorKind {
             E::PermissionDenied { .. } | E::Unauthenticated { .. } => Self::Denied,
             E::InvalidPath { .. } | E::NotSupported { .. } | E::UnknownConfigurationKey { .. } => Self::Invalid,
             E::Generic { source, .. } if is_disk_full(source.as_ref()) => Self::Limit,
+            E::Generic { source, .. } if is_misplaced(source.as_ref()) => Self::Invalid,
             E::Generic { source, .. } if below::<Impossible>(source.as_ref()).is_some() => Self::Invalid,
             E::Generic { source, .. } => below::<Error>(source.as_ref()).map_or(Self::Retry, Error::kind),
             _ => Self::Retry,
@@ -192,7 +193,9 @@ impl From<std::io::Error> for Error {
             Io::NotFound => ErrorKind::NotFound,
             Io::PermissionDenied => ErrorKind::Denied,
             Io::StorageFull | Io::QuotaExceeded | Io::FileTooLarge => ErrorKind::Limit,
-            Io::InvalidInput | Io::InvalidData | Io::UnexpectedEof => ErrorKind::Invalid,
+            Io::InvalidInput | Io::InvalidData | Io::UnexpectedEof | Io::NotADirectory | Io::IsADirectory => {
+                ErrorKind::Invalid
+            }
             _ => ErrorKind::Retry,
         };
         Self::new(kind, "input or output failed").with_source(error)
@@ -223,6 +226,14 @@ fn is_disk_full(error: &(dyn StdError + 'static)) -> bool {
         .is_some_and(|io| matches!(io.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded))
 }
 
+/// Whether an I/O error anywhere below says that a name is a file's where a folder is needed, or a folder's: of local files only, where
+/// no name is both.
+fn is_misplaced(error: &(dyn StdError + 'static)) -> bool {
+    use std::io::ErrorKind as Io;
+    below::<std::io::Error>(error)
+        .is_some_and(|io| matches!(io.kind(), Io::NotADirectory | Io::IsADirectory | Io::DirectoryNotEmpty))
+}
+
 /// The first error of a type in the chain of causes that begins with `error`.
 fn below<'a, E: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Option<&'a E> {
     std::iter::successors(Some(error), |&error| error.source()).find_map(|error| error.downcast_ref())
@@ -240,6 +251,14 @@ mod tests {
             .context("loading table `t`");
         assert_eq!(error.to_string(), "loading table `t`: reading column `a`: expected `int`, found `x`: inner");
         assert_eq!(error.kind(), ErrorKind::Invalid);
+    }
+
+    #[test]
+    fn a_name_that_is_a_file_s_and_a_folder_s_is_the_caller_s_to_change() {
+        for kind in [std::io::ErrorKind::NotADirectory, std::io::ErrorKind::IsADirectory] {
+            let error = object_store::Error::Generic { store: "test", source: Box::new(std::io::Error::from(kind)) };
+            assert_eq!(Error::from(error).kind(), ErrorKind::Invalid);
+        }
     }
 
     #[test]
