@@ -1,16 +1,17 @@
 //! Carries decisions out in the catalog.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use shared::catalog::{Catalog, MAX_PARTITIONS_PER_CALL, Partition, Table, TableInput, ensure_database};
+use shared::format::listing::{self, RefusedFile, refused_parameter};
 use shared::model::TableName;
 use shared::pause::{self, TRIES};
 use shared::project::OnDelete;
 use shared::{Error, ErrorKind, Result};
 use url::Url;
 
-use crate::group::Proposal;
-use crate::plan::{DEPRECATED, Decision, Terms, below, partitions, plan};
+use crate::group::{Known, Proposal};
+use crate::plan::{DEPRECATED, Decision, Terms, UPDATED, below, exclusions, partitions, plan};
 use crate::report::{Change, TableReport};
 
 /// What became of a proposal.
@@ -149,6 +150,49 @@ fn inheriting(mut partition: Partition, table: &TableInput) -> Partition {
     partition
 }
 
+/// Writes the location's patterns and the files that were left out into the table's definition, if they are others there. Whether
+/// they were.
+///
+/// # Errors
+/// What the catalog answers.
+pub async fn remember(
+    catalog: &dyn Catalog,
+    known: &Known,
+    exclude: &[String],
+    refused: &BTreeMap<String, RefusedFile>,
+) -> Result<bool> {
+    let mut table = known.table.clone();
+    let mut wanted = vec![(listing::REFUSED, refused_parameter(refused))];
+    // The patterns of a definition that no crawl wrote are its owner's.
+    if table.input.parameters.contains_key(UPDATED) {
+        wanted.push((listing::EXCLUSIONS, exclusions(exclude)));
+        wanted.push((listing::PATH, Some(known.path.clone()).filter(|path| !path.is_empty())));
+    }
+    for tries in 0..TRIES {
+        let same = |(name, text): &(&str, Option<String>)| table.input.parameters.get(*name) == text.as_ref();
+        if table.fault.is_some() || wanted.iter().all(same) {
+            return Ok(false);
+        }
+        for (name, text) in &wanted {
+            match text {
+                Some(text) => drop(table.input.parameters.insert((*name).to_owned(), text.clone())),
+                None => drop(table.input.parameters.remove(*name)),
+            }
+        }
+        match catalog.update_table(&table.input, &table.version).await {
+            Ok(_) => return Ok(true),
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
+            Err(error) if error.kind() == ErrorKind::Conflict => pause::give_way(tries).await,
+            Err(error) => return Err(error),
+        }
+        table = match catalog.get_table(&table.input.name).await {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
+            table => table?,
+        };
+    }
+    Err(Error::conflict(format!("others kept changing the table `{}` for {TRIES} tries", known.table.input.name)))
+}
+
 /// Treats a table whose files are all gone as the policy says.
 ///
 /// # Errors
@@ -162,6 +206,8 @@ pub async fn retire_table(catalog: &dyn Catalog, name: &TableName, policy: OnDel
             (Err(error), _) if error.kind() == ErrorKind::NotFound => return Ok(Change::Deleted),
             (Err(error), _) => return Err(error),
             (Ok(_), OnDelete::Delete) => catalog.delete_table(name).await.map(|()| Change::Deleted),
+            // It would be written back without what can't be read.
+            (Ok(table), _) if table.fault.is_some() => return Ok(Change::Orphaned),
             (Ok(mut table), _) => {
                 if table.input.parameters.contains_key(DEPRECATED) {
                     return Ok(Change::Deprecated);

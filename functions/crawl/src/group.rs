@@ -45,6 +45,12 @@ impl Known {
         Some(Self { table: table.clone(), path })
     }
 
+    /// Whether the file would be this table's and not one's that lies deeper.
+    pub(crate) fn is_nearest(&self, path: &str, all: &[Self]) -> bool {
+        let longer = |other: &Self| other.path.len() > self.path.len() && other.holds(path);
+        self.holds(path) && !all.iter().any(longer)
+    }
+
     fn holds(&self, path: &str) -> bool {
         self.path.is_empty() || self.path == path || (path.starts_with(&self.path) && self.path.ends_with('/'))
     }
@@ -100,13 +106,13 @@ pub fn group(files: Vec<SoundFile>, known: &[Known], naming: Naming<'_>) -> Grou
     for (folder, files) in of_folder {
         let root = folder.is_empty();
         match naming.table {
-            Some(name) => grouping.folder(name, "", files, false),
-            None if root && folders => grouping.each_file(files),
+            Some(name) => grouping.folder(name, "", files, false, naming.location),
+            None if root && folders => grouping.each_file(files, naming.location),
             None if root && !make_one(&files) && files.iter().all(|file| !file.object.path.contains('/')) => {
-                grouping.each_file(files);
+                grouping.each_file(files, naming.location);
             }
-            None if root => grouping.folder(naming.location, "", files, false),
-            None => grouping.folder(folder.trim_end_matches('/'), &folder, files, true),
+            None if root => grouping.folder(naming.location, "", files, false, naming.location),
+            None => grouping.folder(folder.trim_end_matches('/'), &folder, files, true, naming.location),
         }
     }
     grouping
@@ -155,7 +161,7 @@ impl Grouping {
     /// Files of a table that exists: each fits it or is left out.
     fn extend_known(&mut self, known: &Known, files: Vec<SoundFile>) {
         let name = &known.table.input.name;
-        let table = match Group::of_table(&known.table.input) {
+        let table = match known.table.check().and_then(|()| Group::of_table(&known.table.input)) {
             Ok(table) => table,
             Err(error) => {
                 for file in files {
@@ -188,7 +194,7 @@ impl Grouping {
     }
 
     /// The files of one folder: one table, or, with `descend`, one for each folder below, or none.
-    fn folder(&mut self, name: &str, path: &str, files: Vec<SoundFile>, descend: bool) {
+    fn folder(&mut self, name: &str, path: &str, files: Vec<SoundFile>, descend: bool, location: &str) {
         let mut clusters = clusters(&files);
         if clusters.len() > 1 {
             let below = below(path, &files);
@@ -196,7 +202,7 @@ impl Grouping {
                 Some(below) if descend => {
                     for (folder, files) in below {
                         let name = folder.trim_end_matches('/').rsplit('/').next().unwrap_or(name).to_owned();
-                        self.folder(&name, &folder, files, true);
+                        self.folder(&name, &folder, files, true, location);
                     }
                 }
                 _ => self.mixed(path, &files, &clusters),
@@ -210,7 +216,7 @@ impl Grouping {
             Ok(layout) => {
                 let group = group.without_keys(&layout.keys);
                 let files = files.into_iter().map(|file| file.object.path).collect();
-                let names = names(name, &group, path.trim_end_matches('/'));
+                let names = names(name, &group, path.trim_end_matches('/'), location);
                 self.proposals.push(Proposal { names, path: path.to_owned(), group, layout, files });
             }
             Err(found) => {
@@ -222,12 +228,12 @@ impl Grouping {
     }
 
     /// Each file a table of its own.
-    fn each_file(&mut self, files: Vec<SoundFile>) {
+    fn each_file(&mut self, files: Vec<SoundFile>, location: &str) {
         for file in files {
             let path = file.object.path;
             let stem = path.rsplit('/').next().unwrap_or(&path).split('.').next().unwrap_or_default();
             let group = Group::of_sample(&path, file.sample);
-            let names = names(stem, &group, &path);
+            let names = names(stem, &group, &path, location);
             let layout = Layout::default();
             self.proposals.push(Proposal { names, path: path.clone(), group, layout, files: vec![path] });
         }
@@ -254,12 +260,18 @@ impl Grouping {
     }
 }
 
-/// Names to try: the plain one, with the format's name, with the whole path.
-fn names(plain: &str, group: &Group, path: &str) -> Vec<String> {
+/// Names to try: the plain one, with the format's name, with the whole path, with the location's name before each.
+fn names(plain: &str, group: &Group, path: &str, location: &str) -> Vec<String> {
     let plain = to_identifier(plain);
     let with_format = format!("{plain}_{}", group.format.classification());
-    let mut names = vec![plain, with_format, to_identifier(path)];
-    names.dedup();
+    let own = [plain, with_format, to_identifier(path)];
+    let located = own.clone().map(|name| to_identifier(&format!("{location}_{name}")));
+    let mut names: Vec<String> = Vec::new();
+    for name in own.into_iter().chain(located) {
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
     names
 }
 

@@ -13,9 +13,9 @@
 //! [`plan`] what that changes in the catalog; [`read`] and [`apply`] do the I/O, [`run`] joins them. A report ([`report`]) says
 //! what happened. What is wrong with a file is in the report; a crawl fails only when storage, state or catalog do.
 //!
-//! A folder whose files don't agree in format or schema becomes no table: readers read every file of a table's folder, so the odd
-//! ones could not be left out. The report names them; a table that was healthy before they came stays as it is. Moving them away,
-//! or excluding them in the lakehouse file, resolves it.
+//! A folder whose files don't agree in format or schema becomes no table. The report names the odd ones; a table that was healthy
+//! before they came stays as it is, and remembers them ([`refused`]): queries then refuse rather than answer without them. Moving
+//! them away, or excluding them in the lakehouse file, resolves it.
 
 pub mod apply;
 pub mod event;
@@ -24,6 +24,7 @@ pub mod marks;
 pub mod partitions;
 pub mod plan;
 pub mod read;
+pub mod refused;
 pub mod report;
 pub mod run;
 pub mod select;

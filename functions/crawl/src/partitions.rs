@@ -22,7 +22,8 @@ pub struct Layout {
 /// A `k=v` folder's key and value.
 fn hive(segment: &str) -> Option<(String, String)> {
     let (key, value) = segment.split_once('=')?;
-    let value = percent_decode_str(value).decode_utf8().ok()?.into_owned();
+    // What is no escaped UTF-8 was not written by Hive, and stands for itself.
+    let value = percent_decode_str(value).decode_utf8().map_or_else(|_| value.to_owned(), Into::into);
     (!key.is_empty()).then(|| (to_identifier(key), value))
 }
 
@@ -152,6 +153,9 @@ mod tests {
     fn values_are_decoded() {
         let layout = layout(&["at=2013-01-02%2003%3A00".to_owned()]).unwrap();
         assert_eq!(layout.folders[0].1, ["2013-01-02 03:00"]);
+        for (folder, value) in [("k=100%", "100%"), ("k=%zz", "%zz"), ("k=S%E3o", "S%E3o"), ("k=", "")] {
+            assert_eq!(super::layout(&[folder.to_owned()]).unwrap().folders[0].1, [value]);
+        }
     }
 
     #[test]

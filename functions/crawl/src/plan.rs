@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use shared::catalog::{Partition, StorageDescriptor, Table, TableInput};
-use shared::format::{Encoding, declared_columns};
+use shared::format::{Encoding, declared_columns, listing};
 use shared::model::{Column, ColumnType, TableName};
 use shared::project::OnSchemaChange;
 use url::Url;
@@ -14,10 +14,10 @@ use crate::partitions::key_type;
 /// Marks tables and partitions whose files are gone; its value is the time in milliseconds since the epoch.
 pub const DEPRECATED: &str = "DEPRECATED_BY_CRAWLER";
 /// Names the location whose crawl wrote the table last.
-const UPDATED: &str = "UPDATED_BY_CRAWLER";
+pub const UPDATED: &str = "UPDATED_BY_CRAWLER";
 
 /// Parameters that a crawl sets anew each time; all others are the user's.
-const OWN: [&str; 13] = [
+const OWN: [&str; 15] = [
     "classification",
     "compressionType",
     "typeOfData",
@@ -25,11 +25,13 @@ const OWN: [&str; 13] = [
     "columnsOrdered",
     "delimiter",
     "skip.header.line.count",
-    "exclusions",
+    listing::EXCLUSIONS,
     "tarn.athena",
+    "tarn.columns",
     "tarn.json",
     "tarn.null",
     "tarn.newlines",
+    listing::PATH,
     "tarn.quote",
 ];
 
@@ -118,11 +120,17 @@ fn updated(before: &TableInput, group: Group, proposal: &Proposal, terms: &Terms
     parameters.extend(declaration.parameters);
     parameters.insert(UPDATED.into(), terms.location.clone());
     parameters.extend(fit_untyped(&group));
-    if !terms.exclude.is_empty() {
-        parameters.insert("exclusions".into(), serde_json::Value::from(terms.exclude.clone()).to_string());
+    parameters.extend(exclusions(&terms.exclude).map(|patterns| (listing::EXCLUSIONS.to_owned(), patterns)));
+    if !proposal.path.is_empty() {
+        parameters.insert(listing::PATH.into(), proposal.path.clone());
     }
     let partition_keys = keys(&before.partition_keys, proposal);
     TableInput { parameters, storage, partition_keys, ..before.clone() }
+}
+
+/// The parameter's text for the location's patterns, if it has any.
+pub fn exclusions(patterns: &[String]) -> Option<String> {
+    (!patterns.is_empty()).then(|| serde_json::Value::from(patterns.to_vec()).to_string())
 }
 
 fn kept(parameters: &BTreeMap<String, String>) -> BTreeMap<String, String> {

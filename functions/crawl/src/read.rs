@@ -2,7 +2,7 @@
 
 use futures::StreamExt;
 use shared::config::Ports;
-use shared::format::detect::{self, HEAD_BYTES, Magic};
+use shared::format::detect::{self, Magic, WHOLE_BYTES};
 use shared::format::parquet::{self, Footer};
 use shared::format::{Flaw, Sample};
 use shared::storage::Storage;
@@ -57,7 +57,7 @@ async fn sample(storage: &Storage, object: &Object) -> Result<Result<Sample, Fla
     if object.size == 0 {
         return Ok(Err(Flaw::Empty));
     }
-    let length = object.size.min(HEAD_BYTES);
+    let length = detect::head_bytes(object.size);
     let name = object.path.rsplit('/').next().unwrap_or_default();
     let first = if is_named_parquet(name) { object.size.min(4) } else { length };
     let head = storage.get_range(&object.url, 0..first).await?;
@@ -66,7 +66,15 @@ async fn sample(storage: &Storage, object: &Object) -> Result<Result<Sample, Fla
         Ok(Magic::Parquet) => footer(storage, object).await,
         Ok(Magic::Text) => {
             let head = if first < length { storage.get_range(&object.url, 0..length).await? } else { head };
-            Ok(detect::sample_text(name, head, length == object.size))
+            match detect::sample_text(name, head, length == object.size) {
+                // More of the file may show the end of its first record.
+                Err(Flaw::TooLarge { .. }) if length < WHOLE_BYTES.min(object.size) => {
+                    let length = WHOLE_BYTES.min(object.size);
+                    let head = storage.get_range(&object.url, 0..length).await?;
+                    Ok(detect::sample_text(name, head, length == object.size))
+                }
+                sample => Ok(sample),
+            }
         }
     }
 }

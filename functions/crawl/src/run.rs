@@ -18,6 +18,7 @@ use crate::marks::{self, Delta, Mark, Marks};
 use crate::partitions::values_under;
 use crate::plan::{Terms, below};
 use crate::read::{CONCURRENCY, read_all};
+use crate::refused;
 use crate::report::{self, Change, Report, SkippedFile, TableReport};
 use crate::select::{Object, Selection, folder, select};
 
@@ -129,17 +130,24 @@ async fn objects(storage: &Storage, base: &Url, scope: Scope) -> Result<(Vec<Obj
 }
 
 impl Crawl<'_> {
-    async fn work(&mut self, selection: Selection) -> Result<()> {
+    async fn work(&mut self, mut selection: Selection) -> Result<()> {
         let counts = &mut self.report.files;
         counts.assumed = selection.assumed.len();
         counts.unchanged = selection.unchanged;
         counts.ignored = selection.ignored;
         counts.gone = selection.gone.len();
-        for (file, flaw) in selection.known_flaws {
+        for (file, flaw) in std::mem::take(&mut selection.known_flaws) {
             self.report.skipped.push(SkippedFile::new(file, flaw));
         }
-        if selection.read.is_empty() && selection.assumed.is_empty() && selection.gone.is_empty() {
+        for (folder, kind) in &selection.logged {
+            self.report.skipped.push(SkippedFile::new(folder, Flaw::Unsupported { format: kind.clone() }));
+        }
+        if selection.is_empty(&self.marks) {
             return Ok(());
+        }
+        for (folder, kind) in selection.logged {
+            let flaw = Some(Flaw::Unsupported { format: kind });
+            self.delta.seen.insert(folder, Mark { mark: String::new(), table: None, flaw });
         }
         let known = self.known_tables().await?;
         let marks: BTreeMap<String, String> =
@@ -177,7 +185,21 @@ impl Crawl<'_> {
             self.assume(selection.assumed);
         }
         self.delta.gone = selection.gone;
-        self.retire(&known).await
+        self.retire(&known).await?;
+        self.remember().await
+    }
+
+    /// Writes what was left out into the definitions of the tables whose it would be, so that no query answers without it.
+    async fn remember(&self) -> Result<()> {
+        let known = self.known_tables().await?;
+        let refused = refused::of_tables(&known, &self.marks, &self.delta);
+        for (known, refused) in known.iter().zip(refused) {
+            let kept = apply::remember(self.ports.catalog.as_ref(), known, &self.location.exclude, &refused).await?;
+            if kept {
+                tracing::info!(table = %known.table.input.name, files = refused.len(), "the table's left out files changed");
+            }
+        }
+        Ok(())
     }
 
     /// The file tables that lie in the location.
@@ -263,7 +285,7 @@ impl Crawl<'_> {
             let left: BTreeSet<&str> = self
                 .marks
                 .of_table(&table)
-                .filter(|path| !self.delta.gone.iter().any(|gone| gone == path))
+                .filter(|path| !gone.contains(&(*path).to_owned()))
                 .chain(seen.map(|(path, _)| path.as_str()))
                 .collect();
             let report = if left.is_empty() {

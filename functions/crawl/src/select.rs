@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use percent_encoding::percent_decode_str;
-use sha2::{Digest, Sha256};
+use shared::format::listing::{self, log_of};
 use shared::format::{FileFilter, Flaw};
 use shared::storage::ObjectInfo;
 use url::Url;
@@ -26,9 +26,7 @@ impl Object {
     /// `None` when `info` is the location itself or lies outside it.
     pub fn of(base: &Url, info: &ObjectInfo) -> Option<Self> {
         let path = relative_path(base, &info.url)?;
-        let identity = format!("{}|{}|{}", info.etag.as_deref().unwrap_or_default(), info.size, info.modified_ms);
-        let digest = Sha256::digest(identity.as_bytes());
-        let mark = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+        let mark = listing::mark(info.etag.as_deref(), info.size, info.modified_ms);
         Some(Self { path, url: info.url.clone(), size: info.size, mark })
     }
 }
@@ -51,10 +49,12 @@ pub struct Selection {
     pub gone: Vec<String>,
     /// Objects that are as they were.
     pub unchanged: usize,
-    /// Hidden and excluded ones.
+    /// Hidden and excluded ones, and those of tables with a log.
     pub ignored: usize,
     /// Known to be flawed and still the same.
     pub known_flaws: Vec<(String, Flaw)>,
+    /// Folders (with a final slash) that are tables whose log lists the files that count, and what they are.
+    pub logged: BTreeMap<String, String>,
 }
 
 /// Compares what is there with what was seen. `everything` says that `objects` is all that the location holds, so that what is
@@ -68,19 +68,28 @@ pub fn select(
     sample: Option<u32>,
 ) -> Selection {
     let mut selection = Selection::default();
+    selection.logged = logged(&objects, everything, marks);
     let (objects, ignored): (Vec<_>, Vec<_>) = objects.into_iter().partition(|object| filter.includes(&object.path));
     selection.ignored = ignored.len();
     let present: BTreeSet<&str> = objects.iter().map(|object| object.path.as_str()).collect();
     selection.gone = marks
         .objects
         .keys()
-        .filter(|path| (everything && !present.contains(path.as_str())) || removed.contains(path))
+        .filter(|path| match path.ends_with('/') {
+            true => everything && !selection.logged.contains_key(path.as_str()),
+            false => (everything && !present.contains(path.as_str())) || removed.contains(path),
+        })
         .cloned()
         .collect();
     let changed: BTreeSet<String> =
         objects.iter().filter(|object| marks.is_new(object)).map(|object| object.path.clone()).collect();
     let stirred: BTreeSet<&str> = changed.iter().chain(&selection.gone).map(|path| unit(path)).collect();
     for object in objects {
+        // Without a mark, so that it is new when the log is gone.
+        if selection.is_logged(&object.path) {
+            selection.ignored += 1;
+            continue;
+        }
         let misfit = marks.objects.get(&object.path).and_then(|mark| mark.flaw.clone());
         match misfit {
             _ if changed.contains(&object.path) => selection.read.push(object),
@@ -99,7 +108,33 @@ pub fn select(
     selection
 }
 
+/// The folders that are tables with a log: those that the objects show, and those that were found before if these are not all.
+fn logged(objects: &[Object], everything: bool, marks: &Marks) -> BTreeMap<String, String> {
+    let shown = objects.iter().filter_map(|object| log_of(&object.path));
+    let mut logged: BTreeMap<String, String> =
+        shown.map(|(folder, kind)| (format!("{folder}/").replace("//", "/"), kind.to_owned())).collect();
+    if !everything {
+        for (path, mark) in marks.objects.iter().filter(|(path, _)| path.ends_with('/')) {
+            if let Some(Flaw::Unsupported { format }) = &mark.flaw {
+                logged.insert(path.clone(), format.clone());
+            }
+        }
+    }
+    logged
+}
+
 impl Selection {
+    /// Whether the file lies in a table with a log.
+    fn is_logged(&self, path: &str) -> bool {
+        self.logged.keys().any(|folder| folder == "/" || path.starts_with(folder.as_str()))
+    }
+
+    /// Whether there is nothing to do.
+    pub fn is_empty(&self, marks: &Marks) -> bool {
+        let known = |folder: &String| marks.objects.contains_key(folder);
+        self.read.is_empty() && self.assumed.is_empty() && self.gone.is_empty() && self.logged.keys().all(known)
+    }
+
     /// Leaves at most `sample` files of each folder to read.
     fn limit(&mut self, sample: u32) {
         let mut read_of: BTreeMap<String, u32> = BTreeMap::new();

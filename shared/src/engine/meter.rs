@@ -116,6 +116,10 @@ impl fmt::Display for MeteredStore {
     }
 }
 
+/// Marks a read that finds out where another one begins: the query reads those bytes elsewhere, and is charged for them there.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Uncharged;
+
 #[async_trait]
 impl ObjectStore for MeteredStore {
     async fn put_opts(&self, location: &Path, _: PutPayload, _: PutOptions) -> object_store::Result<PutResult> {
@@ -132,9 +136,9 @@ impl ObjectStore for MeteredStore {
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> object_store::Result<GetResult> {
         self.meter.ask();
-        let head = options.head;
+        let counts = !options.head && options.extensions.get::<Uncharged>().is_none();
         let result = self.meter.note(self.below(location)?.get_opts(location, options).await)?;
-        if !head {
+        if counts {
             self.meter.charge(result.range.end - result.range.start)?;
         }
         Ok(result)

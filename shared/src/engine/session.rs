@@ -93,6 +93,8 @@ fn config(memory: u64) -> SessionConfig {
     options.sql_parser.collect_spans = true;
     // Filters run on decoded batches, not while Parquet decodes: of TPC-H's queries 20 of 22 are faster so, by a third on the whole.
     options.execution.parquet.pushdown_filters = false;
+    // Times of INT96 as nanoseconds would wrap outside of 1677 to 2262; tables hold microseconds.
+    options.execution.parquet.coerce_int96 = Some("us".into());
     // What a sort keeps back for merging its spilled runs, in each partition: a small engine must not lose all memory to it.
     let share = usize::try_from(memory).unwrap_or(usize::MAX) / (16 * options.execution.target_partitions.max(1));
     options.execution.sort_spill_reservation_bytes = share.min(options.execution.sort_spill_reservation_bytes);

@@ -6,8 +6,17 @@ use bytes::{Buf, Bytes};
 
 use super::{Compression, Flaw, Sample, csv, json, parquet};
 
-/// Bytes of a file that a crawl reads, and of uncompressed text that it samples.
+/// Bytes of a large file that a crawl reads.
 pub const HEAD_BYTES: u64 = 1 << 20;
+
+/// Bytes up to which a file is read whole, so that nothing of it comes as a surprise to a query; and of uncompressed text that is
+/// sampled. Of a larger file whose first record does not end in its head as much is read too.
+pub const WHOLE_BYTES: u64 = 8 << 20;
+
+/// The bytes to read of a file of `size` bytes at first.
+pub fn head_bytes(size: u64) -> u64 {
+    if size <= WHOLE_BYTES { size } else { HEAD_BYTES }
+}
 
 /// Uncompressed bytes up to which a file that was read whole is checked to its end.
 const CHECKED_BYTES: u64 = 256 << 20;
@@ -76,11 +85,24 @@ fn sample_plain(name: &str, text: &str, complete: bool) -> Result<Sample, Flaw> 
             if let Some(sample) = json::sample(text, complete) {
                 return sample;
             }
+            if is_named_json(name) {
+                return Err(Flaw::Corrupt { found: "expected JSON as the name says, found text that is none".into() });
+            }
         }
         Some(b'<') => return Err(Flaw::Unrecognized { found: "XML or HTML".into() }),
         _ => {}
     }
     csv::sample(text.as_bytes(), complete, name)
+}
+
+/// Whether the name, a compression's extension apart, says that the file is JSON.
+fn is_named_json(name: &str) -> bool {
+    let stem = match Compression::of_name(name) {
+        Some(Compression::None) | None => name,
+        Some(_) => name.rsplit_once('.').map_or(name, |(stem, _)| stem),
+    };
+    let extension = stem.rsplit_once('.').map(|(_, extension)| extension.to_ascii_lowercase());
+    matches!(extension.as_deref(), Some("json" | "ndjson" | "jsonl"))
 }
 
 /// The first bytes that `head` holds compressed, and whether they are all. A file that was read whole is read to its end, so that
@@ -90,7 +112,7 @@ fn inflate(compression: Compression, head: Bytes, whole: bool) -> Result<(Bytes,
     let mut reader = compression.reader(head.reader()).map_err(|error| corrupt(error.to_string()))?;
     let mut bytes = Vec::new();
     let outcome =
-        reader.by_ref().take(HEAD_BYTES).read_to_end(&mut bytes).and_then(|_| {
+        reader.by_ref().take(WHOLE_BYTES).read_to_end(&mut bytes).and_then(|_| {
             if whole { std::io::copy(&mut reader.take(CHECKED_BYTES), &mut std::io::sink()) } else { Ok(0) }
         });
     match outcome {

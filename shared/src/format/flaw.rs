@@ -20,6 +20,8 @@ pub enum Flaw {
     Unsupported { format: String },
     /// No format fits.
     Unrecognized { found: String },
+    /// The file may be sound, but a record is larger or nested more deeply than is read.
+    TooLarge { found: String },
     /// The file went away between listing and reading.
     Vanished,
     /// The file is sound, but not of its table's format or schema.
@@ -35,6 +37,7 @@ impl fmt::Display for Flaw {
             Self::Corrupt { found } => write!(f, "the file is broken: {found}"),
             Self::Unsupported { format } => write!(f, "expected CSV, JSON or Parquet, found {format}"),
             Self::Unrecognized { found } => write!(f, "expected CSV, JSON or Parquet, found {found}"),
+            Self::TooLarge { found } => write!(f, "expected records of at most 8 MiB and 128 levels, found {found}"),
             Self::Vanished => f.write_str("the file went away while it was read"),
             Self::Misfit { found } => f.write_str(found),
         }

@@ -5,18 +5,18 @@
 //! | parameter | value | meaning |
 //! |---|---|---|
 //! | `tarn.json` | `array`, `stream` | a file is one array of objects; objects span lines (absent: an object a line) |
-//! | `tarn.null` | `NA` or `NA,NULL` | texts of a CSV that stand for no value, beside the empty one |
-//! | `tarn.ragged` | `error` | a CSV row with more or fewer fields than the table is an error (absent: filled up with nulls, or cut) |
+//! | `tarn.columns` | `header`, `mixed`, `position` | a crawl's CSV: columns are found by the names in the header, whose order is the same in all files or not; by position. Absent: the definition is not a crawl's, and columns are found by position |
+//! | `tarn.null` | `NA` or `NA,NULL` | texts of a CSV that stand for no value: of a crawl in columns that are no text, where the usual ones mean it too; otherwise in every column |
+//! | `tarn.ragged` | `error`, `cut` | a CSV row with more or fewer fields than the table is an error; what it has beyond is passed over (absent: filled up with nulls; passed over where the definition is not a crawl's) |
 //! | `tarn.newlines` | `true` | a quoted CSV field may hold line breaks |
 //! | `tarn.quote` | `none` | no character of the CSV encloses fields |
 //! | `tarn.athena` | `unreadable: …` | why Athena can't read these files; the table then names no serde, so that Athena refuses it |
-//! | `exclusions` | `["**/*.bak"]` | glob patterns, relative to the location, of files that are not the table's |
+//!
+//! [`super::listing`] has those that say which files are the table's.
 
 use std::collections::BTreeMap;
 
-use globset::{Glob, GlobSet, GlobSetBuilder};
-
-use super::{Compression, CsvFormat, Encoding, FileFormat, JsonFormat, is_hidden};
+use super::{Compression, CsvColumns, CsvFormat, Encoding, FileFormat, JsonFormat};
 use crate::catalog::{StorageDescriptor, TableInput};
 use crate::{Error, Result};
 
@@ -110,6 +110,9 @@ impl FileFormat {
             Encoding::Json(JsonFormat::Array) => Some("a file is one JSON array, not an object a line"),
             Encoding::Json(JsonFormat::Stream) => Some("a JSON object takes more than a line"),
             Encoding::Csv(csv) if csv.multiline => Some("a CSV field holds line breaks"),
+            Encoding::Csv(csv) if csv.columns == CsvColumns::Mixed => {
+                Some("the CSV files have their columns in different orders")
+            }
             Encoding::Json(JsonFormat::Lines) | Encoding::Csv(_) => None,
         }
     }
@@ -129,6 +132,7 @@ impl FileFormat {
     /// As [`FileFormat::from_table`].
     pub fn from_storage(storage: &StorageDescriptor, parameters: &BTreeMap<String, String>) -> Result<Self> {
         let declared = Declared { serde: &storage.serde_parameters, table: parameters, storage: &storage.parameters };
+        check_plain_files(storage, &declared)?;
         let encoding = match storage.serde_library.as_deref() {
             Some(LAZY_SIMPLE) => Encoding::Csv(lazy_simple(&declared)?),
             Some(OPEN_CSV) => Encoding::Csv(open_csv(&declared)?),
@@ -150,6 +154,23 @@ impl FileFormat {
         };
         Ok(Self { encoding, compression })
     }
+}
+
+/// # Errors
+/// `Invalid` for a table whose files a log lists, so that reading all that lie there would show rows that were removed.
+fn check_plain_files(storage: &StorageDescriptor, declared: &Declared<'_>) -> Result<()> {
+    let format = storage.input_format.as_deref().unwrap_or_default();
+    let said = ["table_type", "spark.sql.sources.provider"].map(|name| declared.get(name).unwrap_or_default());
+    let is = |name: &str| said.iter().any(|said| said.eq_ignore_ascii_case(name));
+    let found = match () {
+        () if is("delta") => "a Delta Lake table",
+        () if is("hudi") || format.starts_with("org.apache.hudi") => "an Apache Hudi table",
+        () if format.ends_with("SymlinkTextInputFormat") => "a table of symlinks",
+        () => return Ok(()),
+    };
+    Err(Error::invalid(format!(
+        "expected a table that is all files in its folder, found {found}, whose log lists the files that count"
+    )))
 }
 
 fn by_classification(declared: &Declared<'_>) -> Result<Encoding> {
@@ -197,8 +218,22 @@ impl Declared<'_> {
             Some(texts) => texts.split(',').map(str::to_owned).collect(),
             None => Vec::new(),
         };
+        let columns = match self.get("tarn.columns") {
+            None => CsvColumns::Declared,
+            // What a crawl did not see is passed over where a definition says so.
+            Some(_) if self.get("tarn.ragged") == Some("cut") => CsvColumns::Declared,
+            Some("header") => CsvColumns::Header,
+            Some("mixed") => CsvColumns::Mixed,
+            Some("position") => CsvColumns::Position,
+            Some(other) => {
+                return Err(Error::invalid(format!(
+                    "expected `tarn.columns` to be header, mixed or position, found `{other}`"
+                )));
+            }
+        };
         Ok(CsvFormat {
             header,
+            columns,
             nulls,
             ragged: self.get("tarn.ragged") != Some("error"),
             multiline: self.get("tarn.newlines") == Some("true"),
@@ -219,12 +254,9 @@ fn lazy_simple(declared: &Declared<'_>) -> Result<CsvFormat> {
     if declared.get("tarn.quote") == Some("none") {
         csv.quote = None;
     }
+    // Crawls once wrote the one text that they had found here too.
     let null = declared.serde.get("serialization.null.format").filter(|text| !text.is_empty());
-    if let Some(null) = null
-        && !csv.nulls.contains(null)
-    {
-        csv.nulls.push(null.clone());
-    }
+    csv.null_text = null.filter(|null| !csv.nulls.contains(null)).cloned();
     Ok(csv)
 }
 
@@ -258,7 +290,7 @@ fn csv_serde_parameters(csv: &CsvFormat) -> BTreeMap<String, String> {
     let quote = csv.quote.unwrap_or(b'"');
     if !csv.quoted {
         let mut parameters = map(&[("field.delim", &delimiter), ("serialization.format", &delimiter)]);
-        if let [null] = csv.nulls.as_slice() {
+        if let Some(null) = &csv.null_text {
             parameters.insert("serialization.null.format".into(), null.clone());
         }
         if let Some(escape) = csv.escape {
@@ -276,7 +308,14 @@ fn csv_parameters(csv: &CsvFormat) -> BTreeMap<String, String> {
         ("columnsOrdered", "true"),
         ("delimiter", &char::from(csv.delimiter).to_string()),
     ]);
+    let columns = match csv.columns {
+        CsvColumns::Declared => None,
+        CsvColumns::Position => Some("position"),
+        CsvColumns::Header => Some("header"),
+        CsvColumns::Mixed => Some("mixed"),
+    };
     let optional = [
+        ("tarn.columns", columns.map(str::to_owned)),
         ("skip.header.line.count", csv.header.then(|| "1".to_owned())),
         ("tarn.null", (!csv.nulls.is_empty()).then(|| csv.nulls.join(","))),
         ("tarn.ragged", (!csv.ragged).then(|| "error".to_owned())),
@@ -307,52 +346,6 @@ fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
     pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
 }
 
-/// Which files below a table's location are the table's: not hidden ones, not those that `exclusions` names.
-#[derive(Debug, Clone)]
-pub struct FileFilter {
-    excluded: GlobSet,
-}
-
-impl FileFilter {
-    /// What the table's parameter `exclusions` says.
-    ///
-    /// # Errors
-    /// `Invalid` when it is not a JSON array of glob patterns.
-    pub fn from_table(input: &TableInput) -> Result<Self> {
-        let Some(text) = input.parameters.get("exclusions") else { return Self::new::<&str>(&[]) };
-        let patterns: Vec<String> = serde_json::from_str(text).map_err(|e| {
-            Error::invalid(format!("expected `exclusions` to be a JSON array of patterns, found `{text}`"))
-                .with_source(e)
-        })?;
-        Self::new(&patterns)
-    }
-
-    /// # Errors
-    /// `Invalid` when a pattern is no glob.
-    pub fn new<P: AsRef<str>>(patterns: &[P]) -> Result<Self> {
-        let bad = |pattern: &str, e| {
-            Error::invalid(format!("expected a glob pattern such as `**/*.bak`, found `{pattern}`")).with_source(e)
-        };
-        let mut set = GlobSetBuilder::new();
-        for pattern in patterns {
-            let pattern = pattern.as_ref();
-            set.add(Glob::new(pattern).map_err(|e| bad(pattern, e))?);
-        }
-        let excluded = set.build().map_err(|e| bad("these together", e))?;
-        Ok(Self { excluded })
-    }
-
-    /// Whether the file at `path`, relative to the location and decoded, is the table's.
-    pub fn includes(&self, path: &str) -> bool {
-        !path.split('/').any(is_hidden) && !self.excluded.is_match(path)
-    }
-
-    /// Whether a pattern, not a hidden name, leaves `path` out.
-    pub fn excludes(&self, path: &str) -> bool {
-        self.excluded.is_match(path)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -376,10 +369,28 @@ mod tests {
         let byte = prop::sample::select(vec![b',', b';', b'|', b'\t', 1]);
         let quote = prop::sample::select(vec![None, Some(b'"'), Some(b'\'')]);
         let nulls = prop::sample::subsequence(vec!["NA".to_owned(), "NULL".to_owned(), "\\N".to_owned()], 0..=3);
-        let csv = (byte, quote, prop::option::of(Just(b'\\')), nulls, any::<[bool; 3]>()).prop_map(
-            |(delimiter, quote, escape, nulls, [header, ragged, multiline])| {
+        let columns = prop::sample::select(vec![
+            CsvColumns::Declared,
+            CsvColumns::Position,
+            CsvColumns::Header,
+            CsvColumns::Mixed,
+        ]);
+        let csv = (byte, quote, prop::option::of(Just(b'\\')), nulls, any::<[bool; 3]>(), columns).prop_map(
+            |(delimiter, quote, escape, nulls, [header, ragged, multiline], columns)| {
                 let quoted = quote.is_some_and(|q| q == b'\'' || multiline);
-                Encoding::Csv(CsvFormat { delimiter, quote, quoted, escape, header, nulls, ragged, multiline })
+                let null_text = (!quoted && nulls.is_empty()).then(|| "\\N".to_owned());
+                Encoding::Csv(CsvFormat {
+                    delimiter,
+                    quote,
+                    quoted,
+                    escape,
+                    header,
+                    columns,
+                    nulls,
+                    null_text,
+                    ragged,
+                    multiline,
+                })
             },
         );
         let json = prop::sample::select(vec![JsonFormat::Lines, JsonFormat::Stream, JsonFormat::Array]);
@@ -438,28 +449,24 @@ mod tests {
     }
 
     #[test]
+    fn a_table_whose_files_a_log_lists_is_refused_by_name() {
+        for (name, value, found) in [
+            ("table_type", "DELTA", "Delta Lake"),
+            ("spark.sql.sources.provider", "delta", "Delta Lake"),
+            ("spark.sql.sources.provider", "hudi", "Hudi"),
+        ] {
+            let mut input = table(&FileFormat::parquet());
+            input.parameters.insert(name.into(), value.into());
+            let error = FileFormat::from_table(&input).unwrap_err();
+            assert!(error.to_string().contains(found), "{error}");
+        }
+    }
+
+    #[test]
     fn a_serde_that_tarn_does_not_know_is_named() {
         let mut input = table(&FileFormat::parquet());
         input.storage.serde_library = Some("org.apache.hadoop.hive.ql.io.orc.OrcSerde".into());
         let error = FileFormat::from_table(&input).unwrap_err();
         assert!(error.to_string().contains("`nyc.t`") && error.to_string().contains("OrcSerde`"), "{error}");
-    }
-
-    #[test]
-    fn null_texts_match_whole_fields_only() {
-        let csv = CsvFormat { nulls: vec!["NA".into(), "\\N".into()], ..CsvFormat::default() };
-        let regex = regex::Regex::new(&csv.null_pattern().unwrap()).unwrap();
-        assert!(["", "NA", "\\N"].iter().all(|text| regex.is_match(text)));
-        assert!(["NAN", "na", "N", "xNA"].iter().all(|text| !regex.is_match(text)));
-    }
-
-    #[test]
-    fn hidden_and_excluded_files_are_not_the_tables() {
-        let filter = FileFilter::new(&["**/*.bak"]).unwrap();
-        assert!(filter.includes("2013/a.csv"));
-        for out in ["_SUCCESS", "2013/.a.csv.crc", "_temporary/0/a.csv", "2013/a.bak", "a.bak"] {
-            assert!(!filter.includes(out), "{out}");
-        }
-        assert!(FileFilter::new(&["a["]).unwrap_err().to_string().contains("`a[`"));
     }
 }

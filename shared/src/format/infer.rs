@@ -1,13 +1,9 @@
 //! The type of a value that is written as text.
 //!
-//! Only types that Arrow's own CSV and JSON readers read back from the same text are inferred: the checks end in the parsers that
-//! those readers use.
-
-use arrow::array::types::{Date32Type, Float64Type, Int64Type};
-use arrow::compute::kernels::cast_utils::{Parser, string_to_datetime};
-use chrono::Utc;
+//! Only types that queries read back from the same text are inferred: the checks end in the parsers ([`super::text`]) that they use.
 
 use super::merge::Shape;
+use super::text;
 use crate::model::ColumnType;
 
 /// Texts that often stand for no value; they do where the other values of a column have a type.
@@ -30,14 +26,11 @@ pub fn text_shape(text: &str) -> Shape {
 }
 
 fn boolean(text: &str) -> Option<ColumnType> {
-    let is = |word: &str| text.eq_ignore_ascii_case(word);
-    (is("true") || is("false")).then_some(ColumnType::Boolean)
+    text::boolean(text.as_bytes()).is_ok().then_some(ColumnType::Boolean)
 }
 
 fn not_finite(text: &str) -> Option<ColumnType> {
-    let is = |word: &str| text.eq_ignore_ascii_case(word);
-    let named = is("nan") || is("inf") || is("infinity");
-    (named && Float64Type::parse(text).is_some()).then_some(ColumnType::Double)
+    text::not_finite(text.as_bytes()).map(|_| ColumnType::Double)
 }
 
 fn number(text: &str) -> Option<ColumnType> {
@@ -49,17 +42,17 @@ fn number(text: &str) -> Option<ColumnType> {
     if whole == unsigned.len() {
         return integer(text, whole);
     }
-    let looks_like_one = unsigned.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'.' | b'e' | b'E' | b'+' | b'-'));
-    if looks_like_one && Float64Type::parse(text).is_some() {
+    if text::double(text.as_bytes()).is_ok() {
         return Some(ColumnType::Double);
     }
-    not_finite(unsigned).filter(|_| unsigned.len() < text.len() && Float64Type::parse(text).is_some())
+    None
 }
 
+/// A plus sign is a telephone number's, which a number would lose.
 fn integer(text: &str, digits: usize) -> Option<ColumnType> {
     match digits {
-        0 => None,
-        1..=19 if Int64Type::parse(text).is_some() => Some(ColumnType::BigInt),
+        _ if digits == 0 || text.starts_with('+') => None,
+        1..=19 if text::integer(text.as_bytes()).is_ok() => Some(ColumnType::BigInt),
         1..=38 => Some(ColumnType::Decimal(38, 0)),
         _ => None,
     }
@@ -73,13 +66,13 @@ fn instant(text: &str) -> Option<ColumnType> {
         return None;
     }
     if bytes.len() == 10 {
-        return Date32Type::parse(text).map(|_| ColumnType::Date);
+        return text::date(bytes).is_ok().then_some(ColumnType::Date);
     }
-    if bytes.len() < 19 || bytes[13] != b':' || !text.is_ascii() {
+    if bytes.len() < 19 || bytes[13] != b':' || bytes[16] != b':' || !text.is_ascii() {
         return None;
     }
-    string_to_datetime(&Utc, text).ok()?;
-    let zone = text[19..].trim_start_matches(|c: char| c == '.' || c.is_ascii_digit());
+    text::timestamp(bytes).ok()?;
+    let zone = text[19..].trim_start_matches(|c: char| c == '.' || c == ',' || c.is_ascii_digit());
     Some(if zone.is_empty() { ColumnType::Timestamp } else { ColumnType::TimestampTz })
 }
 
@@ -104,6 +97,10 @@ mod tests {
             ("007", "string"),
             ("02139", "string"),
             ("0.5", "double"),
+            ("1e400", "string"),
+            ("+1.5", "double"),
+            ("+491701234567", "string"),
+            ("+5", "string"),
             ("1-2", "string"),
             ("1.2.3", "string"),
             ("1,5", "string"),

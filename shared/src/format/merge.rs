@@ -4,7 +4,11 @@
 //! files are read does not matter. The order of widening: `Unknown` → everything; tinyint → smallint → int → bigint → decimal →
 //! double; float → double; date → timestamp → timestamptz; structs field by field, arrays by element; anything else → string.
 
+use std::collections::{HashMap, HashSet};
+
+use super::unique_name;
 use crate::model::ColumnType;
+use crate::model::name::to_column_name;
 
 /// What is known of a column's values.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -176,7 +180,36 @@ fn decimal(whole: u8, scale: u8) -> ColumnType {
     }
 }
 
-/// Columns by name: those of `a` in their order, then those that only `b` has. For formats whose columns are found by name.
+/// Columns by what the files call them: those of `a` in their order, then those that only `b` has. A column of `b` is that of `a`
+/// with the same source, else one that differs in case or in what names can't hold and that `b` does not have besides; of others with
+/// the same name the later one is numbered. For formats whose columns are found by their names in each file.
+pub fn merge_by_source(a: Vec<SampledColumn>, b: Vec<SampledColumn>) -> Vec<SampledColumn> {
+    let of_b: HashSet<String> = b.iter().map(|column| column.source.clone()).collect();
+    let mut by_source: HashMap<String, usize> =
+        a.iter().enumerate().map(|(at, column)| (column.source.clone(), at)).collect();
+    let mut merged = a;
+    for mut column in b {
+        let plain = to_column_name(&column.source);
+        let alike = |known: &SampledColumn| {
+            !of_b.contains(&known.source) && (known.name == column.name || to_column_name(&known.source) == plain)
+        };
+        let found = by_source.get(&column.source).copied().or_else(|| merged.iter().position(alike));
+        match found {
+            Some(at) => {
+                let known = &mut merged[at].shape;
+                *known = std::mem::replace(known, Shape::Unknown).merge(column.shape);
+            }
+            None => {
+                column.name = unique_name(&plain, |name| merged.iter().any(|known| known.name == name));
+                by_source.insert(column.source.clone(), merged.len());
+                merged.push(column);
+            }
+        }
+    }
+    merged
+}
+
+/// Columns by name: those of `a` in their order, then those that only `b` has. For CSV files, whose names are the table's.
 pub fn merge_by_name(a: Vec<SampledColumn>, b: Vec<SampledColumn>) -> Vec<SampledColumn> {
     let mut merged = a;
     for column in b {
@@ -331,6 +364,23 @@ mod tests {
         assert_eq!(merge_by_position(columns(&["a"]), columns(&["a", "b"])).map(names).unwrap(), ["a", "b"]);
         assert_eq!(merge_by_position(columns(&["a", "col1"]), columns(&["a", "b"])).map(names).unwrap(), ["a", "b"]);
         assert!(merge_by_position(columns(&["a", "b"]), columns(&["b", "a"])).is_none());
+    }
+
+    #[test]
+    fn columns_by_source_are_kept_apart_when_one_file_has_both() {
+        let merged = |a: &[&str], b: &[&str]| {
+            let sourced = |names: &[&str]| {
+                let mut columns = columns(names);
+                columns.iter_mut().for_each(|column| column.name = to_column_name(&column.source));
+                super::super::unique_names(columns, &mut Vec::new())
+            };
+            let merged = merge_by_source(sourced(a), sourced(b));
+            merged.into_iter().map(|c| format!("{}={}", c.name, c.source)).collect::<Vec<_>>()
+        };
+        assert_eq!(merged(&["userId"], &["userid", "b"]), ["userid=userId", "b=b"]);
+        assert_eq!(merged(&["a.b"], &["a_b"]), ["a_b=a.b"]);
+        assert_eq!(merged(&["a.b"], &["a_b", "a.b"]), ["a_b=a.b", "a_b_2=a_b"]);
+        assert_eq!(merged(&["ID", "id"], &["id", "ID"]), ["id_2=ID", "id=id"]);
     }
 
     #[test]

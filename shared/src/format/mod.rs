@@ -11,17 +11,21 @@ pub mod flaw;
 pub mod glue;
 pub mod infer;
 pub mod json;
+pub mod listing;
 pub mod merge;
 pub mod parquet;
 pub mod records;
+pub(crate) mod rows;
+pub(crate) mod text;
 
 pub use compression::Compression;
 pub use flaw::Flaw;
-pub use glue::FileFilter;
+pub use listing::FileFilter;
 pub use merge::{SampledColumn, Shape};
 
+use std::collections::HashMap;
+
 use crate::model::Column;
-use csv::Trim;
 
 /// How the files of a table are written, and so how to read them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,7 +39,7 @@ pub struct FileFormat {
 /// How rows are written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Encoding {
-    /// Delimited text. Columns are found by position, never by name.
+    /// Delimited text. Columns are found as [`CsvColumns`] says.
     Csv(CsvFormat),
     /// JSON objects. Columns are found by name.
     Json(JsonFormat),
@@ -55,13 +59,33 @@ pub struct CsvFormat {
     pub escape: Option<u8>,
     /// Whether the first line holds names.
     pub header: bool,
-    /// Texts that stand for no value, beside the empty one, e.g. `NA`.
+    /// How the columns of a table are found in a file.
+    pub columns: CsvColumns,
+    /// Texts that stand for no value, beside the empty one: of a crawl's definition (and [`infer::NULL_TEXTS`] with them) in columns
+    /// that are no text, where they can be no value; of other definitions in every column.
     pub nulls: Vec<String>,
+    /// A text that stands for no value in every column, as Hive's serde declares it.
+    pub null_text: Option<String>,
     /// Whether a row may be shorter or longer than the columns: what it lacks is null, what it has beyond is passed over.
     /// Otherwise it is an error.
     pub ragged: bool,
-    /// Whether a quoted field may hold line breaks, so that a file can't be cut at any line's end.
+    /// Whether a quoted field may hold line breaks.
     pub multiline: bool,
+}
+
+/// How the columns of a table are found in CSV files.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum CsvColumns {
+    /// By position, as Hive does; by the names in the header where these are the table's in another order. The definition is not
+    /// a crawl's.
+    #[default]
+    Declared,
+    /// By position: the files have no header.
+    Position,
+    /// By the names in the header, which are in the same order in all files.
+    Header,
+    /// By the names in the header, whose order differs from file to file.
+    Mixed,
 }
 
 impl Default for CsvFormat {
@@ -72,7 +96,9 @@ impl Default for CsvFormat {
             quoted: false,
             escape: None,
             header: false,
+            columns: CsvColumns::Declared,
             nulls: Vec::new(),
+            null_text: None,
             ragged: true,
             multiline: false,
         }
@@ -88,44 +114,10 @@ impl CsvFormat {
         self.quote.unwrap_or(Self::NO_QUOTE)
     }
 
-    /// A regular expression that matches exactly the texts that stand for no value, for
-    /// [`arrow::csv::ReaderBuilder::with_null_regex`]. `None` when only the empty text does, which readers assume anyway.
-    ///
-    /// DataFusion's own CSV scan (54.1) passes no null expression to its reader, so a scan has to build the reader itself:
-    /// [`CsvFormat::reader`].
-    pub fn null_pattern(&self) -> Option<String> {
-        if self.nulls.is_empty() {
-            return None;
-        }
-        let texts: Vec<_> = self.nulls.iter().map(|text| regex::escape(text)).collect();
-        Some(format!("^(?:{})?$", texts.join("|")))
-    }
-
-    /// What takes off the fields beyond the first `fields`, if such rows are no error.
-    pub fn trim(&self, fields: usize) -> Option<Trim> {
-        self.ragged.then(|| Trim::new(self, fields))
-    }
-
-    /// A reader of files of this dialect into `schema`, whose fields are the file's columns by position. Rows with more fields
-    /// are an error to it: see [`CsvFormat::trim`].
-    ///
-    /// # Errors
-    /// `Bug` when the null texts make no expression.
-    pub fn reader(&self, schema: arrow::datatypes::SchemaRef) -> crate::Result<arrow::csv::ReaderBuilder> {
-        let mut builder = arrow::csv::ReaderBuilder::new(schema)
-            .with_delimiter(self.delimiter)
-            .with_quote(self.quote_byte())
-            .with_header(self.header)
-            .with_truncated_rows(self.ragged);
-        if let Some(escape) = self.escape {
-            builder = builder.with_escape(escape);
-        }
-        if let Some(pattern) = self.null_pattern() {
-            let regex = regex::Regex::new(&pattern)
-                .map_err(|e| crate::Error::bug(format!("expected an expression, found `{pattern}`")).with_source(e))?;
-            builder = builder.with_null_regex(regex);
-        }
-        Ok(builder)
+    /// The same dialect with or without a line of names.
+    #[must_use]
+    pub fn with_header(self, header: bool) -> Self {
+        Self { header, columns: if header { CsvColumns::Header } else { CsvColumns::Position }, ..self }
     }
 }
 
@@ -195,17 +187,34 @@ pub fn declared_columns(columns: &[SampledColumn]) -> Vec<Column> {
     columns.iter().map(|column| Column::new(&column.name, column.shape.column_type())).collect()
 }
 
-/// Leaves out columns whose names differ only in what identifiers can't hold, and says so: they could not be told apart.
-fn unique_names(columns: Vec<SampledColumn>, notes: &mut Vec<String>) -> Vec<SampledColumn> {
-    let mut unique: Vec<SampledColumn> = Vec::with_capacity(columns.len());
-    for column in columns {
-        match unique.iter().find(|known| known.name == column.name) {
-            Some(known) => notes.push(format!(
-                "the column `{}` is left out: `{}` has the same name `{}` in the catalog",
-                column.source, known.source, known.name
-            )),
-            None => unique.push(column),
+/// Numbers columns whose names differ only in what names can't hold, and says so. A column that is called so in the file keeps the
+/// plain name.
+fn unique_names(mut columns: Vec<SampledColumn>, notes: &mut Vec<String>) -> Vec<SampledColumn> {
+    let mut taken: HashMap<String, String> = HashMap::with_capacity(columns.len());
+    for column in columns.iter().filter(|column| column.name == column.source) {
+        taken.insert(column.name.clone(), column.source.clone());
+    }
+    for column in columns.iter_mut().filter(|column| column.name != column.source) {
+        let name = unique_name(&column.name, |name| taken.contains_key(name));
+        if let Some(other) = taken.get(&column.name) {
+            notes.push(format!(
+                "the column `{}` is called `{name}`: `{other}` has the name `{}` too",
+                column.source, column.name
+            ));
         }
+        column.name.clone_from(&name);
+        taken.insert(name, column.source.clone());
+    }
+    columns
+}
+
+/// `name`, or the first of `name_2`, `name_3`, … that is not taken.
+pub(crate) fn unique_name(name: &str, taken: impl Fn(&str) -> bool) -> String {
+    let mut unique = name.to_owned();
+    let mut number = 2;
+    while taken(&unique) {
+        unique = format!("{name}_{number}");
+        number += 1;
     }
     unique
 }

@@ -3,12 +3,12 @@
 use bytes::Bytes;
 use parquet::arrow::parquet_to_arrow_schema;
 use parquet::errors::ParquetError;
-use parquet::file::metadata::ParquetMetaDataReader;
+use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 
 use super::merge::{SampledColumn, Shape};
 use super::{FileFormat, Flaw, Sample};
 use crate::model::ColumnType;
-use crate::model::name::to_identifier;
+use crate::model::name::to_column_name;
 
 /// Bytes at the end of a file that hold most footers whole.
 pub const FOOTER_BYTES: u64 = 64 << 10;
@@ -29,6 +29,46 @@ pub enum Footer {
 /// # Errors
 /// `Truncated` when the file does not end as Parquet does; `Corrupt` when the footer makes no schema.
 pub fn footer(tail: Bytes, size: u64) -> Result<Footer, Flaw> {
+    // The parser panics at some footers that nobody wrote.
+    std::panic::catch_unwind(|| parse(tail, size))
+        .unwrap_or_else(|_| Err(Flaw::Corrupt { found: "its footer can't be decoded".into() }))
+}
+
+/// What of a footer can't be, in a file of `size` bytes.
+pub(crate) fn check_footer(metadata: &ParquetMetaData, size: u64) -> Result<(), String> {
+    let within = |offset: i64, length: i64| match (u64::try_from(offset), u64::try_from(length)) {
+        (Ok(offset), Ok(length)) => offset.checked_add(length).is_some_and(|end| end <= size),
+        _ => false,
+    };
+    let mut rows = 0_i64;
+    for group in metadata.row_groups() {
+        rows = rows.saturating_add(group.num_rows());
+        for column in group.columns() {
+            let start =
+                column.dictionary_page_offset().filter(|start| *start != 0).unwrap_or(column.data_page_offset());
+            let mut parts = vec![(start, column.compressed_size())];
+            parts
+                .extend(column.column_index_offset().zip(column.column_index_length()).map(|(o, l)| (o, i64::from(l))));
+            parts
+                .extend(column.offset_index_offset().zip(column.offset_index_length()).map(|(o, l)| (o, i64::from(l))));
+            if let Some((offset, length)) = parts.into_iter().find(|(offset, length)| !within(*offset, *length)) {
+                return Err(format!(
+                    "expected the column `{}` within the {size} bytes of the file, found {length} bytes at {offset}",
+                    column.column_path()
+                ));
+            }
+        }
+        if group.num_rows() < 0 {
+            return Err(format!("expected a number of rows, found {}", group.num_rows()));
+        }
+    }
+    match metadata.file_metadata().num_rows() {
+        counted if counted == rows => Ok(()),
+        counted => Err(format!("its footer counts {counted} rows, its row groups hold {rows}")),
+    }
+}
+
+fn parse(tail: Bytes, size: u64) -> Result<Footer, Flaw> {
     if !tail.ends_with(MAGIC) || size < 12 {
         return Err(Flaw::Truncated { found: "Parquet begins but its footer is missing".into() });
     }
@@ -42,6 +82,7 @@ pub fn footer(tail: Bytes, size: u64) -> Result<Footer, Flaw> {
         Err(error) => return Err(corrupt(&error)),
     }
     let metadata = reader.finish().map_err(|error| corrupt(&error))?;
+    check_footer(&metadata, size).map_err(|found| Flaw::Corrupt { found })?;
     let file = metadata.file_metadata();
     let schema =
         parquet_to_arrow_schema(file.schema_descr(), file.key_value_metadata()).map_err(|error| corrupt(&error))?;
@@ -50,7 +91,7 @@ pub fn footer(tail: Bytes, size: u64) -> Result<Footer, Flaw> {
     for field in schema.fields() {
         match ColumnType::from_arrow(field.data_type()) {
             Ok(ty) => columns.push(SampledColumn {
-                name: to_identifier(field.name()),
+                name: to_column_name(field.name()),
                 source: field.name().clone(),
                 shape: Shape::from(&ty),
             }),

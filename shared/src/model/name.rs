@@ -72,7 +72,24 @@ pub fn check_identifier(what: &str, name: &str) -> Result<()> {
     )))
 }
 
-/// Turns any text (a CSV header, a folder) into an identifier that [`check_identifier`] accepts: lowercased, every other
+/// Turns any text (a CSV header, a JSON key) into a column's name: as [`to_identifier`], but letters and digits of every script stay,
+/// which Glue and Athena take in columns.
+pub fn to_column_name(text: &str) -> String {
+    let lower = text.trim().to_lowercase();
+    let mut name = String::with_capacity(lower.len());
+    for c in lower.chars().map(|c| if c.is_alphanumeric() { c } else { '_' }) {
+        if name.len() + c.len_utf8() > 254 {
+            break;
+        }
+        name.push(c);
+    }
+    if !name.starts_with(|c: char| c.is_alphabetic() || c == '_') {
+        name.insert(0, '_');
+    }
+    name
+}
+
+/// Turns any text (a folder, a file's name) into an identifier that [`check_identifier`] accepts: lowercased, every other
 /// character an underscore, an underscore before a leading digit. An empty text becomes `_`.
 pub fn to_identifier(text: &str) -> String {
     let mut name: String = text
@@ -112,5 +129,14 @@ mod tests {
             check_identifier("column", &to_identifier(text)).unwrap();
         }
         assert_eq!(to_identifier("Dep Time"), "dep_time");
+    }
+
+    #[test]
+    fn columns_keep_the_letters_of_every_script() {
+        for (text, name) in
+            [("年齢", "年齢"), ("Größe (cm)", "größe__cm_"), ("Dep Time", "dep_time"), ("1st", "_1st"), ("", "_")]
+        {
+            assert_eq!(to_column_name(text), name);
+        }
     }
 }

@@ -10,27 +10,23 @@ use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::physical_plan::{
-    FileOpener, FileScanConfig, FileScanConfigBuilder, FileSource, ParquetFileReaderFactory, ParquetSource,
+    FileOpener, FileScanConfig, FileSource, ParquetFileReaderFactory, ParquetSource,
 };
-use datafusion::datasource::source::DataSourceExec;
 use datafusion::datasource::table_schema::TableSchema;
 use datafusion::physical_expr::projection::ProjectionExprs;
 use datafusion::physical_expr::{EquivalenceProperties, LexOrdering, PhysicalExpr, PhysicalSortExpr};
 use datafusion::physical_plan::filter_pushdown::{FilterPushdownPropagation, PushedDown};
 use datafusion::physical_plan::metrics::ExecutionPlanMetricsSet;
-use datafusion::physical_plan::{DisplayFormatType, ExecutionPlan, SortOrderPushdownResult};
+use datafusion::physical_plan::{DisplayFormatType, SortOrderPushdownResult};
 use datafusion_datasource::morsel::Morselizer;
 use object_store::ObjectStore;
 
 use super::deletes::DeletingMorselizer;
 use super::floats;
 
-/// A scan of Parquet files, with the filters above it that statistics of Parquet can't decide. Other plans stay as they are.
-pub(crate) fn guarded(plan: Arc<dyn ExecutionPlan>) -> Arc<dyn ExecutionPlan> {
-    let config = plan.downcast_ref::<DataSourceExec>().and_then(|e| e.data_source().downcast_ref::<FileScanConfig>());
-    let Some(config) = config.filter(|config| config.file_source().is::<ParquetSource>()) else { return plan };
-    let source = Arc::new(PrunedSource::new(Arc::clone(config.file_source())));
-    DataSourceExec::from_data_source(FileScanConfigBuilder::from(config.clone()).with_source(source).build())
+/// A source of Parquet files that leaves filters which statistics of Parquet can't decide to whoever asked.
+pub(crate) fn guarded(parquet: ParquetSource) -> Arc<dyn FileSource> {
+    Arc::new(PrunedSource::new(Arc::new(parquet)))
 }
 
 /// DataFusion's Parquet source, and what was pruned before it came into play.

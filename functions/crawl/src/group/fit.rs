@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 
 use shared::Result;
 use shared::catalog::TableInput;
-use shared::format::merge::{merge_by_name, merge_by_position};
+use shared::format::csv::fits;
+use shared::format::merge::{merge_by_name, merge_by_position, merge_by_source};
 use shared::format::{
-    Compression, CsvFormat, Encoding, FileFormat, FirstRow, JsonFormat, Sample, SampledColumn, Shape,
+    Compression, CsvColumns, CsvFormat, Encoding, FileFormat, FirstRow, JsonFormat, Sample, SampledColumn, Shape,
 };
 use shared::model::Column;
 
@@ -68,13 +69,13 @@ impl Group {
             (_, b) if self.names_tell => b,
             (a, b) => return Err(format!("expected compression {a}, found {b}, and no name tells them apart")),
         };
-        let encoding = match (self.format.encoding, other.format.encoding) {
+        let mut encoding = match (self.format.encoding, other.format.encoding) {
             (Encoding::Csv(a), Encoding::Csv(b)) => Encoding::Csv(join_csv(a, b)?),
             (Encoding::Json(a), Encoding::Json(b)) => Encoding::Json(join_json(a, b)?),
             (Encoding::Parquet, Encoding::Parquet) => Encoding::Parquet,
             (a, b) => return Err(format!("expected {}, found {}", word(&a), word(&b))),
         };
-        let columns = join_columns(&encoding, self.columns, other.columns)?;
+        let columns = join_columns(&mut encoding, self.columns, other.columns)?;
         let format = FileFormat { encoding, compression };
         Ok(Self { format, columns, names_tell: self.names_tell && other.names_tell })
     }
@@ -144,6 +145,11 @@ fn join_csv(a: CsvFormat, b: CsvFormat) -> std::result::Result<CsvFormat, String
         nulls,
         ragged: a.ragged || b.ragged,
         multiline: a.multiline || b.multiline,
+        columns: match (a.columns, b.columns) {
+            (CsvColumns::Mixed, _) | (_, CsvColumns::Mixed) => CsvColumns::Mixed,
+            (CsvColumns::Declared, other) | (other, _) => other,
+        },
+        null_text: a.null_text.or(b.null_text),
     })
 }
 
@@ -157,7 +163,7 @@ fn join_json(a: JsonFormat, b: JsonFormat) -> std::result::Result<JsonFormat, St
 }
 
 fn join_columns(
-    encoding: &Encoding,
+    encoding: &mut Encoding,
     a: Vec<SampledColumn>,
     b: Vec<SampledColumn>,
 ) -> std::result::Result<Vec<SampledColumn>, String> {
@@ -173,7 +179,16 @@ fn join_columns(
             if !format.header && a.len() != b.len() && a.len().min(b.len()) * 2 < a.len().max(b.len()) {
                 return Err(different());
             }
-            merge_by_position(a, b).ok_or_else(different)
+            if let Some(merged) = merge_by_position(a.clone(), b.clone()) {
+                return Ok(merged);
+            }
+            let known: BTreeSet<&str> = a.iter().map(|column| column.name.as_str()).collect();
+            let common = b.iter().filter(|column| known.contains(column.name.as_str())).count();
+            if !format.header || !fits(common, a.len(), b.len()) {
+                return Err(different());
+            }
+            format.columns = CsvColumns::Mixed;
+            Ok(merge_by_name(a, b))
         }
         _ => {
             let known: BTreeSet<&str> = a.iter().map(|column| column.name.as_str()).collect();
@@ -181,7 +196,7 @@ fn join_columns(
             if common * 2 < a.len().min(b.len()) {
                 return Err(different());
             }
-            Ok(merge_by_name(a, b))
+            Ok(merge_by_source(a, b))
         }
     }
 }
@@ -219,7 +234,7 @@ pub(super) fn with_fitting_header(sample: Sample, expected: Option<&HeaderNames>
         return sample;
     };
     match expected {
-        Some(names) if !format.header && first.names.iter().zip(names).all(|(found, name)| found == name) => {
+        Some(names) if !format.header && first.names.iter().all(|found| names.contains(found)) => {
             sample.with_header(true)
         }
         None if format.header && !is_surely_header(first) => sample.with_header(false),

@@ -5,6 +5,7 @@ mod incremental;
 mod queried;
 mod queue;
 mod tables;
+mod values;
 
 use std::io::Write;
 use std::sync::Arc;

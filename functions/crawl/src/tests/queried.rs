@@ -7,18 +7,22 @@ use shared::engine::{Engine, QueryOptions};
 use super::*;
 
 /// Crawls, then asks: cells joined by commas, rows by semicolons.
-async fn ask(lake: &Lake, sql: &str) -> String {
+pub(super) async fn ask(lake: &Lake, sql: &str) -> String {
     let report = lake.crawl().await;
     assert_eq!(skipped(&report), [""; 0], "{report}");
+    answer(lake, sql).await.unwrap_or_else(|e| panic!("{sql}: {e}"))
+}
+
+/// Asks without a crawl.
+pub(super) async fn answer(lake: &Lake, sql: &str) -> shared::Result<String> {
     let spill = tempfile::tempdir().unwrap();
     let settings = Settings { memory: 64 << 20, ..Settings::embedded(spill.path()).unwrap() };
     let engine = Engine::open(&settings, &lake.ports).unwrap();
     let options = QueryOptions { database: "nyc".into(), ..QueryOptions::default() };
-    let answer = engine.query(sql, &options).await.unwrap_or_else(|e| panic!("{sql}: {e}"));
-    let (batches, _) = answer.collect().await.unwrap_or_else(|e| panic!("{sql}: {e}"));
+    let (batches, _) = engine.query(sql, &options).await?.collect().await?;
     let table = pretty_format_batches(&batches).unwrap().to_string();
     let cells = |line: &str| line.trim_matches('|').split('|').map(str::trim).collect::<Vec<_>>().join(",");
-    table.lines().skip(3).filter(|line| line.starts_with('|')).map(cells).collect::<Vec<_>>().join(";")
+    Ok(table.lines().skip(3).filter(|line| line.starts_with('|')).map(cells).collect::<Vec<_>>().join(";"))
 }
 
 #[tokio::test]

@@ -16,7 +16,7 @@ async fn each_folder_is_a_table_of_its_format() {
     assert_eq!(lake.columns("planes").await, "tailnum:string seats:bigint year:bigint");
     assert_eq!(lake.columns("weather").await, "origin:string temp:double time:timestamptz");
     assert_eq!(lake.columns("airports").await, "faa:string tz:struct<name:string,hours:bigint>");
-    let csv = CsvFormat { delimiter: b';', header: true, nulls: vec!["NA".into()], ..CsvFormat::default() };
+    let csv = CsvFormat { delimiter: b';', nulls: vec!["NA".into()], ..CsvFormat::default() }.with_header(true);
     assert_eq!(
         lake.format("planes").await,
         FileFormat { encoding: Encoding::Csv(csv), compression: Compression::None }
@@ -34,7 +34,7 @@ async fn a_csv_table_is_declared_as_glue_does() {
     let found = serde_json::to_value(&input).unwrap();
     let parameters = json!({
         "areColumnsQuoted": "false", "classification": "csv", "columnsOrdered": "true", "compressionType": "gzip",
-        "delimiter": "|", "skip.header.line.count": "1", "tarn.null": "NA", "typeOfData": "file",
+        "delimiter": "|", "skip.header.line.count": "1", "tarn.columns": "header", "tarn.null": "NA", "typeOfData": "file",
     });
     let mut of_table = parameters.clone();
     of_table["EXTERNAL"] = "TRUE".into();
@@ -54,7 +54,7 @@ async fn a_csv_table_is_declared_as_glue_does() {
                 "input_format": "org.apache.hadoop.mapred.TextInputFormat",
                 "output_format": "org.apache.hadoop.hive.ql.io.HiveIgnoreKeyTextOutputFormat",
                 "serde_library": "org.apache.hadoop.hive.serde2.lazy.LazySimpleSerDe",
-                "serde_parameters": {"field.delim": "|", "serialization.format": "|", "serialization.null.format": "NA"},
+                "serde_parameters": {"field.delim": "|", "serialization.format": "|"},
                 "compressed": true,
                 "parameters": parameters,
             },
@@ -141,12 +141,20 @@ async fn an_odd_file_does_not_touch_a_healthy_table() {
     lake.put("people/a.csv", "id,name\n1,x\n").await;
     lake.crawl().await;
     let before = lake.table("people").await;
-    lake.put("people/b.csv", "name,id\ny,2\n").await;
+    lake.put("people/b.csv", "city,zip\ny,2\n").await;
     let report = lake.crawl().await;
     assert_eq!(skipped(&report), ["people/b.csv misfit"]);
     assert!(report["skipped"][0]["message"].as_str().unwrap().contains("expected the columns `id, name`"), "{report}");
-    assert_eq!(lake.table("people").await, before);
+    let mut after = lake.table("people").await.input;
+    let refused = after.parameters.remove("tarn.refused").unwrap();
+    assert!(refused.contains("people/b.csv") && refused.contains("expected the columns"), "{refused}");
+    assert_eq!(after, before.input);
+    let writes = lake.writes();
     assert_eq!(skipped(&lake.crawl().await), ["people/b.csv misfit"]);
+    assert_eq!(lake.writes(), writes);
+    lake.delete("people/b.csv").await;
+    lake.crawl().await;
+    assert_eq!(lake.table("people").await.input, before.input, "what is gone is forgotten");
 }
 
 #[tokio::test]
@@ -215,4 +223,25 @@ async fn a_name_that_is_another_tables_is_never_taken() {
     lake.crawl().await;
     assert_eq!(lake.table("planes").await.input.storage.location, "memory:///elsewhere/");
     assert_eq!(lake.table("planes_csv").await.input.storage.location, "memory:///raw/raw/planes/");
+    for taken in ["more", "more_csv"] {
+        other.name = TableName::new("nyc", taken).unwrap();
+        lake.ports.catalog.create_table(&other).await.unwrap();
+    }
+    lake.put("more/a.csv", "id,x\n1,2\n").await;
+    lake.crawl().await;
+    assert_eq!(
+        lake.table("raw_more").await.input.storage.location,
+        "memory:///raw/raw/more/",
+        "the location's name tells it"
+    );
+}
+
+#[tokio::test]
+async fn a_broken_definition_is_reported_and_the_other_tables_go_on() {
+    let lake = Lake::new();
+    lake.put("odd/a.json", "{\"id\":1,\"headers\":{\"x-request-id\":\"a\",\"\":2}}\n").await;
+    lake.put("people/a.csv", "id,name\n1,x\n").await;
+    lake.crawl().await;
+    assert_eq!(lake.columns("odd").await, "id:bigint headers:struct<`x-request-id`:string,``:bigint>");
+    assert_eq!(lake.columns("people").await, "id:bigint name:string");
 }

@@ -7,9 +7,8 @@ use shared::catalog::Table;
 use shared::config::Ports;
 use shared::engine::Input;
 use shared::error::Context;
-use shared::format::glue::FileFilter;
+use shared::format::listing::TableFiles;
 use shared::state::{Expect, State, get_json, put_json};
-use shared::storage::Storage;
 use shared::{Error, Result};
 use url::Url;
 
@@ -134,10 +133,11 @@ impl Seen {
 /// Every file that is the table's and holds something; of a partitioned table, what lies in the folders of its partitions.
 async fn list(ports: &Ports, entry: &Table) -> Result<Files> {
     let name = &entry.input.name;
-    let filter = FileFilter::from_table(&entry.input)?;
+    entry.check()?;
+    let table = TableFiles::of(&entry.input)?;
     let location = parse_url(&entry.input.storage.location).context(|| format!("listing the table `{name}`"))?;
     let folders = match entry.input.partition_keys.is_empty() {
-        true => vec![location.clone()],
+        true => vec![location],
         false => {
             let partitions = ports.catalog.list_partitions(name, &[]).await?;
             partitions.iter().map(|p| parse_url(&p.storage.location)).collect::<Result<_>>()?
@@ -145,23 +145,10 @@ async fn list(ports: &Ports, entry: &Table) -> Result<Files> {
     };
     let mut files = Files::new();
     for folder in folders {
-        // Patterns are relative to the table's location; a partition may lie elsewhere.
-        let base = if folder.path().starts_with(location.path()) { &location } else { &folder };
-        for object in ports.storage.list(&folder).await? {
-            if object.size > 0 && filter.includes(&relative(&ports.storage, base, &object.url)?) {
-                files.insert(object.url.to_string(), object.etag);
-            }
-        }
+        let listed = table.list(&ports.storage, &folder).await?;
+        files.extend(listed.into_iter().map(|file| (file.url.to_string(), file.meta.e_tag)));
     }
     Ok(files)
-}
-
-/// The decoded path of `url` below `base`.
-fn relative(storage: &Storage, base: &Url, url: &Url) -> Result<String> {
-    let ((_, base), (_, path)) = (storage.resolve(base)?, storage.resolve(url)?);
-    let below =
-        path.prefix_match(&base).map(|parts| parts.map(|p| p.as_ref().to_owned()).collect::<Vec<_>>().join("/"));
-    Ok(below.unwrap_or_else(|| path.to_string()))
 }
 
 fn parse_url(url: &str) -> Result<Url> {

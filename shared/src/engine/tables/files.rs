@@ -6,26 +6,27 @@ use arrow::datatypes::SchemaRef;
 use datafusion::catalog::Session;
 use datafusion::common::stats::Precision;
 use datafusion::common::{DataFusionError, ScalarValue, Statistics, TableReference};
-use datafusion::datasource::file_format::FileFormat;
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::physical_plan::FileGroup;
+use datafusion::datasource::physical_plan::parquet::metadata::DFParquetMetadata;
 use datafusion::datasource::table_schema::TableSchema;
 use datafusion::execution::cache::cache_manager::CachedFileMetadata;
 use datafusion::execution::cache::{SchemaFingerprint, TableScopedPath};
-use datafusion::execution::object_store::ObjectStoreUrl;
 use futures::{StreamExt, TryStreamExt};
-use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
+use object_store::{ObjectMeta, ObjectStoreExt};
 use url::Url;
+
+use super::parquet::Footer;
 
 use crate::catalog::Table;
 use crate::error::Context;
-use crate::format::glue::FileFilter;
+use crate::format::listing::{ListedFile, TableFiles};
 use crate::model::TableName;
 use crate::storage::Storage;
 use crate::{Error, Result};
 
 /// Folders listed, or footers read, at the same time.
-const CONCURRENCY: usize = 32;
+pub(super) const CONCURRENCY: usize = 32;
 
 /// A file and where it lies.
 pub(super) struct TableFile {
@@ -44,31 +45,19 @@ pub(super) fn folder(location: &str, table: &TableName) -> Result<Url> {
     Ok(url)
 }
 
-/// Every file below the folders, or the one file that a folder's name is, in order; empty ones and those that the filter leaves out apart.
+/// Every file of the table below the folders, in order.
+///
+/// # Errors
+/// As [`TableFiles::list`].
 pub(super) async fn listed(
     storage: &Storage,
-    filter: &FileFilter,
+    files: &TableFiles,
     folders: Vec<(Url, Vec<ScalarValue>)>,
 ) -> Result<Vec<TableFile>> {
     let listings = futures::stream::iter(folders.into_iter().map(|(folder, values)| async move {
-        let (store, prefix) = storage.resolve(&folder)?;
-        let mut metas: Vec<ObjectMeta> =
-            store.list(Some(&prefix)).try_collect().await.context(|| format!("listing `{folder}`"))?;
-        if metas.is_empty()
-            && let Ok(file) = store.head(&prefix).await
-        {
-            metas.push(file);
-        }
-        let relative = |meta: &ObjectMeta| {
-            let below = meta.location.prefix_match(&prefix).into_iter().flatten();
-            below.map(|part| part.as_ref().to_owned()).collect::<Vec<_>>().join("/")
-        };
-        let files = metas
-            .into_iter()
-            .filter(|meta| meta.size > 0 && filter.includes(&relative(meta)))
-            .map(|meta| table_file(&folder, meta, values.clone()))
-            .collect::<Vec<_>>();
-        Ok::<_, Error>(files)
+        let listed = files.list(storage, &folder).await?;
+        let file = |file: ListedFile| TableFile { url: file.url, file: with_values(file.meta, values.clone()) };
+        Ok::<_, Error>(listed.into_iter().map(file).collect::<Vec<_>>())
     }));
     let mut files: Vec<TableFile> =
         listings.buffered(CONCURRENCY).try_collect::<Vec<_>>().await?.into_iter().flatten().collect();
@@ -96,14 +85,6 @@ pub(super) async fn given(
     Ok(files)
 }
 
-fn table_file(folder: &Url, meta: ObjectMeta, values: Vec<ScalarValue>) -> TableFile {
-    let mut url = folder.clone();
-    if let Ok(mut segments) = url.path_segments_mut() {
-        segments.clear().extend(meta.location.parts().map(|part| part.as_ref().to_owned()));
-    }
-    TableFile { url, file: with_values(meta, values) }
-}
-
 fn with_values(meta: ObjectMeta, values: Vec<ScalarValue>) -> PartitionedFile {
     PartitionedFile::new_from_meta(meta).with_partition_values(values)
 }
@@ -111,35 +92,29 @@ fn with_values(meta: ObjectMeta, values: Vec<ScalarValue>) -> PartitionedFile {
 /// Adds what the footers of Parquet files say, from the cache where the file is still the same.
 ///
 /// # Errors
-/// Whatever reading a footer gives, naming the file.
-pub(super) async fn with_statistics(
+/// Whatever the statistics of a footer give, naming the file.
+pub(super) fn with_statistics(
     state: &dyn Session,
     table: &Table,
     schema: &TableSchema,
-    store: &ObjectStoreUrl,
     files: Vec<PartitionedFile>,
+    footers: &[Footer],
 ) -> Result<Vec<PartitionedFile>, DataFusionError> {
-    let store = state.runtime_env().object_store(store)?;
     let name = &table.input.name;
     let reference = TableReference::full(name.database.as_str(), name.table.as_str(), table.version.as_str());
     let fingerprint = Arc::new(SchemaFingerprint::from_schema(schema.file_schema()));
-    futures::stream::iter(files.into_iter().map(|file| {
-        let (store, reference, fingerprint) = (&store, &reference, &fingerprint);
-        async move {
-            let statistics = statistics_of(state, store, schema, reference, fingerprint, &file.object_meta).await?;
-            let has_null = file.partition_values.iter().any(ScalarValue::is_null);
-            // DataFusion takes partition values to be there; statistics of a null one would be wrong.
-            Ok(if has_null { file } else { file.with_statistics(statistics) })
-        }
-    }))
-    .buffered(CONCURRENCY)
-    .try_collect()
-    .await
+    let with = |(file, footer): (PartitionedFile, &Footer)| {
+        let statistics = statistics_of(state, footer, schema, &reference, &fingerprint, &file.object_meta)?;
+        let has_null = file.partition_values.iter().any(ScalarValue::is_null);
+        // DataFusion takes partition values to be there; statistics of a null one would be wrong.
+        Ok(if has_null { file } else { file.with_statistics(statistics) })
+    };
+    files.into_iter().zip(footers).map(with).collect()
 }
 
-async fn statistics_of(
+fn statistics_of(
     state: &dyn Session,
-    store: &Arc<dyn ObjectStore>,
+    footer: &Footer,
     schema: &TableSchema,
     table: &TableReference,
     fingerprint: &Arc<SchemaFingerprint>,
@@ -154,10 +129,9 @@ async fn statistics_of(
     {
         return Ok(cached.statistics);
     }
-    let format = super::parquet_format(state);
-    let found = format.infer_stats_and_ordering(state, store, Arc::clone(schema.file_schema()), meta).await;
+    let found = DFParquetMetadata::statistics_from_parquet_metadata(&footer.metadata, schema.file_schema());
     let found = found.map_err(|e| external(Error::from(e).context(format!("reading `{}`", meta.location))))?;
-    let statistics = Arc::new(without_float_bounds(found.statistics, schema));
+    let statistics = Arc::new(without_float_bounds(found, schema));
     if let Some(cache) = statistics_cache {
         cache.put(&key, CachedFileMetadata::new(meta.clone(), Arc::clone(fingerprint), Arc::clone(&statistics), None));
     }

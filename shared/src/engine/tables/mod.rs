@@ -4,11 +4,12 @@
 //! lists the folders of the rest, and hands their files to DataFusion's own readers. Nothing is listed before a filter could
 //! spare it.
 
-mod csv;
 mod files;
-mod named;
+mod parquet;
 mod partitions;
+mod rows;
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
@@ -16,11 +17,9 @@ use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::Statistics;
 use datafusion::datasource::TableType;
-use datafusion::datasource::file_format::FileFormat;
-use datafusion::datasource::file_format::parquet::ParquetFormat;
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::listing::helpers::expr_applicable_for_cols;
-use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, FileSource, JsonSource};
+use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, FileSource, ParquetSource};
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::datasource::table_schema::TableSchema;
 use datafusion::execution::object_store::ObjectStoreUrl;
@@ -32,15 +31,17 @@ use datafusion::physical_plan::union::UnionExec;
 use datafusion::physical_plan::{ExecutionPlan, PhysicalExpr};
 use url::Url;
 
-use self::csv::CsvFiles;
 use self::files::TableFile;
-use self::named::NamedFiles;
+use self::parquet::{Footer, ParquetFiles};
+use self::rows::{RowFiles, RowFormat};
 use crate::catalog::{Catalog, Table};
-use crate::format::glue::FileFilter;
+use crate::format::csv::decode::CsvTable;
+use crate::format::listing::TableFiles;
+use crate::format::records::Source;
 use crate::format::{Compression, Encoding, FileFormat as Format, JsonFormat};
+use crate::model::name::to_column_name;
 use crate::model::{Column, TableName};
 use crate::storage::Storage;
-use crate::table::guarded;
 use crate::{Error, Result};
 
 type DfResult<T> = datafusion::common::Result<T>;
@@ -76,7 +77,7 @@ impl ScanLog {
 pub(super) struct FileTable {
     table: Table,
     format: Format,
-    filter: FileFilter,
+    files: TableFiles,
     schema: TableSchema,
     /// Read instead of everything that lies in the table's folders.
     only: Option<Vec<Url>>,
@@ -97,15 +98,16 @@ impl FileTable {
         storage: Storage,
         log: ScanLog,
     ) -> Result<Self> {
+        table.check()?;
         let format = Format::from_table(&table.input)?;
-        let filter = FileFilter::from_table(&table.input)?;
+        let files = TableFiles::of(&table.input)?;
         if table.input.storage.columns.is_empty() && table.input.partition_keys.is_empty() {
             return Err(Error::invalid(format!("table `{}` has no columns in the catalog", table.input.name)));
         }
         let file_schema = Schema::new(fields(&table.input.storage.columns, format.encoding == Encoding::Parquet));
         let keys = fields(&table.input.partition_keys, false);
         let schema = TableSchema::builder(Arc::new(file_schema)).with_table_partition_cols(keys).build();
-        Ok(Self { table, format, filter, schema, only, catalog, storage, log })
+        Ok(Self { table, format, files, schema, only, catalog, storage, log })
     }
 
     fn partition_names(&self) -> Vec<&str> {
@@ -124,7 +126,7 @@ impl FileTable {
             let folder = files::folder(&self.table.input.storage.location, name)?;
             return match &self.only {
                 Some(only) => files::given(&self.storage, only, |_| Ok(Vec::new())).await,
-                None => files::listed(&self.storage, &self.filter, vec![(folder, Vec::new())]).await,
+                None => files::listed(&self.storage, &self.files, vec![(folder, Vec::new())]).await,
             };
         }
         let keys = self.schema.table_partition_cols();
@@ -154,85 +156,109 @@ impl FileTable {
                 })
                 .await
             }
-            None => files::listed(&self.storage, &self.filter, folders).await,
+            None => files::listed(&self.storage, &self.files, folders).await,
         }
     }
 
-    /// One scan of files of one store and codec.
+    /// One scan of files of one store and codec; of Parquet files, one for each way in which they name the columns.
     async fn scan_files(
         &self,
         state: &dyn Session,
         group: FileSet,
         projection: Option<&Vec<usize>>,
         limit: Option<usize>,
-    ) -> DfResult<Arc<dyn ExecutionPlan>> {
+    ) -> DfResult<Vec<Arc<dyn ExecutionPlan>>> {
         if self.is_parquet() {
-            files::forget_changed_footers(state, &group.files);
+            return self.scan_parquet(state, group, projection, limit).await;
         }
-        let names = self.source_names(state, &group).await?;
-        let schema = renamed(&self.schema, &names);
-        let files = match self.is_parquet() {
-            true => files::with_statistics(state, &self.table, &schema, &group.store, group.files).await?,
-            false => group.files,
-        };
+        let source = self.source(self.schema.clone());
+        let statistics = Statistics::new_unknown(self.schema.table_schema());
         let target = state.config_options().execution.target_partitions;
-        let groups = FileGroup::new(files).split_files(target);
-        let statistics = match self.is_parquet() {
-            true => files::merged_statistics(&groups, schema.table_schema())?,
-            false => Statistics::new_unknown(schema.table_schema()),
-        };
-        let source = self.source(schema, state);
         let config = FileScanConfigBuilder::new(group.store, source)
-            .with_file_groups(groups)
+            .with_file_groups(FileGroup::new(group.files).split_files(target))
             .with_statistics(statistics)
             .with_projection_indices(projection.cloned())?
             .with_limit(limit)
             .with_file_compression_type(group.compression.into())
             .build();
-        let plan: Arc<dyn ExecutionPlan> = match self.is_parquet() {
-            true => guarded(parquet_format(state).create_physical_plan(state, config).await?),
-            false => DataSourceExec::from_data_source(config),
-        };
-        name_columns(plan, &self.schema, projection)
+        Ok(vec![DataSourceExec::from_data_source(config)])
     }
 
-    fn source(&self, schema: TableSchema, state: &dyn Session) -> Arc<dyn FileSource> {
+    async fn scan_parquet(
+        &self,
+        state: &dyn Session,
+        group: FileSet,
+        projection: Option<&Vec<usize>>,
+        limit: Option<usize>,
+    ) -> DfResult<Vec<Arc<dyn ExecutionPlan>>> {
+        files::forget_changed_footers(state, &group.files);
+        let footers = parquet::footers(state, &group.store, &group.files).await?;
+        let mut alike: BTreeMap<Vec<String>, Vec<(PartitionedFile, Footer)>> = BTreeMap::new();
+        let sources = self.sources();
+        for (file, footer) in group.files.into_iter().zip(footers) {
+            alike.entry(names_in(&footer.schema, &sources)).or_default().push((file, footer));
+        }
+        let execution = &state.config_options().execution;
+        let mut plans = Vec::with_capacity(alike.len());
+        for (names, files) in alike {
+            let schema = renamed(&self.schema, &names);
+            let (files, footers): (Vec<_>, Vec<_>) = files.into_iter().unzip();
+            let files = files::with_statistics(state, &self.table, &schema, files, &footers)?;
+            let groups = FileGroup::new(files).split_files(execution.target_partitions);
+            let statistics = files::merged_statistics(&groups, schema.table_schema())?;
+            let source = Arc::new(ParquetFiles::new(state, &group.store, schema)?);
+            let config = FileScanConfigBuilder::new(group.store.clone(), source)
+                .with_file_groups(groups)
+                .with_statistics(statistics)
+                .with_batch_size(parquet::batch_rows(&footers, execution.batch_size.get()))
+                .with_projection_indices(projection.cloned())?
+                .with_limit(limit)
+                .build();
+            plans.push(name_columns(DataSourceExec::from_data_source(config), &self.schema, projection)?);
+        }
+        Ok(plans)
+    }
+
+    /// The source of files of rows; Parquet has its own.
+    fn source(&self, schema: TableSchema) -> Arc<dyn FileSource> {
         match &self.format.encoding {
-            Encoding::Parquet => parquet_format(state).file_source(schema),
+            Encoding::Parquet => Arc::new(ParquetSource::new(schema)),
             Encoding::Csv(csv) => {
-                Arc::new(NamedFiles::new(Arc::new(CsvFiles::new(csv.clone(), schema)), !csv.multiline))
+                let input = &self.table.input;
+                let table = CsvTable {
+                    format: csv.clone(),
+                    columns: input.storage.columns.clone(),
+                    keys: input.partition_keys.iter().map(|key| key.name.clone()).collect(),
+                };
+                // Where a field may hold line breaks, a part of a file can begin only after all before was looked at, which takes
+                // too long over a network.
+                let splittable = csv.quote.is_none() || !self.is_remote();
+                Arc::new(RowFiles::new(RowFormat::Csv(Arc::new(table)), schema, splittable))
             }
             Encoding::Json(json) => {
-                let source = JsonSource::new(schema).with_newline_delimited(*json != JsonFormat::Array);
-                Arc::new(NamedFiles::new(Arc::new(source), *json == JsonFormat::Lines))
+                let sources = RowFormat::Json(Arc::new(self.sources()));
+                Arc::new(RowFiles::new(sources, schema, *json == JsonFormat::Lines))
             }
         }
+    }
+
+    fn is_remote(&self) -> bool {
+        self.table.input.storage.location.starts_with("s3:")
+    }
+
+    /// The columns with their names in the files: the `mapping.{column}` of the serde.
+    fn sources(&self) -> Vec<Source> {
+        let mapped = &self.table.input.storage.serde_parameters;
+        let source = |column: &Column| Source {
+            name: column.name.clone(),
+            key: mapped.get(&format!("mapping.{}", column.name)).unwrap_or(&column.name).clone(),
+            ty: column.ty.clone(),
+        };
+        self.table.input.storage.columns.iter().map(source).collect()
     }
 
     fn is_parquet(&self) -> bool {
         self.format.encoding == Encoding::Parquet
-    }
-
-    /// The names of the columns in the files: the `mapping.{column}` of a JSON table's serde; in Parquet files, the column that has the name in other
-    /// letters' case.
-    async fn source_names(&self, state: &dyn Session, group: &FileSet) -> DfResult<Vec<String>> {
-        let columns = &self.table.input.storage.columns;
-        match (&self.format.encoding, group.files.first()) {
-            (Encoding::Json(_), _) => {
-                let mapped = &self.table.input.storage.serde_parameters;
-                let name = |c: &Column| mapped.get(&format!("mapping.{}", c.name)).unwrap_or(&c.name).clone();
-                Ok(columns.iter().map(name).collect())
-            }
-            (Encoding::Parquet, Some(file)) => {
-                let store = state.runtime_env().object_store(&group.store)?;
-                let meta = file.object_meta.clone();
-                let doing = format!("reading `{}`", meta.location);
-                let found = parquet_format(state).infer_schema(state, &store, &[meta]).await;
-                let found = found.map_err(|e| files::external(Error::from(e).context(doing)))?;
-                Ok(columns.iter().map(|c| name_in(&found, &c.name)).collect())
-            }
-            _ => Ok(columns.iter().map(|c| c.name.clone()).collect()),
-        }
     }
 }
 
@@ -272,7 +298,7 @@ impl TableProvider for FileTable {
         let files = self.files(&pruning).await.map_err(files::external)?;
         let mut plans = Vec::new();
         for group in self.grouped(files).await.map_err(files::external)? {
-            plans.push(self.scan_files(state, group, projection, limit).await?);
+            plans.extend(self.scan_files(state, group, projection, limit).await?);
         }
         match plans.len() {
             0 => {
@@ -362,13 +388,21 @@ fn name_columns(
     Ok(Arc::new(ProjectionExec::try_new(expressions.collect::<Vec<_>>(), plan)?))
 }
 
-fn name_in(found: &Schema, column: &str) -> String {
+/// The names of the columns in a file of such a schema: that which the crawl saw, else one that differs in case only, else one that
+/// is the column's but for what names can't hold. What the file does not have keeps its name.
+fn names_in(found: &Schema, columns: &[Source]) -> Vec<String> {
     let fields = found.fields();
-    let exact = fields.iter().find(|f| f.name() == column);
-    let near = || fields.iter().find(|f| crate::model::name::to_identifier(f.name()) == column);
-    exact.or_else(near).map_or_else(|| column.to_owned(), |f| f.name().clone())
-}
-
-fn parquet_format(state: &dyn Session) -> ParquetFormat {
-    ParquetFormat::default().with_options(state.default_table_options().parquet)
+    let name = |column: &Source| {
+        let near = |is: &dyn Fn(&str) -> bool| {
+            let other = |name: &str| columns.iter().any(|c| c.key == name);
+            fields.iter().map(|f| f.name()).find(|name| !other(name) && is(name))
+        };
+        let exact = fields.iter().map(|f| f.name()).find(|name| **name == column.key);
+        let lower = column.key.to_lowercase();
+        let found = exact
+            .or_else(|| near(&|name| name.to_lowercase() == lower))
+            .or_else(|| near(&|name| to_column_name(name) == column.name));
+        found.unwrap_or(&column.key).clone()
+    };
+    columns.iter().map(name).collect()
 }

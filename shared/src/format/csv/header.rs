@@ -42,13 +42,42 @@ fn vote(rows: &Rows, column: usize, cell: &str) -> i32 {
     }
     let (Some(first), true) = (values.first(), values.len() > 1) else { return 0 };
     let one_length = values.iter().all(|text| text.len() == first.len());
-    let length = match (one_length, first.len() == cell.len()) {
-        (true, true) => -1,
+    let form = match (one_length, first.len() == cell.len()) {
+        (true, true) => same_form(cell, &values),
         (true, false) => 1,
         (false, _) => 0,
     };
     let distinct = values.iter().collect::<std::collections::HashSet<_>>().len();
-    length + i32::from(values.len() >= 8 && distinct * 4 <= values.len())
+    form + i32::from(values.len() >= 8 && distinct * 4 <= values.len())
+}
+
+/// Whether a cell is a code like the values below it, which are as long. Names are written in lower case over codes in upper case, and
+/// lower case is how names are written, so it does not tell a name from the values.
+fn same_form(cell: &str, values: &[&str]) -> i32 {
+    let form = |text: &str| text.chars().map(kind).collect::<Vec<_>>();
+    let own = form(cell);
+    match values.iter().all(|text| form(text) == own) {
+        true if own.iter().all(|kind| *kind == Kind::Lower) => 0,
+        true => -1,
+        false => 1,
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Lower,
+    Upper,
+    Digit,
+    Other,
+}
+
+fn kind(c: char) -> Kind {
+    match c {
+        c if c.is_lowercase() => Kind::Lower,
+        c if c.is_uppercase() => Kind::Upper,
+        c if c.is_numeric() => Kind::Digit,
+        _ => Kind::Other,
+    }
 }
 
 /// Two or more different years, as in tables with a column a year.

@@ -4,98 +4,137 @@
 //! Nazábal and Sutton, "Wrangling messy CSV files by detecting row and type patterns" (2019): rows of few different widths, with
 //! cells that look like values.
 
+pub(crate) mod decode;
 mod header;
+pub(crate) mod place;
 mod rows;
-mod trim;
 
+use std::collections::{BTreeMap, HashSet};
+
+pub use decode::fits;
 use rows::{Marks, Rows};
-pub use trim::{Trim, Trimmed};
 
 use super::infer::{NULL_TEXTS, text_shape};
 use super::merge::{SampledColumn, Shape, positional_name};
-use super::{Compression, CsvFormat, Encoding, FileFormat, FirstRow, Flaw, Sample};
-use crate::model::name::to_identifier;
+use super::{Compression, CsvFormat, Encoding, FileFormat, FirstRow, Flaw, Sample, unique_name};
+use crate::model::name::to_column_name;
 
 /// Delimiters that are tried, likeliest first.
 const DELIMITERS: [u8; 5] = [b',', b';', b'\t', b'|', 1];
 /// Bytes and rows that each candidate dialect is tried on.
 const SNIFF_BYTES: usize = 64 << 10;
 const SNIFF_ROWS: usize = 500;
-/// Rows that types are inferred from.
-const TYPE_ROWS: usize = 20_000;
+/// Rows that are cut at once.
+const ROWS: usize = 20_000;
 
 /// The dialect, header and columns of `text`, UTF-8 without a byte order mark. `name` decides only where the content leaves doubt.
 ///
 /// # Errors
-/// `Unrecognized` when no dialect makes a table of the text; `Truncated` when a quote is never closed.
+/// `Unrecognized` when no dialect makes a table of the text; `Truncated` when a quote is never closed; `TooLarge` when not even one
+/// row ends in the text.
 pub fn sample(text: &[u8], complete: bool, name: &str) -> Result<Sample, Flaw> {
     let marks = sniff(text, complete, name)?;
-    let rows = Rows::cut(text, marks, complete, TYPE_ROWS);
-    if complete && rows.open_quote {
+    let first = Rows::cut(text, marks, complete, ROWS);
+    if first.len() == 0 && !complete {
+        return Err(Flaw::TooLarge { found: format!("a row that does not end within the first {} bytes", text.len()) });
+    }
+    let mut seen = Seen::of(&first);
+    let mut at = first.taken;
+    while at < text.len() {
+        let more = Rows::cut(&text[at..], marks, complete, ROWS);
+        seen.add(&more, 0);
+        if more.taken == 0 {
+            break;
+        }
+        at += more.taken;
+    }
+    if complete && seen.open_quote {
         return Err(Flaw::Truncated { found: "a quoted field is not closed before the end of the file".into() });
     }
-    if rows.len() == 0 {
+    if seen.rows == 0 {
         return Err(Flaw::Unrecognized { found: "no complete row in the beginning of the file".into() });
     }
-    let widths = Widths::of(&rows);
-    let tallies = tally(&rows, widths.widest);
-    let nulls = null_texts(&tallies);
-    let rest: Vec<Shape> = tallies.into_iter().map(|tally| tally.shape).collect();
+    let nulls = null_texts(&seen.tallies);
+    let notes = seen.notes();
+    let rest: Vec<Shape> = seen.tallies.into_iter().map(|tally| tally.shape).collect();
+    let header = header::is_header(&first, &rest);
     let format = CsvFormat {
         delimiter: marks.delimiter,
         quote: marks.quote,
-        quoted: rows.quoted_fields() > 0,
+        quoted: seen.quoted,
         escape: marks.escape,
-        header: header::is_header(&rows, &rest),
         nulls,
         ragged: true,
         // What was not read may hold line breaks too, once fields are quoted.
-        multiline: rows.breaks_in_quotes || (rows.quoted_fields() > 0 && !complete),
+        multiline: seen.breaks_in_quotes || (seen.quoted && !complete),
+        ..CsvFormat::default()
     };
-    let first_row = first_row(&rows, &format, rest, widths.widest);
-    let header = format.header;
+    let format = format.with_header(header);
+    let width = rest.len();
+    let first_row = first_row(&first, &format, rest, width);
     let format = FileFormat { encoding: Encoding::Csv(format), compression: Compression::None };
-    let sample = Sample { format, columns: Vec::new(), first_row: Some(first_row), notes: widths.notes() };
+    let sample = Sample { format, columns: Vec::new(), first_row: Some(first_row), notes };
     Ok(sample.with_header(header))
 }
 
-/// How wide rows are.
-struct Widths {
-    usual: usize,
-    narrowest: usize,
-    widest: usize,
+/// What the rows of a text show together.
+#[derive(Debug, Default)]
+struct Seen {
     rows: usize,
-    /// Rows of another width than the usual one, and the first of them (counted from 1).
-    ragged: usize,
-    first_ragged: Option<usize>,
+    /// For each width of rows how many have it, and the first of them (counted from 1).
+    widths: BTreeMap<usize, (usize, usize)>,
+    /// Of all rows but the first.
+    tallies: Vec<Tally>,
+    quoted: bool,
+    breaks_in_quotes: bool,
+    open_quote: bool,
 }
 
-impl Widths {
-    fn of(rows: &Rows) -> Self {
-        let widths: Vec<usize> = (0..rows.len()).map(|row| rows.width(row)).collect();
-        let usual = usual_width(&widths).0;
-        Self {
-            usual,
-            narrowest: widths.iter().copied().min().unwrap_or(0),
-            widest: widths.iter().copied().max().unwrap_or(0),
-            rows: widths.len(),
-            ragged: widths.iter().filter(|width| **width != usual).count(),
-            first_ragged: widths.iter().position(|width| *width != usual).map(|row| row + 1),
+impl Seen {
+    /// The beginning of a text, whose first row may hold names.
+    fn of(first: &Rows) -> Self {
+        let mut seen = Self::default();
+        seen.add(first, 1);
+        seen
+    }
+
+    /// Adds rows, of which the values of the first `skip` don't count.
+    fn add(&mut self, rows: &Rows, skip: usize) {
+        for row in 0..rows.len() {
+            let width = rows.width(row);
+            self.widths.entry(width).or_insert((0, self.rows + row + 1)).0 += 1;
+            if self.tallies.len() < width {
+                self.tallies.resize(width, Tally { shape: Shape::Unknown, nulls: Vec::new() });
+            }
+            if row >= skip {
+                rows.row(row).zip(&mut self.tallies).for_each(|((text, _), tally)| tally.add(text));
+            }
         }
+        self.rows += rows.len();
+        self.quoted |= rows.quoted_fields() > 0;
+        self.breaks_in_quotes |= rows.breaks_in_quotes;
+        self.open_quote = rows.open_quote;
     }
 
     fn notes(&self) -> Vec<String> {
-        let Some(first) = self.first_ragged else { return Vec::new() };
+        let Some((usual, (count, _))) = self.widths.iter().max_by_key(|(width, (count, _))| (*count, *width)) else {
+            return Vec::new();
+        };
+        let others = self.widths.iter().filter(|(width, _)| *width != usual);
+        let Some(first) = others.map(|(_, (_, first))| *first).min() else { return Vec::new() };
+        let narrowest = self.widths.keys().next().unwrap_or(usual);
+        let widest = self.widths.keys().next_back().unwrap_or(usual);
         vec![format!(
-            "{} of {} rows read have not {} fields but {} to {}, the first of them is row {first}",
-            self.ragged, self.rows, self.usual, self.narrowest, self.widest
+            "{} of {} rows read have not {usual} fields but {narrowest} to {widest}, the first of them is row {first}",
+            self.rows - count,
+            self.rows
         )]
     }
 }
 
 /// The most frequent width, and how many rows have it.
 fn usual_width(widths: &[usize]) -> (usize, usize) {
-    let mut counts = std::collections::BTreeMap::new();
+    let mut counts = BTreeMap::new();
     for width in widths {
         *counts.entry(*width).or_insert(0_usize) += 1;
     }
@@ -110,25 +149,27 @@ struct Tally {
     nulls: Vec<&'static str>,
 }
 
-fn tally(rows: &Rows, width: usize) -> Vec<Tally> {
-    let mut tallies = vec![Tally { shape: Shape::Unknown, nulls: Vec::new() }; width];
-    for row in 1..rows.len() {
-        for ((text, _), tally) in rows.row(row).zip(&mut tallies) {
-            if let Some(null) = NULL_TEXTS.iter().find(|null| **null == text) {
-                if !tally.nulls.contains(null) {
-                    tally.nulls.push(null);
-                }
-            } else if tally.shape != Shape::STRING && !text.is_empty() {
-                tally.shape = std::mem::replace(&mut tally.shape, Shape::Unknown).merge(text_shape(text));
-            }
+impl Tally {
+    fn add(&mut self, text: &str) {
+        if text.is_empty() || self.shape == Shape::STRING {
+            return;
+        }
+        match null_text(text) {
+            Some(null) if !self.nulls.contains(&null) => self.nulls.push(null),
+            Some(_) => {}
+            None => self.shape = std::mem::replace(&mut self.shape, Shape::Unknown).merge(text_shape(text)),
         }
     }
-    tallies
 }
 
-/// The texts that stand for no value in a column that has otherwise typed values, or none.
+/// The text among [`NULL_TEXTS`] that `text` is.
+fn null_text(text: &str) -> Option<&'static str> {
+    NULL_TEXTS.iter().find(|null| **null == text).copied()
+}
+
+/// The texts that stand for no value in a column whose other values have a type.
 fn null_texts(tallies: &[Tally]) -> Vec<String> {
-    let decides = |tally: &&Tally| tally.shape != Shape::STRING;
+    let decides = |tally: &&Tally| tally.shape.is_typed_scalar();
     let found: Vec<_> = tallies.iter().filter(decides).flat_map(|tally| &tally.nulls).collect();
     NULL_TEXTS.iter().filter(|null| found.contains(null)).map(|null| (*null).to_owned()).collect()
 }
@@ -136,27 +177,24 @@ fn null_texts(tallies: &[Tally]) -> Vec<String> {
 fn first_row(rows: &Rows, format: &CsvFormat, rest: Vec<Shape>, width: usize) -> FirstRow {
     let mut cells: Vec<&str> = rows.row(0).map(|(text, _)| text).collect();
     cells.resize(width, "");
-    let shape_of =
-        |text: &&str| if format.nulls.iter().any(|null| null == text) { Shape::Unknown } else { text_shape(text) };
+    let is_null = |text: &str, rest: &Shape| rest.is_typed_scalar() && format.nulls.iter().any(|null| null == text);
+    let shape_of = |(text, rest): (&&str, &Shape)| if is_null(text, rest) { Shape::Unknown } else { text_shape(text) };
     FirstRow {
-        names: names(&cells),
+        names: names(cells.iter().copied()),
         sources: cells.iter().map(|cell| (*cell).to_owned()).collect(),
-        shapes: cells.iter().map(shape_of).collect(),
+        shapes: cells.iter().zip(&rest).map(shape_of).collect(),
         rest,
     }
 }
 
-/// Identifiers for header cells: made up where a cell is empty, numbered where two would be the same.
-fn names(cells: &[&str]) -> Vec<String> {
-    let mut names: Vec<String> = Vec::with_capacity(cells.len());
-    for (position, cell) in cells.iter().enumerate() {
-        let name = if cell.trim().is_empty() { positional_name(position) } else { to_identifier(cell) };
-        let mut unique = name.clone();
-        let mut number = 2;
-        while names.contains(&unique) {
-            unique = format!("{name}_{number}");
-            number += 1;
-        }
+/// Names for header cells: made up where a cell is empty, numbered where two would be the same.
+pub(crate) fn names<'a>(cells: impl IntoIterator<Item = &'a str>) -> Vec<String> {
+    let mut names: Vec<String> = Vec::new();
+    let mut taken = HashSet::new();
+    for (position, cell) in cells.into_iter().enumerate() {
+        let name = if cell.trim().is_empty() { positional_name(position) } else { to_column_name(cell) };
+        let unique = unique_name(&name, |name| taken.contains(name));
+        taken.insert(unique.clone());
         names.push(unique);
     }
     names
@@ -167,7 +205,7 @@ impl Sample {
     #[must_use]
     pub fn with_header(mut self, header: bool) -> Self {
         let (Encoding::Csv(format), Some(first)) = (&mut self.format.encoding, &self.first_row) else { return self };
-        format.header = header;
+        *format = std::mem::take(format).with_header(header);
         self.columns = (0..first.names.len())
             .map(|position| {
                 let (rest, cell) = (first.rest[position].clone(), first.shapes[position].clone());
@@ -261,7 +299,7 @@ fn candidate(text: &[u8], complete: bool, marks: Marks) -> Candidate {
 
 /// Many rows of few widths score high; rows of one field hardly score.
 fn row_score(widths: &[usize]) -> f64 {
-    let mut counts = std::collections::BTreeMap::new();
+    let mut counts = BTreeMap::new();
     for width in widths {
         *counts.entry(*width).or_insert(0_usize) += 1;
     }

@@ -22,6 +22,8 @@ pub(super) struct Rows {
     pub(super) breaks_in_quotes: bool,
     /// Whether the text ends inside a quoted field.
     pub(super) open_quote: bool,
+    /// Bytes of the text up to the end of the last row.
+    pub(super) taken: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,16 +43,21 @@ impl Rows {
     pub(super) fn cut(text: &[u8], marks: Marks, complete: bool, limit: usize) -> Self {
         let mut rows = Self::default();
         let mut at = At::RowStart;
-        for &byte in text {
+        for (index, &byte) in text.iter().enumerate() {
+            let before = rows.rows.len();
             at = rows.step(at, byte, marks);
-            if rows.rows.len() == limit {
-                return rows;
+            if rows.rows.len() > before {
+                rows.taken = index + 1;
+                if rows.rows.len() == limit {
+                    return rows;
+                }
             }
         }
         rows.open_quote = matches!(at, At::Quoted | At::Escaped);
         if complete && at != At::RowStart {
             rows.end_field(matches!(at, At::Quoted | At::Closing | At::Escaped));
             rows.rows.push(rows.fields.len());
+            rows.taken = text.len();
         } else {
             rows.fields.truncate(rows.rows.last().copied().unwrap_or(0));
         }

@@ -1,6 +1,7 @@
 use std::sync::Arc;
 
 use super::*;
+use crate::format::rows::{RowDecoder, Span};
 use crate::model::types::arrow_schema;
 
 fn found(text: &str) -> Sample {
@@ -74,7 +75,7 @@ fn a_column_without_values_has_no_type_yet() {
     let sample = found("id,gust,note\n1,NA,\n2,NA,\n");
     assert_eq!(sample.columns[1].shape, Shape::Unknown);
     assert_eq!(sample.columns[2].shape, Shape::Unknown);
-    assert_eq!(format(&sample).nulls, ["NA"]);
+    assert!(format(&sample).nulls.is_empty(), "what a column means that has no type yet is not known");
 }
 
 #[test]
@@ -91,6 +92,13 @@ fn headers_are_told_from_data() {
         ("a,b,c\n", true),
         ("1,b\n", false),
         (",x,y\n1,a,2\n2,b,3\n", true),
+        ("src,dst\nJFK,LAX\nLAX,SFO\nEWR,ORD\n", true),
+        ("id,to\nde,fr\nen,es\nit,nl\n", true),
+        ("continent\nAfrica\nAsia\nEurope\n", true),
+        ("gender,member\nfemale,yes\nmale,no\nfemale,yes\nmale,yes\n", true),
+        ("city,note\n", true),
+        ("JFK,LAX\nSFO,ORD\nEWR,MIA\n", false),
+        ("N14228,N24211\nN39463,N29129\nN53441,N10156\n", false),
     ] {
         assert_eq!(format(&found(text)).header, header, "{text}");
     }
@@ -138,9 +146,9 @@ fn a_number_that_overflows_widens() {
     assert_eq!(types(&found("n,x\n1.5,a\n99999999999999999999,b\n"))[0], "n:double");
 }
 
-/// What was inferred must be readable: every sample's own text is read back by Arrow with the declared dialect.
+/// What was inferred must be readable: every sample's own text is read back with the declared dialect.
 #[test]
-fn arrow_reads_what_was_inferred() {
+fn a_query_reads_what_was_inferred() {
     for text in [
         "id,name,price,day,at,seen,ok\n1,Anna,2.5,2013-01-02,2013-01-02 03:04:05,2013-01-02T03:04:05Z,true\n2,,NA,NA,NA,NA,NA\n",
         "a;b\n\"x;y\";1\n\"line\nbreak\";2\n",
@@ -148,12 +156,45 @@ fn arrow_reads_what_was_inferred() {
         "n,m\n1,+5\n99999999999999999999,-inf\n",
         "d,t\n2013-01-02,2013-01-02\n2013-01-03,2013-01-03T04:05:06.789\n",
         "id\tsize\n1\t5\" pipe\n2\t\"6\"\n",
+        "x,y\n1e5,-.5\nNaN,+1.5\n",
     ] {
         let sample = found(text);
-        let schema = Arc::new(arrow_schema(&super::super::declared_columns(&sample.columns)));
-        let reader = format(&sample).reader(schema).unwrap().build(text.as_bytes()).unwrap();
-        for batch in reader {
-            batch.unwrap_or_else(|error| panic!("{text}: {error}"));
-        }
+        let columns = super::super::declared_columns(&sample.columns);
+        let schema = Arc::new(arrow_schema(&columns));
+        let asked = (0..columns.len()).collect();
+        let table = Arc::new(decode::CsvTable { format: format(&sample), columns, keys: Vec::new() });
+        let mut decoder = decode::CsvDecoder::new(table, asked, schema, 100, Span::whole()).unwrap();
+        decoder.feed(bytes::Bytes::copy_from_slice(text.as_bytes()));
+        decoder.end();
+        let batch = decoder.next().unwrap_or_else(|error| panic!("{text}: {error}")).unwrap();
+        assert!(batch.num_rows() > 1, "{text}");
     }
+}
+
+#[test]
+fn the_whole_text_counts_not_only_its_beginning() {
+    let many = |row: &str, last: &str| found(&format!("id,v\n{}{last}\n", format!("{row}\n").repeat(30_000)));
+    assert_eq!(types(&many("1,2", "1,5.7"))[1], "v:double");
+    assert_eq!(types(&many("1,2024-01-01", "1,2024-01-01 10:30:00"))[1], "v:timestamp");
+    assert_eq!(types(&many("1,2", "1,2,EXTRA"))[2], "col2:string");
+    let late = many("1,2", "1,NA");
+    assert_eq!((types(&late)[1].as_str(), format(&late).nulls.as_slice()), ("v:bigint", ["NA".to_owned()].as_slice()));
+    assert!(format(&many("1,2", "1,\"a\nb\"")).multiline);
+}
+
+#[test]
+fn a_null_text_of_one_column_is_a_value_of_another() {
+    let sample = found("id,country,v\n1,NA,1\n2,DE,NA\n3,None,2\n");
+    assert_eq!(types(&sample), ["id:bigint", "country:string", "v:bigint"]);
+    assert_eq!(format(&sample).nulls, ["NA"]);
+}
+
+#[test]
+fn a_telephone_number_is_text() {
+    assert_eq!(types(&found("phone,n\n+491701234567,1\n+441234567890,2\n")), ["phone:string", "n:bigint"]);
+}
+
+#[test]
+fn a_row_that_does_not_end_in_what_was_read_is_too_large() {
+    assert!(matches!(sample(b"a,\"bcd", false, "a.csv"), Err(Flaw::TooLarge { .. })));
 }

@@ -21,10 +21,12 @@ use crate::{Error, Result};
 
 /// Values of one column.
 #[derive(Debug)]
-pub(super) struct Buffer {
+pub(crate) struct Buffer {
     pub(super) ty: ColumnType,
     pub(super) nulls: NullBufferBuilder,
     pub(super) values: Values,
+    /// Whether values come from files: see [`Buffer::of_files`].
+    pub(super) lenient: bool,
 }
 
 /// The values themselves; a null takes a place too.
@@ -80,6 +82,29 @@ impl Offsets {
 }
 
 impl Buffer {
+    /// A column of files, where a text column takes any JSON value as its JSON, and a number or boolean may stand in quotes.
+    pub(crate) fn of_files(ty: &ColumnType) -> Self {
+        let mut buffer = Self::new(ty);
+        buffer.make_lenient();
+        buffer
+    }
+
+    fn make_lenient(&mut self) {
+        self.lenient = true;
+        match &mut self.values {
+            Values::Array(_, items) => items.make_lenient(),
+            Values::Map(_, keys, values) => {
+                keys.make_lenient();
+                values.make_lenient();
+            }
+            Values::Struct(fields, index) => {
+                *index = Arc::new(FieldIndex::of_files(index.names()));
+                fields.iter_mut().for_each(Self::make_lenient);
+            }
+            _ => {}
+        }
+    }
+
     pub(super) fn new(ty: &ColumnType) -> Self {
         let values = match ty {
             ColumnType::Boolean => Values::Boolean(BooleanBufferBuilder::new(0)),
@@ -105,10 +130,11 @@ impl Buffer {
                 Values::Struct(fields.iter().map(|(_, ty)| Self::new(ty)).collect(), Arc::new(index))
             }
         };
-        Self { ty: ty.clone(), nulls: NullBufferBuilder::new(0), values }
+        Self { ty: ty.clone(), nulls: NullBufferBuilder::new(0), values, lenient: false }
     }
 
-    pub(super) fn len(&self) -> usize {
+    /// Rows so far.
+    pub(crate) fn len(&self) -> usize {
         self.nulls.len()
     }
 
@@ -121,7 +147,7 @@ impl Buffer {
         self.nulls.append_non_null();
     }
 
-    pub(super) fn push_null(&mut self) {
+    pub(crate) fn push_null(&mut self) {
         match &mut self.values {
             Values::Boolean(v) => v.append(false),
             Values::TinyInt(v) => v.push(0),
@@ -138,7 +164,7 @@ impl Buffer {
     }
 
     /// Takes back everything after the first `rows` rows, half-added rows too.
-    pub(super) fn truncate(&mut self, rows: usize) {
+    pub(crate) fn truncate(&mut self, rows: usize) {
         self.nulls.truncate(rows);
         match &mut self.values {
             Values::Boolean(v) => v.truncate(rows),
@@ -161,7 +187,7 @@ impl Buffer {
     }
 
     /// The Arrow array of type `to`, which is `self.ty` in Arrow's words.
-    pub(super) fn finish(self, to: &DataType) -> Result<ArrayRef> {
+    pub(crate) fn finish(self, to: &DataType) -> Result<ArrayRef> {
         let nulls = self.nulls.build();
         match self.values {
             Values::Boolean(v) => Ok(Arc::new(BooleanArray::new(v.build(), nulls))),

@@ -20,9 +20,10 @@
 //! letters. Fields that the schema doesn't have are passed over and counted; a field that is there twice makes the record
 //! invalid, because readers disagree on which one counts.
 
+mod cell;
 mod column;
 mod csv;
-mod text;
+mod lenient;
 mod value;
 
 use std::collections::BTreeMap;
@@ -32,14 +33,16 @@ use arrow::datatypes::SchemaRef;
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use jiter::{Jiter, Peek};
 
-use self::column::Buffer;
 use self::value::{Fault, FieldIndex};
 use crate::model::Column;
 use crate::model::name::check_identifier;
 use crate::model::types::arrow_schema;
 use crate::{Error, Result};
 
+pub(crate) use self::cell::check_cell_type;
+pub(crate) use self::column::Buffer;
 pub use self::csv::CsvOptions;
+pub(crate) use self::lenient::{FileDecoder, Source};
 
 /// Names of ignored fields that are counted one by one; those beyond count under `…`.
 const MAX_IGNORED_NAMES: usize = 100;

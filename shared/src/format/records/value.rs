@@ -7,8 +7,8 @@ use base64::engine::general_purpose::STANDARD;
 use jiter::{Jiter, JiterError, JiterErrorType, Peek};
 
 use super::column::{Buffer, Values};
-use super::text::{self, Misfit};
 use super::{ErrorCode, RecordError};
+use crate::format::text::{self, Misfit};
 use crate::model::ColumnType;
 use crate::{Error, Result};
 
@@ -20,6 +20,8 @@ const QUOTED: usize = 60;
 pub(super) struct FieldIndex {
     names: Vec<String>,
     by_name: HashMap<String, usize>,
+    /// Set where names that differ only in case are different fields, as in files.
+    exact: Option<HashMap<String, usize>>,
 }
 
 impl FieldIndex {
@@ -42,13 +44,30 @@ impl FieldIndex {
     pub(super) fn unchecked<'a>(names: impl Iterator<Item = &'a str>) -> Self {
         let names: Vec<String> = names.map(str::to_owned).collect();
         let by_name = names.iter().enumerate().map(|(at, name)| (name.to_ascii_lowercase(), at)).collect();
-        Self { names, by_name }
+        Self { names, by_name, exact: None }
+    }
+
+    /// The fields of objects in files: a name means the field of just that name, else the first that differs in case only.
+    pub(super) fn of_files(names: &[String]) -> Self {
+        let mut by_name = HashMap::new();
+        for (at, name) in names.iter().enumerate() {
+            by_name.entry(name.to_ascii_lowercase()).or_insert(at);
+        }
+        let exact = names.iter().enumerate().map(|(at, name)| (name.clone(), at)).collect();
+        Self { names: names.to_vec(), by_name, exact: Some(exact) }
+    }
+
+    pub(super) fn names(&self) -> &[String] {
+        &self.names
     }
 
     /// The field that `name` means; `hint` is tried first, since producers write fields in the same order again and again.
     pub(super) fn find(&self, name: &str, hint: usize) -> Option<usize> {
         if self.names.get(hint).is_some_and(|n| n == name) {
             return Some(hint);
+        }
+        if let Some(at) = self.exact.as_ref().and_then(|exact| exact.get(name)) {
+            return Some(*at);
         }
         if name.bytes().any(|b| b.is_ascii_uppercase()) {
             return self.by_name.get(&name.to_ascii_lowercase()).copied();
@@ -69,6 +88,11 @@ pub(super) struct Fault {
 impl Fault {
     pub(super) fn new(code: ErrorCode, message: String) -> Self {
         Self { code, message, path: String::new() }
+    }
+
+    /// The message with the path of the value before it.
+    pub(super) fn text(&self) -> String {
+        if self.path.is_empty() { self.message.clone() } else { format!("`{}`: {}", self.path, self.message) }
     }
 
     pub(super) fn within_field(mut self, name: &str) -> Self {
@@ -123,7 +147,7 @@ pub(super) fn fields(
     row: usize,
     on_unknown: &mut dyn FnMut(&str),
 ) -> Result<(), Fault> {
-    let mut hint = 0;
+    let (mut hint, mut spelled_otherwise) = (0, Vec::new());
     let mut name = json.known_object()?;
     while let Some(text) = name {
         let Some(at) = index.find(text, hint) else {
@@ -134,8 +158,15 @@ pub(super) fn fields(
         };
         let buffer = &mut buffers[at];
         if buffer.len() != row {
-            let message = format!("expected each field once, found `{text}` twice");
-            return Err(Fault::new(ErrorCode::InvalidJson, message));
+            // Of a key that is there twice most readers take the last value; of two spellings neither is the right one.
+            if index.exact.is_none() || index.names[at] != text || spelled_otherwise.contains(&at) {
+                let message = format!("expected each field once, found `{text}` twice");
+                return Err(Fault::new(ErrorCode::InvalidJson, message));
+            }
+            buffer.truncate(row);
+        }
+        if index.exact.is_some() && index.names[at] != text {
+            spelled_otherwise.push(at);
         }
         let peek = json.peek()?;
         value(json, peek, buffer).map_err(|fault| fault.within_field(&index.names[at]))?;
@@ -146,22 +177,23 @@ pub(super) fn fields(
 }
 
 /// Reads the value that begins with `peek`.
-fn value(json: &mut Jiter<'_>, peek: Peek, into: &mut Buffer) -> Result<(), Fault> {
+pub(super) fn value(json: &mut Jiter<'_>, peek: Peek, into: &mut Buffer) -> Result<(), Fault> {
     if peek == Peek::Null {
         json.known_null()?;
         into.push_null();
         return Ok(());
     }
-    let ty = &into.ty;
+    let (ty, lenient) = (&into.ty, into.lenient);
     match &mut into.values {
-        Values::TinyInt(v) => v.push(integer(json, peek, ty)?),
-        Values::SmallInt(v) => v.push(integer(json, peek, ty)?),
-        Values::Int(v) => v.push(integer(json, peek, ty)?),
-        Values::BigInt(v) => v.push(integer(json, peek, ty)?),
-        Values::Double(v) => v.push(float(json, peek, ty, f64::is_infinite)?),
-        Values::Float(v) => v.push(float(json, peek, ty, f32::is_infinite)?),
+        Values::TinyInt(v) => v.push(integer(json, peek, ty, lenient)?),
+        Values::SmallInt(v) => v.push(integer(json, peek, ty, lenient)?),
+        Values::Int(v) => v.push(integer(json, peek, ty, lenient)?),
+        Values::BigInt(v) => v.push(integer(json, peek, ty, lenient)?),
+        Values::Double(v) => v.push(float(json, peek, ty, lenient, f64::is_infinite)?),
+        Values::Float(v) => v.push(float(json, peek, ty, lenient, f32::is_infinite)?),
         Values::Boolean(v) => match peek {
             Peek::True | Peek::False => v.append(json.known_bool(peek)?),
+            Peek::String if lenient => v.append(parsed(json, peek, ty, text::boolean)?),
             _ => return Err(wrong(json, peek, ty)),
         },
         Values::Decimal(v) => v.push(decimal(json, peek, ty)?),
@@ -170,7 +202,15 @@ fn value(json: &mut Jiter<'_>, peek: Peek, into: &mut Buffer) -> Result<(), Faul
         Values::Time(v) => v.push(parsed(json, peek, ty, text::time)?),
         Values::Bytes(ends, data) => {
             if peek != Peek::String {
-                return Err(wrong(json, peek, ty));
+                if !lenient || *ty != ColumnType::String {
+                    return Err(wrong(json, peek, ty));
+                }
+                let start = json.current_index();
+                json.known_skip(peek)?;
+                data.extend_from_slice(json.slice_to_current(start));
+                ends.push(data.len());
+                into.mark_valid();
+                return Ok(());
             }
             let text = json.known_str()?;
             match ty {
@@ -254,7 +294,12 @@ fn key(text: &str, into: &mut Buffer) -> Result<(), Fault> {
     Ok(())
 }
 
-fn integer<T: TryFrom<i64>>(json: &mut Jiter<'_>, peek: Peek, ty: &ColumnType) -> Result<T, Fault> {
+fn integer<T: TryFrom<i64>>(json: &mut Jiter<'_>, peek: Peek, ty: &ColumnType, lenient: bool) -> Result<T, Fault> {
+    if lenient && peek == Peek::String {
+        return parsed(json, peek, ty, |text| {
+            text::integer(text).and_then(|value| T::try_from(value).map_err(|_| Misfit::Range))
+        });
+    }
     if !peek.is_num() {
         return Err(wrong(json, peek, ty));
     }
@@ -268,6 +313,7 @@ fn float<T: std::str::FromStr + Copy>(
     json: &mut Jiter<'_>,
     peek: Peek,
     ty: &ColumnType,
+    lenient: bool,
     is_infinite: fn(T) -> bool,
 ) -> Result<T, Fault> {
     let (text, named) = if peek.is_num() {
@@ -277,10 +323,11 @@ fn float<T: std::str::FromStr + Copy>(
     } else {
         return Err(wrong(json, peek, ty));
     };
-    let written = if named { matches!(text, b"NaN" | b"Infinity" | b"-Infinity") } else { true };
+    let is_name = named && matches!(text, b"NaN" | b"Infinity" | b"-Infinity");
+    let written = !named || is_name || (lenient && text::is_number(text));
     let value = std::str::from_utf8(text).ok().filter(|_| written).and_then(|text| text.parse().ok());
     match value {
-        Some(value) if !named && is_infinite(value) => Err(misfit(Misfit::Range, ty, &excerpt(text))),
+        Some(value) if !is_name && is_infinite(value) => Err(misfit(Misfit::Range, ty, &excerpt(text))),
         Some(value) => Ok(value),
         None => Err(misfit(Misfit::Form, ty, &quoted(&String::from_utf8_lossy(text)))),
     }

@@ -1,4 +1,4 @@
-//! Texts to values: integers, decimals, dates, timestamps.
+//! Texts to values: integers, decimals, dates, times. What cells of CSV files, texts in JSON files and records of streams become.
 
 use chrono::NaiveDate;
 
@@ -7,7 +7,7 @@ const MICROS_PER_DAY: i64 = 86_400 * MICROS_PER_SECOND;
 
 /// Why a text is no value of a type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Misfit {
+pub(crate) enum Misfit {
     /// It is not written like one.
     Form,
     /// It has digits after those that the type keeps.
@@ -17,7 +17,7 @@ pub(super) enum Misfit {
 }
 
 /// A number's text as an integer; a fraction of zeros is none (`7.0`, `7e2`).
-pub(super) fn integer(text: &[u8]) -> Result<i64, Misfit> {
+pub(crate) fn integer(text: &[u8]) -> Result<i64, Misfit> {
     let (negative, digits) = match text {
         [b'-', rest @ ..] => (true, rest),
         all => (false, all),
@@ -29,8 +29,51 @@ pub(super) fn integer(text: &[u8]) -> Result<i64, Misfit> {
     Ok(if negative { -value } else { value })
 }
 
+/// Whether the text is a number in digits, as CSV and JSON write it.
+pub(crate) fn is_number(text: &[u8]) -> bool {
+    !matches!(Mantissa::parse(text), Err(Misfit::Form))
+}
+
+/// A number's text as the nearest double; digits only, or what stands for no number or for none that is finite (`nan`, `-inf`).
+pub(crate) fn double(text: &[u8]) -> Result<f64, Misfit> {
+    if let Some(value) = not_finite(text) {
+        return Ok(value);
+    }
+    let digits = |byte: &u8| byte.is_ascii_digit() || matches!(byte, b'.' | b'e' | b'E' | b'+' | b'-');
+    let text = std::str::from_utf8(text).ok().filter(|text| text.bytes().all(|byte| digits(&byte)));
+    match text.and_then(|text| text.parse::<f64>().ok()) {
+        Some(value) if value.is_infinite() => Err(Misfit::Range),
+        Some(value) => Ok(value),
+        None => Err(Misfit::Form),
+    }
+}
+
+/// What `nan`, `inf` and `infinity` stand for, in any case and with any sign.
+pub(crate) fn not_finite(text: &[u8]) -> Option<f64> {
+    let (sign, word) = match text {
+        [b'-', word @ ..] => (-1.0, word),
+        [b'+', word @ ..] => (1.0, word),
+        word => (1.0, word),
+    };
+    let is = |name: &[u8]| word.eq_ignore_ascii_case(name);
+    match () {
+        () if is(b"nan") => Some(f64::NAN),
+        () if is(b"inf") || is(b"infinity") => Some(sign * f64::INFINITY),
+        () => None,
+    }
+}
+
+/// `true` or `false`, in any case.
+pub(crate) fn boolean(text: &[u8]) -> Result<bool, Misfit> {
+    match text {
+        _ if text.eq_ignore_ascii_case(b"true") => Ok(true),
+        _ if text.eq_ignore_ascii_case(b"false") => Ok(false),
+        _ => Err(Misfit::Form),
+    }
+}
+
 /// A number's text times `10^scale`, exactly.
-pub(super) fn decimal(text: &[u8], precision: u8, scale: i8) -> Result<i128, Misfit> {
+pub(crate) fn decimal(text: &[u8], precision: u8, scale: i8) -> Result<i128, Misfit> {
     let number = Mantissa::parse(text)?;
     if number.digits == 0 {
         return Ok(0);
@@ -104,7 +147,7 @@ fn power(text: &[u8]) -> Result<i64, Misfit> {
 }
 
 /// `2013-01-31` as days since 1970-01-01.
-pub(super) fn date(text: &[u8]) -> Result<i32, Misfit> {
+pub(crate) fn date(text: &[u8]) -> Result<i32, Misfit> {
     match *text {
         [y1, y2, y3, y4, b'-', m1, m2, b'-', d1, d2] => {
             let year = number(&[y1, y2, y3, y4])?;
@@ -118,7 +161,7 @@ pub(super) fn date(text: &[u8]) -> Result<i32, Misfit> {
 }
 
 /// An ISO-8601 date and time as microseconds since the epoch; without a zone, UTC is meant.
-pub(super) fn timestamp(text: &[u8]) -> Result<i64, Misfit> {
+pub(crate) fn timestamp(text: &[u8]) -> Result<i64, Misfit> {
     let (day, rest) = text.split_at_checked(10).ok_or(Misfit::Form)?;
     let day = i64::from(date(day)?) * MICROS_PER_DAY;
     let time = match rest {
@@ -131,7 +174,7 @@ pub(super) fn timestamp(text: &[u8]) -> Result<i64, Misfit> {
 }
 
 /// `06:00:00.5` as microseconds since midnight.
-pub(super) fn time(text: &[u8]) -> Result<i64, Misfit> {
+pub(crate) fn time(text: &[u8]) -> Result<i64, Misfit> {
     match time_of_day(text)? {
         (time, []) => Ok(time),
         _ => Err(Misfit::Form),
