@@ -16,6 +16,9 @@ use url::Url;
 use crate::partitions::{Layout, is_partition_like, layout, values_under};
 use crate::select::{Object, folder, relative_path};
 
+/// What is told of files whose rows have no values.
+const NO_COLUMN: &str = "expected a column at least, found rows without any";
+
 /// A sound file.
 #[derive(Debug, Clone)]
 pub struct SoundFile {
@@ -210,6 +213,12 @@ impl Grouping {
             return;
         }
         let Some((group, _)) = clusters.pop() else { return };
+        if group.columns.is_empty() {
+            for file in files {
+                self.misfit(&file.object.path, NO_COLUMN.to_owned());
+            }
+            return;
+        }
         let folders: Vec<String> =
             files.iter().map(|file| folder(&file.object.path[path.len()..]).to_owned()).collect();
         match layout(&folders) {
@@ -233,6 +242,10 @@ impl Grouping {
             let path = file.object.path;
             let stem = path.rsplit('/').next().unwrap_or(&path).split('.').next().unwrap_or_default();
             let group = Group::of_sample(&path, file.sample);
+            if group.columns.is_empty() {
+                self.misfit(&path, NO_COLUMN.to_owned());
+                continue;
+            }
             let names = names(stem, &group, &path, location);
             let layout = Layout::default();
             self.proposals.push(Proposal { names, path: path.clone(), group, layout, files: vec![path] });

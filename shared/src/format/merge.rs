@@ -17,6 +17,8 @@ pub enum Shape {
     Unknown,
     /// A type without parts.
     Scalar(ColumnType),
+    /// Numbers in quotes, of JSON: texts, unless the column has plain numbers too.
+    NumberText(ColumnType),
     Array(Box<Shape>),
     Map(Box<Shape>, Box<Shape>),
     /// Fields in order of appearance.
@@ -42,6 +44,10 @@ impl Shape {
         match (self, other) {
             (Self::Unknown, shape) | (shape, Self::Unknown) => shape,
             (Self::Scalar(a), Self::Scalar(b)) => Self::Scalar(wider(a, b)),
+            (Self::NumberText(a), Self::NumberText(b)) => Self::NumberText(wider(a, b)),
+            (Self::NumberText(a), Self::Scalar(b)) | (Self::Scalar(b), Self::NumberText(a)) if number(&b).is_some() => {
+                Self::Scalar(wider(a, b))
+            }
             (Self::Array(a), Self::Array(b)) => Self::Array(Box::new(a.merge(*b))),
             (Self::Map(ka, va), Self::Map(kb, vb)) => Self::Map(Box::new(ka.merge(*kb)), Box::new(va.merge(*vb))),
             (Self::Struct(a), Self::Struct(b)) => Self::Struct(merge_fields(a, b)),
@@ -52,7 +58,7 @@ impl Shape {
     /// The type of a column that holds such values; text where nothing was seen.
     pub fn column_type(&self) -> ColumnType {
         match self {
-            Self::Unknown => ColumnType::String,
+            Self::Unknown | Self::NumberText(_) => ColumnType::String,
             Self::Scalar(ty) => ty.clone(),
             Self::Array(item) => ColumnType::Array(Box::new(item.column_type())),
             Self::Map(key, value) => ColumnType::Map(Box::new(key.column_type()), Box::new(value.column_type())),
@@ -276,7 +282,12 @@ mod tests {
     }
 
     fn shape() -> impl Strategy<Value = Shape> {
-        let leaf = prop_oneof![1 => Just(Shape::Unknown), 6 => scalar().prop_map(Shape::Scalar)];
+        let quoted = prop::sample::select(vec![ColumnType::BigInt, ColumnType::Decimal(38, 0), ColumnType::Double]);
+        let leaf = prop_oneof![
+            1 => Just(Shape::Unknown),
+            1 => quoted.prop_map(Shape::NumberText),
+            6 => scalar().prop_map(Shape::Scalar),
+        ];
         leaf.prop_recursive(3, 12, 3, |inner| {
             prop_oneof![
                 inner.clone().prop_map(|item| Shape::Array(Box::new(item))),

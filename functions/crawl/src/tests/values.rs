@@ -38,7 +38,7 @@ async fn a_quoted_field_may_hold_line_breaks_in_all_files_or_behind_what_was_rea
     ])
     .await;
     assert_eq!(ask(&lake, "SELECT count(*), max(u) FROM t").await, "3,e2");
-    assert_eq!(ask(&lake, "SELECT count(*), sum(id), count(t) FROM late").await, "60100,1806004950,60100");
+    assert_eq!(ask(&lake, "SELECT count(*), sum(id), count(t) FROM late").await, "60100,1805974950,60100");
 }
 
 #[tokio::test]
@@ -136,7 +136,7 @@ async fn what_comes_late_in_a_file_is_seen() {
     assert_eq!(ask(&lake, "SELECT d FROM time WHERE id = 1").await, "2024-01-01T10:30:00");
     assert_eq!(ask(&lake, "SELECT count(*), count(v) FROM none").await, "30002,30000");
     assert_eq!(ask(&lake, "SELECT b FROM field WHERE a = 1").await, "late field");
-    assert_eq!(ask(&lake, "SELECT max(a) FROM part WHERE a > '0'").await, "5.7");
+    assert_eq!(ask(&lake, "SELECT max(a) FROM part WHERE a < 42").await, "5.7");
 }
 
 #[tokio::test]

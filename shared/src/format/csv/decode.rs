@@ -206,8 +206,12 @@ impl CsvDecoder {
 
     /// Passes over what stands before a row. Whether one may begin: `false` when bytes are wanted or no more rows are.
     fn begin_row(&mut self) -> bool {
-        if self.taken == 0 && self.span.start == 0 && self.input.starts_with(BYTE_ORDER_MARK) {
-            self.take_input(BYTE_ORDER_MARK.len());
+        if self.taken == 0 && self.span.start == 0 {
+            if self.input.starts_with(BYTE_ORDER_MARK) {
+                self.take_input(BYTE_ORDER_MARK.len());
+            } else if !self.ended && BYTE_ORDER_MARK.starts_with(&self.input) {
+                return false;
+            }
         }
         if self.after_cr && self.input.first() == Some(&b'\n') {
             self.take_input(1);
@@ -348,8 +352,9 @@ impl CsvDecoder {
         }
     }
 
+    /// Whether a batch is to be taken. In the middle of a row that is large by itself there is none to take.
     fn is_full(&self) -> bool {
-        self.rows >= self.batch_rows || self.batch_bytes >= BATCH_BYTES
+        self.rows >= self.batch_rows || (self.rows > 0 && self.batch_bytes >= BATCH_BYTES)
     }
 
     fn take(&mut self) -> Result<Option<RecordBatch>> {
@@ -381,7 +386,7 @@ fn is_null(format: &CsvFormat, cell: &[u8], text: bool) -> bool {
 
 impl RowDecoder for CsvDecoder {
     fn feed(&mut self, bytes: Bytes) {
-        self.input = bytes;
+        self.input = if self.input.is_empty() { bytes } else { [self.input.as_ref(), bytes.as_ref()].concat().into() };
     }
 
     fn end(&mut self) {
@@ -390,7 +395,9 @@ impl RowDecoder for CsvDecoder {
 
     fn next(&mut self) -> Result<Option<RecordBatch>> {
         while !self.done && !self.is_full() {
-            let may_go_on = self.row.begun || self.begin_row();
+            // To the reader of fields no bytes would be the end of the file.
+            let waits = self.input.is_empty() && !self.ended;
+            let may_go_on = if self.row.begun { !waits } else { self.begin_row() };
             if self.is_full() || !may_go_on {
                 break;
             }
@@ -551,6 +558,14 @@ mod tests {
         let table = table("a:string", CsvFormat::default());
         let error = decoded(&table, &vec![b'x'; MAX_ROW_BYTES + 2], 1 << 20, Span::whole()).unwrap_err();
         assert_eq!(error.kind(), crate::ErrorKind::Limit);
+    }
+
+    #[test]
+    fn a_value_larger_than_a_batch_is_whole() {
+        let table = table("a:bigint b:string", CsvFormat::default());
+        let large = "x".repeat(2 * BATCH_BYTES + 7);
+        let rows = decoded(&table, format!("1,a\n2,{large}\n3,c\n").as_bytes(), 1 << 20, Span::whole()).unwrap();
+        assert_eq!(rows, ["1|a".to_owned(), format!("2|{large}"), "3|c".to_owned()]);
     }
 
     proptest! {

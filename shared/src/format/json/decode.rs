@@ -20,10 +20,11 @@ pub(crate) struct JsonDecoder {
     span: Span,
     splitter: Splitter,
     buffer: Vec<u8>,
-    /// Bytes and lines before the buffer, and the bytes of it that were looked at.
+    /// Bytes and lines before the buffer.
     gone: u64,
     lines: u64,
-    looked: usize,
+    /// Whether a byte order mark was looked for.
+    begun: bool,
     batch_bytes: usize,
     ended: bool,
     done: bool,
@@ -49,7 +50,7 @@ impl JsonDecoder {
             buffer: Vec::new(),
             gone: 0,
             lines: 0,
-            looked: 0,
+            begun: false,
             batch_bytes: 0,
             ended: false,
             done: false,
@@ -69,7 +70,6 @@ impl JsonDecoder {
         self.gone += done as u64;
         self.buffer.drain(..done);
         self.splitter.forget(done);
-        self.looked = 0;
     }
 
     /// Whether what is at `start` is on a line that begins behind the part. A line belongs to the part in which it begins.
@@ -84,8 +84,27 @@ impl JsonDecoder {
         }
     }
 
+    /// Passes over a byte order mark. `false` while it can't be told whether there is one.
+    fn begin(&mut self) -> bool {
+        if self.begun || self.span.start > 0 {
+            return true;
+        }
+        if !self.ended && self.buffer.len() < BYTE_ORDER_MARK.len() && BYTE_ORDER_MARK.starts_with(&self.buffer) {
+            return false;
+        }
+        if self.buffer.starts_with(BYTE_ORDER_MARK) {
+            // The mark is white space to nobody but here.
+            self.buffer[..BYTE_ORDER_MARK.len()].fill(b' ');
+        }
+        self.begun = true;
+        true
+    }
+
     /// Adds rows until there are enough or bytes are wanted.
     fn read(&mut self) -> Result<()> {
+        if !self.begin() {
+            return Ok(());
+        }
         while self.decoder.rows() < self.batch_rows && self.batch_bytes < BATCH_BYTES {
             let next = self.splitter.next(&self.buffer).map_err(|stray| {
                 Error::invalid(format!(
@@ -148,10 +167,6 @@ impl RowDecoder for JsonDecoder {
     fn feed(&mut self, bytes: Bytes) {
         self.forget();
         self.buffer.extend_from_slice(&bytes);
-        if self.gone == 0 && self.span.start == 0 && self.looked == 0 && self.buffer.starts_with(BYTE_ORDER_MARK) {
-            // The mark is white space to nobody but here.
-            self.buffer[..BYTE_ORDER_MARK.len()].fill(b' ');
-        }
     }
 
     fn end(&mut self) {
@@ -207,7 +222,7 @@ mod tests {
             "[{\"id\":1},\n{\"id\":2},{\"id\":3},{\"id\":4}]",
             "{\n \"id\": 1\n}\n{\n \"id\": 2\n}\n[{\"id\":3}]{\"id\":4}",
         ] {
-            for size in [3, 5, 1000] {
+            for size in [1, 3, 5, 1000] {
                 assert_eq!(ids_in(text.as_bytes(), size, Span::whole()).unwrap(), [1, 2, 3, 4], "{text} in {size}");
             }
         }

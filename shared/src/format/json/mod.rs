@@ -230,6 +230,10 @@ mod tests {
             ("1234567890123456789012345678901234567890123", "v:string"),
             ("1 5.7", "v:double"),
             ("1e400", "v:string"),
+            ("\"1\" \"2.5\"", "v:string"),
+            ("1 5.7 \"42\"", "v:double"),
+            ("1 \"042\"", "v:string"),
+            ("\"1\" \"x\" 2", "v:string"),
         ] {
             assert_eq!(one(values), ty, "{values}");
         }

@@ -53,7 +53,7 @@ impl Observer {
     }
 
     /// The shape of the value that begins with `peek`. Strings that are dates or times have their types, other strings none: a
-    /// number in quotes was meant as text.
+    /// number in quotes was meant as text, unless other values of the column are plain numbers.
     fn value(&mut self, json: &mut Jiter<'_>, peek: Peek, column: &str, depth: usize) -> Result<Shape, Trouble> {
         if depth > MAX_DEPTH {
             return Err(Trouble::TooDeep);
@@ -114,9 +114,12 @@ impl Observer {
 
 fn string_shape(text: &str) -> Shape {
     match text.as_bytes().first() {
-        Some(b'0'..=b'9') => match text_shape(text) {
+        Some(b'0'..=b'9' | b'-') => match text_shape(text) {
             Shape::Scalar(ty @ (ColumnType::Date | ColumnType::Timestamp | ColumnType::TimestampTz)) => {
                 Shape::Scalar(ty)
+            }
+            Shape::Scalar(ty @ (ColumnType::BigInt | ColumnType::Decimal(..) | ColumnType::Double)) => {
+                Shape::NumberText(ty)
             }
             _ => Shape::STRING,
         },

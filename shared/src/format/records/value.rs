@@ -296,8 +296,10 @@ fn key(text: &str, into: &mut Buffer) -> Result<(), Fault> {
 
 fn integer<T: TryFrom<i64>>(json: &mut Jiter<'_>, peek: Peek, ty: &ColumnType, lenient: bool) -> Result<T, Fault> {
     if lenient && peek == Peek::String {
-        return parsed(json, peek, ty, |text| {
-            text::integer(text).and_then(|value| T::try_from(value).map_err(|_| Misfit::Range))
+        return parsed(json, peek, ty, |text| match text {
+            // Leading zeros are not a number's, which would lose them.
+            [b'0', _, ..] | [b'-', b'0', _, ..] => Err(Misfit::Form),
+            _ => text::integer(text).and_then(|value| T::try_from(value).map_err(|_| Misfit::Range)),
         });
     }
     if !peek.is_num() {
