@@ -23,7 +23,8 @@ pub(super) async fn register(tables: &Tables, name: &TableName, location: &str) 
     })?;
     let mut input = create::catalog_input(&tables.io, name, &metadata, &location)?;
     ownership::mark_registered(&mut input);
-    let entry = catalog::Table { input: input.clone(), version: String::new(), created_ms: 0, updated_ms: 0 };
+    let entry =
+        catalog::Table { input: input.clone(), version: String::new(), created_ms: 0, updated_ms: 0, fault: None };
     let table = Table::new(tables.ports.clone(), tables.io.clone(), entry, location, Arc::clone(&metadata))?;
     ownership::check_free(tables, &table).await?;
     let entry = tables.ports.catalog.create_table(&input).await?;
