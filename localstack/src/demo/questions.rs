@@ -20,15 +20,15 @@ pub(super) const QUESTIONS: [Question; 6] = [
         name: "carriers",
         text: "Which airlines keep you waiting?",
         sql: "SELECT carrier_name AS airline, count(*) AS flights, round(avg(dep_delay), 1) AS mean_delay, \
-              round(100.0 * sum(CASE WHEN dep_delay > 15 THEN 1 ELSE 0 END) / count(dep_delay), 1) AS late_percent, \
-              round(100.0 * sum(CASE WHEN cancelled THEN 1 ELSE 0 END) / count(*), 1) AS cancelled_percent \
+              round(100e0 * sum(CASE WHEN dep_delay > 15 THEN 1 ELSE 0 END) / count(dep_delay), 1) AS late_percent, \
+              round(100e0 * sum(CASE WHEN cancelled THEN 1 ELSE 0 END) / count(*), 1) AS cancelled_percent \
               FROM curated.flights GROUP BY carrier_name ORDER BY mean_delay DESC, airline",
     },
     Question {
         name: "airports",
         text: "Which airport is the most punctual?",
         sql: "SELECT origin_name AS airport, count(*) AS flights, round(avg(dep_delay), 1) AS mean_delay, \
-              round(100.0 * sum(CASE WHEN dep_delay > 15 THEN 1 ELSE 0 END) / count(dep_delay), 1) AS late_percent \
+              round(100e0 * sum(CASE WHEN dep_delay > 15 THEN 1 ELSE 0 END) / count(dep_delay), 1) AS late_percent \
               FROM curated.flights GROUP BY origin_name ORDER BY mean_delay, airport",
     },
     Question {
@@ -37,7 +37,7 @@ pub(super) const QUESTIONS: [Question; 6] = [
         sql: "SELECT CASE WHEN visib < 1 THEN '1 below 1 mile' WHEN visib < 3 THEN '2 1 to 3 miles' \
               WHEN visib < 6 THEN '3 3 to 6 miles' WHEN visib < 10 THEN '4 6 to 10 miles' ELSE '5 10 miles' END AS visibility, \
               count(*) AS flights, round(avg(dep_delay), 1) AS mean_delay, \
-              round(100.0 * sum(CASE WHEN cancelled THEN 1 ELSE 0 END) / count(*), 1) AS cancelled_percent \
+              round(100e0 * sum(CASE WHEN cancelled THEN 1 ELSE 0 END) / count(*), 1) AS cancelled_percent \
               FROM curated.flights WHERE visib IS NOT NULL GROUP BY 1 ORDER BY 1",
     },
     Question {
@@ -51,7 +51,7 @@ pub(super) const QUESTIONS: [Question; 6] = [
         name: "days",
         text: "On which days was it best to stay at home?",
         sql: "SELECT flight_date AS day, sum(planned) AS planned, sum(cancelled) AS cancelled, \
-              round(1.0 * sum(delay_minutes) / sum(departures), 1) AS mean_delay \
+              round(1e0 * sum(delay_minutes) / sum(departures), 1) AS mean_delay \
               FROM curated.daily_delays GROUP BY flight_date ORDER BY cancelled DESC, day LIMIT 5",
     },
 ];

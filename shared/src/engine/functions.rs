@@ -15,7 +15,7 @@ use datafusion::sql::sqlparser::ast::{
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::parser::Parser;
 
-use super::single;
+use super::{date_format, semantics};
 use crate::{Error, Result};
 
 /// Name, number of arguments, and what stands for the call; `$1` is its first argument.
@@ -33,6 +33,9 @@ const TEMPLATES: &[(&str, usize, &str)] = &[
     ("quarter", 1, "date_part('quarter', $1)"),
     ("month", 1, "date_part('month', $1)"),
     ("week", 1, "date_part('week', $1)"),
+    ("week_of_year", 1, "date_part('week', $1)"),
+    ("year_of_week", 1, "date_part('isoyear', $1)"),
+    ("yow", 1, "date_part('isoyear', $1)"),
     ("day", 1, "date_part('day', $1)"),
     ("day_of_month", 1, "date_part('day', $1)"),
     ("day_of_week", 1, "date_part('isodow', $1)"),
@@ -44,7 +47,13 @@ const TEMPLATES: &[(&str, usize, &str)] = &[
     ("second", 1, "date_part('second', $1)"),
     ("date", 1, "CAST($1 AS DATE)"),
     ("from_iso8601_date", 1, "CAST($1 AS DATE)"),
-    ("from_iso8601_timestamp", 1, "to_timestamp($1)"),
+    ("from_iso8601_timestamp", 1, "to_timestamp_micros($1)"),
+    ("last_day_of_month", 1, "CAST(date_trunc('month', $1) + INTERVAL '1' MONTH - INTERVAL '1' DAY AS DATE)"),
+    ("at_timezone", 2, "($1 AT TIME ZONE $2)"),
+    ("concat", 2, "$1 || $2"),
+    ("replace", 2, "replace($1, $2, '')"),
+    ("regexp_replace", 2, "regexp_replace($1, $2, '', 'g')"),
+    ("regexp_replace", 3, "regexp_replace($1, $2, $3, 'g')"),
     ("split", 2, "string_to_array($1, $2)"),
     ("regexp_extract", 2, "regexp_match($1, '(' || $2 || ')')[1]"),
     ("regexp_extract", 3, "regexp_match($1, '(' || $2 || ')')[$3 + 1]"),
@@ -55,12 +64,17 @@ const TEMPLATES: &[(&str, usize, &str)] = &[
 /// # Errors
 /// `Invalid` for a JSON path or a date format that can't be translated.
 pub(super) fn rewrite(statement: &mut Parsed) -> Result<()> {
+    semantics::distinct_names(statement);
+    calls(statement)
+}
+
+fn calls(statement: &mut Parsed) -> Result<()> {
     match statement {
         Parsed::Statement(inner) => match inner.as_mut().visit(&mut Rewrite { changed: false }) {
             ControlFlow::Continue(()) => Ok(()),
             ControlFlow::Break(error) => Err(error),
         },
-        Parsed::Explain(explain) => rewrite(explain.statement.as_mut()),
+        Parsed::Explain(explain) => calls(explain.statement.as_mut()),
         _ => Ok(()),
     }
 }
@@ -74,6 +88,7 @@ impl VisitorMut for Rewrite {
 
     /// A column without an alias keeps the name that the query gives it.
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<Error> {
+        semantics::bracketed(select);
         for item in &mut select.projection {
             let SelectItem::UnnamedExpr(expr) = item else { continue };
             let name = expr.to_string();
@@ -88,19 +103,9 @@ impl VisitorMut for Rewrite {
     }
 
     fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Error> {
-        let new = match expr {
-            Expr::Function(call) => replacement(call),
-            Expr::TypedString(TypedString { data_type, value, .. }) => literal(value, data_type),
-            Expr::Cast { kind: CastKind::Cast | CastKind::DoubleColon, expr, data_type, .. } => {
-                converted(expr, data_type)
-            }
-            Expr::Subquery(query) => {
-                return match single::rewrite(query) {
-                    Ok(()) => ControlFlow::Continue(()),
-                    Err(error) => ControlFlow::Break(error),
-                };
-            }
-            _ => return ControlFlow::Continue(()),
+        let new = match semantics::literals(expr) {
+            Ok(None) => self.stands_for(expr),
+            literal => literal,
         };
         match new {
             Ok(None) => ControlFlow::Continue(()),
@@ -114,6 +119,23 @@ impl VisitorMut for Rewrite {
     }
 }
 
+impl Rewrite {
+    /// What stands for a call, a literal or a cast.
+    fn stands_for(&self, expr: &mut Expr) -> Result<Option<Expr>> {
+        match expr {
+            Expr::Function(call) => replacement(call),
+            Expr::TypedString(TypedString { data_type, value, .. }) => literal(value, data_type),
+            Expr::Cast { kind: CastKind::Cast | CastKind::DoubleColon, expr, data_type, .. } => {
+                converted(expr, data_type)
+            }
+            Expr::Substring { expr, substring_from: Some(from), substring_for, .. } => {
+                substring(expr, from, substring_for.as_deref())
+            }
+            _ => Ok(None),
+        }
+    }
+}
+
 /// A literal whose type is not what DataFusion makes of it.
 fn literal(value: &ValueWithSpan, ty: &DataType) -> Result<Option<Expr>> {
     let text = value.clone().into_string().unwrap_or_default();
@@ -121,12 +143,8 @@ fn literal(value: &ValueWithSpan, ty: &DataType) -> Result<Option<Expr>> {
     match ty {
         // Digits past the sixth are not lost unsaid: such a time fits no column.
         DataType::Time(..) if text.rsplit_once('.').is_some_and(|(_, digits)| digits.len() > 6) => Ok(None),
-        // In nanoseconds a literal reaches from 1677 to 2262.
-        DataType::Timestamp(_, TimezoneInfo::None | TimezoneInfo::WithoutTimeZone) => {
-            let year = text.get(..4).and_then(|year| year.parse::<i32>().ok());
-            let is_far = year.is_some_and(|year| !(1678..2262).contains(&year));
-            is_far.then(|| filled("arrow_cast($1, 'Timestamp(Microsecond, None)')", &[quoted])).transpose()
-        }
+        ty if semantics::is_timestamp(ty) => semantics::timestamp(&text),
+        DataType::Decimal(info) | DataType::Numeric(info) | DataType::Dec(info) => Ok(semantics::decimal(&text, info)),
         ty => converted(&quoted, ty),
     }
 }
@@ -146,20 +164,46 @@ fn converted(value: &Expr, ty: &DataType) -> Result<Option<Expr>> {
 fn replacement(call: &Function) -> Result<Option<Expr>> {
     let (Some(name), Some(args)) = (plain_name(call), plain_args(call)) else { return Ok(None) };
     let replaced = match (name.as_str(), args.as_slice()) {
-        ("json_extract_scalar", [json, path]) => json_call("json_as_text", json, path)?,
+        ("json_extract_scalar", [json, path]) => {
+            let (text, whole) = (json_call("json_as_text", json, path)?, json_call("json_get_json", json, path)?);
+            filled("CASE WHEN left($2, 1) NOT IN ('{', '[') THEN $1 END", &[text, whole])?
+        }
+        ("concat", [first, rest @ ..]) if rest.len() > 1 => {
+            let joined = rest.iter().try_fold(first.clone(), |left, right| filled("$1 || $2", &[left, right.clone()]));
+            joined?
+        }
         ("json_extract", [json, path]) => json_call("json_get_json", json, path)?,
         ("element_at", [_, key]) => match text_of(key) {
             Some(_) => filled("map_extract($1, $2)[1]", &args)?,
             None => filled("array_element($1, $2)", &args)?,
         },
-        ("date_format", [time, format]) => with_format("to_char($1, $2)", time, format)?,
-        ("date_parse", [text, format]) => with_format("to_timestamp($1, $2)", text, format)?,
+        ("date_format", [time, format]) => with_format(date_format::FORMAT, time, format)?,
+        ("date_parse", [text, format]) => with_format(date_format::PARSE, text, format)?,
         _ => match TEMPLATES.iter().find(|(known, arity, _)| *known == name && *arity == args.len()) {
             Some((_, _, template)) => filled(template, &args)?,
             None => return Ok(None),
         },
     };
     Ok(Some(with_clauses(replaced, call)))
+}
+
+/// A part of a text; a start below one counts from its end.
+fn substring(text: &Expr, from: &Expr, length: Option<&Expr>) -> Result<Option<Expr>> {
+    if matches!(from, Expr::Value(value) if value.value != Value::Number("0".to_owned(), false)) {
+        return Ok(None);
+    }
+    let args: Vec<Expr> = [text, from].into_iter().chain(length).cloned().collect();
+    let template = match length {
+        None => {
+            "CASE WHEN $2 > 0 THEN substr($1, $2) WHEN $2 = 0 OR -$2 > character_length($1) THEN '' \
+             ELSE right($1, -$2) END"
+        }
+        Some(_) => {
+            "CASE WHEN $2 > 0 THEN substr($1, $2, $3) WHEN $2 = 0 OR -$2 > character_length($1) THEN '' \
+             ELSE left(right($1, -$2), $3) END"
+        }
+    };
+    filled(template, &args).map(Some)
 }
 
 fn plain_name(call: &Function) -> Option<String> {
@@ -279,13 +323,15 @@ fn json_steps(path: &str) -> Option<Vec<String>> {
     Some(steps)
 }
 
-fn with_format(template: &str, value: &Expr, format: &Expr) -> Result<Expr> {
+fn with_format(function: &str, value: &Expr, format: &Expr) -> Result<Expr> {
     let Some(text) = text_of(format) else {
         return Err(Error::invalid(format!("expected a date format in quotes such as `'%Y-%m-%d'`, found `{format}`")));
     };
     let translated = chrono_format(text)?;
+    // Written with six digits of a second, read with as many as there are.
+    let translated = if function == date_format::PARSE { translated.replace(".%6f", "%.f") } else { translated };
     let literal = Expr::Value(Value::SingleQuotedString(translated).into());
-    filled(template, &[value.clone(), literal])
+    filled(&format!("\"{function}\"($1, $2)"), &[value.clone(), literal])
 }
 
 /// MySQL's date format, which Presto took over, in chrono's letters.

@@ -4,12 +4,14 @@ use std::ops::ControlFlow;
 
 use datafusion::common::DataFusionError;
 use datafusion::sql::parser::{DFParserBuilder, Statement as Parsed};
-use datafusion::sql::sqlparser::ast::{Expr, ObjectName, Query, SetExpr, Statement, Visit, Visitor};
+use datafusion::sql::sqlparser::ast::{
+    Expr, LimitClause, ObjectName, Query, Select, SetExpr, Statement, TableFactor, Visit, Visitor,
+};
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::tokenizer::{Span, Token, TokenWithSpan, Tokenizer};
 
 use super::errors::{Place, lowercase_first, of_statement, pointed};
-use super::sources;
+use super::{semantics, sources};
 use crate::{Error, Result};
 
 /// Longest statement in bytes (Athena's limit).
@@ -52,7 +54,7 @@ pub(super) fn tokens(sql: &str) -> Result<Vec<TokenWithSpan>> {
         let place = Place { line: e.location.line, column: e.location.column };
         Error::invalid(pointed(&lowercase_first(&e.message), sql, place))
     })?;
-    sources::mark_versions(tokens).map_err(|(error, tokens)| {
+    sources::mark_versions(semantics::mark_distinct(tokens)).map_err(|(error, tokens)| {
         let error = DataFusionError::SQL(Box::new(error), None);
         refuse_unparsed(error, &tokens, &TokenWithSpan::new_eof(), sql)
     })
@@ -162,7 +164,7 @@ fn denied(statement: &Statement) -> Error {
     Error::denied(format!("{word} is not allowed: {hint}"))
 }
 
-/// Refuses what hides in a query: INSERT or UPDATE as its body, SELECT INTO, row locks.
+/// Refuses what hides in a query: INSERT or UPDATE as its body, SELECT INTO, row locks; and what would be ignored.
 pub(super) fn check_query(query: &Query) -> Result<()> {
     struct Check;
     impl Visitor for Check {
@@ -171,6 +173,9 @@ pub(super) fn check_query(query: &Query) -> Result<()> {
         fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<Error> {
             if !query.locks.is_empty() {
                 return ControlFlow::Break(Error::denied("FOR UPDATE is not allowed: queries only read"));
+            }
+            if let Some(clause) = ignored_clause(query) {
+                return ControlFlow::Break(unsupported(clause));
             }
             match query.body.as_ref() {
                 SetExpr::Insert(s) | SetExpr::Update(s) | SetExpr::Delete(s) | SetExpr::Merge(s) => {
@@ -182,11 +187,56 @@ pub(super) fn check_query(query: &Query) -> Result<()> {
                 _ => ControlFlow::Continue(()),
             }
         }
+
+        fn pre_visit_select(&mut self, select: &Select) -> ControlFlow<Error> {
+            let ignored = [
+                (select.prewhere.is_some(), "PREWHERE"),
+                (!select.connect_by.is_empty(), "CONNECT BY"),
+                (!select.distribute_by.is_empty(), "DISTRIBUTE BY"),
+                (select.value_table_mode.is_some(), "SELECT AS"),
+                (select.exclude.is_some(), "EXCLUDE after the SELECT list"),
+            ];
+            match ignored.iter().find(|(is_there, _)| *is_there) {
+                Some((_, clause)) => ControlFlow::Break(unsupported(clause)),
+                None => ControlFlow::Continue(()),
+            }
+        }
+
+        fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<Error> {
+            let (sampled, chosen) = match factor {
+                TableFactor::Table { sample, with_hints, partitions, index_hints, .. } => {
+                    (sample.is_some(), !with_hints.is_empty() || !partitions.is_empty() || !index_hints.is_empty())
+                }
+                TableFactor::Derived { sample, .. } => (sample.is_some(), false),
+                _ => (false, false),
+            };
+            match (sampled, chosen) {
+                (true, _) => ControlFlow::Break(unsupported("TABLESAMPLE")),
+                (_, true) => ControlFlow::Break(unsupported("PARTITION, WITH or an index hint after a table's name")),
+                _ => ControlFlow::Continue(()),
+            }
+        }
     }
     match query.visit(&mut Check) {
         ControlFlow::Continue(()) => Ok(()),
         ControlFlow::Break(error) => Err(error),
     }
+}
+
+/// A clause that planning would pass over.
+fn ignored_clause(query: &Query) -> Option<&'static str> {
+    let by = matches!(&query.limit_clause, Some(LimitClause::LimitOffset { limit_by, .. }) if !limit_by.is_empty());
+    let ignored = [
+        (by, "LIMIT … BY"),
+        (query.for_clause.is_some(), "FOR XML or JSON"),
+        (query.settings.is_some(), "SETTINGS"),
+        (query.format_clause.is_some(), "FORMAT"),
+    ];
+    ignored.iter().find(|(is_there, _)| *is_there).map(|(_, clause)| *clause)
+}
+
+fn unsupported(clause: &str) -> Error {
+    Error::invalid(format!("not supported: {clause}"))
 }
 
 /// Every relation that the statement names, with the place of its first part. Names of common table expressions among them.
@@ -271,6 +321,20 @@ mod tests {
             "PREPARE p AS SELECT 1",
         ] {
             assert_eq!(kind_of(sql), ErrorKind::Denied, "{sql}");
+        }
+    }
+
+    #[test]
+    fn what_would_be_ignored_is_refused_by_name() {
+        for (sql, named) in [
+            ("SELECT * FROM t TABLESAMPLE BERNOULLI (1)", "TABLESAMPLE"),
+            ("SELECT * FROM (SELECT 1) AS x TABLESAMPLE SYSTEM (10)", "TABLESAMPLE"),
+            ("SELECT a FROM t LIMIT 1 BY a", "LIMIT … BY"),
+            ("SELECT 1 WHERE 1 IN (SELECT a FROM t TABLESAMPLE BERNOULLI (1))", "TABLESAMPLE"),
+        ] {
+            let error = parse(sql).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Invalid, "{sql}");
+            assert!(error.message().contains(named), "{sql}: {error}");
         }
     }
 

@@ -9,6 +9,7 @@
 //! `->` on JSON text.
 
 mod catalog;
+mod date_format;
 mod dates;
 mod errors;
 mod explain;
@@ -18,6 +19,7 @@ mod information;
 mod limit;
 mod memory;
 mod meter;
+mod semantics;
 mod session;
 mod single;
 mod sources;
@@ -257,6 +259,7 @@ impl Run<'_> {
 
     async fn plan(&self, state: &SessionState, statement: Statement) -> Result<Arc<dyn ExecutionPlan>> {
         let logical = state.statement_to_plan(statement).await.map_err(|e| self.explained(e))?;
+        let state = semantics::session_for(state, &logical);
         state.create_physical_plan(&logical).await.map_err(|e| self.explained(e))
     }
 

@@ -1,83 +1,31 @@
 //! Subqueries that stand for a value.
 //!
-//! DataFusion plans one that names columns of the query around it only if it aggregates. What a subquery selects plainly goes
-//! through an aggregate of ours, whose result is the one value that there is, null where there is none, and an error where there
-//! are several: what SQL says of such a subquery.
+//! What a subquery selects plainly goes through an aggregate of ours, whose result is the one value that there is, null where there
+//! is none, and an error where there are several: what SQL says of such a subquery.
 
-use std::collections::BTreeSet;
-use std::ops::ControlFlow;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray};
 use arrow::datatypes::{DataType, Field, FieldRef, UInt64Type};
 use datafusion::common::{DataFusionError, Result, ScalarValue};
 use datafusion::execution::FunctionRegistry;
-use datafusion::functions_aggregate::all_default_aggregate_functions;
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
 use datafusion::logical_expr::utils::format_state_name;
 use datafusion::logical_expr::{Accumulator, AggregateUDF, AggregateUDFImpl, Signature, Volatility};
-use datafusion::sql::sqlparser::ast::{Expr, GroupByExpr, Query, Select, SelectItem, SetExpr, Visit, Visitor};
 
-use super::functions::filled;
 use crate::Error;
 
 const NAME: &str = "$single";
 
-static AGGREGATES: LazyLock<BTreeSet<String>> = LazyLock::new(|| {
-    let functions = all_default_aggregate_functions();
-    functions.iter().flat_map(|f| f.aliases().iter().cloned().chain([f.name().to_owned()])).collect()
-});
-
 /// Makes the aggregate known.
 pub(super) fn register(registry: &mut dyn FunctionRegistry) -> Result<()> {
+    registry.register_udaf(function()).map(|_| ())
+}
+
+/// The aggregate.
+pub(super) fn function() -> Arc<AggregateUDF> {
     let signature = Signature::any(1, Volatility::Immutable);
-    registry.register_udaf(Arc::new(AggregateUDF::from(Single { signature }))).map(|_| ())
-}
-
-/// Lets the subquery aggregate if it selects one plain value.
-pub(super) fn rewrite(query: &mut Query) -> crate::Result<()> {
-    let cut = query.limit_clause.is_some() || query.fetch.is_some();
-    let SetExpr::Select(select) = query.body.as_mut() else { return Ok(()) };
-    if cut || !is_plain(select) {
-        return Ok(());
-    }
-    if let [SelectItem::UnnamedExpr(value) | SelectItem::ExprWithAlias { expr: value, .. }] =
-        select.projection.as_mut_slice()
-        && !aggregates(value)
-    {
-        *value = filled(&format!("\"{NAME}\"($1)"), std::slice::from_ref(value))?;
-        query.order_by = None;
-    }
-    Ok(())
-}
-
-fn is_plain(select: &Select) -> bool {
-    let ungrouped = matches!(&select.group_by, GroupByExpr::Expressions(by, _) if by.is_empty());
-    ungrouped && select.having.is_none() && select.distinct.is_none() && !select.from.is_empty()
-}
-
-/// Whether an aggregate or window function is called, here or in a subquery of its own.
-fn aggregates(value: &Expr) -> bool {
-    struct Calls;
-    impl Visitor for Calls {
-        type Break = ();
-
-        fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
-            match expr {
-                Expr::Function(call) if call.over.is_some() => ControlFlow::Break(()),
-                Expr::Function(call) => {
-                    let name = call.name.to_string().replace('"', "").to_ascii_lowercase();
-                    if name == NAME || AGGREGATES.contains(&name) {
-                        ControlFlow::Break(())
-                    } else {
-                        ControlFlow::Continue(())
-                    }
-                }
-                _ => ControlFlow::Continue(()),
-            }
-        }
-    }
-    value.visit(&mut Calls).is_break()
+    Arc::new(AggregateUDF::from(Single { signature }))
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]

@@ -19,6 +19,7 @@ use tokio::time::Sleep;
 
 use super::Stats;
 use super::meter::Meter;
+use super::semantics::shown_name;
 use crate::Error;
 use crate::clock::Clock;
 
@@ -106,7 +107,8 @@ impl Counted {
         deadline: Option<(tokio::time::Instant, Duration)>,
         progress: Progress,
     ) -> Self {
-        let schema = if views { rows.schema() } else { plain_schema(&rows.schema()) };
+        let schema = shown_schema(&rows.schema());
+        let schema = if views { schema } else { plain_schema(&schema) };
         let deadline = deadline.map(|(at, timeout)| (Box::pin(tokio::time::sleep_until(at)), timeout));
         Self { rows, schema, deadline, progress, done: false }
     }
@@ -161,6 +163,16 @@ impl RecordBatchStream for Counted {
 
 pub(super) fn timed_out(timeout: Duration) -> Error {
     Error::limit(format!("the query was stopped: expected it to take at most {} s", timeout.as_secs_f64()))
+}
+
+/// Columns under the names that the statement gives them.
+fn shown_schema(schema: &SchemaRef) -> SchemaRef {
+    if schema.fields().iter().all(|field| shown_name(field.name()) == field.name()) {
+        return Arc::clone(schema);
+    }
+    let shown = |field: &FieldRef| Arc::new(Field::clone(field).with_name(shown_name(field.name())));
+    let fields: Fields = schema.fields().iter().map(shown).collect();
+    Arc::new(Schema::new_with_metadata(fields, schema.metadata().clone()))
 }
 
 /// Views and dictionaries become the plain types; names and nullability stay.

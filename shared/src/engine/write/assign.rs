@@ -72,6 +72,8 @@ impl Assign {
             (DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View, DataType::FixedSizeBinary(16)) => {
                 uuids(values, &self.field)?
             }
+            // A literal such as 0.1 is a decimal; a double is the nearest there is.
+            (DataType::Decimal128(..), DataType::Float32 | DataType::Float64) => arrow::compute::cast(values, to)?,
             _ => table::assigned(values, &self.field).map_err(external)?,
         };
         Ok(assigned)

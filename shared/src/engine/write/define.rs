@@ -7,6 +7,7 @@ use datafusion::execution::session_state::SessionState;
 use super::{Outcome, Source, Turn, Write, assign, of_files};
 use crate::catalog::Database;
 use crate::engine::catalog::Given;
+use crate::engine::semantics::shown_name;
 use crate::engine::statement::{CreateTable, Named};
 use crate::model::Column;
 use crate::model::types::columns_of;
@@ -103,7 +104,11 @@ impl Write<'_> {
                 let source = self.query(state, query, &Given::new()).await?;
                 let columns: Vec<Column> = columns_of(source.plan.schema().as_arrow())?
                     .into_iter()
-                    .map(|column| Column { name: column.name.to_ascii_lowercase(), required: false, ..column })
+                    .map(|column| Column {
+                        name: shown_name(&column.name).to_ascii_lowercase(),
+                        required: false,
+                        ..column
+                    })
                     .collect();
                 let unnamed = columns.iter().find(|c| crate::model::name::check_identifier("column", &c.name).is_err());
                 if let Some(column) = unnamed {

@@ -38,7 +38,7 @@ use super::catalog::{Given, Lookup, Resolved};
 use super::errors::pointed;
 use super::statement::{Named, Writing};
 use super::stats::{Counted, Progress};
-use super::{Answer, Engine, Run, explain, functions, guard, limit};
+use super::{Answer, Engine, Run, explain, functions, guard, limit, semantics};
 use crate::config::Ports;
 use crate::model::TableName;
 use crate::table::{Committed, Table, Tables, Token};
@@ -278,11 +278,14 @@ impl<'a> Write<'a> {
         functions::rewrite(&mut statement)?;
         let tables = self.run.register(state, &mut statement, given).await?;
         let plan = state.statement_to_plan(statement).await.map_err(|e| self.run.explained(e))?;
-        Ok(Source { plan, tables })
+        // The types of the columns are right once the plan was analyzed.
+        let plan = state.analyzer().execute_and_check(plan, state.config_options(), |_, _| {});
+        Ok(Source { plan: plan.map_err(|e| self.run.explained(e))?, tables })
     }
 
     /// Starts the plan; its rows end with the statement's time, and are read within its limits.
     async fn start(&self, state: &SessionState, plan: &LogicalPlan) -> Result<SendableRecordBatchStream> {
+        let state = &semantics::session_for(state, plan);
         let plan = state.create_physical_plan(plan).await.map_err(|e| self.run.explained(e))?;
         if let Some(limit) = self.run.options.max_bytes_scanned {
             limit::check(plan.as_ref(), state, limit)?;

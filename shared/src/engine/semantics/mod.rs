@@ -1,0 +1,87 @@
+//! What SQL means where DataFusion answers something else: rules and functions of ours in the place of its own.
+//!
+//! | module | what it sees to |
+//! |---|---|
+//! | [`checked`] | arithmetic that fails instead of wrapping; quotients and casts that round |
+//! | [`totals`] | `sum` and `avg` that fail instead of wrapping |
+//! | [`numbers`] | doubles beside decimals, decimals of more than 38 digits |
+//! | [`subqueries`] | subqueries that name columns of the query around them, or stand for a value |
+//! | [`set_operations`] | EXCEPT ALL and INTERSECT ALL |
+//! | [`relations`] | RIGHT and FULL JOIN … USING and NATURAL; subqueries that give two columns of one name |
+//! | [`names`] | a SELECT list that gives two columns of one name |
+//! | [`literals`] | literals of numbers and times; patterns of LIKE; what is refused because it would be ignored |
+//!
+//! `docs/engine-faults.md` lists what is done here because of a fault, and the test that tells when it can go.
+
+mod checked;
+mod dependent;
+mod literals;
+mod names;
+mod numbers;
+mod relations;
+mod set_operations;
+mod subqueries;
+mod totals;
+
+use std::sync::Arc;
+
+use datafusion::common::tree_node::Transformed;
+use datafusion::common::{DataFusionError, Result};
+use datafusion::execution::SessionStateBuilder;
+use datafusion::execution::session_state::SessionState;
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::optimizer::AnalyzerRule;
+use datafusion::optimizer::analyzer::resolve_grouping_function::ResolveGroupingFunction;
+use datafusion::optimizer::analyzer::type_coercion::TypeCoercion;
+
+pub(super) use self::literals::{decimal, is_timestamp, mark_distinct, rewrite as literals, timestamp};
+pub(super) use self::names::{distinct as distinct_names, shown as shown_name};
+pub(super) use self::relations::bracketed;
+use crate::Error;
+
+/// Gives the session the rules.
+pub(super) fn rules(builder: SessionStateBuilder) -> SessionStateBuilder {
+    let rules: Vec<Arc<dyn AnalyzerRule + Send + Sync>> = vec![
+        Arc::new(set_operations::Multisets),
+        Arc::new(numbers::CommonNumbers),
+        Arc::new(ResolveGroupingFunction::new()),
+        Arc::new(TypeCoercion::new()),
+        Arc::new(subqueries::Subqueries),
+        Arc::new(checked::CheckedArithmetic),
+    ];
+    builder.with_analyzer_rules(rules).with_relation_planners(vec![Arc::new(relations::Relations::default())])
+}
+
+/// Gives the session the functions.
+///
+/// # Errors
+/// Whatever the registry says.
+pub(super) fn register(state: &mut SessionState) -> Result<()> {
+    literals::register(state)?;
+    totals::register(state)
+}
+
+/// The session for a plan: one whose numbers are doubles is run without filters that the plan makes as it runs.
+pub(super) fn session_for(state: &SessionState, plan: &LogicalPlan) -> SessionState {
+    let mut state = state.clone();
+    if !numbers::prunes_while_running(plan) {
+        let options = state.config_mut().options_mut();
+        options.optimizer.enable_dynamic_filter_pushdown = false;
+        options.optimizer.enable_join_dynamic_filter_pushdown = false;
+        options.optimizer.enable_topk_dynamic_filter_pushdown = false;
+        options.optimizer.enable_aggregate_dynamic_filter_pushdown = false;
+    }
+    state
+}
+
+/// The plan with every node, those of subqueries among them, as `f` gives it; inputs first.
+fn whole_subqueries(
+    plan: LogicalPlan,
+    f: impl FnMut(LogicalPlan) -> Result<Transformed<LogicalPlan>>,
+) -> Result<LogicalPlan> {
+    Ok(plan.transform_up_with_subqueries(f)?.data)
+}
+
+fn external(error: Error) -> DataFusionError {
+    DataFusionError::External(Box::new(error))
+}
