@@ -48,6 +48,15 @@ test: setup emulator-setup ## Pass all tests
 	@echo "Building the programs and the tests."
 	@$(CARGO) build --workspace --bins --locked
 	@$(CARGO) test --workspace --locked
+	@.venv/bin/python tests/long/fuzz.py --tarn $(TARN) --statements 300
+
+SQLLOGIC ?= ../shared/data/sqllogic
+.PHONY: test-long
+test-long: setup ## Compare answers with DuckDB's: made-up statements, TPC-DS, public logic tests (an hour)
+	@$(CARGO) build --workspace --bin tarn --locked
+	@.venv/bin/python tests/long/sqllogic.py --tarn $(TARN) --files $(SQLLOGIC) --statements 1000
+	@.venv/bin/python tests/long/tpcds.py --tarn $(TARN)
+	@.venv/bin/python tests/long/fuzz.py --tarn $(TARN) --statements 100000 --seed 2
 
 .PHONY: lint
 lint: emulator-setup ## Check formatting, lints and the AWS template, warnings denied
