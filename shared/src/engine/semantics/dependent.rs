@@ -14,7 +14,8 @@ use std::sync::Arc;
 
 use arrow::datatypes::FieldRef;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
-use datafusion::common::{Column, DFSchema, ExprSchema, NullEquality, Result};
+use datafusion::common::{Column, DFSchema, ExprSchema, Result, ScalarValue};
+use datafusion::functions::core::expr_fn::coalesce;
 use datafusion::functions_window::row_number::row_number;
 use datafusion::logical_expr::expr::{Exists, InSubquery, SetComparison, Sort as SortExpr};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
@@ -211,14 +212,9 @@ impl<'a> Dependence<'a> {
         let keys = (0..self.outer.len())
             .map(|i| Expr::Column(all.key(i)).alias_qualified(Some(self.relation.as_str()), key_name(i)));
         named.extend(keys);
+        let on = null_safe(&all.key_columns(), &self.key_columns(), domain.schema())?;
         LogicalPlanBuilder::from(domain)
-            .join_detailed(
-                input,
-                JoinType::Left,
-                (all.key_columns(), self.key_columns()),
-                None,
-                NullEquality::NullEqualsNull,
-            )?
+            .join_with_expr_keys(input, JoinType::Left, on, None)?
             .aggregate(all.keys(), counted)?
             .project(named)?
             .build()
@@ -397,6 +393,21 @@ impl<'a> Dependence<'a> {
         let outer = subquery.outer_ref_columns.into_iter().map(|expr| Ok(renamed(expr)?.data));
         Ok(Subquery { subquery: Arc::new(plan), outer_ref_columns: outer.collect::<Result<_>>()?, ..subquery })
     }
+}
+
+/// Keys under which columns meet that are equal or both null. A join that takes nulls for equal is no way to say it: conditions
+/// above it, which don't, would become keys of it.
+pub(super) fn null_safe(left: &[Column], right: &[Column], schema: &DFSchema) -> Result<(Vec<Expr>, Vec<Expr>)> {
+    let mut keys = (Vec::new(), Vec::new());
+    for (left, right) in left.iter().zip(right) {
+        let none = Expr::Literal(ScalarValue::new_default(schema.field_from_column(left)?.data_type())?, None);
+        for (keys, column) in [(&mut keys.0, left), (&mut keys.1, right)] {
+            let column = Expr::Column(column.clone());
+            keys.push(column.clone().is_null());
+            keys.push(coalesce(vec![column, none.clone()]));
+        }
+    }
+    Ok(keys)
 }
 
 fn key_name(i: usize) -> String {

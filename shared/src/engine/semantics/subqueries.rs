@@ -25,7 +25,7 @@ use datafusion::logical_expr::{
 };
 use datafusion::optimizer::AnalyzerRule;
 
-use super::dependent::{Dependence, Names, as_outer, column_of, empty_of, outer_columns, refers};
+use super::dependent::{Dependence, Names, as_outer, column_of, empty_of, null_safe, outer_columns, refers};
 use super::external;
 use crate::Error;
 use crate::engine::single;
@@ -279,8 +279,9 @@ impl Joined<'_> {
         };
         let right = dependence.named(groups, name)?;
         let keys = (0..outer.len()).map(|i| Column::new(Some(name), dependence.key(i).name)).collect::<Vec<_>>();
+        let on = null_safe(&outer, &keys, self.input.schema())?;
         self.input = LogicalPlanBuilder::from(self.input.clone())
-            .join_detailed(right, JoinType::Left, (outer, keys), None, NullEquality::NullEqualsNull)?
+            .join_with_expr_keys(right, JoinType::Left, on, None)?
             .build()?;
         Ok(column_of(name, VALUE))
     }
