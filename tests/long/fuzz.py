@@ -37,6 +37,8 @@ REFUSED = [
     "division by zero",
     "divide by zero",
     "not supported: a subquery that depends on the query around it",
+    "is ambiguous",
+    "require unique expression names",
 ]
 
 
@@ -61,7 +63,7 @@ class Grammar:
         go = lambda t: self.value(t, scope, depth - 1)
         general = [
             lambda: f"coalesce({go(ty)}, {go(ty)})",
-            lambda: f"nullif({go(ty)}, {go(ty)})",
+            lambda: f"nullif({go(ty)}, {go(ty)})" if ty != "double" else f"coalesce({go(ty)}, 0e0)",
             lambda: f"CASE WHEN {self.condition(scope, depth - 1)} THEN {go(ty)} ELSE {go(ty)} END",
             lambda: f"CASE {go('int')} WHEN 1 THEN {go(ty)} WHEN 0 THEN {go(ty)} END",
         ]
@@ -146,8 +148,8 @@ class Grammar:
             )()
         if ty == "double":
             return self.one(
-                lambda: f"avg({self.column('int', scope)})", lambda: f"max({self.column('double', scope)})",
-                lambda: f"min({self.column('double', scope)})",
+                # Not max and min of doubles: see docs/engine-faults.md, what is known to be wrong.
+                lambda: f"avg({self.column('int', scope)})",
             )()
         if ty == "decimal":
             return self.one(
@@ -232,7 +234,7 @@ class Grammar:
 
     def windowed(self):
         scope = ["p"]
-        order = "p.id" if self.chance(0.5) else f"{self.column(self.one('int', 'double', 'text', 'date'), scope)} {self.one('', 'DESC ')}NULLS {self.one('FIRST', 'LAST')}"
+        order = "p.id" if self.chance(0.5) else f"{self.column(self.one('int', 'decimal', 'text', 'date'), scope)} {self.one('', 'DESC ')}NULLS {self.one('FIRST', 'LAST')}"
         total = f"{order}, p.id"
         part = f"PARTITION BY {self.column(self.one('int', 'text', 'bool'), scope)} " if self.chance(0.6) else ""
         frame = self.one("", "ROWS UNBOUNDED PRECEDING", "ROWS BETWEEN 1 PRECEDING AND 1 FOLLOWING", "ROWS BETWEEN CURRENT ROW AND UNBOUNDED FOLLOWING")
@@ -259,7 +261,7 @@ class Grammar:
         if self.chance(0.4):
             key, value = self.column(self.one("int", "text"), scope), self.aggregate(self.one("int", "decimal", "double"), scope)
             return f"SELECT {key} AS k, {value} AS v FROM {source} GROUP BY {key} ORDER BY v {self.one('', 'DESC ')}NULLS {self.one('FIRST', 'LAST')}, k NULLS FIRST LIMIT {self.one(1, 2, 3, 5)}"
-        ty = self.one("int", "double", "decimal", "text", "date")
+        ty = self.one("int", "decimal", "text", "date")
         order = f"{self.column(ty, scope)} {self.one('', 'DESC ')}NULLS {self.one('FIRST', 'LAST')}, p.id"
         where = f" WHERE {self.predicate(scope)}" if self.chance(0.4) else ""
         return f"SELECT p.id, {self.value(ty, scope, 1)} AS v FROM {source}{where} ORDER BY {order} LIMIT {self.one(0, 1, 3, 5)} OFFSET {self.one(0, 1, 4)}"
