@@ -38,8 +38,10 @@ def records(path):
 
 
 def plain(sql):
-    """CREATE TABLE without keys, which tables of files don't have."""
-    return re.sub(r"\b(PRIMARY KEY|UNIQUE)\b", "", sql) if sql.lstrip().upper().startswith("CREATE TABLE") else sql
+    """CREATE TABLE without keys, which tables of files don't have, in types that they have."""
+    if not sql.lstrip().upper().startswith("CREATE TABLE"):
+        return sql
+    return re.sub(r"\bTEXT\b", "VARCHAR", re.sub(r"\b(PRIMARY KEY|UNIQUE)\b", "", sql))
 
 
 def run(lake, path, share, made):

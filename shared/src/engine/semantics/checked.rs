@@ -9,9 +9,7 @@ use std::sync::{Arc, LazyLock};
 
 use arrow::array::{Array, ArrayRef, AsArray, Datum, Decimal128Array, Scalar};
 use arrow::compute::kernels::numeric;
-use arrow::datatypes::{
-    DECIMAL128_MAX_PRECISION, DECIMAL128_MAX_SCALE, DataType, Decimal128Type, Float32Type, Float64Type, i256,
-};
+use arrow::datatypes::{DECIMAL128_MAX_PRECISION, DataType, Decimal128Type, Float32Type, Float64Type, i256};
 use arrow::error::ArrowError;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode};
@@ -28,9 +26,6 @@ use datafusion::optimizer::AnalyzerRule;
 
 use super::{external, whole_subqueries};
 use crate::Error;
-
-/// Digits after the point that a quotient of decimals has where its 38 digits leave room.
-const QUOTIENT_SCALE: i8 = 15;
 
 /// Replaces arithmetic that could wrap. Runs after the coercion of types.
 #[derive(Debug)]
@@ -224,9 +219,6 @@ impl ScalarUDFImpl for Arithmetic {
 
     fn return_type(&self, types: &[DataType]) -> Result<DataType> {
         match types {
-            [DataType::Decimal128(p, s), DataType::Decimal128(p2, s2)] if self.op == Operator::Divide => {
-                Ok(quotient_type((*p, *s), (*p2, *s2)))
-            }
             [left, right] => BinaryTypeCoercer::new(left, &self.op, right).get_result_type(),
             other => Err(external(Error::bug(format!("expected 2 arguments, found {}", other.len())))),
         }
@@ -249,18 +241,6 @@ impl ScalarUDFImpl for Arithmetic {
             other => Err(external(Error::bug(format!("expected 2 arguments, found {}", other.len())))),
         }
     }
-}
-
-/// Type of a quotient: as many digits before the point as there can be, [`QUOTIENT_SCALE`] after it where they fit, four more than
-/// the dividend has otherwise.
-fn quotient_type((p1, s1): (u8, i8), (_, s2): (u8, i8)) -> DataType {
-    let max = i16::from(DECIMAL128_MAX_PRECISION);
-    let before = i16::from(p1) - i16::from(s1) + i16::from(s2);
-    let least = s1.saturating_add(4).min(DECIMAL128_MAX_SCALE);
-    let room = i8::try_from((max - before).clamp(0, max)).unwrap_or(0);
-    let scale = least.max(room.min(QUOTIENT_SCALE));
-    let precision = u8::try_from((before + i16::from(scale)).clamp(1, max)).unwrap_or(DECIMAL128_MAX_PRECISION);
-    DataType::Decimal128(precision.max(u8::try_from(scale).unwrap_or(0)), scale)
 }
 
 /// The quotients, rounded half away from zero.
@@ -429,13 +409,6 @@ mod tests {
         let (l, r) = (decimals(&[200, -200, 125, -125], 10, 2), decimals(&[300, 300, 1000, 1000], 10, 2));
         let found = quotient(&l, &r, &to).unwrap();
         assert_eq!(found.as_primitive::<Decimal128Type>().values(), &[67, -67, 13, -13]);
-    }
-
-    #[test]
-    fn a_quotient_keeps_the_digits_before_its_point() {
-        assert_eq!(quotient_type((20, 0), (2, 1)), DataType::Decimal128(36, 15));
-        assert_eq!(quotient_type((38, 2), (38, 2)), DataType::Decimal128(38, 6));
-        assert_eq!(quotient_type((1, 1), (1, 1)), DataType::Decimal128(16, 15));
     }
 
     #[test]
