@@ -109,8 +109,8 @@ impl Lake {
     fn start_as(&mut self, mut up: Command) {
         assert!(self.running.is_none(), "it runs already");
         let log = std::fs::File::options().create(true).append(true).open(self.dir.join("log")).unwrap();
-        let mut child = up
-            .args(["--port", "0", "--output", "json"])
+        up.args(["--port", "0", "--output", "json"]);
+        let mut child = ending_with_the_tests(&up)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(log)
@@ -262,6 +262,19 @@ impl Drop for Lake {
             let _ = running.child.wait();
         }
     }
+}
+
+/// The command as a process that the kernel ends when the thread of the test ends, also when the tests are killed.
+fn ending_with_the_tests(command: &Command) -> Command {
+    let mut bound = Command::new("setpriv");
+    bound.args(["--pdeathsig", "KILL", "--"]).arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => bound.env(name, value),
+            None => bound.env_remove(name),
+        };
+    }
+    bound
 }
 
 /// A JSON number, also one that is written as text because it may be past 2^53.

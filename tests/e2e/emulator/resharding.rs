@@ -2,6 +2,9 @@
 //! order by the deployed batcher. MiniStack forgets the records of a shard that splits, so the stream is kinesis-mock's.
 
 use std::collections::{BTreeMap, HashMap};
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +17,7 @@ use shared::stream::kinesis::KinesisStream;
 use shared::stream::{NewRecord, PutOutcome, Record, Shard, Stream, StreamSpec};
 use shared::testing::stream::read_all;
 
-use super::Emulator;
+use super::{Emulator, python};
 use super::poller::{Poller, lambda};
 use crate::lake::{Lake, as_i64};
 
@@ -124,4 +127,28 @@ async fn shards_that_split_and_merge_lose_no_record_double_none_and_keep_the_ord
     let found: Vec<_> = found.iter().map(|row| (as_i64(&row[0]), as_i64(&row[1]), as_i64(&row[2]))).collect();
     let expected: Vec<_> = (0..KEYS).flat_map(|key| (1..=4).map(move |version| (key, version, 1))).collect();
     assert_eq!(found, expected);
+}
+
+#[test]
+fn the_emulator_of_streams_ends_with_what_started_it_also_when_that_is_killed() {
+    let mut script = python("tests/e2e/emulator/run_kinesis_mock.py");
+    let mut script = script.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut ready = String::new();
+    BufReader::new(script.stdout.take().unwrap()).read_line(&mut ready).unwrap();
+    assert!(ready.contains("endpoint"), "{ready}");
+    let pid = script.id();
+    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+    let servers: Vec<&str> = children.split_whitespace().collect();
+    assert_eq!(servers.len(), 1, "one process serves: {children}");
+
+    script.kill().unwrap();
+    script.wait().unwrap();
+    let gone = || !Path::new("/proc").join(servers[0]).exists();
+    for _ in 0..100 {
+        if gone() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    panic!("process {} is still there", servers[0]);
 }

