@@ -27,5 +27,6 @@ pub mod table;
 pub mod telemetry;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+pub mod threads;
 
 pub use error::{Error, ErrorKind, Result};

@@ -113,6 +113,7 @@ impl Insight {
         let options = QueryOptions {
             database: self.project.database().into(),
             databases: Some(self.project.databases().clone()),
+            caller: "insight".into(),
             ..Default::default()
         };
         let answer = self.engine.query(&question.sql, &options).await?;

@@ -68,6 +68,8 @@ pub struct Asked {
     pub timeout: Option<Duration>,
     /// The header `idempotency-key`.
     pub idempotency_key: Option<String>,
+    /// The header `x-tarn-client`: whom the query takes turns for.
+    pub caller: String,
 }
 
 #[derive(Debug, Deserialize)]
@@ -101,6 +103,7 @@ impl Asked {
             max_bytes_scanned: body.max_bytes_scanned,
             timeout: timeout.transpose()?,
             idempotency_key: request.header("idempotency-key").map(str::to_owned),
+            caller: request.header("x-tarn-client").unwrap_or_default().to_owned(),
         })
     }
 }

@@ -79,6 +79,7 @@ impl Query {
             max_bytes_scanned: asked.max_bytes_scanned,
             timeout: Some(asked.timeout.map_or(MAX_TIMEOUT, |t| t.min(MAX_TIMEOUT))),
             idempotency_key: asked.idempotency_key,
+            caller: asked.caller,
             // Not every reader of Arrow knows them.
             views: asked.format != Format::Arrow,
             ..QueryOptions::default()

@@ -273,6 +273,7 @@ impl Workshop {
             database: self.project.database().into(),
             databases: Some(self.project.databases().clone()),
             inputs: reading.inputs.clone(),
+            caller: "transform".into(),
             ..QueryOptions::default()
         };
         let flagged = quality::with_flags(&query.sql, &query.job.quality);

@@ -12,9 +12,13 @@ use serde_json::Value;
 use shared::config::{Ports, Settings};
 use shared::engine::Engine;
 use shared::project::Project;
+use shared::threads::Threads;
 use shared::{Error, Result};
 use tokio::sync::Mutex;
 use transform::Transform;
+
+/// Threads for each processor: a function that computes for long leaves some to the others.
+const THREADS_EACH: usize = 4;
 
 /// A function by its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -62,6 +66,8 @@ pub struct Functions {
     transform: Transform,
     query: Query,
     insight: Insight,
+    /// Where the functions run: apart from the threads that serve HTTP, timers and signals.
+    threads: Threads,
     /// One call of the batcher at a time for each stream, as Lambda does for each shard.
     batching: BTreeMap<String, Mutex<()>>,
 }
@@ -73,6 +79,7 @@ impl Functions {
     /// What a function refuses: `Invalid` for a setting, `Limit` for memory or spill space.
     pub fn open(settings: &Settings, project: &Arc<Project>, ports: &Ports) -> Result<Arc<Self>> {
         let engine = Engine::open(settings, ports)?;
+        let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let batching = project.file().streams.keys().map(|name| (name.clone(), Mutex::new(()))).collect();
         Ok(Arc::new(Self {
             ingest: Ingest::new(project.clone(), ports.clone())?,
@@ -81,8 +88,14 @@ impl Functions {
             transform: Transform::new(project.clone(), ports.clone(), engine.clone())?.within(settings),
             query: Query::new(project.clone(), ports.clone(), engine.clone())?,
             insight: Insight::new(project.clone(), ports.clone(), engine)?,
+            threads: Threads::start("function", THREADS_EACH * processors)?,
             batching,
         }))
+    }
+
+    /// Whether calls are under way.
+    pub fn are_at_work(&self) -> bool {
+        self.threads.tasks() > 0
     }
 
     /// Frees what a process that was killed still holds. Only for the process that has the data directory, before it works.
@@ -93,13 +106,13 @@ impl Functions {
         self.transform.expire_leases().await
     }
 
-    /// Calls `function` with an AWS event, on a task of its own: a caller that goes away does not cut the work in half.
+    /// Calls `function` with an AWS event, on a task and threads of its own: a caller that goes away does not cut the work in half.
     ///
     /// # Errors
     /// What the function answers; `Bug` when it panicked.
     pub async fn call(self: &Arc<Self>, function: Function, event: Value) -> Result<Value> {
         let functions = self.clone();
-        let task = tokio::spawn(async move {
+        let task = self.threads.spawn(async move {
             match function {
                 Function::Ingest => functions.ingest.handle(event).await,
                 Function::Batcher => functions.batcher.handle(event).await,
@@ -109,6 +122,7 @@ impl Functions {
                 Function::Insight => functions.insight.handle(event).await,
             }
         });
+        let task = task.ok_or_else(|| Error::bug("the threads of the functions have ended"))?;
         task.await.map_err(|e| Error::bug(format!("`{}` broke off", function.as_str())).with_source(e))?
     }
 

@@ -10,6 +10,7 @@ use datafusion::common::ResolvedTableReference;
 use datafusion::execution::session_state::SessionState;
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast::ObjectName;
+use futures::future::try_join_all;
 
 use super::errors::{Place, pointed, suggestion};
 use super::session::CATALOG;
@@ -21,6 +22,9 @@ use crate::config::Ports;
 use crate::model::TableName;
 use crate::table::{MetadataTable, Read, Table, Tables};
 use crate::{Error, ErrorKind, Result};
+
+/// Tables that are looked up at once.
+const AT_ONCE: usize = 8;
 
 /// Schema of the tables that describe all others.
 pub(super) const INFORMATION_SCHEMA: &str = "information_schema";
@@ -49,6 +53,22 @@ pub(super) struct Lookup<'a> {
     pub(super) given: &'a Given,
 }
 
+/// A provider, and the table behind it if the catalog has one.
+type Found = (Arc<dyn TableProvider>, Option<Resolved>);
+
+/// The tables that the statement names, each once.
+fn resolved_names(state: &SessionState, statement: &Statement) -> Result<Vec<ResolvedTableReference>> {
+    let options = &state.config_options().catalog;
+    let mut names = Vec::new();
+    for reference in state.resolve_table_references(statement)? {
+        let name = reference.resolve(&options.default_catalog, &options.default_schema);
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    Ok(names)
+}
+
 /// Tables by name.
 pub(super) type Given = BTreeMap<String, Arc<dyn TableProvider>>;
 
@@ -64,20 +84,17 @@ impl Lookup<'_> {
         sql: &str,
     ) -> Result<Vec<Resolved>> {
         let places = guard::relations(statement);
+        let names = resolved_names(state, statement)?;
+        let mut found = Vec::with_capacity(names.len());
+        for names in names.chunks(AT_ONCE) {
+            found.extend(try_join_all(names.iter().map(|name| self.find_or_call(state, name, &places, sql))).await?);
+        }
         let mut schemas: BTreeMap<String, BTreeMap<String, Arc<MemorySchemaProvider>>> = BTreeMap::new();
         let mut tables = Vec::new();
-        for reference in state.resolve_table_references(statement)? {
-            let place = place_of(&places, reference.table());
-            let options = &state.config_options().catalog;
-            let resolved = reference.resolve(&options.default_catalog, &options.default_schema);
-            let (provider, table) = match self.find(state, &resolved).await {
-                Ok(found) => found,
-                // The reference may be a call, e.g. of `generate_series`.
-                Err(_) if state.table_functions().contains_key(resolved.table.as_ref()) => continue,
-                Err(error) => return Err(at(error, sql, place)),
-            };
+        for (name, found) in names.into_iter().zip(found) {
+            let Some((provider, table)) = found else { continue };
             tables.extend(table);
-            let ResolvedTableReference { catalog, schema, table } = resolved;
+            let ResolvedTableReference { catalog, schema, table } = name;
             let schema = schemas.entry(catalog.to_string()).or_default().entry(schema.to_string()).or_default();
             schema.register_table(table.to_string(), provider)?;
         }
@@ -91,11 +108,22 @@ impl Lookup<'_> {
         Ok(tables)
     }
 
-    async fn find(
+    /// The table of that name; none for what may be the call of a function, e.g. of `generate_series`.
+    async fn find_or_call(
         &self,
         state: &SessionState,
-        reference: &ResolvedTableReference,
-    ) -> Result<(Arc<dyn TableProvider>, Option<Resolved>)> {
+        name: &ResolvedTableReference,
+        places: &[(ObjectName, Place)],
+        sql: &str,
+    ) -> Result<Option<Found>> {
+        match self.find(state, name).await {
+            Ok(found) => Ok(Some(found)),
+            Err(_) if state.table_functions().contains_key(name.table.as_ref()) => Ok(None),
+            Err(error) => Err(at(error, sql, place_of(places, &name.table))),
+        }
+    }
+
+    async fn find(&self, state: &SessionState, reference: &ResolvedTableReference) -> Result<Found> {
         if let Some(provider) = self.given.get(reference.table.as_ref()) {
             return Ok((Arc::clone(provider), None));
         }

@@ -11,7 +11,7 @@ use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::tokenizer::{Span, Token, TokenWithSpan, Tokenizer};
 
 use super::errors::{Place, lowercase_first, of_statement, pointed};
-use super::{semantics, sources};
+use super::{semantics, size, sources};
 use crate::{Error, Result};
 
 /// Longest statement in bytes (Athena's limit).
@@ -38,22 +38,30 @@ pub(super) fn parse(sql: &str) -> Result<Reading> {
     parse_tokens(sql, tokens(sql)?)
 }
 
+/// # Errors
+/// `Limit` for a text that is too long.
+pub(super) fn check_length(sql: &str) -> Result<()> {
+    match sql.len() {
+        0..=MAX_SQL_BYTES => Ok(()),
+        bytes => {
+            Err(Error::limit(format!("expected a statement of at most {MAX_SQL_BYTES} bytes, found {bytes} bytes")))
+        }
+    }
+}
+
 /// The tokens of a statement; versions of tables are marked as [`sources::mark_versions`] does.
 ///
 /// # Errors
-/// `Limit` for a text that is too long; `Invalid` with line and column where a token or a version can't be.
+/// `Limit` for a text that is too long or has too many operators in a row; `Invalid` with line and column where a token or a
+/// version can't be.
 pub(super) fn tokens(sql: &str) -> Result<Vec<TokenWithSpan>> {
-    if sql.len() > MAX_SQL_BYTES {
-        return Err(Error::limit(format!(
-            "expected a statement of at most {MAX_SQL_BYTES} bytes, found {} bytes",
-            sql.len()
-        )));
-    }
+    check_length(sql)?;
     let dialect = GenericDialect {};
     let tokens = Tokenizer::new(&dialect, sql).tokenize_with_location().map_err(|e| {
         let place = Place { line: e.location.line, column: e.location.column };
         Error::invalid(pointed(&lowercase_first(&e.message), sql, place))
     })?;
+    size::check_operators(&tokens)?;
     sources::mark_versions(semantics::mark_distinct(tokens)).map_err(|(error, tokens)| {
         let error = DataFusionError::SQL(Box::new(error), None);
         refuse_unparsed(error, &tokens, &TokenWithSpan::new_eof(), sql)
@@ -164,8 +172,10 @@ fn denied(statement: &Statement) -> Error {
     Error::denied(format!("{word} is not allowed: {hint}"))
 }
 
-/// Refuses what hides in a query: INSERT or UPDATE as its body, SELECT INTO, row locks; and what would be ignored.
+/// Refuses what hides in a query: INSERT or UPDATE as its body, SELECT INTO, row locks; what would be ignored, and what unfolds to
+/// too much.
 pub(super) fn check_query(query: &Query) -> Result<()> {
+    size::check_query(query)?;
     struct Check;
     impl Visitor for Check {
         type Break = Error;

@@ -15,7 +15,7 @@ use super::errors::suggestion;
 use super::session::CATALOG;
 use crate::catalog::{Catalog, Table, TableInput};
 use crate::model::{Column, ColumnType, TableName};
-use crate::{Error, Result};
+use crate::{Error, ErrorKind, Result};
 
 const TABLES: [&str; 3] = ["columns", "schemata", "tables"];
 
@@ -194,12 +194,16 @@ async fn get(catalog: &dyn Catalog, name: &[String], database: &str) -> Result<T
         _ => return Err(Error::invalid(format!("expected `table` or `database.table`, found `{}`", name.join(".")))),
     };
     let table = table.to_ascii_lowercase();
+    if let Ok(name) = TableName::new(&database, &table) {
+        match catalog.get_table(&name).await {
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            found => return found,
+        }
+    }
+    // Listed for the message alone.
     let tables = catalog.list_tables(&database).await?;
     let near = suggestion(&table, tables.iter().map(|t| t.input.name.table.as_str()));
-    let missing = Error::not_found(format!("no table `{table}` in database `{database}`{near}"));
-    let found = tables.into_iter().find(|t| t.input.name.table == table).ok_or(missing)?;
-    found.check()?;
-    Ok(found)
+    Err(Error::not_found(format!("no table `{table}` in database `{database}`{near}")))
 }
 
 fn parent(options: &ShowStatementOptions) -> Option<Vec<String>> {

@@ -1,13 +1,15 @@
 //! The SQL engine: one DataFusion session builder for every function, with the catalog's tables, limits and accounting.
 //!
 //! A query goes through [`guard`] (one statement, only reading), [`catalog`] (the tables it names, looked up once), DataFusion's
-//! planner and optimizer, the scan limit, and [`stats`] (figures, deadline). Memory, spill space and caches of file footers are
+//! planner and optimizer, the scan limit, and [`stats`] (figures, deadline). All of it runs on threads of its own ([`slots`]), a
+//! bounded number of statements at once ([`queue`]), and ends when it must ([`stop`]). Memory, spill space and caches of file footers are
 //! shared by all queries of an [`Engine`]; stores, and the bytes counted in them, belong to one query. Statements that write
 //! are parsed by [`statement`] and run by [`write`].
 //!
 //! The dialect is DataFusion's generic one: identifiers in double quotes, names lowercase unless quoted, `TRY_CAST`, `::`,
 //! `->` on JSON text.
 
+mod bounds;
 mod catalog;
 mod date_format;
 mod dates;
@@ -19,12 +21,16 @@ mod information;
 mod limit;
 mod memory;
 mod meter;
+mod queue;
 mod semantics;
 mod session;
 mod single;
+pub(crate) mod size;
+mod slots;
 mod sources;
 mod statement;
 mod stats;
+mod stop;
 mod tables;
 mod write;
 
@@ -42,16 +48,17 @@ use datafusion::physical_plan::memory::MemoryStream;
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use datafusion::sql::parser::Statement;
 use futures::TryStreamExt;
-use tokio::time::Instant;
 use url::Url;
 
 use self::catalog::{Given, Lookup, Resolved};
 use self::guard::Reading;
 use self::meter::Meter;
 use self::session::Sessions;
+use self::slots::Slots;
 use self::statement::Statement as Asked;
 use self::stats::Counted;
 pub use self::stats::Progress;
+use self::stop::Stop;
 use self::tables::ScanLog;
 pub use self::write::Outcome;
 use crate::catalog::declared::Declared;
@@ -67,6 +74,7 @@ pub struct Engine {
     /// What is known of tables' metadata outlasts a query.
     tables: Tables,
     sessions: Arc<Sessions>,
+    slots: Arc<Slots>,
 }
 
 /// Share of the memory that metadata of tables may take beside what queries have.
@@ -87,6 +95,8 @@ pub struct QueryOptions {
     pub timeout: Option<Duration>,
     /// Under one key a statement changes a table once, however often it is sent.
     pub idempotency_key: Option<String>,
+    /// Who asks: callers take turns when there is more to do than can run at once.
+    pub caller: String,
     /// Text and binary may come as views, and dictionaries as such: nothing is copied for a reader that takes them.
     pub views: bool,
 }
@@ -130,8 +140,15 @@ struct Run<'a> {
     options: &'a QueryOptions,
     meter: Arc<Meter>,
     started_ms: i64,
-    deadline: Option<(Instant, Duration)>,
+    stop: Arc<Stop>,
     log: ScanLog,
+}
+
+/// What statements a call takes.
+#[derive(Debug, Clone, Copy)]
+enum Admits {
+    Reading,
+    Everything,
 }
 
 impl Engine {
@@ -141,7 +158,8 @@ impl Engine {
         let room = usize::try_from(settings.memory / METADATA_SHARE).unwrap_or(usize::MAX);
         let sessions = Sessions::open(settings)?;
         let tables = Tables::new(ports.clone()).within(room).with_memory(sessions.memory_pool());
-        Ok(Self { ports: ports.clone(), tables, sessions: Arc::new(sessions) })
+        let slots = Slots::new(sessions.partitions());
+        Ok(Self { ports: ports.clone(), tables, sessions: Arc::new(sessions), slots })
     }
 
     /// What all queries take their memory out of, for work beside them.
@@ -153,10 +171,10 @@ impl Engine {
     ///
     /// # Errors
     /// `Invalid` with line and column for SQL that does not parse or plan; `NotFound` for an unknown table; `Denied` for a
-    /// statement that this call does not run; `Limit` for one that would scan too much or takes too long.
+    /// statement that this call does not run; `Limit` for one that would scan too much, takes too long or unfolds to too much;
+    /// `Retry` when too many wait for their turn.
     pub async fn query(&self, sql: &str, options: &QueryOptions) -> Result<Answer> {
-        let run = self.run(sql, options);
-        run.in_time(async { run.read(self, guard::parse(sql)?).await }).await
+        self.start(Admits::Reading, sql, options).await
     }
 
     /// Runs one statement of any kind. One that writes has run to its end when this returns; its answer is one row that says
@@ -169,16 +187,24 @@ impl Engine {
     /// As [`Engine::query`]; `Invalid` for rows that don't fit the table; `Conflict` for a table that exists, or that others
     /// changed in ways that the statement's isolation forbids; `Denied` for statements that nobody may run.
     pub async fn execute(&self, sql: &str, options: &QueryOptions) -> Result<Answer> {
-        let run = self.run(sql, options);
-        match statement::parse(sql)? {
-            Asked::Reading(reading) => run.in_time(run.read(self, reading)).await,
-            // The work of a write is deep: on the heap it leaves the stack to the plans.
-            Asked::Writing(writing) => Box::pin(write::run(&run, self, *writing)).await,
-            Asked::Explain { statement, verbose } => run.in_time(write::explain(&run, self, *statement, verbose)).await,
-        }
+        self.start(Admits::Everything, sql, options).await
     }
 
-    fn run<'a>(&self, sql: &'a str, options: &'a QueryOptions) -> Run<'a> {
+    /// Runs the statement in a slot. All that goes deep, from its text to the end of its plan, lives and ends there.
+    async fn start(&self, admits: Admits, sql: &str, options: &QueryOptions) -> Result<Answer> {
+        guard::check_length(sql)?;
+        let stop = Stop::after(options.timeout);
+        let (engine, sql, options, own) = (self.clone(), sql.to_owned(), options.clone(), Arc::clone(&stop));
+        let caller = options.caller.clone();
+        let work = async move {
+            let run = engine.prepare(&sql, &options, own);
+            // The work is deep: on the heap it leaves the stack to the plans.
+            Box::pin(run.answered(&engine, admits)).await
+        };
+        self.slots.run(&caller, &stop, work).await
+    }
+
+    fn prepare<'a>(&self, sql: &'a str, options: &'a QueryOptions, stop: Arc<Stop>) -> Run<'a> {
         let meter = Arc::new(Meter::new(options.max_bytes_scanned));
         let storage = meter::metered(&self.ports.storage, &meter);
         let mut ports = Ports { storage, ..self.ports.clone() };
@@ -191,7 +217,7 @@ impl Engine {
             sql,
             options,
             started_ms: self.ports.clock.now_ms(),
-            deadline: options.timeout.map(|timeout| (Instant::now() + timeout, timeout)),
+            stop,
             log: ScanLog::default(),
             meter,
         }
@@ -199,10 +225,37 @@ impl Engine {
 }
 
 impl Run<'_> {
+    async fn answered(&self, engine: &Engine, admits: Admits) -> Result<Answer> {
+        let statement = match admits {
+            Admits::Reading => Asked::Reading(guard::parse(self.sql)?),
+            Admits::Everything => statement::parse(self.sql)?,
+        };
+        match statement {
+            Asked::Reading(reading) => self.in_time(self.read(engine, reading)).await,
+            Asked::Writing(writing) => {
+                if !writing.has_rows() {
+                    self.go_on_to_commit()?;
+                }
+                Box::pin(write::run(self, engine, *writing)).await
+            }
+            Asked::Explain { statement, verbose } => {
+                self.in_time(write::explain(self, engine, *statement, verbose)).await
+            }
+        }
+    }
+
+    /// From here on the statement is no longer stopped: it changes something.
+    ///
+    /// # Errors
+    /// `Limit` when it was stopped before.
+    fn go_on_to_commit(&self) -> Result<()> {
+        if self.stop.commit() { Ok(()) } else { self.stop.check() }
+    }
+
     /// What `work` gives, if it does so before the deadline.
     async fn in_time<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
         let work = Box::pin(work);
-        match self.deadline {
+        match self.stop.deadline() {
             None => work.await,
             Some((at, timeout)) => {
                 let done = tokio::time::timeout_at(at, work).await;
@@ -228,7 +281,7 @@ impl Run<'_> {
 
     fn session(&self, engine: &Engine) -> SessionState {
         // Stores that DataFusion reads through are counted there; the storage below them must not count again.
-        engine.sessions.start(&self.options.database, &engine.ports.storage, &self.meter)
+        engine.sessions.start(&self.options.database, &engine.ports.storage, &self.meter, &self.stop)
     }
 
     /// Gives `state` the tables that the statement names.
@@ -246,7 +299,7 @@ impl Run<'_> {
         if let Some(limit) = self.options.max_bytes_scanned {
             limit::check(plan.as_ref(), state, limit)?;
         }
-        let rows = execute_stream(Arc::clone(&plan), state.task_ctx())?;
+        let rows = execute_stream(Arc::clone(&plan), size::task_context(plan.as_ref(), state))?;
         let rows = match explained {
             Some(query) => {
                 let reading = self.plan(state, query).await?;
@@ -260,7 +313,9 @@ impl Run<'_> {
     async fn plan(&self, state: &SessionState, statement: Statement) -> Result<Arc<dyn ExecutionPlan>> {
         let logical = state.statement_to_plan(statement).await.map_err(|e| self.explained(e))?;
         let state = semantics::session_for(state, &logical);
-        state.create_physical_plan(&logical).await.map_err(|e| self.explained(e))
+        let plan = state.create_physical_plan(&logical).await.map_err(|e| self.explained(e))?;
+        bounds::check_constants(plan.as_ref(), &state)?;
+        Ok(plan)
     }
 
     /// The error with its place in the statement.
@@ -271,7 +326,7 @@ impl Run<'_> {
     fn answer(&self, rows: SendableRecordBatchStream, plan: Option<Arc<dyn ExecutionPlan>>) -> Result<Answer> {
         let clock = Arc::clone(&self.ports.clock);
         let progress = Progress::new(Arc::clone(&self.meter), plan, clock, self.started_ms);
-        let rows = Counted::new(rows, self.options.views, self.deadline, progress.clone());
+        let rows = Counted::new(rows, self.options.views, self.stop.deadline(), progress.clone());
         let rows: SendableRecordBatchStream = Box::pin(rows);
         Ok(Answer { schema: rows.schema(), rows, outcome: None, progress })
     }

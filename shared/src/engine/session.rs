@@ -15,7 +15,8 @@ use datafusion::prelude::SessionConfig;
 
 use super::memory::QueryMemory;
 use super::meter::{Meter, WarehouseStores};
-use super::{date_format, dates, semantics, single};
+use super::stop::{Stop, StopJoins};
+use super::{bounds, date_format, dates, semantics, single};
 use crate::config::Settings;
 use crate::error::Context;
 use crate::storage::Storage;
@@ -56,6 +57,7 @@ impl Sessions {
         date_format::register(&mut base)?;
         single::register(&mut base)?;
         semantics::register(&mut base)?;
+        bounds::register(&mut base, settings.memory)?;
         Ok(Self { base, memory: settings.memory, spill: settings.spill.clone() })
     }
 
@@ -63,8 +65,19 @@ impl Sessions {
         Arc::clone(&self.base.runtime_env().memory_pool)
     }
 
-    /// A session whose unqualified tables lie in `database` and whose reads are counted by `meter`.
-    pub(super) fn start(&self, database: &str, storage: &Storage, meter: &Arc<Meter>) -> SessionState {
+    /// How many partitions of a plan run at once.
+    pub(super) fn partitions(&self) -> usize {
+        self.base.config().target_partitions()
+    }
+
+    /// A session whose unqualified tables lie in `database` and whose reads are counted by `meter`; its plans heed `stop`.
+    pub(super) fn start(
+        &self,
+        database: &str,
+        storage: &Storage,
+        meter: &Arc<Meter>,
+        stop: &Arc<Stop>,
+    ) -> SessionState {
         let runtime = RuntimeEnv {
             object_store_registry: Arc::new(WarehouseStores::new(storage.clone(), Arc::clone(meter))),
             ..self.base.runtime_env().as_ref().clone()
@@ -75,6 +88,7 @@ impl Sessions {
             .with_config(config)
             .with_runtime_env(Arc::new(runtime))
             .with_catalog_list(catalogs)
+            .with_physical_optimizer_rule(Arc::new(StopJoins { stop: Arc::clone(stop) }))
             .build();
         // The time that `now()` gives.
         state.mark_start_execution();

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -20,6 +20,7 @@ use tokio::time::Sleep;
 use super::Stats;
 use super::meter::Meter;
 use super::semantics::shown_name;
+use super::stop::Stop;
 use crate::Error;
 use crate::clock::Clock;
 
@@ -31,11 +32,27 @@ pub struct Progress(Arc<Figures>);
 struct Figures {
     rows: AtomicU64,
     meter: Arc<Meter>,
-    plan: Option<Arc<dyn ExecutionPlan>>,
+    /// Until the query has ended: a plan is taken apart where it ran, as one that is deep takes much stack.
+    plan: Mutex<Option<Arc<dyn ExecutionPlan>>>,
+    /// What the plan took, once the query has ended.
+    taken: OnceLock<Taken>,
     clock: Arc<dyn Clock>,
     started_ms: i64,
     /// 0 while the query runs.
     ended_ms: AtomicI64,
+}
+
+/// What the parts of a plan say of themselves.
+#[derive(Debug, Clone, Copy, Default)]
+struct Taken {
+    files: u64,
+    spilled_bytes: u64,
+}
+
+impl Taken {
+    fn by(plan: &dyn ExecutionPlan) -> Self {
+        Self { files: files_of(plan).len() as u64, spilled_bytes: spilled_by(plan) }
+    }
 }
 
 impl Progress {
@@ -46,7 +63,8 @@ impl Progress {
         started_ms: i64,
     ) -> Self {
         let (rows, ended_ms) = (AtomicU64::new(0), AtomicI64::new(0));
-        Self(Arc::new(Figures { rows, meter, plan, clock, started_ms, ended_ms }))
+        let (plan, taken) = (Mutex::new(plan), OnceLock::new());
+        Self(Arc::new(Figures { rows, meter, plan, taken, clock, started_ms, ended_ms }))
     }
 
     /// The figures so far; final once the rows have ended or were dropped.
@@ -56,16 +74,28 @@ impl Progress {
             0 => figures.clock.now_ms(),
             ended => ended,
         };
+        let taken = self.taken();
         Stats {
             rows: figures.rows.load(Ordering::Relaxed),
             bytes_scanned: figures.meter.bytes(),
-            files_scanned: figures.plan.as_ref().map_or(0, |plan| files_of(plan.as_ref()).len() as u64),
-            spilled_bytes: figures.plan.as_ref().map_or(0, |plan| spilled_by(plan.as_ref())),
+            files_scanned: taken.files,
+            spilled_bytes: taken.spilled_bytes,
             elapsed_ms: u64::try_from(ended_ms - figures.started_ms).unwrap_or(0),
         }
     }
 
+    fn taken(&self) -> Taken {
+        if let Some(taken) = self.0.taken.get() {
+            return *taken;
+        }
+        let plan = self.0.plan.lock().unwrap_or_else(PoisonError::into_inner);
+        plan.as_ref().map_or_else(|| self.0.taken.get().copied().unwrap_or_default(), |plan| Taken::by(plan.as_ref()))
+    }
+
     fn end(&self) {
+        let taken = self.taken();
+        self.0.taken.get_or_init(|| taken);
+        drop(self.0.plan.lock().unwrap_or_else(PoisonError::into_inner).take());
         let now = self.0.clock.now_ms().max(1);
         let _ = self.0.ended_ms.compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed);
     }
@@ -96,6 +126,8 @@ pub(super) struct Counted {
     schema: SchemaRef,
     deadline: Option<(Pin<Box<Sleep>>, Duration)>,
     progress: Progress,
+    /// Set where a commit follows the last row.
+    commit: Option<Arc<Stop>>,
     done: bool,
 }
 
@@ -110,7 +142,13 @@ impl Counted {
         let schema = shown_schema(&rows.schema());
         let schema = if views { schema } else { plain_schema(&schema) };
         let deadline = deadline.map(|(at, timeout)| (Box::pin(tokio::time::sleep_until(at)), timeout));
-        Self { rows, schema, deadline, progress, done: false }
+        Self { rows, schema, deadline, progress, commit: None, done: false }
+    }
+
+    /// These rows are committed once they have ended, unless the statement was stopped by then.
+    pub(super) fn before_commit(mut self, stop: &Arc<Stop>) -> Self {
+        self.commit = Some(Arc::clone(stop));
+        self
     }
 
     fn finish(&mut self) {
@@ -147,6 +185,12 @@ impl Stream for Counted {
             }
             Poll::Ready(end) => {
                 self.finish();
+                if let (None, Some(stop)) = (&end, &self.commit)
+                    && !stop.commit()
+                {
+                    let error = Error::limit("the statement was stopped before its commit: nothing was changed");
+                    return Poll::Ready(Some(Err(DataFusionError::External(Box::new(error)))));
+                }
                 let meter = &self.progress.0.meter;
                 Poll::Ready(end.map(|last| last.map_err(|e| meter.explain(e))))
             }

@@ -14,6 +14,8 @@ use crate::clock::SystemClock;
 use crate::model::Column;
 use crate::testing::catalog_faults::FaultyCatalog;
 
+mod bounded;
+
 /// An engine with little memory over ports in memory.
 struct Lake {
     ports: Ports,

@@ -7,8 +7,12 @@ use datafusion::common::TableReference;
 use datafusion::sql::parser::{DFParser, DFParserBuilder, Statement};
 use datafusion::sql::resolve::resolve_table_references;
 use datafusion::sql::sqlparser::ast::{Expr, Ident, Query, SelectItem, SetExpr, Statement as SqlStatement};
+use datafusion::sql::sqlparser::dialect::GenericDialect;
+use datafusion::sql::sqlparser::tokenizer::Tokenizer;
 
+use crate::engine::size::check_operators;
 use crate::model::TableName;
+use crate::threads::deep;
 use crate::{Error, Result};
 
 /// A SELECT.
@@ -27,8 +31,12 @@ impl Select {
     /// `Invalid` when it is not exactly one SELECT, or names a table in more than two parts.
     pub fn parse(sql: &str, database: &str) -> Result<Self> {
         let sql = with_placeholders(sql);
-        let mut statements =
-            DFParser::parse_sql(&sql).map_err(|e| Error::invalid(format!("expected a SELECT: {e}")))?;
+        check_size(&sql)?;
+        deep(|| Self::parse_plain(&sql, database))
+    }
+
+    fn parse_plain(sql: &str, database: &str) -> Result<Self> {
+        let mut statements = DFParser::parse_sql(sql).map_err(|e| Error::invalid(format!("expected a SELECT: {e}")))?;
         let (Some(statement), None) = (statements.pop_front(), statements.front()) else {
             return Err(Error::invalid("expected exactly one SELECT, found none or several statements"));
         };
@@ -52,8 +60,21 @@ impl Select {
 /// `Invalid`, with what the parser says.
 pub(super) fn check_condition(text: &str) -> Result<()> {
     let text = with_placeholders(text);
-    let parsed = DFParserBuilder::new(text.as_str()).build().and_then(|mut parser| parser.parse_into_expr());
-    parsed.map(drop).map_err(|e| Error::invalid(format!("expected an SQL condition, found `{text}`: {e}")))
+    check_size(&text)?;
+    let parse = || {
+        let parsed = DFParserBuilder::new(text.as_str()).build().and_then(|mut parser| parser.parse_into_expr());
+        parsed.map(drop)
+    };
+    deep(parse).map_err(|e| Error::invalid(format!("expected an SQL condition, found `{text}`: {e}")))
+}
+
+/// # Errors
+/// `Limit` for more operators in a row than the engine takes. What has no tokens is left to the parser.
+fn check_size(sql: &str) -> Result<()> {
+    match Tokenizer::new(&GenericDialect {}, sql).tokenize_with_location() {
+        Ok(tokens) => check_operators(&tokens),
+        Err(_) => Ok(()),
+    }
 }
 
 fn not_a_select(statement: &str) -> Error {
@@ -180,6 +201,18 @@ mod tests {
             ["nyc.a", "nyc.b", "nyc.c"]
         );
         assert_eq!(reads("SELECT 1"), Vec::<String>::new());
+    }
+
+    #[test]
+    fn long_chains_are_parsed_and_longer_ones_refused() {
+        let chain = |n: usize| vec!["1"; n].join(" + ");
+        assert!(Select::parse(&format!("SELECT {}", chain(5_000)), "nyc").is_ok());
+        assert!(check_condition(&format!("{} > 0", chain(5_000))).is_ok());
+        for refused in
+            [Select::parse(&format!("SELECT {}", chain(20_000)), "nyc").map(drop), check_condition(&chain(20_000))]
+        {
+            assert_eq!(refused.unwrap_err().kind(), crate::ErrorKind::Limit);
+        }
     }
 
     #[test]

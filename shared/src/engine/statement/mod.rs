@@ -113,6 +113,17 @@ pub(super) enum Writing {
     },
 }
 
+impl Writing {
+    /// Whether it reads rows before it changes anything.
+    pub(super) fn has_rows(&self) -> bool {
+        match self {
+            Self::CreateTable(made) => made.query.is_some(),
+            Self::Insert(_) | Self::Delete(_) | Self::Update(_) | Self::Merge(_) => true,
+            _ => false,
+        }
+    }
+}
+
 /// Any statement.
 #[derive(Debug)]
 pub(super) enum Statement {

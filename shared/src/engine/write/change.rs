@@ -80,6 +80,7 @@ impl Write<'_> {
         };
         let committed = match statement {
             Rows::Delete(Delete { condition: None, .. }) => {
+                self.run.go_on_to_commit()?;
                 let none = Box::pin(EmptyRecordBatchStream::new(table.arrow_schema()));
                 Box::pin(table.commit(Change::Overwrite, none, token)).await
             }

@@ -1,0 +1,342 @@
+//! How large a statement may be: counted before it is parsed or planned, as what it unfolds to takes stack, time and memory that
+//! no limit of running queries bounds.
+//!
+//! | counted | why |
+//! |---|---|
+//! | operators in a row | each is a level of the expression: the passes over it go as deep |
+//! | relations, after common table expressions are put in their places | each is planned anew: 17 that name the one before twice are 131,072 |
+//! | grouping sets | each row is grouped once for each |
+
+use std::collections::HashMap;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use datafusion::execution::TaskContext;
+use datafusion::execution::session_state::SessionState;
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::aggregates::AggregateExec;
+use datafusion::sql::sqlparser::ast::{
+    Expr, GroupByExpr, GroupByWithModifier, ObjectName, Query, Select, Visit, Visitor,
+};
+use datafusion::sql::sqlparser::keywords::Keyword;
+use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
+
+use crate::{Error, Result};
+
+/// Operators in one expression, those around a parenthesis counted too.
+const MAX_OPERATORS: usize = 10_000;
+/// Relations of a statement's plan.
+const MAX_RELATIONS: u64 = 2_500;
+/// Grouping sets of one SELECT.
+const MAX_GROUPING_SETS: u64 = 1_024;
+/// Rows of a batch, multiplied by the grouping sets that each is in; and rows of a batch at least.
+const GROUPED_ROWS: usize = 64 << 10;
+const LEAST_ROWS: usize = 16;
+
+/// Checks the rows of operators in a statement's text.
+///
+/// # Errors
+/// `Limit`, with the count.
+pub(crate) fn check_operators(tokens: &[TokenWithSpan]) -> Result<()> {
+    // How many stand at each level of parentheses around the token, since the last comma there.
+    let mut levels = vec![0_usize];
+    let mut total = 0_usize;
+    for token in tokens {
+        match &token.token {
+            Token::LParen => levels.push(0),
+            Token::RParen if levels.len() > 1 => total -= levels.pop().unwrap_or(0),
+            Token::Comma | Token::SemiColon => total -= levels.last_mut().map(std::mem::take).unwrap_or(0),
+            token if is_operator(token) => {
+                if let Some(level) = levels.last_mut() {
+                    *level += 1;
+                }
+                total += 1;
+                if total > MAX_OPERATORS {
+                    return Err(Error::limit(format!(
+                        "expected an expression of at most {MAX_OPERATORS} operators, found more: use IN with a list, or a join with \
+                         VALUES"
+                    )));
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Whether the token makes an expression or a query one level deeper.
+fn is_operator(token: &Token) -> bool {
+    match token {
+        Token::Word(word) => matches!(
+            word.keyword,
+            Keyword::AND
+                | Keyword::OR
+                | Keyword::XOR
+                | Keyword::NOT
+                | Keyword::IS
+                | Keyword::LIKE
+                | Keyword::ILIKE
+                | Keyword::SIMILAR
+                | Keyword::RLIKE
+                | Keyword::REGEXP
+                | Keyword::BETWEEN
+                | Keyword::DIV
+                | Keyword::COLLATE
+                | Keyword::ZONE
+                | Keyword::UNION
+                | Keyword::EXCEPT
+                | Keyword::INTERSECT
+                | Keyword::JOIN
+        ),
+        Token::Number(..)
+        | Token::SingleQuotedString(_)
+        | Token::Whitespace(_)
+        | Token::Period
+        | Token::RBracket
+        | Token::LBrace
+        | Token::RBrace
+        | Token::EOF => false,
+        Token::LBracket
+        | Token::DoubleColon
+        | Token::Plus
+        | Token::Minus
+        | Token::Mul
+        | Token::Div
+        | Token::Mod
+        | Token::StringConcat
+        | Token::Eq
+        | Token::DoubleEq
+        | Token::Neq
+        | Token::Lt
+        | Token::Gt
+        | Token::LtEq
+        | Token::GtEq
+        | Token::Spaceship
+        | Token::Pipe
+        | Token::Caret
+        | Token::Ampersand
+        | Token::Tilde
+        | Token::Arrow
+        | Token::LongArrow
+        | Token::HashArrow
+        | Token::HashLongArrow
+        | Token::ShiftLeft
+        | Token::ShiftRight => true,
+        _ => false,
+    }
+}
+
+/// Checks what a query unfolds to.
+///
+/// # Errors
+/// `Limit`, with the count.
+pub(super) fn check_query(query: &Query) -> Result<()> {
+    let mut count = Count { queries: vec![Scope::default()], tables: HashMap::new() };
+    match query.visit(&mut count) {
+        ControlFlow::Break(error) => Err(error),
+        ControlFlow::Continue(()) => within(count.queries.first().map_or(0, |whole| whole.relations)),
+    }
+}
+
+fn within(relations: u64) -> Result<()> {
+    if relations <= MAX_RELATIONS {
+        return Ok(());
+    }
+    Err(Error::limit(format!(
+        "expected a statement that reads at most {MAX_RELATIONS} tables with its common table expressions put in their places, \
+         found {relations}: write the ones that are read often into a table first"
+    )))
+}
+
+/// Counts the relations of nested queries, the innermost last.
+struct Count {
+    queries: Vec<Scope>,
+    /// Queries of common table expressions, by their place in memory, with their names.
+    tables: HashMap<*const Query, String>,
+}
+
+#[derive(Default)]
+struct Scope {
+    relations: u64,
+    /// What the common table expressions of this query unfold to.
+    tables: HashMap<String, u64>,
+}
+
+impl Visitor for Count {
+    type Break = Error;
+
+    fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<Error> {
+        for table in query.with.iter().flat_map(|with| &with.cte_tables) {
+            self.tables.insert(std::ptr::from_ref(table.query.as_ref()), table.alias.name.value.to_lowercase());
+        }
+        self.queries.push(Scope::default());
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_query(&mut self, query: &Query) -> ControlFlow<Error> {
+        let relations = self.queries.pop().map_or(0, |scope| scope.relations);
+        let table = self.tables.remove(&std::ptr::from_ref(query));
+        if let Some(outer) = self.queries.last_mut() {
+            match table {
+                Some(name) => drop(outer.tables.insert(name, relations.max(1))),
+                None => outer.relations = outer.relations.saturating_add(relations),
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_relation(&mut self, relation: &ObjectName) -> ControlFlow<Error> {
+        let name = match relation.0.as_slice() {
+            [part] => part.as_ident().map(|ident| ident.value.to_lowercase()),
+            _ => None,
+        };
+        let unfolded = name.and_then(|name| self.queries.iter().rev().find_map(|scope| scope.tables.get(&name)));
+        let relations = unfolded.copied().unwrap_or(1);
+        if let Some(query) = self.queries.last_mut() {
+            query.relations = query.relations.saturating_add(relations);
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_select(&mut self, select: &Select) -> ControlFlow<Error> {
+        let sets = grouping_sets(&select.group_by);
+        if sets <= MAX_GROUPING_SETS {
+            return ControlFlow::Continue(());
+        }
+        ControlFlow::Break(Error::limit(format!(
+            "expected a GROUP BY of at most {MAX_GROUPING_SETS} grouping sets, found {sets}: a CUBE of n columns has 2^n"
+        )))
+    }
+}
+
+/// The grouping sets of a GROUP BY: those of its parts multiplied.
+fn grouping_sets(group_by: &GroupByExpr) -> u64 {
+    let (exprs, modifiers) = match group_by {
+        GroupByExpr::All(modifiers) => (&[][..], modifiers),
+        GroupByExpr::Expressions(exprs, modifiers) => (exprs.as_slice(), modifiers),
+    };
+    let whole = modifiers.iter().map(|modifier| match modifier {
+        GroupByWithModifier::Cube => cube(exprs.len()),
+        GroupByWithModifier::Rollup => exprs.len() as u64 + 1,
+        GroupByWithModifier::Totals => 2,
+        GroupByWithModifier::GroupingSets(sets) => sets_of(sets),
+    });
+    exprs.iter().map(sets_of).chain(whole).fold(1, u64::saturating_mul)
+}
+
+fn sets_of(expr: &Expr) -> u64 {
+    match expr {
+        Expr::Cube(columns) => cube(columns.len()),
+        Expr::Rollup(columns) => columns.len() as u64 + 1,
+        Expr::GroupingSets(sets) => {
+            let of_set = |set: &Vec<Expr>| set.iter().map(sets_of).fold(1, u64::saturating_mul);
+            sets.iter().map(of_set).fold(0, u64::saturating_add).max(1)
+        }
+        _ => 1,
+    }
+}
+
+fn cube(columns: usize) -> u64 {
+    u32::try_from(columns).ok().and_then(|columns| 1_u64.checked_shl(columns)).unwrap_or(u64::MAX)
+}
+
+/// The context that a plan's tasks run in: with small batches where an aggregation groups each row many times, as it accounts for
+/// its memory once for each batch.
+pub(super) fn task_context(plan: &dyn ExecutionPlan, state: &SessionState) -> Arc<TaskContext> {
+    let sets = most_grouping_sets(plan);
+    let config = state.config().clone();
+    let rows = (GROUPED_ROWS / sets.max(1)).max(LEAST_ROWS).min(config.batch_size());
+    Arc::new(TaskContext::from(state).with_session_config(config.with_batch_size(rows)))
+}
+
+fn most_grouping_sets(plan: &dyn ExecutionPlan) -> usize {
+    let here = plan.downcast_ref::<AggregateExec>().map_or(1, |aggregate| aggregate.group_expr().groups().len());
+    plan.children().into_iter().map(|child| most_grouping_sets(child.as_ref())).fold(here, usize::max)
+}
+
+#[cfg(test)]
+mod tests {
+    use datafusion::sql::parser::{DFParser, Statement as Parsed};
+    use datafusion::sql::sqlparser::ast::Statement;
+    use datafusion::sql::sqlparser::dialect::GenericDialect;
+    use datafusion::sql::sqlparser::tokenizer::Tokenizer;
+
+    use super::*;
+    use crate::ErrorKind;
+
+    fn query(sql: &str) -> Box<Query> {
+        match DFParser::parse_sql(sql).unwrap().pop_front().unwrap() {
+            Parsed::Statement(statement) => match *statement {
+                Statement::Query(query) => query,
+                other => panic!("{other}"),
+            },
+            other => panic!("{other}"),
+        }
+    }
+
+    fn relations(sql: &str) -> u64 {
+        let mut count = Count { queries: vec![Scope::default()], tables: HashMap::new() };
+        let _ = query(sql).visit(&mut count);
+        count.queries[0].relations
+    }
+
+    fn operators(sql: &str) -> Result<()> {
+        check_operators(&Tokenizer::new(&GenericDialect {}, sql).tokenize_with_location().unwrap())
+    }
+
+    #[test]
+    fn a_common_table_expression_counts_where_it_is_named() {
+        assert_eq!(relations("SELECT * FROM a, b WHERE x IN (SELECT x FROM c)"), 3);
+        assert_eq!(relations("WITH w AS (SELECT * FROM a, b) SELECT 1"), 0);
+        assert_eq!(relations("WITH w AS (SELECT * FROM a, b) SELECT * FROM w, W JOIN c ON true"), 5);
+        assert_eq!(relations("WITH w AS (SELECT * FROM a) SELECT * FROM (WITH w AS (SELECT 1) SELECT * FROM w, w)"), 2);
+        assert_eq!(relations("WITH RECURSIVE w AS (SELECT 1 UNION SELECT * FROM w) SELECT * FROM w"), 1);
+    }
+
+    #[test]
+    fn doubling_is_found_out_before_it_is_planned() {
+        let doubled = |levels: usize| {
+            let steps: String = (1..=levels).map(|n| format!(", c{n} AS (SELECT * FROM c{0}, c{0})", n - 1)).collect();
+            format!("WITH c0 AS (SELECT 1 AS x){steps} SELECT count(*) FROM c{levels}")
+        };
+        assert!(check_query(&query(&doubled(11))).is_ok());
+        for levels in [12, 17, 200] {
+            assert_eq!(check_query(&query(&doubled(levels))).unwrap_err().kind(), ErrorKind::Limit, "{levels}");
+        }
+    }
+
+    #[test]
+    fn grouping_sets_multiply() {
+        let sets = |group_by: &str| {
+            let query = query(&format!("SELECT 1 FROM t GROUP BY {group_by}"));
+            grouping_sets(&query.body.as_select().unwrap().group_by)
+        };
+        for (group_by, expected) in [
+            ("a, b", 1),
+            ("CUBE (a, b, c)", 8),
+            ("ROLLUP (a, b)", 3),
+            ("a, CUBE (b, c), ROLLUP (d)", 8),
+            ("GROUPING SETS ((a), (b), ())", 3),
+        ] {
+            assert_eq!(sets(group_by), expected, "{group_by}");
+        }
+        let columns = |n: usize| (0..n).map(|n| format!("c{n}")).collect::<Vec<_>>().join(", ");
+        let cube = |n| check_query(&query(&format!("SELECT count(*) FROM t GROUP BY CUBE ({})", columns(n))));
+        assert!(cube(10).is_ok());
+        for columns in [11, 12, 64, 70] {
+            assert_eq!(cube(columns).unwrap_err().kind(), ErrorKind::Limit, "{columns}");
+        }
+    }
+
+    #[test]
+    fn operators_count_along_an_expression_but_not_beside_it() {
+        let chain = |n: usize| vec!["1"; n + 1].join(" + ");
+        assert!(operators(&format!("SELECT {}", chain(MAX_OPERATORS))).is_ok());
+        assert_eq!(operators(&format!("SELECT {}", chain(MAX_OPERATORS + 1))).unwrap_err().kind(), ErrorKind::Limit);
+        let half = chain(MAX_OPERATORS / 2 + 1);
+        assert_eq!(operators(&format!("SELECT {half} + ({half})")).unwrap_err().kind(), ErrorKind::Limit);
+        assert!(operators(&format!("SELECT {half}, ({half}), f({half})")).is_ok());
+        let rows = vec!["(-1, -2, - 3)"; MAX_OPERATORS].join(", ");
+        assert!(operators(&format!("INSERT INTO t VALUES {rows}")).is_ok());
+    }
+}
