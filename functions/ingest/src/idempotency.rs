@@ -49,7 +49,17 @@ struct Memory {
     first_ms: i64,
     /// Until when somebody works on it.
     lease_ms: i64,
+    /// From when to when requests before that one had the lease: what they stored came in one of these times.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    earlier: Vec<Span>,
     answer: Option<Answer>,
+}
+
+/// A time in which a request may have stored records; milliseconds since the epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct Span {
+    from_ms: i64,
+    to_ms: i64,
 }
 
 /// The right to work on a key.
@@ -102,7 +112,8 @@ impl Key {
         }
         let document = self.document(now_ms / DAY_MS);
         let fingerprint = self.fingerprint.clone();
-        let memory = Memory { fingerprint, first_ms: now_ms, lease_ms: now_ms + LEASE_MS, answer: None };
+        let memory =
+            Memory { fingerprint, first_ms: now_ms, lease_ms: now_ms + LEASE_MS, earlier: Vec::new(), answer: None };
         let version = put_json(state, &document, &memory, Expect::Absent).await.map_err(in_work)?;
         Ok(Turn::Work(Claim { document, version, memory, taken_over: false }))
     }
@@ -122,7 +133,7 @@ impl Key {
         match memory.answer {
             Some(answer) if answer.throttled == 0 => return Ok(Turn::Answered(answer)),
             _ if now_ms < memory.lease_ms => return Err(busy()),
-            _ => memory.lease_ms = now_ms + LEASE_MS,
+            _ => memory.take_over(now_ms),
         }
         let version = put_json(state, &document, &memory, Expect::Version(version)).await.map_err(in_work)?;
         Ok(Turn::Work(Claim { document, version, memory, taken_over: true }))
@@ -130,6 +141,16 @@ impl Key {
 
     fn document(&self, day: i64) -> String {
         format!("ingest/{day:06}/{}", self.identity)
+    }
+}
+
+impl Memory {
+    /// Gives the lease to a request that comes now.
+    fn take_over(&mut self, now_ms: i64) {
+        // The first span holds all that is not told apart.
+        let from_ms = if self.earlier.is_empty() { self.first_ms } else { self.lease_ms - LEASE_MS };
+        self.earlier.push(Span { from_ms, to_ms: self.lease_ms.max(from_ms) });
+        self.lease_ms = now_ms + LEASE_MS;
     }
 }
 
@@ -151,8 +172,7 @@ impl Claim {
             .map(|entry| (entry.index, entry.outcome.clone()))
             .collect();
         if unknown || self.memory.answer.is_none() {
-            let since_ms = self.memory.first_ms - CLOCK_SKEW_MS;
-            find(&*ports.stream, stream, since_ms, verdicts, &mut stored).await?;
+            find(&*ports.stream, stream, &self.memory.earlier, verdicts, &mut stored).await?;
         }
         Ok(stored)
     }
@@ -180,11 +200,11 @@ pub(crate) async fn forget(state: &dyn State, now_ms: i64) -> Result<bool> {
     Ok(more)
 }
 
-/// Finds records that were put since `since_ms`: same partition key, same bytes, each counted once.
+/// Finds records that were put in these times: same partition key, same bytes, each counted once.
 async fn find(
     port: &dyn Stream,
     stream: &str,
-    since_ms: i64,
+    times: &[Span],
     verdicts: &[Verdict],
     stored: &mut BTreeMap<usize, Outcome>,
 ) -> Result<()> {
@@ -200,25 +220,46 @@ async fn find(
         other => other?,
     };
     for shard in shards {
-        let mut from = ReadFrom::Time(since_ms);
-        loop {
-            let batch = port.read(stream, &shard.id, from, MAX_READ_RECORDS).await?;
-            let at_end = batch.records.is_empty() || batch.behind_ms == 0;
-            for record in batch.records {
-                let outcome = Outcome::Stored { shard: shard.id.clone(), sequence: record.sequence };
-                let counted = place(&outcome).is_some_and(|place| taken.contains(&place));
-                let wanted = sought.get_mut(&(record.partition_key, record.data));
-                if let (false, Some(index)) = (counted, wanted.and_then(Vec::pop)) {
-                    stored.insert(index, outcome);
+        for span in apart(times) {
+            let mut from = ReadFrom::Time(span.from_ms);
+            while !sought.is_empty() {
+                let batch = port.read(stream, &shard.id, from, MAX_READ_RECORDS).await?;
+                let past = batch.records.last().is_some_and(|record| record.arrival_ms > span.to_ms);
+                let at_end = batch.records.is_empty() || batch.behind_ms == 0;
+                let records = batch.records.into_iter().take_while(|record| record.arrival_ms <= span.to_ms);
+                for record in records {
+                    let outcome = Outcome::Stored { shard: shard.id.clone(), sequence: record.sequence };
+                    let counted = place(&outcome).is_some_and(|place| taken.contains(&place));
+                    let wanted = (record.partition_key, record.data);
+                    let Some(indexes) = sought.get_mut(&wanted).filter(|_| !counted) else { continue };
+                    stored.extend(indexes.pop().map(|index| (index, outcome)));
+                    if indexes.is_empty() {
+                        sought.remove(&wanted);
+                    }
                 }
+                if at_end || past {
+                    break;
+                }
+                from = batch.next;
             }
-            if at_end {
-                break;
-            }
-            from = batch.next;
         }
     }
     Ok(())
+}
+
+/// The times, as the stream's clock may show them, without overlaps and in order.
+fn apart(times: &[Span]) -> Vec<Span> {
+    let skewed = |span: &Span| Span { from_ms: span.from_ms - CLOCK_SKEW_MS, to_ms: span.to_ms + CLOCK_SKEW_MS };
+    let mut spans: Vec<Span> = times.iter().map(skewed).collect();
+    spans.sort_by_key(|span| span.from_ms);
+    let mut merged: Vec<Span> = Vec::new();
+    for span in spans {
+        match merged.last_mut() {
+            Some(last) if span.from_ms <= last.to_ms => last.to_ms = last.to_ms.max(span.to_ms),
+            _ => merged.push(span),
+        }
+    }
+    merged
 }
 
 fn place(outcome: &Outcome) -> Option<(String, String)> {
@@ -239,4 +280,24 @@ fn busy() -> Error {
 
 fn hash(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_times_of_earlier_requests_are_those_of_their_leases() {
+        let mut memory =
+            Memory { fingerprint: String::new(), first_ms: 0, lease_ms: LEASE_MS, earlier: Vec::new(), answer: None };
+        memory.take_over(20_000);
+        memory.take_over(80_000_000);
+        let span = |from_ms, to_ms| Span { from_ms, to_ms };
+        assert_eq!(memory.earlier, [span(0, LEASE_MS), span(20_000, 20_000 + LEASE_MS)]);
+        assert_eq!(memory.lease_ms, 80_000_000 + LEASE_MS);
+        let skew = CLOCK_SKEW_MS;
+        assert_eq!(apart(&memory.earlier), [span(-skew, 20_000 + LEASE_MS + skew)], "they touch");
+        let far = [span(500_000, 600_000), span(0, 1_000)];
+        assert_eq!(apart(&far), [span(-skew, 1_000 + skew), span(500_000 - skew, 600_000 + skew)]);
+    }
 }
