@@ -21,7 +21,7 @@ use crate::api::Response;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Ports, Settings};
 use crate::project::Project;
-use crate::{Error, Result, deadline, telemetry};
+use crate::{Error, ErrorKind, Result, deadline, telemetry};
 
 /// Why a program can't serve at all.
 pub use lambda_runtime::Error as Failure;
@@ -97,7 +97,7 @@ where
         let is_http = payload.pointer("/requestContext/http").is_some();
         let answer = async {
             let work = async { (self.handle)(self.function().await?, payload).await }.boxed_local();
-            match self.in_time(&context, work).await {
+            match self.in_time(&context, is_http, work).await {
                 Ok(value) if is_http => self.within_size(value),
                 Ok(value) => Ok(noted(value)),
                 Err(error) => {
@@ -114,7 +114,15 @@ where
     }
 
     /// Does the work before Lambda's deadline; a panic is an error that says nothing of it.
-    async fn in_time(&self, context: &Context, work: impl Future<Output = Result<Value>>) -> Result<Value> {
+    ///
+    /// An event comes again as it is, and its function goes on where it was. A request is its caller's to repeat, who must know that
+    /// it may have been done: a row that is inserted again is there twice.
+    async fn in_time(
+        &self,
+        context: &Context,
+        is_http: bool,
+        work: impl Future<Output = Result<Value>>,
+    ) -> Result<Value> {
         let at_ms = i64::try_from(context.deadline).unwrap_or(i64::MAX);
         let left = u64::try_from(at_ms.saturating_sub(SystemClock.now_ms())).unwrap_or(0);
         let left = Duration::from_millis(left);
@@ -123,13 +131,26 @@ where
         match tokio::time::timeout(time, work).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) => Err(Error::bug(format!("`{}` broke off: its log says where", self.name))),
-            Err(_) => Err(Error::retry(format!(
-                "expected `{}` to answer before the function's time-out, found it at work after {} ms: what it did is kept, \
-                 and the same call does the rest",
-                self.name,
-                time.as_millis()
-            ))),
+            Err(_) => Err(self.overrun(time, is_http)),
         }
+    }
+
+    fn overrun(&self, time: Duration, is_http: bool) -> Error {
+        let found = format!(
+            "expected `{}` to answer before the function's time-out, found it at work after {} ms",
+            self.name,
+            time.as_millis()
+        );
+        if is_http {
+            return Error::new(
+                ErrorKind::OutcomeUnknown,
+                format!(
+                    "{found}: what it changes may or may not be done. Look, or send it again if it only reads or has the \
+                     `idempotency-key` that it had"
+                ),
+            );
+        }
+        Error::retry(format!("{found}: what it did is kept, and the same event does the rest"))
     }
 
     /// The answer to an HTTP request, if Lambda can carry it.

@@ -64,7 +64,8 @@ async fn an_overrun_is_told_before_lambda_ends_the_function() {
     assert_eq!(diagnostic.error_type, "Retry");
     assert!(diagnostic.error_message.contains("time-out"), "{}", diagnostic.error_message);
     let response = answer(call(request(), 1_200), hangs).await.unwrap();
-    assert_eq!((&response["statusCode"], &response["headers"]["retry-after"]), (&json!(503), &json!("1")));
+    assert_eq!((&response["statusCode"], &body(&response)["error"]["kind"]), (&json!(504), &json!("OutcomeUnknown")));
+    assert!(body(&response)["error"]["message"].as_str().unwrap().contains("`idempotency-key`"), "{response}");
 }
 
 #[tokio::test]
