@@ -54,6 +54,11 @@ pub const VARIABLES: &[Variable] = &[
     Variable { name: "TARN_METRICS_NAMESPACE", meaning: "CloudWatch namespace of metrics", default: "no metrics" },
 ];
 
+/// The folder of objects in a data directory.
+const OBJECTS: &str = "objects";
+/// The file of a data directory that says what the URLs of its objects begin with.
+const ROOT_FILE: &str = "objects.url";
+
 /// Where environment values come from; a closure in tests.
 pub type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
 
@@ -103,7 +108,7 @@ impl Settings {
         let warehouse = match text("TARN_WAREHOUSE") {
             Some(value) => Url::parse(&value)
                 .map_err(|e| bad("TARN_WAREHOUSE", &value, "a URL such as `s3://bucket/prefix/`").with_source(e))?,
-            None => Url::from_directory_path(data.join("objects"))
+            None => Url::from_directory_path(data.join(OBJECTS))
                 .map_err(|()| bad("TARN_DATA", &data.display().to_string(), "a directory"))?,
         };
         let size = |name: &str, default: &str| -> Result<u64> {
@@ -206,7 +211,14 @@ impl Ports {
             })?;
             make_folder(&objects)?;
         }
-        Self::embedded(settings, Storage::open(std::slice::from_ref(&settings.warehouse))?)
+        let root = first_root(settings)?;
+        if root == settings.warehouse {
+            return Self::embedded(settings, Storage::open(std::slice::from_ref(&settings.warehouse))?);
+        }
+        let place = settings.data.join(OBJECTS);
+        tracing::info!(place = %place.display(), %root, "the data directory was copied or moved: its objects keep their URLs");
+        let settings = Settings { warehouse: root.clone(), ..settings.clone() };
+        Self::embedded(&settings, Storage::open_moved(&root, &place)?)
     }
 
     fn embedded(settings: &Settings, storage: Storage) -> Result<Self> {
@@ -239,13 +251,61 @@ impl Ports {
     }
 }
 
+/// The root that the URLs of a data directory's objects began with when it was made, which is remembered in it: the URLs are stored
+/// whole in its catalog and tables. A warehouse elsewhere is where it is.
+///
+/// # Errors
+/// `Invalid` for a file that holds no URL.
+fn first_root(settings: &Settings) -> Result<Url> {
+    let own = Url::from_directory_path(settings.data.join(OBJECTS)).ok();
+    if own.as_ref() != Some(&settings.warehouse) {
+        return Ok(settings.warehouse.clone());
+    }
+    let file = settings.data.join(ROOT_FILE);
+    let doing = || format!("reading `{}`", file.display());
+    match std::fs::read_to_string(&file) {
+        Ok(text) => {
+            let url = Url::parse(text.trim()).ok().filter(|url| url.scheme() == "file" && url.path().ends_with('/'));
+            url.ok_or_else(|| {
+                Error::invalid(format!("expected a folder's URL, found `{}`", text.trim())).context(doing())
+            })
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            // Written aside, so that a process that is killed leaves no half of it.
+            let draft = settings.data.join(format!("{ROOT_FILE}.{}", std::process::id()));
+            std::fs::write(&draft, format!("{}\n", settings.warehouse))
+                .and_then(|()| std::fs::rename(&draft, &file))
+                .map_err(|e| Error::from(e).context(format!("writing `{}`", file.display())))?;
+            Ok(settings.warehouse.clone())
+        }
+        Err(error) => Err(Error::from(error).context(doing())),
+    }
+}
+
 fn make_folder(path: &std::path::Path) -> Result<()> {
     std::fs::create_dir_all(path).map_err(|e| Error::from(e).context(format!("making the folder `{}`", path.display())))
 }
 
 fn absolute(path: impl Into<PathBuf>) -> Result<PathBuf> {
     let path = path.into();
-    std::path::absolute(&path).map_err(|e| Error::from(e).context(format!("resolving the path `{}`", path.display())))
+    let absolute = std::path::absolute(&path)
+        .map_err(|e| Error::from(e).context(format!("resolving the path `{}`", path.display())))?;
+    Ok(without_parents(&absolute))
+}
+
+/// The path without `..`, which URLs can't have: as the file system follows it where it exists (a folder may be a link), else as it
+/// is written.
+fn without_parents(path: &std::path::Path) -> PathBuf {
+    let mut plain = PathBuf::new();
+    for part in path.components() {
+        if part == std::path::Component::ParentDir {
+            plain = plain.canonicalize().unwrap_or(plain);
+            plain.pop();
+        } else {
+            plain.push(part);
+        }
+    }
+    plain
 }
 
 fn bad(name: &str, value: &str, expected: &str) -> Error {
@@ -262,6 +322,19 @@ mod tests {
         assert_eq!(settings.warehouse.as_str(), "file:///lake/objects/");
         assert_eq!(settings.spill, PathBuf::from("/lake/spill"));
         assert_eq!(settings.memory, 1 << 30);
+    }
+
+    #[test]
+    fn a_path_may_climb() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().canonicalize().unwrap();
+        std::fs::create_dir_all(root.join("a/b")).unwrap();
+        std::os::unix::fs::symlink(root.join("a/b"), root.join("link")).unwrap();
+        for (path, expected) in [("a/../c", "c"), ("a/b/../../c", "c"), ("new/../c", "c"), ("link/../c", "a/c")] {
+            let settings = Settings::embedded(&root.join(path)).unwrap();
+            assert_eq!(settings.data, root.join(expected), "{path}");
+            assert!(!settings.warehouse.as_str().contains(".."), "{}", settings.warehouse);
+        }
     }
 
     #[test]
@@ -283,6 +356,32 @@ mod tests {
         for name in ["stream.db", "catalog.db", "state.db", "objects/raw/weather/x.csv"] {
             assert!(data.join(name).exists(), "{name}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_directory_that_was_copied_has_its_own_objects_under_their_first_urls() {
+        let folder = tempfile::tempdir().unwrap();
+        let (first, copy) = (folder.path().join("first"), folder.path().join("copy"));
+        let ports = Ports::open(&Settings::embedded(&first).unwrap()).unwrap();
+        let url = ports.keys.raw("weather").join("x.csv").unwrap();
+        ports.storage.put(&url, "first").await.unwrap();
+        assert_eq!(ports.storage.address(&url), url);
+
+        std::fs::create_dir_all(copy.join("objects/raw/weather")).unwrap();
+        for name in ["objects.url", "objects/raw/weather/x.csv"] {
+            std::fs::copy(first.join(name), copy.join(name)).unwrap();
+        }
+        let moved = Ports::open(&Settings::embedded(&copy).unwrap()).unwrap();
+        assert_eq!(moved.keys.raw("weather").join("x.csv").unwrap(), url);
+        moved.storage.put(&url, "copy").await.unwrap();
+        assert_eq!(
+            (moved.storage.get(&url).await.unwrap(), ports.storage.get(&url).await.unwrap()),
+            ("copy".into(), "first".into())
+        );
+        let read = std::fs::read_to_string(moved.storage.address(&url).to_file_path().unwrap()).unwrap();
+        assert_eq!(read, "copy");
+        moved.storage.delete(&url).await.unwrap();
+        assert!(ports.storage.exists(&url).await.unwrap() && !moved.storage.exists(&url).await.unwrap());
     }
 
     #[tokio::test]

@@ -22,9 +22,11 @@ use crate::{Error, ErrorKind, Result};
 
 mod durable;
 mod location;
+mod moved;
 
 use durable::DurableFiles;
 pub use location::{location_of, url_of};
+use moved::Moved;
 
 /// Waits before a call that ended without an answer is made again.
 const WAITS: [Duration; 3] = [Duration::from_millis(50), Duration::from_millis(200), Duration::from_millis(800)];
@@ -55,6 +57,8 @@ struct Root {
     store: Arc<dyn ObjectStore>,
     /// Set for S3: for what `object_store` does not do, or does not tell.
     s3: Option<aws_sdk_s3::Client>,
+    /// Set where the objects do not lie where their URLs say.
+    place: Option<Url>,
 }
 
 impl Storage {
@@ -75,16 +79,43 @@ impl Storage {
         Ok(Self { roots: Arc::new(roots) })
     }
 
+    /// Opens the folder `place` of this machine, whose objects are known by the URLs that they had below `root`.
+    ///
+    /// # Errors
+    /// `Invalid` for a root that is no folder's.
+    pub fn open_moved(root: &Url, place: &std::path::Path) -> Result<Self> {
+        let not_a_folder = || Error::invalid(format!("expected a folder of this machine, found `{root}`"));
+        let path = |url: &Url| Path::from_url_path(url.path()).map_err(|e| not_a_folder().with_source(e));
+        let place = Url::from_directory_path(place).map_err(|()| not_a_folder())?;
+        let opened = Root::open(&place, None)?;
+        let store = Arc::new(Moved::new(opened.store, path(root)?, path(&place)?));
+        Ok(Self { roots: Arc::new(vec![Root { url: root.clone(), store, s3: None, place: Some(place) }]) })
+    }
+
+    /// Where the object lies, for who reads it without this storage.
+    pub fn address(&self, url: &Url) -> Url {
+        let place = self.root_of(url).ok().and_then(|root| {
+            let rest = url.as_str().strip_prefix(root.url.as_str())?;
+            Url::parse(&format!("{}{rest}", root.place.as_ref()?)).ok()
+        });
+        place.unwrap_or_else(|| url.clone())
+    }
+
     /// A store in memory below `memory:///`, for tests.
     pub fn in_memory() -> Self {
-        let root = Root { url: memory_root(), store: Arc::new(InMemory::new()), s3: None };
+        let root = Root { url: memory_root(), store: Arc::new(InMemory::new()), s3: None, place: None };
         Self { roots: Arc::new(vec![root]) }
     }
 
     /// The same roots, with every store wrapped (metering, fault injection).
     #[must_use]
     pub fn wrapped(&self, wrap: impl Fn(Arc<dyn ObjectStore>) -> Arc<dyn ObjectStore>) -> Self {
-        let wrap = |r: &Root| Root { url: r.url.clone(), store: wrap(r.store.clone()), s3: r.s3.clone() };
+        let wrap = |r: &Root| Root {
+            url: r.url.clone(),
+            store: wrap(r.store.clone()),
+            s3: r.s3.clone(),
+            place: r.place.clone(),
+        };
         Self { roots: Arc::new(self.roots.iter().map(wrap).collect()) }
     }
 
@@ -305,7 +336,7 @@ impl Root {
             url.set_path(&format!("{}/", url.path()));
         }
         let s3 = aws.filter(|_| url.scheme() == "s3").map(Aws::s3);
-        Ok(Self { url, store, s3 })
+        Ok(Self { url, store, s3, place: None })
     }
 }
 

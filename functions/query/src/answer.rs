@@ -83,15 +83,16 @@ impl Delivery<'_> {
     }
 
     fn stored(&self, url: &Url, bytes: usize, schema: &SchemaRef, written: &Written) -> Result<Response> {
+        let address = self.storage.address(url);
         let body = json!({
             "queryId": self.id,
             "columns": columns(schema),
             "rows": written.preview,
             "truncated": true,
-            "result": {"url": url.as_str(), "format": self.format.extension(), "bytes": bytes},
+            "result": {"url": address.as_str(), "format": self.format.extension(), "bytes": bytes},
             "stats": written.stats,
         });
-        Ok(Response::json(200, &body)?.with_header("x-tarn-result-url", url.as_str()))
+        Ok(Response::json(200, &body)?.with_header("x-tarn-result-url", address.as_str()))
     }
 
     async fn write(&self, answer: Answer, limit: Option<u64>) -> Result<Written> {
