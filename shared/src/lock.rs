@@ -6,15 +6,17 @@
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::error::Context;
-use crate::{Error, Result};
+use crate::{Error, ErrorKind, Result};
 
 const NAME: &str = "tarn.lock";
 /// Times that the lock is tried, and the pause between: one that only looks has it for a moment.
 const TRIES: u32 = 5;
 const PAUSE: Duration = Duration::from_millis(5);
+/// How often one that waits for the lock looks.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// The lock of a data directory, held until it is dropped.
 #[derive(Debug)]
@@ -73,6 +75,41 @@ impl DataLock {
         write().context(|| format!("writing `{}`", self.path.display()))
     }
 
+    /// Takes the lock as [`DataLock::acquire`] does, but waits for up to `patience` while a command has it, which is soon done: one
+    /// that says nothing of itself.
+    ///
+    /// # Errors
+    /// As [`DataLock::acquire`].
+    pub async fn acquire_in_turn(data: &Path, note: &str, patience: Duration) -> Result<Self> {
+        let began = Instant::now();
+        loop {
+            let refused = match Self::acquire(data, note) {
+                Err(error) if error.kind() == ErrorKind::Conflict && began.elapsed() < patience => error,
+                other => return other,
+            };
+            if Self::holder(data)?.is_some_and(|holder| !holder.note.is_empty()) {
+                return Err(refused);
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// What the last holder said of itself, if it ended without saying that it did: it was killed.
+    ///
+    /// # Errors
+    /// As [`DataLock::holder`].
+    pub fn left_by_a_killed(data: &Path) -> Result<Option<String>> {
+        let path = data.join(NAME);
+        let file = match File::open(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            other => other.context(|| format!("opening `{}`", path.display()))?,
+        };
+        match file.try_lock_shared() {
+            Ok(()) => Ok(read(file)?.map(|holder| holder.note).filter(|note| !note.is_empty())),
+            Err(_) => Ok(None),
+        }
+    }
+
     /// Who holds the directory `data` now; `None` when nobody does.
     ///
     /// # Errors
@@ -88,6 +125,15 @@ impl DataLock {
             Ok(()) => Ok(None),
             Err(TryLockError::WouldBlock) => read(file).context(|| format!("reading `{}`", path.display())),
             Err(TryLockError::Error(error)) => Err(Error::from(error).context(format!("locking `{}`", path.display()))),
+        }
+    }
+}
+
+impl Drop for DataLock {
+    /// Nobody need wait for a holder that ended in good order.
+    fn drop(&mut self) {
+        if let Err(error) = self.file.set_len(0) {
+            tracing::warn!(%error, "the lock of the data directory still names this process");
         }
     }
 }
@@ -163,7 +209,28 @@ mod tests {
         child.kill().unwrap();
         child.wait().unwrap();
         assert_eq!(DataLock::holder(&data).unwrap(), None);
+        assert_eq!(DataLock::left_by_a_killed(&data).unwrap().as_deref(), Some("http://127.0.0.1:1"));
         DataLock::acquire(&data, "x").unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_command_is_waited_for_and_a_runtime_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let patience = Duration::from_secs(10);
+        let command = DataLock::acquire(folder.path(), "").unwrap();
+        let ended = tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            drop(command);
+        });
+        let runtime = DataLock::acquire_in_turn(folder.path(), "http://127.0.0.1:1", patience).await.unwrap();
+        assert!(ended.is_finished());
+        let began = Instant::now();
+        let refused = DataLock::acquire_in_turn(folder.path(), "", patience).await.unwrap_err();
+        assert!(refused.kind() == ErrorKind::Conflict && began.elapsed() < patience / 2, "{refused}");
+
+        assert_eq!(DataLock::left_by_a_killed(folder.path()).unwrap(), None, "it lives");
+        drop(runtime);
+        assert_eq!(DataLock::left_by_a_killed(folder.path()).unwrap(), None, "it ended in good order");
     }
 
     #[test]

@@ -20,7 +20,7 @@ fn run(directory: &Path) -> String {
     text
 }
 
-fn browser() -> PathBuf {
+pub(crate) fn browser() -> PathBuf {
     let names = ["chromium", "chromium-browser", "google-chrome"];
     let path = std::env::var_os("PATH").unwrap();
     std::env::split_paths(&path)

@@ -122,7 +122,7 @@ impl Journey {
                     taken.stored += answer["stored"].as_u64().unwrap();
                     taken.rejected += answer["rejected"].as_u64().unwrap();
                     // Has the batcher commit, so that a kill meets it at that.
-                    self.send("POST", "/streams/flights/flush", &[], b"{}").await;
+                    self.send("POST", "/streams/flights/flush", &[("content-type", "application/json")], b"{}").await;
                 }
                 Some((503, _)) | None => days.push_back(day),
                 Some((status, answer)) => panic!("{status} {answer:#}\n{}", self.lake.log()),

@@ -110,12 +110,8 @@ impl Lake {
         assert!(self.running.is_none(), "it runs already");
         let log = std::fs::File::options().create(true).append(true).open(self.dir.join("log")).unwrap();
         up.args(["--port", "0", "--output", "json"]);
-        let mut child = ending_with_the_tests(&up)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(log)
-            .spawn()
-            .unwrap();
+        let mut child =
+            ending_with_the_tests(&up).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let ready: Value = serde_json::from_str(&line)

@@ -13,10 +13,13 @@
 
 mod bad_events;
 mod bad_input;
+mod busy;
 mod clients;
 mod crash;
 mod demo;
 mod demo_killed;
+mod directory;
+mod door;
 mod emulator;
 mod flow;
 mod foreign;

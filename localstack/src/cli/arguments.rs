@@ -82,14 +82,14 @@ pub enum Command {
 /// Run the lakehouse until interrupted
 ///
 /// Hosts the six functions in this process and serves them over HTTP on 127.0.0.1; delivers streams, notices files, runs what
-/// is scheduled. Prints its URL when it is ready. Stops on SIGINT or SIGTERM after finishing what is under way; the next start
-/// goes on where this one was, also after `kill -9`.
+/// is scheduled. Prints its URL when it is ready. On SIGINT or SIGTERM what is under way has a few seconds to finish; the next
+/// start goes on where this one was, also after `kill -9`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   tarn up                                    on port 4000, data in ./data
   tarn up --port 0 --output json             on a free port; prints {\"url\":…,\"pid\":…}
-  curl -d '{\"sql\":\"SELECT 1\"}' http://127.0.0.1:4000/query")]
+  curl --json '{\"sql\":\"SELECT 1\"}' http://127.0.0.1:4000/query")]
 pub struct Up {
     /// Port on 127.0.0.1; 0 takes a free one
     #[arg(long, default_value_t = 4000)]
@@ -98,9 +98,18 @@ pub struct Up {
     #[arg(long, default_value = "64MiB", value_name = "SIZE")]
     pub max_body: shared::project::ByteSize,
     /// Requests under way at once; more are answered with 429
-    #[arg(long, default_value_t = 64, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, default_value_t = 256, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub in_flight: u16,
+    /// A host name that requests may be addressed to beside `localhost` and 127.0.0.1; may be repeated
+    #[arg(long, value_name = "HOST")]
+    pub allow_host: Vec<String>,
+    /// An origin whose pages may send requests beside this server's own, e.g. `https://lake.example`; may be repeated
+    #[arg(long, value_name = "ORIGIN")]
+    pub allow_origin: Vec<String>,
 }
+
+/// Where the demo is made unless the command line says otherwise.
+pub const DEMO_DIRECTORY: &str = "data/demo";
 
 /// Send real data through all six functions and report
 ///
@@ -119,9 +128,9 @@ Examples:
   AWS_PROFILE=dev tarn demo --url https://abc123.execute-api.eu-central-1.amazonaws.com
   tarn sql --data data/demo 'SELECT carrier, count(*) FROM curated.flights GROUP BY carrier'")]
 pub struct Demo {
-    /// Where the demo's lakehouse is made
-    #[arg(long, default_value = "data/demo", value_name = "DIR")]
-    pub directory: PathBuf,
+    /// Where the demo's lakehouse is made, as `--data` says too [default: `data/demo`]
+    #[arg(long, value_name = "DIR")]
+    pub directory: Option<PathBuf>,
 }
 
 /// Write a commented lakehouse file and a few records to try it with

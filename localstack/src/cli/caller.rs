@@ -1,8 +1,9 @@
 //! How a command reaches the lakehouse: over HTTP when it is named by its URL or a `tarn up` has the data directory, otherwise in
-//! this process.
+//! this process. A `tarn up` that is starting anew finds the directory free, or waits for the command.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use serde_json::Value;
@@ -13,6 +14,15 @@ use shared::{Error, ErrorKind, Result};
 
 use super::signing::Authorization;
 use crate::runtime::House;
+use crate::runtime::door::CLIENT;
+
+/// What [`CLIENT`] says.
+const PROGRAM: &str = concat!("tarn/", env!("CARGO_PKG_VERSION"));
+
+/// How long a runtime that was killed is waited for: whoever keeps it up starts it again.
+const COMES_BACK: Duration = Duration::from_secs(5);
+/// How often one that waits looks.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// Which lakehouse a command is about.
 #[derive(Debug, Clone)]
@@ -52,6 +62,16 @@ pub(crate) struct Remote {
 }
 
 impl Remote {
+    /// The runtime that has the data directory, if one does.
+    fn of(data: &Path) -> Result<Option<Self>> {
+        match DataLock::holder(data)? {
+            Some(holder) if !holder.note.is_empty() => {
+                Ok(Some(Self { data: Some(data.to_owned()), ..Self::new(&holder.note)? }))
+            }
+            _ => Ok(None),
+        }
+    }
+
     /// A runtime on this machine: `url` as `http://127.0.0.1:4000`. A proxy of the environment is passed by.
     ///
     /// # Errors
@@ -100,7 +120,7 @@ impl Remote {
             url.query_pairs_mut().extend_pairs(&request.query);
         }
         let proof = self.authorization.headers(&url, &request).await?;
-        let mut builder = self.client.request(method, url).body(request.body);
+        let mut builder = self.client.request(method, url).header(CLIENT, PROGRAM).body(request.body);
         for (name, value) in request.headers.into_iter().chain(proof) {
             builder = builder.header(name, value);
         }
@@ -120,20 +140,33 @@ impl Remote {
 }
 
 impl Caller {
-    /// Takes the deployed lakehouse that is named, finds the runtime that has the data directory, or opens the directory.
+    /// Takes the deployed lakehouse that is named, finds the runtime that has the data directory, or opens the directory: when no
+    /// runtime has it, and none that was killed comes back soon. Other commands on it are waited for.
     ///
     /// # Errors
-    /// `Conflict`, with the pid, when a process has the directory that can't be called; as [`Remote::deployed`].
+    /// `Conflict`, with the pid, when another command keeps the directory; as [`Remote::deployed`].
     pub(crate) async fn connect(lakehouse: &Lakehouse) -> Result<Self> {
         if let Some(api) = &lakehouse.api {
             return Ok(Self::Remote(Remote::deployed(api).await?));
         }
         let settings = &lakehouse.settings;
-        match DataLock::holder(&settings.data)? {
-            Some(holder) if !holder.note.is_empty() => {
-                Ok(Self::Remote(Remote { data: Some(settings.data.clone()), ..Remote::new(&holder.note)? }))
+        let began = Instant::now();
+        loop {
+            if let Some(remote) = Remote::of(&settings.data)? {
+                return Ok(Self::Remote(remote));
             }
-            _ => Ok(Self::Local(Box::new(House::open(settings, "").await?))),
+            let waited = began.elapsed();
+            if waited < COMES_BACK && DataLock::left_by_a_killed(&settings.data)?.is_some() {
+                tokio::time::sleep(LOOK).await;
+                continue;
+            }
+            match House::open(settings, "").await {
+                // A runtime was quicker.
+                Err(error) if error.kind() == ErrorKind::Conflict && waited < COMES_BACK => {
+                    tokio::time::sleep(LOOK).await;
+                }
+                opened => return Ok(Self::Local(Box::new(opened?))),
+            }
         }
     }
 

@@ -14,7 +14,9 @@ mod up;
 mod validate;
 pub(crate) mod work;
 
+use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
 use shared::config::Settings;
@@ -24,15 +26,20 @@ use arguments::{Cli, Command, Global};
 use caller::{Api, Lakehouse};
 use output::Out;
 
+/// How long threads may take to end after a command.
+const LAST_MOMENT: Duration = Duration::from_millis(500);
+
 /// Parses the command line, does what it says, gives the exit code.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let out = Out::new(cli.global.output);
-    let done = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(Error::from)
-        .and_then(|runtime| runtime.block_on(run(cli, &out)));
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Error::from);
+    let done = runtime.and_then(|runtime| {
+        let done = runtime.block_on(run(cli, &out));
+        // What still reads or writes after the command's end is not waited for.
+        runtime.shutdown_timeout(LAST_MOMENT);
+        done
+    });
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -46,7 +53,8 @@ async fn run(cli: Cli, out: &Out) -> Result<()> {
     start_logging(&cli.command)?;
     let environment = |name: &str| std::env::var(name).ok();
     if let Command::Demo(demo) = &cli.command {
-        return crate::demo::run(&demo.directory, api(&cli.global, &environment).as_ref(), out).await;
+        return crate::demo::run(demo_directory(demo, &cli.global)?, api(&cli.global, &environment).as_ref(), out)
+            .await;
     }
     if let Command::Init(init) = &cli.command {
         return init::run(&init.dir, out);
@@ -63,6 +71,22 @@ async fn run(cli: Cli, out: &Out) -> Result<()> {
         Command::Insight(insight) => insight::run(&lakehouse, &insight.name, out).await,
         Command::Status => status::run(&lakehouse, out).await,
         Command::Demo(_) | Command::Init(_) => Ok(()),
+    }
+}
+
+/// Where the demo is made: it is a data directory too, so `--data` names it as well as `--directory` does.
+///
+/// # Errors
+/// `Invalid` when both name different ones.
+fn demo_directory<'a>(demo: &'a arguments::Demo, global: &'a Global) -> Result<&'a Path> {
+    match (&demo.directory, &global.data) {
+        (Some(directory), Some(data)) if directory != data => Err(Error::invalid(format!(
+            "expected one directory for the demo, found `{}` as `--directory` and `{}` as `--data`",
+            directory.display(),
+            data.display()
+        ))),
+        (Some(directory), _) | (None, Some(directory)) => Ok(directory),
+        (None, None) => Ok(Path::new(arguments::DEMO_DIRECTORY)),
     }
 }
 
@@ -95,7 +119,7 @@ fn exit_code(kind: ErrorKind) -> u8 {
 
 /// The environment's settings under those of the command line.
 fn settings(global: &Global, environment: &dyn Fn(&str) -> Option<String>) -> Result<Settings> {
-    let text = |path: &std::path::Path| path.display().to_string();
+    let text = |path: &Path| path.display().to_string();
     let lookup = |name: &str| match name {
         "TARN_DATA" => global.data.as_deref().map(text).or_else(|| environment(name)),
         "TARN_PROJECT" => global.project.as_deref().map(text).or_else(|| environment(name)),
@@ -124,6 +148,19 @@ mod tests {
         let settings = settings(&global, &environment).unwrap();
         assert_eq!(settings.data, std::path::Path::new("/a"));
         assert_eq!(settings.project, std::path::Path::new("/c/lake.yaml"));
+    }
+
+    #[test]
+    fn the_directory_of_the_demo_is_its_data_directory() {
+        let of = |line: &str| {
+            let cli = Cli::try_parse_from(line.split_whitespace()).unwrap();
+            let Command::Demo(demo) = &cli.command else { panic!("{line}") };
+            demo_directory(demo, &cli.global).map(|path| path.display().to_string())
+        };
+        assert_eq!(of("tarn demo").unwrap(), "data/demo");
+        assert_eq!(of("tarn demo --data d").unwrap(), "d");
+        assert_eq!(of("tarn demo --directory d --data d").unwrap(), "d");
+        assert_eq!(of("tarn demo --directory d --data e").unwrap_err().kind(), ErrorKind::Invalid);
     }
 
     #[test]

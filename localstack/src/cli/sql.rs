@@ -19,7 +19,7 @@ Statements end with `;` and may run over several lines.
 
 /// What the shell keeps between statements.
 struct Shell<'a> {
-    caller: Caller,
+    lakehouse: &'a Lakehouse,
     database: Option<&'a str>,
     key: Option<&'a str>,
     out: Out,
@@ -27,39 +27,35 @@ struct Shell<'a> {
 }
 
 pub(super) async fn run(lakehouse: &Lakehouse, sql: &Sql, out: &Out) -> Result<()> {
-    let caller = Caller::connect(lakehouse).await?;
     let (database, key) = (sql.database.as_deref(), sql.key.as_deref());
-    let mut shell = Shell { caller, database, key, out: *out, timing: true };
+    let mut shell = Shell { lakehouse, database, key, out: *out, timing: false };
     match &sql.query {
-        Some(query) => {
-            shell.timing = false;
-            shell.ask(query).await
+        Some(query) => shell.ask(&Caller::connect(lakehouse).await?, query).await,
+        None if std::io::stdin().is_terminal() => {
+            shell.timing = true;
+            shell.interact().await
         }
-        None if std::io::stdin().is_terminal() => shell.interact(lakehouse).await,
-        None => {
-            shell.timing = false;
-            shell.script().await
-        }
+        None => shell.script(&Caller::connect(lakehouse).await?).await,
     }
 }
 
 impl Shell<'_> {
     /// Runs the statements of standard input, up to the first that fails.
-    async fn script(&self) -> Result<()> {
+    async fn script(&self, caller: &Caller) -> Result<()> {
         let mut text = String::new();
         std::io::stdin().read_to_string(&mut text).map_err(|e| Error::from(e).context("reading standard input"))?;
         let (statements, rest) = split(&text);
         for statement in statements.into_iter().chain(Some(rest)).filter(|s| !s.trim().is_empty()) {
-            self.ask(&statement).await?;
+            self.ask(caller, &statement).await?;
         }
         Ok(())
     }
 
     /// Reads statements from the terminal until the end of input; errors are shown and the shell goes on.
-    async fn interact(&mut self, lakehouse: &Lakehouse) -> Result<()> {
+    async fn interact(&mut self) -> Result<()> {
         let failed = |e: ReadlineError| Error::retry("the terminal can't be read").with_source(e);
         let mut editor = DefaultEditor::new().map_err(failed)?;
-        let history = lakehouse.settings.data.join("sql_history");
+        let history = self.lakehouse.settings.data.join("sql_history");
         if let Err(error) = editor.load_history(&history) {
             tracing::debug!(%error, "no history of earlier sessions");
         }
@@ -112,14 +108,16 @@ impl Shell<'_> {
         true
     }
 
+    /// Runs a statement; an error is shown. The data directory is others' again while the next one is typed.
     async fn show(&self, sql: &str) {
-        if let Err(error) = self.ask(sql).await {
+        let asked = async { self.ask(&Caller::connect(self.lakehouse).await?, sql).await };
+        if let Err(error) = asked.await {
             self.out.error(&error);
         }
     }
 
     /// Runs one statement and writes its rows.
-    async fn ask(&self, sql: &str) -> Result<()> {
+    async fn ask(&self, caller: &Caller, sql: &str) -> Result<()> {
         let csv = self.out.format() == Format::Csv;
         let mut body = json!({"sql": sql.trim().trim_end_matches(';'), "format": if csv { "csv" } else { "json" }});
         if let Some(database) = self.database {
@@ -128,7 +126,7 @@ impl Shell<'_> {
         let spinner = self.out.spinner("");
         let mut request = request("POST", "/query", Some(&body));
         request.headers.extend(self.key.map(|key| ("idempotency-key".to_owned(), key.to_owned())));
-        let response = self.caller.ask(request).await;
+        let response = caller.ask(request).await;
         spinner.finish_and_clear();
         let response = response?;
         if csv && response.headers.get("content-type").is_some_and(|t| t.starts_with("text/csv")) {

@@ -1,21 +1,30 @@
-//! The HTTP door on 127.0.0.1: reads requests within the limits, lets the [`House`] answer them, wakes the triggers that a
-//! request gives work to.
+//! The HTTP door on 127.0.0.1: lets programs in ([`super::door`]), reads requests within the limits ([`super::body`]), lets the
+//! [`House`] answer them, wakes the triggers that a request gives work to.
+//!
+//! Nothing that is slow holds what others need: a connection waits for its head and its body for a time only, a request counts
+//! as under way once it has arrived whole, and `GET /health` waits for nothing.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
-use axum::body::{Body, to_bytes};
-use axum::extract::State;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use axum::body::Body;
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use bytes::Bytes;
-use serde_json::json;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use shared::api::{Request, Response};
 use shared::{Error, Result};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 
+use super::body::{Bodies, too_many};
+use super::door::Door;
 use super::events;
 use super::house::House;
 use super::objects::Watcher;
@@ -23,7 +32,17 @@ use super::stop::Stop;
 use super::triggers::Pokes;
 
 /// How long open requests may take after the runtime was told to stop.
-const GRACE: Duration = Duration::from_secs(60);
+const GRACE: Duration = Duration::from_secs(5);
+/// How long a connection may take for the head of a request, or to send none at all.
+const HEAD_TIME: Duration = Duration::from_secs(30);
+/// Connections at once; more wait to be accepted.
+const CONNECTIONS: usize = 512;
+/// The pause after a connection that could not be accepted, for want of file descriptors say.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// What browsers are to make of answers: nothing but what their type says, and nothing in pages of other origins.
+const FOR_BROWSERS: [(&str, &str); 2] =
+    [("x-content-type-options", "nosniff"), ("cross-origin-resource-policy", "same-origin")];
 
 /// What the door needs to answer.
 #[derive(Debug)]
@@ -31,8 +50,8 @@ pub(super) struct Gateway {
     pub(super) house: Arc<House>,
     pub(super) pokes: Pokes,
     pub(super) watcher: Arc<Watcher>,
-    /// Bytes of a body at most; more is answered with 413.
-    pub(super) max_body: usize,
+    pub(super) door: Door,
+    pub(super) bodies: Bodies,
     /// Requests under way at most; more are answered with 429.
     pub(super) in_flight: Semaphore,
 }
@@ -41,21 +60,79 @@ impl Gateway {
     /// Serves until `stop`, then lets open requests finish.
     ///
     /// # Errors
-    /// `Retry` when the listener fails.
+    /// None at present: a connection that can't be accepted is tried again.
     pub(super) async fn serve(self: Arc<Self>, listener: TcpListener, mut stop: Stop) -> Result<()> {
-        let router = Router::new().fallback(answer).with_state(self);
-        let mut stopped = stop.clone();
-        let server = axum::serve(listener, router).with_graceful_shutdown(async move { stopped.wait().await });
-        let overdue = async {
-            stop.wait().await;
-            tokio::time::sleep(GRACE).await;
-        };
-        tokio::select! {
-            served = server.into_future() => Ok(served?),
-            () = overdue => {
-                tracing::warn!(grace_s = GRACE.as_secs(), "requests were still open when the runtime stopped");
-                Ok(())
+        let places = Arc::new(Semaphore::new(CONNECTIONS));
+        let mut connections = JoinSet::new();
+        loop {
+            let accepted = tokio::select! {
+                () = stop.wait() => break,
+                Some(_) = connections.join_next() => continue,
+                accepted = accept(&listener, &places) => accepted,
+            };
+            match accepted {
+                Ok((stream, place)) => {
+                    let connection = self.clone().serve_connection(stream, stop.clone());
+                    connections.spawn(async move {
+                        connection.await;
+                        drop(place);
+                    });
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "a connection was not accepted");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
             }
+        }
+        drop(listener);
+        let finished = async { while connections.join_next().await.is_some() {} };
+        if tokio::time::timeout(GRACE, finished).await.is_err() {
+            tracing::warn!(grace_s = GRACE.as_secs(), "requests were still open when the runtime stopped");
+        }
+        Ok(())
+    }
+
+    async fn serve_connection(self: Arc<Self>, stream: TcpStream, mut stop: Stop) {
+        let service = service_fn(move |request: hyper::Request<Incoming>| {
+            let gateway = self.clone();
+            async move {
+                let (head, body) = request.into_parts();
+                Ok::<_, Infallible>(to_http(gateway.respond(head, Body::new(body)).await))
+            }
+        });
+        let mut server = http1::Builder::new();
+        server.timer(TokioTimer::new()).header_read_timeout(HEAD_TIME);
+        let mut connection = std::pin::pin!(server.serve_connection(TokioIo::new(stream), service));
+        let done = tokio::select! {
+            done = connection.as_mut() => done,
+            () = stop.wait() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        if let Err(error) = done {
+            tracing::debug!(%error, "a connection ended early");
+        }
+    }
+
+    /// Lets a request in, reads it within the limits and answers it.
+    async fn respond(&self, head: Parts, body: Body) -> Response {
+        if let Err(refusal) = self.door.admit(&head) {
+            return *refusal;
+        }
+        if head.method == Method::GET && head.uri.path() == "/health" {
+            return self.house.health();
+        }
+        let body = match self.bodies.read(body).await {
+            Ok(body) => body,
+            Err(refusal) => return refusal,
+        };
+        let Ok(_permit) = self.in_flight.try_acquire() else {
+            return too_many();
+        };
+        match read(&head, body.bytes.clone()) {
+            Ok(request) => self.answer(request).await,
+            Err(error) => Response::error(&error),
         }
     }
 
@@ -79,32 +156,18 @@ impl Gateway {
     }
 }
 
-/// The axum side: reads the request within the limits, writes the answer.
-async fn answer(State(gateway): State<Arc<Gateway>>, request: axum::extract::Request) -> axum::response::Response {
-    let Ok(_permit) = gateway.in_flight.try_acquire() else {
-        return to_axum(too_many());
-    };
-    let (head, body) = request.into_parts();
-    let Ok(body) = to_bytes(body, gateway.max_body).await else {
-        return to_axum(Response::error(&Error::limit(format!(
-            "expected a body of {} bytes at most that arrives whole",
-            gateway.max_body
-        ))));
-    };
-    match read(&head, body) {
-        Ok(request) => to_axum(gateway.answer(request).await),
-        Err(error) => to_axum(Response::error(&error)),
-    }
+/// The next connection, once there is a place for it.
+async fn accept(
+    listener: &TcpListener,
+    places: &Arc<Semaphore>,
+) -> Result<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
+    let place = Arc::clone(places).acquire_owned().await;
+    let place = place.map_err(|e| Error::bug("the places of connections are gone").with_source(e))?;
+    let (stream, _) = listener.accept().await?;
+    Ok((stream, place))
 }
 
-/// 429, with the advice to come back.
-fn too_many() -> Response {
-    let body =
-        json!({"error": {"kind": "Retry", "message": "too many requests are under way: send this one again later"}});
-    Response::new(429, "application/json", body.to_string()).with_header("retry-after", "1")
-}
-
-fn read(head: &axum::http::request::Parts, body: Bytes) -> Result<Request> {
+fn read(head: &Parts, body: Bytes) -> Result<Request> {
     let path = percent_encoding::percent_decode_str(head.uri.path())
         .decode_utf8()
         .map_err(|e| Error::invalid(format!("expected a path in UTF-8, found `{}`", head.uri.path())).with_source(e))?;
@@ -129,8 +192,8 @@ fn headers(map: &HeaderMap) -> BTreeMap<String, String> {
         .collect()
 }
 
-fn to_axum(response: Response) -> axum::response::Response {
-    let mut answer = axum::response::Response::new(Body::from(response.body));
+fn to_http(response: Response) -> hyper::Response<Body> {
+    let mut answer = hyper::Response::new(Body::from(response.body));
     *answer.status_mut() = StatusCode::from_u16(response.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     for (name, value) in &response.headers {
         match (HeaderName::try_from(name), HeaderValue::try_from(value)) {
@@ -139,6 +202,9 @@ fn to_axum(response: Response) -> axum::response::Response {
             }
             _ => tracing::warn!(header = name, "a function answered with a header that HTTP can't carry"),
         }
+    }
+    for (name, value) in FOR_BROWSERS {
+        answer.headers_mut().insert(HeaderName::from_static(name), HeaderValue::from_static(value));
     }
     answer
 }

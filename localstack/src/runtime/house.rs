@@ -1,8 +1,10 @@
 //! An opened lakehouse: the locked data directory, its ports, the six functions, and who answers which request.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use shared::api::{Request, Response};
+use shared::catalog::ensure_database;
 use shared::config::{Place, Ports, Settings};
 use shared::lock::DataLock;
 use shared::project::{Project, StreamDeclaration};
@@ -13,6 +15,9 @@ use shared::{Error, ErrorKind, Result};
 use super::events;
 use super::functions::{Function, Functions, owner_of};
 use super::status;
+
+/// How long a command that has the data directory is waited for.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What the runtime and the commands work on. One process at a time has a data directory.
 #[derive(Debug)]
@@ -25,7 +30,8 @@ pub struct House {
 }
 
 impl House {
-    /// Locks and opens the data directory, loads the lakehouse file, makes the declared streams, builds the functions.
+    /// Locks and opens the data directory, loads the lakehouse file, makes the declared databases and streams, builds the
+    /// functions. A command that has the directory is waited for.
     /// `address` is what other processes learn from the lock: the URL of the runtime, or nothing.
     ///
     /// # Errors
@@ -38,8 +44,11 @@ impl House {
             ));
         }
         let project = Arc::new(Project::load(&settings.project)?);
-        let lock = DataLock::acquire(&settings.data, address)?;
+        let lock = DataLock::acquire_in_turn(&settings.data, address, PATIENCE).await?;
         let ports = Ports::connect(settings).await?;
+        for database in project.databases() {
+            ensure_database(ports.catalog.as_ref(), database).await?;
+        }
         for spec in stream_specs(&project) {
             ports.stream.create(&spec).await?;
         }
@@ -68,11 +77,16 @@ impl House {
         }
     }
 
+    /// Whether this process lives; nothing is asked for it.
+    pub fn health(&self) -> Response {
+        Response::json(200, &self.status.health()).unwrap_or_else(|error| Response::error(&error))
+    }
+
     /// Gives the request to the function that owns the route; what only the runtime knows is answered here.
     async fn dispatch(&self, request: Request) -> Result<Response> {
         let segments = request.segments();
         match (request.method.as_str(), segments.as_slice()) {
-            ("GET", ["health"]) => return Response::json(200, &self.status.health()),
+            ("GET", ["health"]) => return Ok(self.health()),
             ("GET", ["status"]) => return Response::json(200, &self.status.status(&self.functions).await?),
             _ => {}
         }

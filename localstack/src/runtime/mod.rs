@@ -5,6 +5,8 @@
 //! restart goes on where the last process was, however it ended: everything is delivered at least once, and the functions make
 //! once of it.
 
+mod body;
+pub mod door;
 pub mod events;
 pub mod functions;
 pub mod gateway;
@@ -26,14 +28,16 @@ use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
+use body::Bodies;
+use door::Door;
 use gateway::Gateway;
 pub use house::House;
 use objects::Watcher;
 use stop::Stop;
 use triggers::{Pokes, StreamTrigger};
 
-/// How long tasks may take to finish after the gateway has closed.
-const GRACE: Duration = Duration::from_secs(60);
+/// How long tasks may take to finish after the gateway has closed: what is cut off then is done again at the next start.
+const GRACE: Duration = Duration::from_secs(5);
 
 /// How the runtime is reached and what it takes.
 #[derive(Debug, Clone)]
@@ -44,11 +48,13 @@ pub struct Options {
     pub max_body: usize,
     /// Requests under way at once at most.
     pub in_flight: usize,
+    /// Whom requests may name and come from beside this machine.
+    pub door: Door,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { port: 0, max_body: 64 << 20, in_flight: 64 }
+        Self { port: 0, max_body: 64 << 20, in_flight: 256, door: Door::default() }
     }
 }
 
@@ -77,9 +83,15 @@ pub async fn start(settings: &Settings, options: &Options) -> Result<Running> {
     let pokes = Pokes::new(house.project.file().streams.keys());
     let watcher = Arc::new(Watcher::new(house.project.clone(), house.ports.clone(), house.functions.clone()));
     let tasks = spawn_triggers(&house, &pokes, &watcher, &stop);
-    let in_flight = Semaphore::new(options.in_flight);
-    let gateway = Arc::new(Gateway { house: house.clone(), pokes, watcher, max_body: options.max_body, in_flight });
-    let gateway = tokio::spawn(gateway.serve(listener, stop));
+    let gateway = Gateway {
+        house: house.clone(),
+        pokes,
+        watcher,
+        door: options.door.clone(),
+        bodies: Bodies::new(options.max_body),
+        in_flight: Semaphore::new(options.in_flight),
+    };
+    let gateway = tokio::spawn(Arc::new(gateway).serve(listener, stop));
     tracing::info!(url, data = %settings.data.display(), "ready");
     Ok(Running { url, stop: sender, gateway, tasks, house })
 }
@@ -110,7 +122,8 @@ impl Running {
         &self.house
     }
 
-    /// Stops: takes no new requests, lets those under way and the triggers finish. What is buffered stays in the stream.
+    /// Stops: takes no new requests, lets those under way and the triggers finish, for some seconds. What is buffered stays in the
+    /// stream.
     ///
     /// # Errors
     /// What made the gateway fail, if it did.
@@ -120,6 +133,10 @@ impl Running {
         let finished = async { while self.tasks.join_next().await.is_some() {} };
         if tokio::time::timeout(GRACE, finished).await.is_err() {
             tracing::warn!(grace_s = GRACE.as_secs(), "triggers were still at work when the runtime stopped");
+        }
+        if self.house.functions.are_at_work() {
+            // They may write as long as the process lives: so long the data directory is nobody else's.
+            std::mem::forget(Arc::clone(&self.house));
         }
         served
     }

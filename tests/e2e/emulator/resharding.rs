@@ -17,8 +17,8 @@ use shared::stream::kinesis::KinesisStream;
 use shared::stream::{NewRecord, PutOutcome, Record, Shard, Stream, StreamSpec};
 use shared::testing::stream::read_all;
 
-use super::{Emulator, python};
 use super::poller::{Poller, lambda};
+use super::{Emulator, python};
 use crate::lake::{Lake, as_i64};
 
 const LAKEHOUSE: &str = "

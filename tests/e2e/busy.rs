@@ -1,0 +1,134 @@
+//! A server that nothing stops: heavy queries, slow senders and defects keep nobody else waiting.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::lake::Lake;
+
+const LAKEHOUSE: &str = "version: 1\ndatabase: busy\n";
+/// Computes for minutes without giving a row.
+const HEAVY: &str =
+    "SELECT count(*) FROM generate_series(1, 4000000) a JOIN generate_series(1, 400000) b ON a.value + b.value < 0";
+
+fn timed(sql: &str, seconds: u64) -> String {
+    json!({"sql": sql, "timeoutSeconds": seconds}).to_string()
+}
+
+/// The slowest of some calls of `GET /health`.
+async fn slowest_health(lake: &Lake, calls: usize) -> Duration {
+    let mut slowest = Duration::ZERO;
+    for _ in 0..calls {
+        let began = Instant::now();
+        let (status, _) = lake.get("/health").await;
+        assert_eq!(status, 200);
+        slowest = slowest.max(began.elapsed());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    slowest
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn beside_heavy_queries_health_answers_and_light_ones_have_their_turn() {
+    let lake = Lake::up(LAKEHOUSE);
+    let heavy: Vec<_> = (0..3).map(|_| lake.post("/query", "application/json", timed(HEAVY, 8))).collect();
+    let heavy = futures::future::join_all(heavy);
+    let beside = async {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let health = slowest_health(&lake, 50).await;
+        let light = (0..64).map(|n| {
+            let lake = &lake;
+            async move {
+                let began = Instant::now();
+                assert_eq!(lake.number(&format!("SELECT {n}")).await, Some(n));
+                began.elapsed()
+            }
+        });
+        let slowest = futures::future::join_all(light).await.into_iter().max().unwrap_or_default();
+        (health, slowest)
+    };
+    let began = Instant::now();
+    let (heavy, (health, light)) = tokio::join!(async { (heavy.await, began.elapsed()) }, beside);
+    for (status, answer) in &heavy.0 {
+        assert_eq!((*status, answer["error"]["kind"].as_str()), (413, Some("Limit")), "{answer:#}");
+    }
+    assert!(heavy.1 < Duration::from_secs(12), "a time-out of 8 s took {:?}", heavy.1);
+    // The programs under test are not optimised and share their processors with other tests.
+    assert!(health < Duration::from_millis(1_000), "{health:?}");
+    assert!(light < Duration::from_secs(8), "{light:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signal_is_obeyed_within_seconds_of_the_heaviest_query() {
+    let mut lake = Lake::up(LAKEHOUSE);
+    let (sent, body) = (lake.url("/query"), timed(HEAVY, 300));
+    let heavy = tokio::spawn(async move {
+        let client = reqwest::Client::new();
+        client.post(sent).header("content-type", "application/json").body(body).send().await
+    });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let began = Instant::now();
+    assert_eq!(lake.stop(), Some(0), "{}", lake.log());
+    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+    assert!(heavy.await.unwrap().is_err(), "it is cut off");
+    lake.start();
+    assert_eq!(lake.number("SELECT 1").await, Some(1));
+}
+
+/// A request whose body does not come.
+fn slow_body(address: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(address).unwrap();
+    let head =
+        "POST /query HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{";
+    stream.write_all(head.as_bytes()).unwrap();
+    stream
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn senders_that_stall_hold_no_route_and_are_given_up() {
+    let lake = Lake::up(LAKEHOUSE);
+    let address = lake.url("").trim_start_matches("http://").to_owned();
+    let mut stalled: Vec<_> = (0..300).map(|_| slow_body(&address)).collect();
+    let unspoken: Vec<_> = (0..64).map(|_| TcpStream::connect(&address).unwrap()).collect();
+    assert!(slowest_health(&lake, 5).await < Duration::from_secs(1));
+    assert_eq!(lake.number("SELECT 1").await, Some(1));
+    drop(unspoken);
+    let mut one = stalled.pop().unwrap();
+    one.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    let answer = tokio::task::spawn_blocking(move || {
+        let mut answer = [0; 12];
+        one.read_exact(&mut answer).map(|()| answer)
+    });
+    assert_eq!(&answer.await.unwrap().unwrap(), b"HTTP/1.1 408");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn statements_that_are_deep_or_make_much_end_no_process() {
+    let lake = Lake::up(LAKEHOUSE);
+    let ors = vec!["1 = 2"; 2_000].join(" OR ");
+    let deep = vec!["1"; 200_000 / 4].join(" + ");
+    for (sql, expected) in [
+        (format!("SELECT count(*) FROM generate_series(1, 3) WHERE {ors}"), 200),
+        (format!("SELECT {deep}"), 413),
+        ("SELECT repeat('x', 2000000000)".into(), 413),
+        (format!("SELECT {}1{}", "(".repeat(9_000), ")".repeat(9_000)), 400),
+    ] {
+        let (status, answer) = lake.query(&sql).await;
+        assert_eq!(status, expected, "{}: {answer:#}", &sql[..60.min(sql.len())]);
+    }
+    assert_eq!(lake.number("SELECT 1").await, Some(1));
+}
+
+#[test]
+fn the_programs_that_are_deployed_contain_panics_as_the_tested_ones_do() {
+    let manifest = include_str!("../../Cargo.toml");
+    let profiles = manifest.split("\n[profile.").skip(1);
+    for profile in profiles {
+        for line in profile.lines().filter(|line| line.starts_with("panic")) {
+            assert_eq!(line.trim(), "panic = \"unwind\"", "[profile.{}", profile.lines().next().unwrap_or_default());
+        }
+    }
+    assert!(manifest.contains("panic = \"unwind\""), "cargo-lambda asks for `abort` where nothing is said");
+}
