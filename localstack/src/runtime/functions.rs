@@ -15,6 +15,7 @@ use shared::project::Project;
 use shared::threads::Threads;
 use shared::{Error, Result};
 use tokio::sync::Mutex;
+use tokio::task::JoinHandle;
 use transform::Transform;
 
 /// Threads for each processor: a function that computes for long leaves some to the others.
@@ -106,7 +107,8 @@ impl Functions {
         self.transform.expire_leases().await
     }
 
-    /// Calls `function` with an AWS event, on a task and threads of its own: a caller that goes away does not cut the work in half.
+    /// Calls `function` with an AWS event, on a task and threads of its own: a caller that goes away does not cut the work in half. A
+    /// query that nobody waits for ends, unless it commits.
     ///
     /// # Errors
     /// What the function answers; `Bug` when it panicked.
@@ -123,7 +125,8 @@ impl Functions {
             }
         });
         let task = task.ok_or_else(|| Error::bug("the threads of the functions have ended"))?;
-        task.await.map_err(|e| Error::bug(format!("`{}` broke off", function.as_str())).with_source(e))?
+        let mut call = Call { task, ends_with_its_caller: function == Function::Query };
+        (&mut call.task).await.map_err(|e| Error::bug(format!("`{}` broke off", function.as_str())).with_source(e))?
     }
 
     /// Calls the batcher about `stream`, after any call about it that is still under way.
@@ -137,6 +140,20 @@ impl Functions {
         })?;
         let _turn = turn.lock().await;
         self.call(Function::Batcher, event).await
+    }
+}
+
+/// A call under way.
+struct Call {
+    task: JoinHandle<Result<Value>>,
+    ends_with_its_caller: bool,
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        if self.ends_with_its_caller {
+            self.task.abort();
+        }
     }
 }
 

@@ -14,17 +14,11 @@ use arrow::datatypes::{
 use arrow::error::ArrowError;
 use datafusion::common::{DataFusionError, Result, ScalarValue};
 use datafusion::execution::FunctionRegistry;
-use datafusion::execution::memory_pool::MemoryLimit;
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::sort_properties::{ExprProperties, SortProperties};
 use datafusion::logical_expr::{
     ColumnarValue, Documentation, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
 };
-use datafusion::physical_expr::expressions::Literal;
-use datafusion::physical_plan::ExecutionPlan;
-use datafusion::physical_plan::empty::EmptyExec;
-use datafusion::physical_plan::placeholder_row::PlaceholderRowExec;
-use datafusion::physical_plan::projection::ProjectionExec;
 
 use crate::{Error, Result as OurResult};
 
@@ -79,40 +73,6 @@ pub(super) fn register(state: &mut SessionState, memory: u64) -> Result<()> {
         let Ok(function) = state.udf(name) else { continue };
         let bounded = Bounded { inner: function, growth: *growth, memory };
         state.register_udf(Arc::new(ScalarUDF::new_from_impl(bounded)))?;
-    }
-    Ok(())
-}
-
-/// Refuses a plan that would write a large constant into each row.
-///
-/// # Errors
-/// `Limit`, with its size.
-pub(super) fn check_constants(plan: &dyn ExecutionPlan, state: &SessionState) -> OurResult<()> {
-    let memory = match state.runtime_env().memory_pool.memory_limit() {
-        MemoryLimit::Finite(bytes) => bytes as u64,
-        _ => return Ok(()),
-    };
-    check_below(plan, memory / BATCH_SHARE / state.config().batch_size().max(1) as u64)
-}
-
-/// As [`check_constants`], for constants over `most` bytes.
-fn check_below(plan: &dyn ExecutionPlan, most: u64) -> OurResult<()> {
-    for child in plan.children() {
-        check_below(child.as_ref(), most)?;
-    }
-    let Some(projection) = plan.downcast_ref::<ProjectionExec>() else { return Ok(()) };
-    let input = projection.input();
-    if input.is::<PlaceholderRowExec>() || input.is::<EmptyExec>() {
-        return Ok(());
-    }
-    for column in projection.expr() {
-        let bytes = column.expr.downcast_ref::<Literal>().map_or(0, |literal| literal.value().size() as u64);
-        if bytes > most {
-            return Err(Error::limit(format!(
-                "expected a constant of at most {most} bytes in every row, found one of {bytes} bytes in `{}`",
-                column.alias
-            )));
-        }
     }
     Ok(())
 }

@@ -197,7 +197,11 @@ async fn get(catalog: &dyn Catalog, name: &[String], database: &str) -> Result<T
     if let Ok(name) = TableName::new(&database, &table) {
         match catalog.get_table(&name).await {
             Err(error) if error.kind() == ErrorKind::NotFound => {}
-            found => return found,
+            found => {
+                let found = found?;
+                found.check()?;
+                return Ok(found);
+            }
         }
     }
     // Listed for the message alone.

@@ -28,6 +28,7 @@ mod single;
 pub(crate) mod size;
 mod slots;
 mod sources;
+mod split;
 mod statement;
 mod stats;
 mod stop;
@@ -299,7 +300,7 @@ impl Run<'_> {
         if let Some(limit) = self.options.max_bytes_scanned {
             limit::check(plan.as_ref(), state, limit)?;
         }
-        let rows = execute_stream(Arc::clone(&plan), size::task_context(plan.as_ref(), state))?;
+        let rows = execute_stream(Arc::clone(&plan), state.task_ctx())?;
         let rows = match explained {
             Some(query) => {
                 let reading = self.plan(state, query).await?;
@@ -313,9 +314,7 @@ impl Run<'_> {
     async fn plan(&self, state: &SessionState, statement: Statement) -> Result<Arc<dyn ExecutionPlan>> {
         let logical = state.statement_to_plan(statement).await.map_err(|e| self.explained(e))?;
         let state = semantics::session_for(state, &logical);
-        let plan = state.create_physical_plan(&logical).await.map_err(|e| self.explained(e))?;
-        bounds::check_constants(plan.as_ref(), &state)?;
-        Ok(plan)
+        state.create_physical_plan(&logical).await.map_err(|e| self.explained(e))
     }
 
     /// The error with its place in the statement.
@@ -326,7 +325,7 @@ impl Run<'_> {
     fn answer(&self, rows: SendableRecordBatchStream, plan: Option<Arc<dyn ExecutionPlan>>) -> Result<Answer> {
         let clock = Arc::clone(&self.ports.clock);
         let progress = Progress::new(Arc::clone(&self.meter), plan, clock, self.started_ms);
-        let rows = Counted::new(rows, self.options.views, self.stop.deadline(), progress.clone());
+        let rows = Counted::new(rows, self.options.views, self.stop.deadline_of_answer(), progress.clone());
         let rows: SendableRecordBatchStream = Box::pin(rows);
         Ok(Answer { schema: rows.schema(), rows, outcome: None, progress })
     }

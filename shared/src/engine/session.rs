@@ -15,6 +15,7 @@ use datafusion::prelude::SessionConfig;
 
 use super::memory::QueryMemory;
 use super::meter::{Meter, WarehouseStores};
+use super::split::SplitBatches;
 use super::stop::{Stop, StopJoins};
 use super::{bounds, date_format, dates, semantics, single};
 use crate::config::Settings;
@@ -82,12 +83,14 @@ impl Sessions {
             object_store_registry: Arc::new(WarehouseStores::new(storage.clone(), Arc::clone(meter))),
             ..self.base.runtime_env().as_ref().clone()
         };
+        let memory = usize::try_from(self.memory).unwrap_or(usize::MAX);
         let catalogs: Arc<dyn CatalogProviderList> = Arc::new(MemoryCatalogProviderList::new());
         let config = self.base.config().clone().with_default_catalog_and_schema(CATALOG, database);
         let mut state = SessionStateBuilder::new_from_existing(self.base.clone())
             .with_config(config)
             .with_runtime_env(Arc::new(runtime))
             .with_catalog_list(catalogs)
+            .with_physical_optimizer_rule(Arc::new(SplitBatches { memory }))
             .with_physical_optimizer_rule(Arc::new(StopJoins { stop: Arc::clone(stop) }))
             .build();
         // The time that `now()` gives.

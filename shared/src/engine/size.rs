@@ -9,12 +9,7 @@
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
-use std::sync::Arc;
 
-use datafusion::execution::TaskContext;
-use datafusion::execution::session_state::SessionState;
-use datafusion::physical_plan::ExecutionPlan;
-use datafusion::physical_plan::aggregates::AggregateExec;
 use datafusion::sql::sqlparser::ast::{
     Expr, GroupByExpr, GroupByWithModifier, ObjectName, Query, Select, Visit, Visitor,
 };
@@ -29,9 +24,6 @@ const MAX_OPERATORS: usize = 10_000;
 const MAX_RELATIONS: u64 = 2_500;
 /// Grouping sets of one SELECT.
 const MAX_GROUPING_SETS: u64 = 1_024;
-/// Rows of a batch, multiplied by the grouping sets that each is in; and rows of a batch at least.
-const GROUPED_ROWS: usize = 64 << 10;
-const LEAST_ROWS: usize = 16;
 
 /// Checks the rows of operators in a statement's text.
 ///
@@ -238,20 +230,6 @@ fn sets_of(expr: &Expr) -> u64 {
 
 fn cube(columns: usize) -> u64 {
     u32::try_from(columns).ok().and_then(|columns| 1_u64.checked_shl(columns)).unwrap_or(u64::MAX)
-}
-
-/// The context that a plan's tasks run in: with small batches where an aggregation groups each row many times, as it accounts for
-/// its memory once for each batch.
-pub(super) fn task_context(plan: &dyn ExecutionPlan, state: &SessionState) -> Arc<TaskContext> {
-    let sets = most_grouping_sets(plan);
-    let config = state.config().clone();
-    let rows = (GROUPED_ROWS / sets.max(1)).max(LEAST_ROWS).min(config.batch_size());
-    Arc::new(TaskContext::from(state).with_session_config(config.with_batch_size(rows)))
-}
-
-fn most_grouping_sets(plan: &dyn ExecutionPlan) -> usize {
-    let here = plan.downcast_ref::<AggregateExec>().map_or(1, |aggregate| aggregate.group_expr().groups().len());
-    plan.children().into_iter().map(|child| most_grouping_sets(child.as_ref())).fold(here, usize::max)
 }
 
 #[cfg(test)]

@@ -158,7 +158,7 @@ async fn deliver(
 
 /// Ends a little after the deadline, if there is one.
 fn overdue(stop: &Stop) -> Option<(Pin<Box<Sleep>>, Duration)> {
-    stop.deadline().map(|(at, timeout)| (Box::pin(tokio::time::sleep_until(at + PATIENCE)), timeout))
+    stop.deadline_of_answer().map(|(at, timeout)| (Box::pin(tokio::time::sleep_until(at + PATIENCE)), timeout))
 }
 
 /// A statement at work; dropping it ends the work, unless that is committing.

@@ -52,6 +52,11 @@ impl Stop {
         self.deadline
     }
 
+    /// As [`Stop::deadline`], while it still counts: the answer of what was committed is given however late it is.
+    pub(super) fn deadline_of_answer(&self) -> Option<(Instant, Duration)> {
+        self.deadline.filter(|_| self.state.load(Ordering::Acquire) != COMMITTING)
+    }
+
     /// Stops the statement; false when it is past stopping.
     pub(super) fn stop(&self) -> bool {
         self.go_to(STOPPED)
@@ -198,6 +203,8 @@ mod tests {
         let stop = Stop::after(None);
         assert!(stop.check().is_ok() && stop.commit() && !stop.stop());
         assert!(stop.commit(), "again");
+        let late = Stop::after(Some(Duration::ZERO));
+        assert!(late.deadline_of_answer().is_some() && late.commit() && late.deadline_of_answer().is_none());
         let stop = Stop::after(None);
         assert!(stop.stop() && !stop.commit());
         assert_eq!(stop.check().unwrap_err().kind(), crate::ErrorKind::Limit);

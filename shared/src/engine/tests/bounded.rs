@@ -94,6 +94,9 @@ async fn functions_make_no_more_than_a_share_of_the_memory() {
         assert!(error.to_string().contains("bytes"), "{call}: {error}");
     }
     refusal(&lake, "SELECT repeat('x', 1000000) AS x FROM generate_series(1, 10000)").await;
+    let large =
+        "SELECT count(*) FROM (SELECT repeat('x', 100000) AS x, value FROM generate_series(1, 10000)) GROUP BY x";
+    answered(&lake, large).await.unwrap();
     refusal(&lake, "SELECT repeat('x', value) FROM generate_series(100000, 110000)").await;
     for (call, length) in
         [("length(repeat('xy', 500000))", 1_000_000), ("length(replace(repeat('x', 9000), 'y', 'zzz'))", 9_000)]

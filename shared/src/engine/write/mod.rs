@@ -38,7 +38,7 @@ use super::catalog::{Given, Lookup, Resolved};
 use super::errors::pointed;
 use super::statement::{Named, Writing};
 use super::stats::{Counted, Progress};
-use super::{Answer, Engine, Run, bounds, explain, functions, guard, limit, semantics, size};
+use super::{Answer, Engine, Run, explain, functions, guard, limit, semantics};
 use crate::config::Ports;
 use crate::model::TableName;
 use crate::table::{Committed, Table, Tables, Token};
@@ -287,11 +287,10 @@ impl<'a> Write<'a> {
     async fn start(&self, state: &SessionState, plan: &LogicalPlan) -> Result<SendableRecordBatchStream> {
         let state = &semantics::session_for(state, plan);
         let plan = state.create_physical_plan(plan).await.map_err(|e| self.run.explained(e))?;
-        bounds::check_constants(plan.as_ref(), state)?;
         if let Some(limit) = self.run.options.max_bytes_scanned {
             limit::check(plan.as_ref(), state, limit)?;
         }
-        let rows = execute_stream(Arc::clone(&plan), size::task_context(plan.as_ref(), state))?;
+        let rows = execute_stream(Arc::clone(&plan), state.task_ctx())?;
         let (meter, clock) = (Arc::clone(&self.run.meter), Arc::clone(&self.run.ports.clock));
         let progress = Progress::new(meter, None, clock, self.run.started_ms);
         *self.plan.lock().unwrap_or_else(PoisonError::into_inner) = Some(plan);
