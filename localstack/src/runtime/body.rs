@@ -1,5 +1,6 @@
 //! Bodies of requests: read within time and memory that slow or large senders can't take from others.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +20,8 @@ const SILENCE: Duration = Duration::from_secs(10);
 /// The time of a body of no bytes, and how many bytes a second it must have beside.
 const START: Duration = Duration::from_secs(20);
 const BYTES_PER_SECOND: u64 = 32 << 10;
+/// How long the rest of a body that is too large is read, and thrown away.
+const DRAIN: Duration = Duration::from_secs(5);
 
 /// The memory of all bodies that are read or worked on.
 #[derive(Debug)]
@@ -51,7 +54,7 @@ impl Bodies {
         let (mut bytes, mut memory): (_, Option<OwnedSemaphorePermit>) = (BytesMut::new(), None);
         loop {
             let slowest = started + self.start + Duration::from_secs(bytes.len() as u64 / BYTES_PER_SECOND);
-            let frame = std::future::poll_fn(|cx| std::pin::Pin::new(&mut body).poll_frame(cx));
+            let frame = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx));
             let frame = match timeout_at(slowest.min(Instant::now() + self.silence), frame).await {
                 Err(_) => return Err(too_slow(bytes.len(), self.silence)),
                 Ok(None) => return Ok(Held { bytes: bytes.freeze(), _memory: memory }),
@@ -59,6 +62,8 @@ impl Bodies {
             };
             let Ok(data) = frame.into_data() else { continue };
             if bytes.len() + data.len() > self.largest {
+                drop(bytes);
+                drain(body).await;
                 return Err(too_large(self.largest));
             }
             bytes.extend_from_slice(&data);
@@ -79,6 +84,14 @@ impl Bodies {
             None => *memory = Some(taken),
         }
         Ok(())
+    }
+}
+
+/// Lets the sender come to its end, for a while: one that is cut off while it sends never reads its answer.
+async fn drain(mut body: Body) {
+    let rest = async { while let Some(Ok(_)) = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {} };
+    if tokio::time::timeout(DRAIN, rest).await.is_err() {
+        tracing::debug!("a body that is too large was still being sent when its request was refused");
     }
 }
 

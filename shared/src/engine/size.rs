@@ -19,7 +19,7 @@ use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 use crate::{Error, Result};
 
 /// Operators in one expression, those around a parenthesis counted too.
-const MAX_OPERATORS: usize = 10_000;
+const MAX_OPERATORS: usize = 5_000;
 /// Relations of a statement's plan.
 const MAX_RELATIONS: u64 = 2_500;
 /// Grouping sets of one SELECT.
