@@ -375,7 +375,7 @@ mod tests {
         for (growth, args, rows, bytes) in [
             (Growth::Times, vec![text("ab"), number(2_000_000_000)], 1, 4_000_000_000),
             (Growth::Times, vec![texts(&["ab", "c", "d"]), numbers], 3, 4),
-            (Growth::Times, vec![text("x"), number(i64::MAX)], 2, u64::MAX),
+            (Growth::Times, vec![text("x"), number(i64::MAX)], 3, u64::MAX),
             (Growth::Padded, vec![text("ab"), number(100)], 1, 102),
             (Growth::Sum, vec![text("ab"), texts(&["c", "de"])], 2, 7),
             (Growth::Replaced, vec![text("aXa"), text("a"), text("bcd")], 1, 15),
