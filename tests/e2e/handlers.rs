@@ -136,7 +136,7 @@ async fn a_function_answers_before_lambda_ends_it_and_serves_on() {
     let (begun, time) = (Instant::now(), Duration::from_secs(3));
     let answer = query.invoke_within(request("POST", "/query", &slow.to_string()), time).await.unwrap();
     let (status, answer) = read(answer);
-    assert_eq!((status, &answer["error"]["kind"]), (503, &json!("Retry")), "{answer:#}");
+    assert_eq!((status, &answer["error"]["kind"]), (504, &json!("OutcomeUnknown")), "{answer:#}");
     assert!(begun.elapsed() < time, "{:?}", begun.elapsed());
     let (status, answer) = query.http("POST", "/query", r#"{"sql": "SELECT 1 AS one"}"#).await;
     assert_eq!(status, 200, "{answer:#}");

@@ -124,8 +124,12 @@ impl Lake {
     pub(crate) async fn execute(&self, sql: &str) -> Result<(Vec<RecordBatch>, Option<Outcome>), Error> {
         let options = QueryOptions { database: "db".into(), ..QueryOptions::default() };
         let answer = self.engine.execute(sql, &options).await?;
-        let outcome = answer.outcome.clone();
-        Ok((answer.collect().await?.0, outcome))
+        let (outcome, schema) = (answer.outcome.clone(), answer.schema.clone());
+        let mut batches = answer.collect().await?.0;
+        if batches.is_empty() {
+            batches.push(RecordBatch::new_empty(schema));
+        }
+        Ok((batches, outcome))
     }
 
     async fn flights(&self) {

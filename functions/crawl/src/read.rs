@@ -88,12 +88,12 @@ async fn footer(storage: &Storage, object: &Object) -> Result<Result<Sample, Fla
     let tail = storage.get_range(&object.url, detect::footer_range(object.size)).await?;
     match parquet::footer(tail, object.size) {
         Err(flaw) => Ok(Err(flaw)),
-        Ok(Footer::Sample(sample)) => Ok(Ok(sample)),
+        Ok(Footer::Sample(sample)) => Ok(Ok(*sample)),
         Ok(Footer::Needs(bytes)) => {
             let start = object.size.saturating_sub(bytes);
             let tail = storage.get_range(&object.url, start..object.size).await?;
             Ok(match parquet::footer(tail, object.size) {
-                Ok(Footer::Sample(sample)) => Ok(sample),
+                Ok(Footer::Sample(sample)) => Ok(*sample),
                 Ok(Footer::Needs(_)) => Err(Flaw::Corrupt { found: "the Parquet footer has no end".into() }),
                 Err(flaw) => Err(flaw),
             })

@@ -67,8 +67,7 @@ pub fn select(
     filter: &FileFilter,
     sample: Option<u32>,
 ) -> Selection {
-    let mut selection = Selection::default();
-    selection.logged = logged(&objects, everything, marks);
+    let mut selection = Selection { logged: logged(&objects, everything, marks), ..Selection::default() };
     let (objects, ignored): (Vec<_>, Vec<_>) = objects.into_iter().partition(|object| filter.includes(&object.path));
     selection.ignored = ignored.len();
     let present: BTreeSet<&str> = objects.iter().map(|object| object.path.as_str()).collect();

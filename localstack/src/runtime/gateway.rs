@@ -33,8 +33,9 @@ use super::triggers::Pokes;
 
 /// How long open requests may take after the runtime was told to stop.
 const GRACE: Duration = Duration::from_secs(5);
-/// How long a connection may take for the head of a request, or to send none at all.
-const HEAD_TIME: Duration = Duration::from_secs(30);
+/// How long a connection may take for the head of a request, or to send none at all: longer than clients keep unused connections
+/// (90 s is usual), as one that is closed while a request comes in fails the request.
+const HEAD_TIME: Duration = Duration::from_secs(120);
 /// Connections at once; more wait to be accepted.
 const CONNECTIONS: usize = 512;
 /// The pause after a connection that could not be accepted, for want of file descriptors say.

@@ -103,7 +103,8 @@ async fn what_is_too_large_or_unknown_is_refused() {
 async fn more_requests_than_may_be_under_way_are_told_to_come_again() {
     let dir = tempfile::tempdir().unwrap();
     let running = up(dir.path(), &Options { in_flight: 0, ..Options::default() }).await;
-    assert_eq!(call(&running.url, "GET", "/health", "").await.0, 429);
+    assert_eq!(call(&running.url, "GET", "/status", "").await.0, 429);
+    assert_eq!(call(&running.url, "GET", "/health", "").await.0, 200);
     running.stop().await.unwrap();
 }
 

@@ -316,10 +316,10 @@ async fn a_file_that_vanished_between_listing_and_reading_is_named() {
     let lake = Lake::new().await;
     lake.table("c", "a:bigint", LAZY, &[]).await;
     let url = lake.put("c/rows.csv", "1\n").await;
-    let options = QueryOptions { database: "db".into(), ..QueryOptions::default() };
-    let answer = lake.engine.query("SELECT * FROM c", &options).await.unwrap();
+    let inputs = BTreeMap::from([(TableName::new("db", "c").unwrap(), Input::Files(vec![url.clone()]))]);
+    let options = QueryOptions { database: "db".into(), inputs, ..QueryOptions::default() };
     lake.ports.storage.delete(&url).await.unwrap();
-    let error = answer.collect().await.unwrap_err();
+    let error = async { lake.engine.query("SELECT * FROM c", &options).await?.collect().await }.await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
     assert!(error.to_string().contains("raw/c/rows.csv"), "{error}");
 }

@@ -21,7 +21,7 @@ pub const MAGIC: &[u8] = b"PAR1";
 pub enum Footer {
     /// So many bytes at the end of the file are needed.
     Needs(u64),
-    Sample(Sample),
+    Sample(Box<Sample>),
 }
 
 /// Reads the footer from `tail`, the last bytes of a file of `size` bytes.
@@ -99,7 +99,7 @@ fn parse(tail: Bytes, size: u64) -> Result<Footer, Flaw> {
         }
     }
     let columns = super::unique_names(columns, &mut notes);
-    Ok(Footer::Sample(Sample { format: FileFormat::parquet(), columns, first_row: None, notes }))
+    Ok(Footer::Sample(Box::new(Sample { format: FileFormat::parquet(), columns, first_row: None, notes })))
 }
 
 fn corrupt(error: &ParquetError) -> Flaw {

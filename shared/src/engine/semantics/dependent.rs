@@ -323,7 +323,7 @@ impl<'a> Dependence<'a> {
         let on = join.on.iter().map(|(l, r)| Ok((bind(l.clone())?, bind(r.clone())?))).collect::<Result<Vec<_>>>()?;
         let mut filters: Vec<Expr> = join.filter.clone().map(bind).transpose()?.into_iter().collect();
         if left && right {
-            let same = |i| Expr::Column(self.key(i)).is_not_distinct_from_column(other.key(i));
+            let same = |i| not_distinct(self.key(i), other.key(i));
             filters.extend((0..self.outer.len()).map(same));
         }
         let joined = Join::try_new(
@@ -377,7 +377,7 @@ impl<'a> Dependence<'a> {
     /// What a subquery below names of the rows around becomes a key, which it names as an outer column.
     fn bound_subquery(&self, subquery: Subquery, schema: &DFSchema) -> Result<Subquery> {
         let renamed = |expr: Expr| {
-            let renamed = expr.transform_down(|expr| match expr {
+            expr.transform_down(|expr| match expr {
                 Expr::OuterReferenceColumn(field, column) if !schema.has_column(&column) => {
                     Ok(match self.outer.iter().position(|outer| *outer == column) {
                         Some(i) => Transformed::yes(Expr::OuterReferenceColumn(field, self.key(i))),
@@ -385,8 +385,7 @@ impl<'a> Dependence<'a> {
                     })
                 }
                 other => Ok(Transformed::no(other)),
-            });
-            renamed
+            })
         };
         let plan = subquery.subquery.as_ref().clone();
         let plan = plan.transform_down_with_subqueries(|plan| plan.map_expressions(renamed))?.data;
@@ -414,15 +413,9 @@ fn key_name(i: usize) -> String {
     format!("c{i}")
 }
 
-trait NotDistinct {
-    fn is_not_distinct_from_column(self, column: Column) -> Expr;
-}
-
-impl NotDistinct for Expr {
-    fn is_not_distinct_from_column(self, column: Column) -> Expr {
-        let right = Box::new(Expr::Column(column));
-        Expr::BinaryExpr(BinaryExpr { left: Box::new(self), op: Operator::IsNotDistinctFrom, right })
-    }
+fn not_distinct(left: Column, right: Column) -> Expr {
+    let [left, right] = [left, right].map(|column| Box::new(Expr::Column(column)));
+    Expr::BinaryExpr(BinaryExpr { left, op: Operator::IsNotDistinctFrom, right })
 }
 
 /// The aggregate over the rows that are not there for the sake of their keys alone.
