@@ -12,7 +12,7 @@ use arrow::compute::kernels::numeric;
 use arrow::datatypes::{DECIMAL128_MAX_PRECISION, DataType, Decimal128Type, Float32Type, Float64Type, i256};
 use arrow::error::ArrowError;
 use datafusion::common::config::ConfigOptions;
-use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::tree_node::Transformed;
 use datafusion::common::{DFSchema, Result, ScalarValue};
 use datafusion::logical_expr::expr::{Cast, ScalarFunction, TryCast};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
@@ -24,7 +24,7 @@ use datafusion::logical_expr::{
 };
 use datafusion::optimizer::AnalyzerRule;
 
-use super::{external, whole_subqueries};
+use super::{external, under_its_name, whole_subqueries};
 use crate::Error;
 
 /// Replaces arithmetic that could wrap. Runs after the coercion of types.
@@ -49,10 +49,7 @@ impl AnalyzerRule for CheckedArithmetic {
                 }
                 other => other,
             };
-            let plan = plan.map_expressions(|expr| {
-                let name = names.save(&expr);
-                Ok(expr.transform_up(|expr| checked(expr, &schema))?.update_data(|expr| name.restore(expr)))
-            })?;
+            let plan = plan.map_expressions(|expr| under_its_name(expr, &names, &|expr| checked(expr, &schema)))?;
             plan.map_data(LogicalPlan::recompute_schema)
         })
     }

@@ -25,11 +25,12 @@ mod totals;
 
 use std::sync::Arc;
 
-use datafusion::common::tree_node::Transformed;
+use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{DataFusionError, Result};
 use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::session_state::SessionState;
-use datafusion::logical_expr::LogicalPlan;
+use datafusion::logical_expr::expr_rewriter::NamePreserver;
+use datafusion::logical_expr::{Expr, LogicalPlan};
 use datafusion::optimizer::AnalyzerRule;
 use datafusion::optimizer::analyzer::resolve_grouping_function::ResolveGroupingFunction;
 use datafusion::optimizer::analyzer::type_coercion::TypeCoercion;
@@ -80,6 +81,19 @@ fn whole_subqueries(
     f: impl FnMut(LogicalPlan) -> Result<Transformed<LogicalPlan>>,
 ) -> Result<LogicalPlan> {
     Ok(plan.transform_up_with_subqueries(f)?.data)
+}
+
+/// The expression with its parts as `f` gives them, under the name that it had. Grouping sets have no name, what they hold has.
+fn under_its_name(
+    expr: Expr,
+    names: &NamePreserver,
+    f: &impl Fn(Expr) -> Result<Transformed<Expr>>,
+) -> Result<Transformed<Expr>> {
+    if matches!(expr, Expr::GroupingSet(_)) {
+        return expr.map_children(|inner| under_its_name(inner, names, f));
+    }
+    let name = names.save(&expr);
+    Ok(expr.transform_up(f)?.update_data(|expr| name.restore(expr)))
 }
 
 fn external(error: Error) -> DataFusionError {

@@ -21,7 +21,7 @@ use datafusion::logical_expr::{
 };
 use datafusion::optimizer::AnalyzerRule;
 
-use super::whole_subqueries;
+use super::{under_its_name, whole_subqueries};
 
 /// Functions whose arguments get one type.
 const OF_ONE_TYPE: [&str; 7] = ["coalesce", "nullif", "nvl", "ifnull", "greatest", "least", "make_array"];
@@ -45,10 +45,7 @@ impl AnalyzerRule for CommonNumbers {
             };
             let schema = merge_schema(&plan.inputs());
             let names = NamePreserver::new(&plan);
-            let plan = plan.map_expressions(|expr| {
-                let name = names.save(&expr);
-                Ok(expr.transform_up(|expr| common(expr, &schema))?.update_data(|expr| name.restore(expr)))
-            })?;
+            let plan = plan.map_expressions(|expr| under_its_name(expr, &names, &|expr| common(expr, &schema)))?;
             plan.map_data(LogicalPlan::recompute_schema)
         })
     }
