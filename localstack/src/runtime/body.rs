@@ -36,7 +36,7 @@ pub(super) struct Bodies {
 
 /// A body that was read whole, with its memory.
 #[derive(Debug)]
-pub(super) struct Held {
+pub(super) struct ReadBody {
     pub(super) bytes: Bytes,
     _memory: Option<OwnedSemaphorePermit>,
 }
@@ -49,7 +49,7 @@ impl Bodies {
 
     /// Reads to the end, or gives the answer that refuses the body: 413 past its size, 408 when it comes too slowly, 429 while
     /// others have the memory.
-    pub(super) async fn read(&self, mut body: Body) -> Result<Held, Response> {
+    pub(super) async fn read(&self, mut body: Body) -> Result<ReadBody, Response> {
         let started = Instant::now();
         let (mut bytes, mut memory): (_, Option<OwnedSemaphorePermit>) = (BytesMut::new(), None);
         loop {
@@ -57,7 +57,7 @@ impl Bodies {
             let frame = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx));
             let frame = match timeout_at(slowest.min(Instant::now() + self.silence), frame).await {
                 Err(_) => return Err(too_slow(bytes.len(), self.silence)),
-                Ok(None) => return Ok(Held { bytes: bytes.freeze(), _memory: memory }),
+                Ok(None) => return Ok(ReadBody { bytes: bytes.freeze(), _memory: memory }),
                 Ok(Some(frame)) => frame.map_err(|_| broken_off(bytes.len()))?,
             };
             let Ok(data) = frame.into_data() else { continue };

@@ -45,13 +45,14 @@ impl AnalyzerRule for CommonNumbers {
             };
             let schema = merge_schema(&plan.inputs());
             let names = NamePreserver::new(&plan);
-            let plan = plan.map_expressions(|expr| under_its_name(expr, &names, &|expr| common(expr, &schema)))?;
+            let plan =
+                plan.map_expressions(|expr| under_its_name(expr, &names, &|expr| in_common_types(expr, &schema)))?;
             plan.map_data(LogicalPlan::recompute_schema)
         })
     }
 }
 
-fn common(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
+fn in_common_types(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     Ok(match expr {
         Expr::BinaryExpr(BinaryExpr { left, op, right }) if compares(op) => {
             let [left, right] = one_type([*left, *right], schema, true)?;
