@@ -92,7 +92,9 @@ class Lake:
 
 
 def valued(value, ty):
-    """The value of a JSON answer: decimals, large integers, NaN and infinities come as texts."""
+    """The value of a JSON answer: decimals, large integers, times, NaN and infinities come as texts."""
+    if isinstance(value, str) and ty == "timestamp":
+        return datetime.datetime.fromisoformat(value)
     if isinstance(value, str) and any(word in ty for word in ("decimal", "int")):
         return decimal.Decimal(value)
     if isinstance(value, str) and any(word in ty for word in ("double", "float")):

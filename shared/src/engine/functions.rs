@@ -70,7 +70,7 @@ pub(super) fn rewrite(statement: &mut Parsed) -> Result<()> {
 
 fn calls(statement: &mut Parsed) -> Result<()> {
     match statement {
-        Parsed::Statement(inner) => match inner.as_mut().visit(&mut Rewrite { changed: false }) {
+        Parsed::Statement(inner) => match inner.as_mut().visit(&mut Rewrite::default()) {
             ControlFlow::Continue(()) => Ok(()),
             ControlFlow::Break(error) => Err(error),
         },
@@ -79,8 +79,10 @@ fn calls(statement: &mut Parsed) -> Result<()> {
     }
 }
 
+#[derive(Default)]
 struct Rewrite {
-    changed: bool,
+    /// Of each SELECT list around, what its columns without an alias were written as.
+    written: Vec<Vec<Option<String>>>,
 }
 
 impl VisitorMut for Rewrite {
@@ -89,13 +91,20 @@ impl VisitorMut for Rewrite {
     /// A column without an alias keeps the name that the query gives it.
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<Error> {
         semantics::bracketed(select);
-        for item in &mut select.projection {
-            let SelectItem::UnnamedExpr(expr) = item else { continue };
-            let name = expr.to_string();
-            let mut inner = Self { changed: false };
-            expr.visit(&mut inner)?;
-            if inner.changed {
-                let (expr, alias) = (expr.clone(), Ident::with_quote('"', name));
+        let written = |item: &SelectItem| match item {
+            SelectItem::UnnamedExpr(expr) => Some(expr.to_string()),
+            _ => None,
+        };
+        self.written.push(select.projection.iter().map(written).collect());
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_select(&mut self, select: &mut Select) -> ControlFlow<Error> {
+        let written = self.written.pop().unwrap_or_default();
+        for (item, written) in select.projection.iter_mut().zip(written) {
+            let (SelectItem::UnnamedExpr(expr), Some(written)) = (&*item, written) else { continue };
+            if expr.to_string() != written {
+                let (expr, alias) = (expr.clone(), Ident::with_quote('"', written));
                 *item = SelectItem::ExprWithAlias { expr, alias };
             }
         }
@@ -110,7 +119,6 @@ impl VisitorMut for Rewrite {
         match new {
             Ok(None) => ControlFlow::Continue(()),
             Ok(Some(new)) => {
-                self.changed = true;
                 *expr = new;
                 ControlFlow::Continue(())
             }
@@ -172,6 +180,7 @@ fn replacement(call: &Function) -> Result<Option<Expr>> {
             let joined = rest.iter().try_fold(first.clone(), |left, right| filled("$1 || $2", &[left, right.clone()]));
             joined?
         }
+        ("nullif", [Expr::Value(ValueWithSpan { value: Value::Null, .. }), _]) => args[0].clone(),
         ("json_extract", [json, path]) => json_call("json_get_json", json, path)?,
         ("element_at", [_, key]) => match text_of(key) {
             Some(_) => filled("map_extract($1, $2)[1]", &args)?,

@@ -12,6 +12,7 @@
 mod bounds;
 mod catalog;
 mod date_format;
+mod date_trunc;
 mod dates;
 mod errors;
 mod explain;

@@ -8,11 +8,12 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray};
 use arrow::datatypes::{DataType, Float32Type, Float64Type, Schema};
-use datafusion::common::ScalarValue;
-use datafusion::logical_expr::Operator;
-use datafusion::physical_expr::PhysicalExpr;
+use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::{Result, ScalarValue};
+use datafusion::logical_expr::{Expr, Operator};
 use datafusion::physical_expr::expressions::{BinaryExpr, Column, InListExpr, Literal};
 use datafusion::physical_expr::utils::collect_columns;
+use datafusion::physical_expr::{PhysicalExpr, ScalarFunctionExpr};
 
 /// The columns of a schema that hold floating point numbers, also inside.
 pub(crate) fn floating(schema: &Schema) -> impl Iterator<Item = &str> {
@@ -63,15 +64,46 @@ fn is_number(expr: &Arc<dyn PhysicalExpr>) -> bool {
     }
 }
 
+/// The name of [`comparable`] in a plan. What tells values by their statistics looks through it.
+pub(crate) const COMPARABLE: &str = "$comparable";
+
 /// Values whose bytes are equal where the values are: 0.0 for -0.0, and one NaN for all.
-pub(super) fn comparable(values: &ArrayRef) -> ArrayRef {
-    if let Some(values) = values.as_primitive_opt::<Float64Type>() {
-        return Arc::new(values.unary::<_, Float64Type>(|v| if v.is_nan() { f64::NAN } else { v + 0.0 }));
+pub(crate) fn comparable(values: &ArrayRef) -> ArrayRef {
+    // Most columns have neither, and stay as they are.
+    if let Some(doubles) = values.as_primitive_opt::<Float64Type>() {
+        let of = |v: f64| if v.is_nan() { f64::NAN } else { v + 0.0 };
+        let changes = doubles.values().iter().fold(false, |found, v| found | (of(*v).to_bits() != v.to_bits()));
+        return if changes { Arc::new(doubles.unary::<_, Float64Type>(of)) } else { Arc::clone(values) };
     }
-    if let Some(values) = values.as_primitive_opt::<Float32Type>() {
-        return Arc::new(values.unary::<_, Float32Type>(|v| if v.is_nan() { f32::NAN } else { v + 0.0 }));
+    if let Some(floats) = values.as_primitive_opt::<Float32Type>() {
+        let of = |v: f32| if v.is_nan() { f32::NAN } else { v + 0.0 };
+        let changes = floats.values().iter().fold(false, |found, v| found | (of(*v).to_bits() != v.to_bits()));
+        return if changes { Arc::new(floats.unary::<_, Float32Type>(of)) } else { Arc::clone(values) };
     }
     Arc::clone(values)
+}
+
+/// The filter on the values themselves, for what prunes by statistics.
+pub(super) fn on_values(filter: Expr) -> Result<Expr> {
+    let on_value = |expr| match expr {
+        Expr::ScalarFunction(mut call) if call.func.name() == COMPARABLE && call.args.len() == 1 => {
+            Transformed::yes(call.args.remove(0))
+        }
+        other => Transformed::no(other),
+    };
+    Ok(filter.transform_up(|expr| Ok(on_value(expr)))?.data)
+}
+
+/// The same of a filter of a plan that runs.
+pub(super) fn on_columns(filter: &Arc<dyn PhysicalExpr>) -> Result<Arc<dyn PhysicalExpr>> {
+    let on_column = |expr: Arc<dyn PhysicalExpr>| {
+        let call = expr.downcast_ref::<ScalarFunctionExpr>().filter(|call| call.name() == COMPARABLE);
+        match call.map(ScalarFunctionExpr::args) {
+            Some([value]) => Transformed::yes(Arc::clone(value)),
+            _ => Transformed::no(expr),
+        }
+    };
+    Ok(Arc::clone(filter).transform_up(|expr| Ok(on_column(expr)))?.data)
 }
 
 /// The two values with zeros as far apart as they come: a bound that is zero stands for both.
@@ -95,7 +127,7 @@ pub(super) fn with_both_zeros(lower: ScalarValue, upper: ScalarValue) -> (Scalar
 mod tests {
     use arrow::datatypes::Field;
     use datafusion::common::DFSchema;
-    use datafusion::logical_expr::{Expr, lit};
+    use datafusion::logical_expr::lit;
     use datafusion::prelude::{SessionContext, col};
 
     use super::*;

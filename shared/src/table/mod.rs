@@ -17,7 +17,7 @@ mod drop;
 mod expire;
 mod field_id;
 mod files;
-mod floats;
+pub(crate) mod floats;
 mod io;
 mod lineage;
 mod live;

@@ -162,6 +162,7 @@ impl FileSource for PrunedSource {
         filters: Vec<Arc<dyn PhysicalExpr>>,
         config: &ConfigOptions,
     ) -> Result<FilterPushdownPropagation<Arc<dyn FileSource>>> {
+        let filters = filters.iter().map(floats::on_columns).collect::<Result<Vec<_>>>()?;
         let prunes: Vec<bool> = filters.iter().map(|filter| floats::may_prune(filter, &self.suspects)).collect();
         let sent: Vec<_> =
             filters.iter().zip(&prunes).filter(|(_, prunes)| **prunes).map(|(f, _)| Arc::clone(f)).collect();

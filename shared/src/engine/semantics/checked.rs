@@ -9,7 +9,7 @@ use std::sync::{Arc, LazyLock};
 
 use arrow::array::{Array, ArrayRef, AsArray, Datum, Decimal128Array, Scalar};
 use arrow::compute::kernels::numeric;
-use arrow::datatypes::{DECIMAL128_MAX_PRECISION, DataType, Decimal128Type, Float32Type, Float64Type, i256};
+use arrow::datatypes::{DECIMAL128_MAX_PRECISION, DataType, Decimal128Type, Float64Type, i256};
 use arrow::error::ArrowError;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::Transformed;
@@ -40,15 +40,6 @@ impl AnalyzerRule for CheckedArithmetic {
         whole_subqueries(plan, |plan| {
             let schema = merge_schema(&plan.inputs());
             let names = NamePreserver::new(&plan);
-            let plan = match plan {
-                LogicalPlan::Join(mut join) => {
-                    let on = std::mem::take(&mut join.on).into_iter();
-                    let key = |key: Expr, of: &DFSchema| if is_float(&key, of) { one_zero(key) } else { key };
-                    join.on = on.map(|(l, r)| (key(l, join.left.schema()), key(r, join.right.schema()))).collect();
-                    LogicalPlan::Join(join)
-                }
-                other => other,
-            };
             let plan = plan.map_expressions(|expr| under_its_name(expr, &names, &|expr| checked(expr, &schema)))?;
             plan.map_data(LogicalPlan::recompute_schema)
         })
@@ -57,17 +48,6 @@ impl AnalyzerRule for CheckedArithmetic {
 
 fn checked(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     match expr {
-        Expr::BinaryExpr(BinaryExpr { left, op: op @ (Operator::Eq | Operator::IsNotDistinctFrom), right }) => {
-            let keys = [&left, &right].iter().all(|side| !side.column_refs().is_empty() && is_float(side, schema));
-            let [left, right] = if keys { [left, right].map(|side| Box::new(one_zero(*side))) } else { [left, right] };
-            Ok(Transformed::new_transformed(Expr::BinaryExpr(BinaryExpr { left, op, right }), keys))
-        }
-        Expr::AggregateFunction(mut call) if call.params.distinct => {
-            let floats = call.params.args.iter().any(|arg| is_float(arg, schema));
-            let args = std::mem::take(&mut call.params.args).into_iter();
-            call.params.args = args.map(|arg| if is_float(&arg, schema) { one_zero(arg) } else { arg }).collect();
-            Ok(Transformed::new_transformed(Expr::AggregateFunction(call), floats))
-        }
         Expr::BinaryExpr(BinaryExpr { left, op, right }) => {
             let Some(function) = function_of(op) else {
                 return Ok(Transformed::no(Expr::BinaryExpr(BinaryExpr { left, op, right })));
@@ -120,18 +100,6 @@ fn type_of(expr: &Expr, schema: &DFSchema) -> Result<DataType> {
     }
 }
 
-fn is_float(expr: &Expr, schema: &DFSchema) -> bool {
-    expr.get_type(schema).is_ok_and(|ty| matches!(ty, DataType::Float32 | DataType::Float64))
-}
-
-/// The number without the sign of a zero: joins and DISTINCT compare hashes, and those of the zeros differ.
-fn one_zero(value: Expr) -> Expr {
-    match &value {
-        Expr::ScalarFunction(known) if known.func.name() == ZERO.name() => value,
-        _ => call(&ZERO, vec![value]),
-    }
-}
-
 /// What a cast to a whole number casts: the nearest whole one, half away from zero.
 fn rounded(value: &Expr, to: &DataType, schema: &DFSchema) -> Result<Option<Expr>> {
     let from = value.get_type(schema)?;
@@ -168,9 +136,6 @@ static ARITHMETIC: LazyLock<[Arc<ScalarUDF>; 4]> =
     LazyLock::new(|| [&PLUS, &MINUS, &MULTIPLY, &DIVIDE].map(|function| Arc::clone(function)));
 static ROUND: LazyLock<Arc<ScalarUDF>> =
     LazyLock::new(|| Arc::new(ScalarUDF::from(Round { signature: Signature::any(1, Volatility::Immutable) })));
-
-static ZERO: LazyLock<Arc<ScalarUDF>> =
-    LazyLock::new(|| Arc::new(ScalarUDF::from(Zero { signature: Signature::any(1, Volatility::Immutable) })));
 
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Arithmetic {
@@ -352,55 +317,6 @@ impl ScalarUDFImpl for Round {
             ColumnarValue::Array(array) => round(array).map(ColumnarValue::Array),
             ColumnarValue::Scalar(scalar) => {
                 Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&round(&scalar.to_array()?)?, 0)?))
-            }
-        }
-    }
-}
-
-/// A floating-point number; both zeros are the positive one, every NaN the same.
-#[derive(Debug, PartialEq, Eq, Hash)]
-struct Zero {
-    signature: Signature,
-}
-
-impl ScalarUDFImpl for Zero {
-    fn name(&self) -> &str {
-        "$zero"
-    }
-
-    fn display_name(&self, args: &[Expr]) -> Result<String> {
-        Ok(args.first().map(ToString::to_string).unwrap_or_default())
-    }
-
-    fn signature(&self) -> &Signature {
-        &self.signature
-    }
-
-    fn return_type(&self, types: &[DataType]) -> Result<DataType> {
-        Ok(types.first().cloned().unwrap_or(DataType::Null))
-    }
-
-    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let [value] = args.args.as_slice() else {
-            return Err(external(Error::bug(format!("expected 1 argument, found {}", args.args.len()))));
-        };
-        let one = |array: &ArrayRef| -> ArrayRef {
-            match array.data_type() {
-                DataType::Float64 => {
-                    let of = |v: f64| if v.is_nan() { f64::NAN } else { v + 0.0 };
-                    Arc::new(array.as_primitive::<Float64Type>().unary::<_, Float64Type>(of))
-                }
-                DataType::Float32 => {
-                    let of = |v: f32| if v.is_nan() { f32::NAN } else { v + 0.0 };
-                    Arc::new(array.as_primitive::<Float32Type>().unary::<_, Float32Type>(of))
-                }
-                _ => Arc::clone(array),
-            }
-        };
-        match value {
-            ColumnarValue::Array(array) => Ok(ColumnarValue::Array(one(array))),
-            ColumnarValue::Scalar(scalar) => {
-                Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&one(&scalar.to_array()?), 0)?))
             }
         }
     }

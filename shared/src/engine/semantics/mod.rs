@@ -4,7 +4,11 @@
 //! |---|---|
 //! | [`checked`] | arithmetic that fails instead of wrapping; quotients and casts that round |
 //! | [`totals`] | `sum` and `avg` that fail instead of wrapping |
+//! | [`doubles`] | both zeros and NaN, wherever numbers are compared |
+//! | [`frames`] | aggregates over window frames that leave rows behind |
+//! | [`joins`] | inner joins whose keys may be null |
 //! | [`numbers`] | doubles beside decimals, decimals of more than 38 digits |
+//! | [`pushdown`] | filters that a plan hands down, where two columns have one name |
 //! | [`subqueries`] | subqueries that name columns of the query around them, or stand for a value |
 //! | [`set_operations`] | EXCEPT ALL and INTERSECT ALL |
 //! | [`relations`] | RIGHT and FULL JOIN … USING and NATURAL; subqueries that give two columns of one name |
@@ -15,9 +19,13 @@
 
 mod checked;
 mod dependent;
+mod doubles;
+mod frames;
+mod joins;
 mod literals;
 mod names;
 mod numbers;
+mod pushdown;
 mod relations;
 mod set_operations;
 mod subqueries;
@@ -48,9 +56,14 @@ pub(super) fn rules(builder: SessionStateBuilder) -> SessionStateBuilder {
         Arc::new(ResolveGroupingFunction::new()),
         Arc::new(TypeCoercion::new()),
         Arc::new(subqueries::Subqueries),
+        Arc::new(doubles::EqualNumbers),
         Arc::new(checked::CheckedArithmetic),
     ];
-    builder.with_analyzer_rules(rules).with_relation_planners(vec![Arc::new(relations::Relations::default())])
+    builder
+        .with_analyzer_rules(rules)
+        .with_optimizer_rules(joins::logical_rules())
+        .with_physical_optimizer_rules(pushdown::physical_rules())
+        .with_relation_planners(vec![Arc::new(relations::Relations::default())])
 }
 
 /// Gives the session the functions.

@@ -3,7 +3,7 @@
 //! DataFusion refuses such a list, and gives a cast the name of what it casts: `ORDER BY id` would sort `CAST(id AS varchar)` as text.
 //! What collides gets a name of its own here, with a mark that no name has; [`shown`] takes it off the answer's columns.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
 use datafusion::sql::parser::Statement as Parsed;
@@ -68,7 +68,18 @@ fn operands(body: &mut SetExpr) {
 }
 
 fn named(select: &mut Select, outermost: bool, sorted: bool) {
+    write_sets_out(select);
+    let before = select.projection.clone();
     tell_casts_apart(select);
+    tell_calls_apart(select);
+    for (item, before) in select.projection.iter_mut().zip(before) {
+        if let (SelectItem::UnnamedExpr(expr), SelectItem::UnnamedExpr(was)) = (&*item, before)
+            && *expr != was
+        {
+            *item =
+                SelectItem::ExprWithAlias { expr: expr.clone(), alias: Ident::with_quote('"', Name::of(&was).name) };
+        }
+    }
     let mut stars = Stars::default();
     select.projection.iter().for_each(|item| stars.add(item));
     let mut seen = BTreeSet::new();
@@ -85,6 +96,44 @@ fn named(select: &mut Select, outermost: bool, sorted: bool) {
             *item = SelectItem::ExprWithAlias { expr, alias };
         }
     }
+}
+
+/// Elements of a CUBE whose sets are written out.
+const MAX_CUBE: usize = 8;
+
+/// A CUBE or ROLLUP that names an expression twice, as the grouping sets that it stands for: DataFusion refuses it.
+fn write_sets_out(select: &mut Select) {
+    let GroupByExpr::Expressions(by, _) = &mut select.group_by else { return };
+    for by in by {
+        let sets: Vec<Vec<Expr>> = match by {
+            Expr::Rollup(elements) if repeats(elements) => {
+                (0..=elements.len()).rev().map(|n| elements[..n].concat()).collect()
+            }
+            Expr::Cube(elements) if repeats(elements) && elements.len() <= MAX_CUBE => (0..1_usize << elements.len())
+                .rev()
+                .map(|set| elements.iter().enumerate().filter(move |(i, _)| set >> i & 1 == 1))
+                .map(|set| set.flat_map(|(_, element)| element.clone()).collect())
+                .collect(),
+            _ => continue,
+        };
+        *by = Expr::GroupingSets(sets.into_iter().map(once_each).collect());
+    }
+}
+
+fn repeats(elements: &[Vec<Expr>]) -> bool {
+    let all = elements.concat();
+    once_each(all.clone()).len() < all.len()
+}
+
+fn once_each(exprs: Vec<Expr>) -> Vec<Expr> {
+    let mut seen = BTreeSet::new();
+    exprs.into_iter().filter(|expr| seen.insert(same(expr))).collect()
+}
+
+/// Equal for expressions that are one; names in quotes keep their letters.
+fn same(expr: &Expr) -> String {
+    let text = expr.to_string();
+    if text.contains(['"', '\'']) { text } else { text.to_lowercase() }
 }
 
 /// A cast that is grouped by beside its column gets a name of its own, wherever it stands.
@@ -109,6 +158,69 @@ impl VisitorMut for Apart<'_> {
             && let Ok(apart) = filled("coalesce($1)", std::slice::from_ref(expr))
         {
             *expr = apart;
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+/// Calls that differ in casts only, as `avg(x)` and `avg(CAST(x AS double))`, get names of their own.
+fn tell_calls_apart(select: &mut Select) {
+    let mut calls = Calls::default();
+    let _ = select.visit(&mut calls);
+    let apart: Vec<Expr> = calls.0.into_values().filter(|calls| calls.len() > 1).flatten().collect();
+    if apart.is_empty() {
+        return;
+    }
+    let mut casts = Casts::default();
+    for mut call in apart {
+        let _ = call.visit(&mut casts);
+    }
+    let _ = select.visit(&mut Apart(&casts.0));
+}
+
+/// Calls with casts or without, by what they are without.
+#[derive(Default)]
+struct Calls(BTreeMap<String, Vec<Expr>>);
+
+impl VisitorMut for Calls {
+    type Break = ();
+
+    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        if matches!(expr, Expr::Function(_)) {
+            let mut bare = expr.clone();
+            let _ = bare.visit(&mut Bare);
+            let calls = self.0.entry(same(&bare)).or_default();
+            if !calls.contains(expr) {
+                calls.push(expr.clone());
+            }
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+/// Takes casts off.
+struct Bare;
+
+impl VisitorMut for Bare {
+    type Break = ();
+
+    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        if let Expr::Cast { expr: inner, .. } = expr {
+            *expr = inner.as_ref().clone();
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+#[derive(Default)]
+struct Casts(Vec<Expr>);
+
+impl VisitorMut for Casts {
+    type Break = ();
+
+    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        if is_cast(expr) && !self.0.contains(expr) {
+            self.0.push(expr.clone());
         }
         ControlFlow::Continue(())
     }

@@ -65,7 +65,7 @@ fn in_common_types(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
         Expr::InList(InList { expr, list, negated }) => {
             let mut all = one_type_of([vec![*expr], list].concat(), schema, true)?;
             let expr = Box::new(all.remove(0));
-            Transformed::yes(Expr::InList(InList { expr, list: all, negated }))
+            Transformed::yes(listed(InList { expr, list: all, negated }))
         }
         Expr::InSubquery(found) => Transformed::yes(Expr::InSubquery(in_subquery(found, schema)?)),
         Expr::Cast(Cast { expr, field }) => {
@@ -80,6 +80,32 @@ fn in_common_types(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
         }
         other => Transformed::no(other),
     })
+}
+
+/// An IN list whose elements are constants, the others compared one by one: DataFusion loses those that it takes for constants, as a
+/// CASE without rows.
+fn listed(InList { expr, list, negated }: InList) -> Expr {
+    let (constants, others): (Vec<_>, Vec<_>) = list.into_iter().partition(is_constant);
+    if others.is_empty() || expr.is_volatile() {
+        return Expr::InList(InList { expr, list: [constants, others].concat(), negated });
+    }
+    let value = expr.as_ref().clone();
+    let constants = (!constants.is_empty()).then(|| Expr::InList(InList { expr, list: constants, negated }));
+    let others = others.into_iter().map(|other| match negated {
+        true => value.clone().not_eq(other),
+        false => value.clone().eq(other),
+    });
+    let all = constants.into_iter().chain(others);
+    let both = if negated { Expr::and } else { Expr::or };
+    all.reduce(both).unwrap_or_else(|| Expr::Literal(ScalarValue::Boolean(Some(negated)), None))
+}
+
+fn is_constant(expr: &Expr) -> bool {
+    match expr {
+        Expr::Literal(..) => true,
+        Expr::Cast(Cast { expr, .. }) | Expr::Negative(expr) => is_constant(expr),
+        _ => false,
+    }
 }
 
 /// A time with a zone as the clocks there show it, where it is cast to a type without one.
@@ -106,7 +132,8 @@ fn is_of_floats(expr: &Expr, schema: &DFSchema) -> bool {
     found.unwrap_or(true)
 }
 
-fn compares(op: Operator) -> bool {
+/// Whether an operator compares its sides.
+pub(super) fn compares(op: Operator) -> bool {
     use Operator::{Eq, Gt, GtEq, IsDistinctFrom, IsNotDistinctFrom, Lt, LtEq, NotEq};
     matches!(op, Eq | NotEq | Lt | LtEq | Gt | GtEq | IsDistinctFrom | IsNotDistinctFrom)
 }

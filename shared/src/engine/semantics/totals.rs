@@ -21,7 +21,7 @@ use datafusion::logical_expr::{
     Accumulator, AggregateUDF, AggregateUDFImpl, EmitTo, GroupsAccumulator, ReversedUDAF, Signature,
 };
 
-use super::external;
+use super::{external, frames};
 use crate::Error;
 
 /// Puts both functions in the place of DataFusion's.
@@ -96,6 +96,9 @@ impl AggregateUDFImpl for Total {
     fn create_sliding_accumulator(&self, args: AccumulatorArgs<'_>) -> Result<Box<dyn Accumulator>> {
         match (self.finish(&args)?, args.is_distinct) {
             (Some(finish), false) => Ok(Box::new(One { finish, total: 0, count: 0 })),
+            (None, false) if *args.expr_fields[0].data_type() == DataType::Float64 => {
+                Ok(frames::sliding_total(self.kind == Kind::Average))
+            }
             _ => self.inner.create_sliding_accumulator(args),
         }
     }

@@ -32,7 +32,7 @@ use super::{external, order};
 use crate::table::address::{self, AddressedSource};
 use crate::table::deletes::{DeletedPlaces, EqualityColumn, EqualityDeletes, Loader, ScopeUse};
 use crate::table::field_id::{FieldIdAdapterFactory, name_mapping};
-use crate::table::floats::floating;
+use crate::table::floats::{floating, on_values};
 use crate::table::io::Io;
 use crate::table::lineage;
 use crate::table::live::{LiveFile, files_of, live_manifests};
@@ -205,6 +205,7 @@ impl IcebergTable {
     /// What the filters say of files; `None` when that is nothing.
     fn predicate(&self, state: &dyn Session, filters: &[Expr]) -> DfResult<Option<PruningPredicate>> {
         let Some(filter) = conjunction(filters.iter().cloned()) else { return Ok(None) };
+        let filter = on_values(filter)?;
         let columns = self.schema.table_schema();
         let schema = DFSchema::try_from(columns.as_ref().clone())?;
         let filter = state.create_physical_expr(filter, &schema)?;

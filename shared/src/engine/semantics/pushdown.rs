@@ -1,0 +1,56 @@
+//! Filters that a physical plan hands down to its sources.
+//!
+//! DataFusion finds the column of a filter in an input by its name. Two columns of one name, as those of a table that is joined with
+//! itself, are then one to it: a filter of the second is applied to the first. [`ByPlace`] leaves the parts of a plan alone that have
+//! such columns, and has filters handed down below them.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use datafusion::common::Result;
+use datafusion::common::config::ConfigOptions;
+use datafusion::physical_optimizer::PhysicalOptimizerRule;
+use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::execution_plan::{ChildrenPropertiesMode, ReplaceChildrenOptions};
+
+/// DataFusion's rules of physical plans, those that hand filters down only where names tell columns apart.
+pub(super) fn physical_rules() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
+    let rules = PhysicalOptimizer::new().rules.into_iter();
+    rules
+        .map(|rule| if rule.name().starts_with("FilterPushdown") { Arc::new(ByPlace(rule)) as _ } else { rule })
+        .collect()
+}
+
+#[derive(Debug)]
+struct ByPlace(Arc<dyn PhysicalOptimizerRule + Send + Sync>);
+
+impl PhysicalOptimizerRule for ByPlace {
+    fn optimize(&self, plan: Arc<dyn ExecutionPlan>, config: &ConfigOptions) -> Result<Arc<dyn ExecutionPlan>> {
+        if are_told_apart(&plan) {
+            return self.0.optimize(plan, config);
+        }
+        let inputs = plan.children().into_iter().map(|input| self.optimize(Arc::clone(input), config));
+        let inputs = inputs.collect::<Result<Vec<_>>>()?;
+        if inputs.is_empty() {
+            Ok(plan)
+        } else {
+            plan.replace_children(inputs, ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute))
+        }
+    }
+
+    fn name(&self) -> &str {
+        self.0.name()
+    }
+
+    fn schema_check(&self) -> bool {
+        self.0.schema_check()
+    }
+}
+
+/// Whether no node of the plan has two columns of one name.
+fn are_told_apart(plan: &Arc<dyn ExecutionPlan>) -> bool {
+    let schema = plan.schema();
+    let mut names = HashSet::new();
+    schema.fields().iter().all(|field| names.insert(field.name())) && plan.children().into_iter().all(are_told_apart)
+}
