@@ -55,6 +55,7 @@ SQLLOGIC ?= ../shared/data/sqllogic
 test-long: setup ## Compare answers with DuckDB's: made-up statements, TPC-DS, public logic tests (an hour)
 	@$(CARGO) build --workspace --bin tarn --locked
 	@.venv/bin/python tests/long/sqllogic.py --tarn $(TARN) --files $(SQLLOGIC) --statements 1000
+	@.venv/bin/python tests/long/sqllogic.py --tarn $(TARN) --datafusion
 	@.venv/bin/python tests/long/tpcds.py --tarn $(TARN)
 	@.venv/bin/python tests/long/fuzz.py --tarn $(TARN) --statements 100000 --seed 2
 

@@ -12,6 +12,7 @@ import collections
 import random
 import re
 import sys
+import threading
 
 import duckdb
 
@@ -329,11 +330,14 @@ def open_judge(seed):
 def second_opinion(judge, sql):
     """The judge's answer without its optimizer, which takes unknown for true in some EXISTS."""
     judge.execute("PRAGMA disable_optimizer")
+    stop = threading.Timer(10, judge.interrupt)
+    stop.start()
     try:
         return multiset(judge.execute(sql).fetchall())
     except duckdb.Error:
         return None
     finally:
+        stop.cancel()
         judge.execute("PRAGMA enable_optimizer")
 
 

@@ -51,13 +51,17 @@ class Lake:
 
     def rows(self, sql, timeout=120):
         """Rows of the answer, each value in the type of its column."""
+        return self.answer(sql, timeout)[1]
+
+    def answer(self, sql, timeout=120):
+        """The types of the columns, and the rows."""
         status, answer = self.post("/query", {"sql": sql}, timeout)
         if status != 200:
             raise Refused(status, answer["error"]["message"] if isinstance(answer, dict) else str(answer))
         if answer.get("truncated"):
             raise Refused(413, "the answer was truncated")
         types = [column["type"].lower() for column in answer["columns"]]
-        return [[valued(value, ty) for value, ty in zip(row, types)] for row in answer["rows"]]
+        return types, [[valued(value, ty) for value, ty in zip(row, types)] for row in answer["rows"]]
 
     def crawl(self, location):
         """Registers the files of a location, which lie in its folder below `raw`."""
@@ -95,8 +99,8 @@ def valued(value, ty):
     """The value of a JSON answer: decimals, large integers, times, NaN and infinities come as texts."""
     if isinstance(value, str) and ty == "timestamp":
         return datetime.datetime.fromisoformat(value)
-    if isinstance(value, str) and any(word in ty for word in ("decimal", "int")):
-        return decimal.Decimal(value)
+    if isinstance(value, str) and ty.startswith(("decimal", "tinyint", "smallint", "int(", "integer", "bigint", "uint")) or ty == "int":
+        return None if value is None else decimal.Decimal(value)
     if isinstance(value, str) and any(word in ty for word in ("double", "float")):
         return float(value.replace("Infinity", "inf"))
     return value
@@ -110,16 +114,27 @@ def comparable(value):
         number = float(value)
         if math.isnan(number) or math.isinf(number):
             return ("number", str(number))
-        if isinstance(value, int) and abs(value) >= 1 << 53:
-            return ("number", str(value))
+        if not isinstance(value, float) and abs(value) >= 1 << 53 and value == int(value):
+            return ("number", str(int(value)))
         return ("number", f"{number + 0.0:.9g}".replace("-0", "0") if number == 0 else f"{number:.9g}")
     if isinstance(value, datetime.datetime):
-        return ("text", value.isoformat())
+        # Engines differ in whether a date and an interval are a date.
+        return ("text", value.isoformat().removesuffix("T00:00:00"))
     if isinstance(value, (datetime.date, datetime.time)):
         return ("text", value.isoformat())
     if isinstance(value, (list, tuple)):
-        return ("list", tuple(comparable(item) for item in value))
+        return ("list", tuple(comparable(unquoted(item)) for item in value))
     return ("text", str(value))
+
+
+def unquoted(item):
+    """A number that stands as a text in a list of a JSON answer."""
+    for of in (int, float):
+        try:
+            return of(item) if isinstance(item, str) else item
+        except ValueError:
+            pass
+    return item
 
 
 def multiset(rows):

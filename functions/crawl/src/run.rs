@@ -276,7 +276,7 @@ impl Crawl<'_> {
 
     /// Treats tables and partitions that lost their last file as the location's policy says.
     async fn retire(&mut self, known: &[Known]) -> Result<()> {
-        let gone: BTreeSet<&String> = self.delta.gone.iter().collect();
+        let gone: BTreeSet<&str> = self.delta.gone.iter().map(String::as_str).collect();
         let affected: BTreeSet<String> =
             gone.iter().filter_map(|path| self.marks.objects.get(*path)?.table.clone()).collect();
         for table in affected {
@@ -285,7 +285,7 @@ impl Crawl<'_> {
             let left: BTreeSet<&str> = self
                 .marks
                 .of_table(&table)
-                .filter(|path| !gone.contains(&(*path).to_owned()))
+                .filter(|path| !gone.contains(path))
                 .chain(seen.map(|(path, _)| path.as_str()))
                 .collect();
             let report = if left.is_empty() {
@@ -315,8 +315,9 @@ impl Crawl<'_> {
         }
         let gone: BTreeSet<&str> =
             self.delta.gone.iter().filter(|path| path.starts_with(&known.path)).map(|path| folder(path)).collect();
+        let held: BTreeSet<&str> = left.iter().map(|path| folder(path)).collect();
         let mut values = Vec::new();
-        for place in gone.into_iter().filter(|place| !left.iter().any(|path| folder(path) == *place)) {
+        for place in gone.difference(&held) {
             let relative = place.get(known.path.len()..).unwrap_or_default();
             if let Ok(found) = values_under(keys, relative)
                 && !self.holds_files(&format!("{place}/")).await?

@@ -14,20 +14,21 @@ use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{Column, DFSchema, Result, ScalarValue};
 use datafusion::functions::math::isnan;
 use datafusion::functions_aggregate::min_max::{max_udaf, min_udaf};
-use datafusion::logical_expr::expr::{InList, InSubquery, ScalarFunction, Sort};
+use datafusion::logical_expr::expr::{Exists, InList, InSubquery, ScalarFunction, Sort as SortKey};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
+use datafusion::logical_expr::interval_arithmetic::Interval;
 use datafusion::logical_expr::utils::{AggregateOrderSensitivity, format_state_name, merge_schema};
 use datafusion::logical_expr::{
     Accumulator, AggregateUDF, AggregateUDFImpl, Between, BinaryExpr, Case, ColumnarValue, Distinct, EmitTo, Expr,
-    ExprSchemable, GroupsAccumulator, LogicalPlan, LogicalPlanBuilder, ReversedUDAF, ScalarFunctionArgs, ScalarUDF,
-    ScalarUDFImpl, Signature, Subquery, Volatility, WindowFunctionDefinition,
+    ExprSchemable, GroupsAccumulator, LogicalPlan, LogicalPlanBuilder, Operator, ReversedUDAF, ScalarFunctionArgs,
+    ScalarUDF, ScalarUDFImpl, Signature, Sort, Volatility, WindowFunctionDefinition,
 };
 use datafusion::optimizer::AnalyzerRule;
 
 use super::frames::framed;
 use super::numbers::compares;
-use super::{external, under_its_name, whole_subqueries};
+use super::{external, named_value, under_its_name, whole_subqueries, without_values};
 use crate::Error;
 use crate::table::floats;
 
@@ -62,7 +63,7 @@ fn keyed(plan: LogicalPlan, schema: &DFSchema) -> Result<LogicalPlan> {
         }
         LogicalPlan::Sort(mut sort) => {
             sort.expr = sort_keys(sort.expr, schema);
-            LogicalPlan::Sort(sort)
+            by_columns(sort)?
         }
         LogicalPlan::Aggregate(mut aggregate) => {
             aggregate.group_expr =
@@ -85,6 +86,34 @@ fn keyed(plan: LogicalPlan, schema: &DFSchema) -> Result<LogicalPlan> {
         }
         other => other,
     })
+}
+
+/// The sort, by columns of their own for keys that compare what functions give: DataFusion can't tell the range of those, and takes
+/// rows that it sorted for unsorted.
+fn by_columns(mut sort: Sort) -> Result<LogicalPlan> {
+    let compares_calls = |key: &Expr| -> Result<bool> {
+        let orders = |op: Operator| compares(op) && !matches!(op, Operator::Eq | Operator::NotEq);
+        let compares = key.exists(|part| match part {
+            Expr::BinaryExpr(part) => Ok(orders(part.op)),
+            part => Ok(matches!(part, Expr::Between(_))),
+        });
+        Ok(compares? && key.exists(|part| Ok(matches!(part, Expr::ScalarFunction(_))))?)
+    };
+    let (columns, mut inner) = (sort.input.schema().columns(), Vec::new());
+    for (i, key) in sort.expr.iter_mut().enumerate() {
+        if compares_calls(&key.expr)? {
+            let name = format!("$key{i}");
+            let column = Expr::Column(Column::new_unqualified(&name));
+            inner.push(std::mem::replace(&mut key.expr, column).alias(name));
+        }
+    }
+    if inner.is_empty() {
+        return Ok(LogicalPlan::Sort(sort));
+    }
+    let all = || columns.iter().cloned().map(Expr::Column);
+    let input = LogicalPlanBuilder::from(sort.input).project(all().chain(inner))?.build()?;
+    let sorted = LogicalPlan::Sort(Sort { input: Arc::new(input), ..sort });
+    LogicalPlanBuilder::from(sorted).project(all())?.build()
 }
 
 /// What rows are grouped by, under its name.
@@ -117,6 +146,12 @@ fn compared(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
             Expr::InList(InList { expr: boxed(expr), list: keys(list, schema), negated })
         }
         Expr::InSubquery(found) if is_double(&found.expr, schema) => Expr::InSubquery(member(found, schema)?),
+        Expr::InSubquery(found) if !found.subquery.outer_ref_columns.is_empty() => {
+            Expr::InSubquery(named_value(found, &|value, _| value)?)
+        }
+        Expr::Exists(Exists { subquery, negated }) if !subquery.outer_ref_columns.is_empty() => {
+            Expr::Exists(Exists { subquery: without_values(subquery)?, negated })
+        }
         Expr::Case(case) if case.expr.is_some() => {
             let whens = case.when_then_expr.into_iter().map(|(when, then)| (boxed(when), then)).collect();
             Expr::Case(Case { expr: case.expr.map(boxed), when_then_expr: whens, else_expr: case.else_expr })
@@ -161,13 +196,7 @@ fn compared(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
 /// A number among those of a subquery.
 fn member(mut found: InSubquery, schema: &DFSchema) -> Result<InSubquery> {
     found.expr = Box::new(comparable(*found.expr, schema));
-    let plan = found.subquery.subquery.as_ref().clone();
-    let (relation, field) = plan.schema().qualified_field(0);
-    let column = Expr::Column(Column::new(relation.cloned(), field.name()));
-    let value = grouped(column, plan.schema())?;
-    let plan = LogicalPlanBuilder::from(plan).project([value])?.build()?;
-    found.subquery = Subquery { subquery: Arc::new(plan), ..found.subquery };
-    Ok(found)
+    named_value(found, &|value, schema| comparable(value, schema))
 }
 
 /// `nullif` as the comparison that it stands for.
@@ -190,8 +219,8 @@ fn keys(keys: Vec<Expr>, schema: &DFSchema) -> Vec<Expr> {
     keys.into_iter().map(|key| comparable(key, schema)).collect()
 }
 
-fn sort_keys(keys: Vec<Sort>, schema: &DFSchema) -> Vec<Sort> {
-    keys.into_iter().map(|key| Sort { expr: comparable(key.expr, schema), ..key }).collect()
+fn sort_keys(keys: Vec<SortKey>, schema: &DFSchema) -> Vec<SortKey> {
+    keys.into_iter().map(|key| SortKey { expr: comparable(key.expr, schema), ..key }).collect()
 }
 
 /// A floating point number as others are compared with it; anything else as it is.
@@ -258,6 +287,10 @@ impl ScalarUDFImpl for Comparable {
 
     fn return_type(&self, types: &[DataType]) -> Result<DataType> {
         Ok(types.first().cloned().unwrap_or(DataType::Null))
+    }
+
+    fn evaluate_bounds(&self, inputs: &[&Interval]) -> Result<Interval> {
+        inputs.first().map_or_else(|| Interval::make_unbounded(&DataType::Null), |input| Ok((*input).clone()))
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {

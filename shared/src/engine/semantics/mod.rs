@@ -34,11 +34,12 @@ mod totals;
 use std::sync::Arc;
 
 use datafusion::common::tree_node::{Transformed, TreeNode};
-use datafusion::common::{DataFusionError, Result};
+use datafusion::common::{DFSchema, DataFusionError, Result};
 use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::session_state::SessionState;
+use datafusion::logical_expr::expr::InSubquery;
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
-use datafusion::logical_expr::{Expr, LogicalPlan};
+use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, Projection, Subquery, lit};
 use datafusion::optimizer::AnalyzerRule;
 use datafusion::optimizer::analyzer::resolve_grouping_function::ResolveGroupingFunction;
 use datafusion::optimizer::analyzer::type_coercion::TypeCoercion;
@@ -107,6 +108,32 @@ fn under_its_name(
     }
     let name = names.save(&expr);
     Ok(expr.transform_up(f)?.update_data(|expr| name.restore(expr)))
+}
+
+/// The name of a subquery's value.
+const VALUE: &str = "$value";
+
+/// The subquery of an EXISTS with a constant for its values, which nobody asks for.
+fn without_values(subquery: Subquery) -> Result<Subquery> {
+    let LogicalPlan::Projection(Projection { input, .. }) = subquery.subquery.as_ref() else { return Ok(subquery) };
+    let plan = LogicalPlan::Projection(Projection::try_new(vec![lit(true).alias(VALUE)], Arc::clone(input))?);
+    Ok(Subquery { subquery: Arc::new(plan), ..subquery })
+}
+
+/// The subquery with `f` of its value, under a name that no column has: the columns that it depends on come to stand beside it.
+fn named_value(mut found: InSubquery, f: &impl Fn(Expr, &DFSchema) -> Expr) -> Result<InSubquery> {
+    let plan = match found.subquery.subquery.as_ref().clone() {
+        LogicalPlan::Projection(Projection { expr, input, .. }) if expr.len() == 1 => {
+            let value = expr.into_iter().map(|value| f(value.unalias(), input.schema()).alias(VALUE)).collect();
+            LogicalPlan::Projection(Projection::try_new(value, input)?)
+        }
+        plan => {
+            let value = f(Expr::Column(plan.schema().columns().remove(0)), plan.schema()).alias(VALUE);
+            LogicalPlanBuilder::from(plan).project([value])?.build()?
+        }
+    };
+    found.subquery = Subquery { subquery: Arc::new(plan), ..found.subquery };
+    Ok(found)
 }
 
 fn external(error: Error) -> DataFusionError {
