@@ -4,22 +4,35 @@
 //! DataFusion accounts for what operators hold, not for what a function makes of one batch: `repeat('x', 2000000000)` takes
 //! gigabytes at any limit.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::compute::cast;
 use arrow::datatypes::{
-    DataType, FieldRef, Int64Type, IntervalMonthDayNano, IntervalMonthDayNanoType, IntervalUnit, TimeUnit,
+    DataType, Field, FieldRef, Int64Type, IntervalMonthDayNano, IntervalMonthDayNanoType, IntervalUnit, Schema,
+    TimeUnit,
 };
 use arrow::error::ArrowError;
+use arrow::record_batch::RecordBatch;
+use datafusion::common::config::ConfigOptions;
+use datafusion::common::tree_node::Transformed;
 use datafusion::common::{DataFusionError, Result, ScalarValue};
 use datafusion::execution::FunctionRegistry;
 use datafusion::execution::session_state::SessionState;
+use datafusion::logical_expr::expr::ScalarFunction;
+use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::sort_properties::{ExprProperties, SortProperties};
+use datafusion::logical_expr::type_coercion::binary::BinaryTypeCoercer;
 use datafusion::logical_expr::{
-    ColumnarValue, Documentation, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
+    BinaryExpr, ColumnarValue, Documentation, Expr, LogicalPlan, Operator, ReturnFieldArgs, ScalarFunctionArgs,
+    ScalarUDF, ScalarUDFImpl, Signature, Volatility,
 };
+use datafusion::optimizer::AnalyzerRule;
+use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_expr::expressions::{BinaryExpr as PhysicalBinaryExpr, Column};
 
+use super::semantics::under_its_name;
 use crate::{Error, Result as OurResult};
 
 /// Share of the memory that one call may make for a batch, and for a single value: plans hold values several times.
@@ -69,12 +82,100 @@ const GROWING: &[(&str, Growth)] = &[
 /// # Errors
 /// What the registry answers.
 pub(super) fn register(state: &mut SessionState, memory: u64) -> Result<()> {
+    let mut functions = HashMap::new();
     for (name, growth) in GROWING {
         let Ok(function) = state.udf(name) else { continue };
-        let bounded = Bounded { inner: function, growth: *growth, memory };
-        state.register_udf(Arc::new(ScalarUDF::new_from_impl(bounded)))?;
+        let bounded = Arc::new(ScalarUDF::new_from_impl(Bounded { inner: function, growth: *growth, memory }));
+        state.register_udf(Arc::clone(&bounded))?;
+        functions.insert(*name, bounded);
     }
+    let inner = Arc::new(ScalarUDF::from(Joined { signature: Signature::any(2, Volatility::Immutable) }));
+    let joined = Arc::new(ScalarUDF::new_from_impl(Bounded { inner, growth: Growth::Sum, memory }));
+    state.add_analyzer_rule(Arc::new(WithinBounds { joined, functions }));
     Ok(())
+}
+
+/// Puts bounded functions where the planner of SQL put others: `||`, and the functions that brackets stand for.
+#[derive(Debug)]
+struct WithinBounds {
+    joined: Arc<ScalarUDF>,
+    functions: HashMap<&'static str, Arc<ScalarUDF>>,
+}
+
+impl AnalyzerRule for WithinBounds {
+    fn name(&self) -> &str {
+        "within_bounds"
+    }
+
+    fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> Result<LogicalPlan> {
+        let plan = plan.transform_up_with_subqueries(|plan| {
+            let names = NamePreserver::new(&plan);
+            plan.map_expressions(|expr| under_its_name(expr, &names, &|expr| Ok(self.bounded(expr))))
+        });
+        Ok(plan?.data)
+    }
+}
+
+impl WithinBounds {
+    fn bounded(&self, expr: Expr) -> Transformed<Expr> {
+        match expr {
+            Expr::BinaryExpr(BinaryExpr { left, op: Operator::StringConcat, right }) => {
+                let args = vec![*left, *right];
+                Transformed::yes(Expr::ScalarFunction(ScalarFunction::new_udf(Arc::clone(&self.joined), args)))
+            }
+            Expr::ScalarFunction(mut call) => match self.functions.get(call.func.name()) {
+                Some(bounded) if !call.func.inner().is::<Bounded>() => {
+                    call.func = Arc::clone(bounded);
+                    Transformed::yes(Expr::ScalarFunction(call))
+                }
+                _ => Transformed::no(Expr::ScalarFunction(call)),
+            },
+            other => Transformed::no(other),
+        }
+    }
+}
+
+/// `||` as a function.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Joined {
+    signature: Signature,
+}
+
+impl ScalarUDFImpl for Joined {
+    fn name(&self) -> &str {
+        "||"
+    }
+
+    fn display_name(&self, args: &[Expr]) -> Result<String> {
+        Ok(args.iter().map(ToString::to_string).collect::<Vec<_>>().join(" || "))
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, types: &[DataType]) -> Result<DataType> {
+        match types {
+            [left, right] => BinaryTypeCoercer::new(left, &Operator::StringConcat, right).get_result_type(),
+            other => Err(DataFusionError::External(Box::new(Error::bug(format!(
+                "expected 2 arguments, found {}",
+                other.len()
+            ))))),
+        }
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let is_scalar = args.args.iter().all(|arg| matches!(arg, ColumnarValue::Scalar(_)));
+        let arrays = ColumnarValue::values_to_arrays(&args.args)?;
+        let column = |i: usize| Arc::new(Column::new("", i)) as Arc<dyn PhysicalExpr>;
+        let fields = arrays.iter().map(|array| Field::new("", array.data_type().clone(), true)).collect::<Vec<_>>();
+        let rows = RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays)?;
+        let joined = PhysicalBinaryExpr::new(column(0), Operator::StringConcat, column(1)).evaluate(&rows)?;
+        match (joined, is_scalar) {
+            (ColumnarValue::Array(array), true) => Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&array, 0)?)),
+            (joined, _) => Ok(joined),
+        }
+    }
 }
 
 /// A function that refuses to make too much.
@@ -191,7 +292,8 @@ impl Growth {
                 total(&|row| {
                     let (from, to) = if one_argument { (0, from.at(row)) } else { (from.at(row), to.at(row)) };
                     let step = step.at(row).unsigned_abs().max(1);
-                    (to.abs_diff(from) / step).saturating_add(1).saturating_mul(8)
+                    let elements = u64::try_from(to.abs_diff(from) / step).unwrap_or(u64::MAX);
+                    elements.saturating_add(1).saturating_mul(8)
                 })
             }
             Self::Resized => {
@@ -261,41 +363,43 @@ impl Numbers {
     }
 }
 
-/// A place on the way of a series, or its step, in each row: whole numbers as they are, points and spans of time in nanoseconds;
-/// and whether all rows have the same.
-struct Steps(Vec<i64>, bool);
+/// A bound of a series, or its step, in each row: whole numbers as they are, points and spans of time in nanoseconds.
+struct Steps {
+    values: Vec<i128>,
+    /// Whether all rows have the same.
+    is_scalar: bool,
+}
 
 impl Steps {
     fn of(arg: Option<&ColumnarValue>) -> Self {
-        let (array, same) = match arg {
-            None => return Self(vec![1], true),
+        let (array, is_scalar) = match arg {
+            None => return Self { values: vec![1], is_scalar: true },
             Some(ColumnarValue::Scalar(value)) => (value.to_array().ok(), true),
             Some(ColumnarValue::Array(array)) => (Some(Arc::clone(array)), false),
         };
-        let Some(array) = array else { return Self(vec![0], true) };
-        Self(places(&array), same)
+        Self { values: array.map_or_else(|| vec![0], |array| steps(&array)), is_scalar }
     }
 
-    fn at(&self, row: usize) -> i64 {
-        let row = if self.1 { 0 } else { row };
-        self.0.get(row).copied().unwrap_or(0)
+    fn at(&self, row: usize) -> i128 {
+        let row = if self.is_scalar { 0 } else { row };
+        self.values.get(row).copied().unwrap_or(0)
     }
 }
 
-fn places(array: &ArrayRef) -> Vec<i64> {
-    const DAY_NANOS: i64 = 86_400_000_000_000;
+fn steps(array: &ArrayRef) -> Vec<i128> {
+    const DAY_NANOS: i128 = 86_400_000_000_000;
+    let times = |numbers: Vec<i128>, nanos: i128| numbers.into_iter().map(|number| number * nanos).collect();
     match array.data_type() {
         DataType::Interval(IntervalUnit::MonthDayNano) => {
             let intervals = array.as_primitive::<IntervalMonthDayNanoType>();
             let nanos = |i: &IntervalMonthDayNano| {
-                i64::from(i.months) * 28 * DAY_NANOS + i64::from(i.days) * DAY_NANOS + i.nanoseconds
+                (i128::from(i.months) * 28 + i128::from(i.days)) * DAY_NANOS + i128::from(i.nanoseconds)
             };
             intervals.values().iter().map(nanos).collect()
         }
         DataType::Date32 | DataType::Date64 => {
             let days = cast(array, &DataType::Date32).and_then(|days| cast(&days, &DataType::Int32));
-            let days = days.and_then(|days| cast(&days, &DataType::Int64));
-            whole(days).into_iter().map(|days| days.saturating_mul(DAY_NANOS)).collect()
+            times(whole(days.and_then(|days| cast(&days, &DataType::Int64))), DAY_NANOS)
         }
         DataType::Timestamp(unit, _) => {
             let nanos = match unit {
@@ -304,15 +408,17 @@ fn places(array: &ArrayRef) -> Vec<i64> {
                 TimeUnit::Microsecond => 1_000,
                 TimeUnit::Nanosecond => 1,
             };
-            whole(cast(array, &DataType::Int64)).into_iter().map(|n| n.saturating_mul(nanos)).collect()
+            times(whole(cast(array, &DataType::Int64)), nanos)
         }
         _ => whole(cast(array, &DataType::Int64)),
     }
 }
 
-fn whole(array: std::result::Result<ArrayRef, ArrowError>) -> Vec<i64> {
-    array
-        .map_or_else(|_| Vec::new(), |array| array.as_primitive::<Int64Type>().iter().map(|n| n.unwrap_or(0)).collect())
+fn whole(array: std::result::Result<ArrayRef, ArrowError>) -> Vec<i128> {
+    array.map_or_else(
+        |_| Vec::new(),
+        |array| array.as_primitive::<Int64Type>().iter().map(|n| n.unwrap_or(0).into()).collect(),
+    )
 }
 
 /// How often what is sought stands in each text.

@@ -129,7 +129,8 @@ fn truncate(micros: i64, unit: &str) -> Result<i64> {
         "week" => {
             // 1970-01-01 was a Thursday; weeks begin on Monday.
             let day = micros.div_euclid(DAY);
-            return Ok((day - (day + 3).rem_euclid(7)) * DAY);
+            let monday = (day - (day + 3).rem_euclid(7)).checked_mul(DAY);
+            return monday.ok_or_else(|| external(no_date(micros)));
         }
         "month" | "quarter" | "year" => {
             let date = DateTime::from_timestamp_micros(micros).ok_or_else(|| external(no_date(micros)))?.date_naive();
@@ -148,7 +149,7 @@ fn truncate(micros: i64, unit: &str) -> Result<i64> {
             ))));
         }
     };
-    Ok(micros - micros.rem_euclid(fixed))
+    micros.checked_sub(micros.rem_euclid(fixed)).ok_or_else(|| external(no_date(micros)))
 }
 
 fn no_date(found: i64) -> Error {

@@ -9,8 +9,8 @@ use std::ops::ControlFlow;
 use datafusion::sql::parser::Statement as Parsed;
 use datafusion::sql::sqlparser::ast::{
     BinaryOperator, CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList,
-    FunctionArguments, Ident, Select, SelectItem, TimezoneInfo, TypedString, Value, ValueWithSpan, VisitMut,
-    VisitorMut,
+    FunctionArguments, Ident, Select, SelectItem, TimezoneInfo, TypedString, Value, ValueWithSpan, Visit, VisitMut,
+    Visitor, VisitorMut,
 };
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::parser::Parser;
@@ -79,8 +79,13 @@ fn calls(statement: &mut Parsed) -> Result<()> {
     }
 }
 
+/// Parts of expressions that stand for calls, all together: some name an argument several times, and calls stand in calls.
+const MAX_PARTS: usize = 200_000;
+
 #[derive(Default)]
 struct Rewrite {
+    /// Parts that were written so far.
+    parts: usize,
     /// Of each SELECT list around, what its columns without an alias were written as.
     written: Vec<Vec<Option<String>>>,
 }
@@ -111,6 +116,15 @@ impl VisitorMut for Rewrite {
         ControlFlow::Continue(())
     }
 
+    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Error> {
+        match expr {
+            Expr::Value(ValueWithSpan { value: Value::Placeholder(name), .. }) => {
+                ControlFlow::Break(Error::invalid(format!("expected a value, found the parameter `{name}`")))
+            }
+            _ => ControlFlow::Continue(()),
+        }
+    }
+
     fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Error> {
         let new = match semantics::literals(expr) {
             Ok(None) => self.stands_for(expr),
@@ -120,11 +134,33 @@ impl VisitorMut for Rewrite {
             Ok(None) => ControlFlow::Continue(()),
             Ok(Some(new)) => {
                 *expr = new;
+                self.parts += parts(expr);
+                if self.parts > MAX_PARTS {
+                    let found = self.parts;
+                    return ControlFlow::Break(Error::limit(format!(
+                        "expected calls that stand for at most {MAX_PARTS} parts of expressions, found {found}: nest fewer"
+                    )));
+                }
                 ControlFlow::Continue(())
             }
             Err(error) => ControlFlow::Break(error),
         }
     }
+}
+
+fn parts(expr: &Expr) -> usize {
+    struct Count(usize);
+    impl Visitor for Count {
+        type Break = ();
+
+        fn pre_visit_expr(&mut self, _: &Expr) -> ControlFlow<()> {
+            self.0 += 1;
+            ControlFlow::Continue(())
+        }
+    }
+    let mut count = Count(0);
+    let _ = expr.visit(&mut count);
+    count.0
 }
 
 impl Rewrite {
@@ -179,6 +215,10 @@ fn replacement(call: &Function) -> Result<Option<Expr>> {
         ("concat", [first, rest @ ..]) if rest.len() > 1 => {
             let joined = rest.iter().try_fold(first.clone(), |left, right| filled("$1 || $2", &[left, right.clone()]));
             joined?
+        }
+        // Rewritten by DataFusion to IS NOT NULL, which is false for a null.
+        ("regexp_like", [text, pattern]) if text_of(pattern) == Some(".*") => {
+            filled("($1 LIKE '%')", std::slice::from_ref(text))?
         }
         ("nullif", [Expr::Value(ValueWithSpan { value: Value::Null, .. }), _]) => args[0].clone(),
         ("json_extract", [json, path]) => json_call("json_get_json", json, path)?,
@@ -275,7 +315,8 @@ pub(super) fn fill(node: &mut impl VisitMut, args: &[Expr]) {
     impl VisitorMut for Fill<'_> {
         type Break = ();
 
-        fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        /// Afterwards, as what is put in is not looked through again: it may hold places of its own.
+        fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
             if let Expr::Value(value) = expr
                 && let Value::Placeholder(name) = &value.value
                 && let Some(arg) = name[1..].parse::<usize>().ok().and_then(|n| self.0.get(n - 1))

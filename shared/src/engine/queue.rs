@@ -84,6 +84,9 @@ impl Queue {
     fn join(&self, caller: &str) -> Result<oneshot::Receiver<Place>> {
         let mut state = self.state();
         if state.waiting >= WAITING {
+            state.forget_who_left();
+        }
+        if state.waiting >= WAITING {
             return Err(Error::retry(format!("{WAITING} queries wait for their turn: send this one again later")));
         }
         state.waiting += 1;
@@ -127,6 +130,15 @@ impl Queue {
 }
 
 impl State {
+    /// Takes those out of the lines who wait no more.
+    fn forget_who_left(&mut self) {
+        for line in &mut self.lines {
+            line.queries.retain(|query| !query.is_closed());
+        }
+        self.lines.retain(|line| !line.queries.is_empty());
+        self.waiting = self.lines.iter().map(|line| line.queries.len()).sum();
+    }
+
     /// The next query of the next caller, who then goes to the end.
     fn next_in_line(&mut self) -> Option<oneshot::Sender<Place>> {
         while let Some(mut line) = self.lines.pop_front() {

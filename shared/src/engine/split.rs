@@ -9,7 +9,6 @@ use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{DataFusionError, Result};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::PhysicalExpr;
-use datafusion::physical_expr::expressions::Literal;
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_plan::aggregates::AggregateExec;
 use datafusion::physical_plan::metrics::{ExecutionPlanMetricsSet, SplitMetrics};
@@ -21,6 +20,7 @@ use datafusion::physical_plan::{
 };
 
 use crate::Error;
+use crate::table::constant_bytes;
 
 /// Rows of a batch, multiplied by the grouping sets that each is in.
 const GROUPED_ROWS: usize = 64 << 10;
@@ -66,14 +66,22 @@ impl SplitBatches {
     /// `Limit` for a constant that is too large for the fewest rows.
     fn rows(&self, node: &Arc<dyn ExecutionPlan>) -> Result<Option<usize>> {
         if let Some(aggregate) = node.downcast_ref::<AggregateExec>() {
-            return Ok(Some((GROUPED_ROWS / aggregate.group_expr().groups().len().max(1)).max(LEAST_ROWS)));
+            let rows = (GROUPED_ROWS / aggregate.group_expr().groups().len().max(1)).max(LEAST_ROWS);
+            let args = aggregate.aggr_expr().iter().flat_map(|call| call.expressions());
+            return Ok(Some(rows.min(self.rows_with(args.map(|arg| constant_bytes(&arg)).sum())?)));
         }
         let Some(projection) = node.downcast_ref::<ProjectionExec>() else { return Ok(None) };
         if projection.input().is::<PlaceholderRowExec>() {
             return Ok(None);
         }
-        let size = |expr: &Arc<dyn PhysicalExpr>| expr.downcast_ref::<Literal>().map_or(0, |l| l.value().size());
-        let constants: usize = projection.expr().iter().map(|column| size(&column.expr)).sum();
+        self.rows_with(projection.expr().iter().map(|column| constant_bytes(&column.expr)).sum()).map(Some)
+    }
+
+    /// Rows into which constants of so many bytes may be written.
+    ///
+    /// # Errors
+    /// `Limit` for constants that are too large for the fewest rows.
+    fn rows_with(&self, constants: usize) -> Result<usize> {
         let share = self.memory / CONSTANT_SHARE;
         let rows = share / constants.max(1);
         if rows < LEAST_ROWS {
@@ -82,7 +90,7 @@ impl SplitBatches {
                 share / LEAST_ROWS
             )))));
         }
-        Ok(Some(rows))
+        Ok(rows)
     }
 }
 

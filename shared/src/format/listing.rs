@@ -123,10 +123,12 @@ impl TableFiles {
         let (store, prefix) = storage.resolve(folder)?;
         let mut metas: Vec<ObjectMeta> =
             store.list(Some(&prefix)).try_collect().await.context(|| format!("listing `{folder}`"))?;
-        if metas.is_empty()
-            && let Ok(file) = store.head(&prefix).await
-        {
-            metas.push(file);
+        if metas.is_empty() {
+            match store.head(&prefix).await {
+                Ok(file) => metas.push(file),
+                Err(object_store::Error::NotFound { .. }) => {}
+                Err(error) => return Err(Error::from(error).context(format!("listing `{folder}`"))),
+            }
         }
         metas.sort_by(|a, b| a.location.cmp(&b.location));
         let base = self.base(storage, &prefix)?;

@@ -83,10 +83,21 @@ pub(crate) fn comparable(values: &ArrayRef) -> ArrayRef {
     Arc::clone(values)
 }
 
+/// The values as they are, one NaN for all.
+pub(crate) fn with_one_nan(values: &ArrayRef) -> ArrayRef {
+    if let Some(doubles) = values.as_primitive_opt::<Float64Type>() {
+        return Arc::new(doubles.unary::<_, Float64Type>(|v| if v.is_nan() { f64::NAN } else { v }));
+    }
+    if let Some(floats) = values.as_primitive_opt::<Float32Type>() {
+        return Arc::new(floats.unary::<_, Float32Type>(|v| if v.is_nan() { f32::NAN } else { v }));
+    }
+    Arc::clone(values)
+}
+
 /// The filter on the values themselves, for what prunes by statistics.
 pub(super) fn on_values(filter: Expr) -> Result<Expr> {
     let on_value = |expr| match expr {
-        Expr::ScalarFunction(mut call) if call.func.name() == COMPARABLE && call.args.len() == 1 => {
+        Expr::ScalarFunction(mut call) if call.func.name() == COMPARABLE && !call.args.is_empty() => {
             Transformed::yes(call.args.remove(0))
         }
         other => Transformed::no(other),
@@ -99,7 +110,7 @@ pub(super) fn on_columns(filter: &Arc<dyn PhysicalExpr>) -> Result<Arc<dyn Physi
     let on_column = |expr: Arc<dyn PhysicalExpr>| {
         let call = expr.downcast_ref::<ScalarFunctionExpr>().filter(|call| call.name() == COMPARABLE);
         match call.map(ScalarFunctionExpr::args) {
-            Some([value]) => Transformed::yes(Arc::clone(value)),
+            Some([value, ..]) => Transformed::yes(Arc::clone(value)),
             _ => Transformed::no(expr),
         }
     };

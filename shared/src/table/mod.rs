@@ -69,7 +69,7 @@ pub use self::orphans::{OrphanReport, Orphans};
 pub use self::reach::FileKind;
 pub use self::rewrite::{Arrangement, Rewrite, Rewritten};
 pub use self::rows::{RowChange, RowChangeKind};
-pub(crate) use self::source::guarded;
+pub(crate) use self::source::{constant_bytes, guarded, writes_constants};
 use crate::catalog;
 use crate::config::Ports;
 use crate::error::Context;

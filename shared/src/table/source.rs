@@ -13,6 +13,7 @@ use datafusion::datasource::physical_plan::{
     FileOpener, FileScanConfig, FileSource, ParquetFileReaderFactory, ParquetSource,
 };
 use datafusion::datasource::table_schema::TableSchema;
+use datafusion::physical_expr::expressions::Literal;
 use datafusion::physical_expr::projection::ProjectionExprs;
 use datafusion::physical_expr::{EquivalenceProperties, LexOrdering, PhysicalExpr, PhysicalSortExpr};
 use datafusion::physical_plan::filter_pushdown::{FilterPushdownPropagation, PushedDown};
@@ -23,6 +24,20 @@ use object_store::ObjectStore;
 
 use super::deletes::DeletingMorselizer;
 use super::floats;
+
+/// Bytes of constants that a scan writes into each row.
+const MAX_CONSTANT_BYTES: usize = 1 << 10;
+
+/// Whether a scan is not to write the constants of a projection into its rows.
+pub(crate) fn writes_constants(projection: &ProjectionExprs) -> bool {
+    projection.iter().any(|column| constant_bytes(&column.expr) > MAX_CONSTANT_BYTES)
+}
+
+/// Bytes of the constants of an expression.
+pub(crate) fn constant_bytes(expr: &Arc<dyn PhysicalExpr>) -> usize {
+    let own = expr.downcast_ref::<Literal>().map_or(0, |literal| literal.value().size());
+    own + expr.children().into_iter().map(constant_bytes).sum::<usize>()
+}
 
 /// A source of Parquet files that leaves filters which statistics of Parquet can't decide to whoever asked.
 pub(crate) fn guarded(parquet: ParquetSource) -> Arc<dyn FileSource> {
@@ -193,6 +208,10 @@ impl FileSource for PrunedSource {
     }
 
     fn try_pushdown_projection(&self, projection: &ProjectionExprs) -> Result<Option<Arc<dyn FileSource>>> {
+        // A constant in each row of a batch takes memory that the engine sees to above the scan.
+        if writes_constants(projection) {
+            return Ok(None);
+        }
         Ok(self.inner.try_pushdown_projection(projection)?.map(|source| self.around(source)))
     }
 }

@@ -8,6 +8,7 @@
 use std::sync::{Arc, LazyLock};
 
 use arrow::array::{Array, ArrayRef, AsArray, Datum, Decimal128Array, Scalar};
+use arrow::compute::CastOptions;
 use arrow::compute::kernels::numeric;
 use arrow::datatypes::{DECIMAL128_MAX_PRECISION, DataType, Decimal128Type, Float64Type, i256};
 use arrow::error::ArrowError;
@@ -48,6 +49,13 @@ impl AnalyzerRule for CheckedArithmetic {
 
 fn checked(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     match expr {
+        Expr::BinaryExpr(BinaryExpr { left, op: Operator::Plus | Operator::Minus, right })
+            if has_hours(&left, &right, schema) || has_hours(&right, &left, schema) =>
+        {
+            Err(external(Error::invalid(
+                "expected days, months or years beside a date, found an interval of hours or less: cast the date to a timestamp",
+            )))
+        }
         Expr::BinaryExpr(BinaryExpr { left, op, right }) => {
             let Some(function) = function_of(op) else {
                 return Ok(Transformed::no(Expr::BinaryExpr(BinaryExpr { left, op, right })));
@@ -72,6 +80,12 @@ fn checked(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
                 false => Ok(Transformed::no(Expr::Negative(value))),
             }
         }
+        Expr::Cast(Cast { expr, field }) if cuts_digits(&expr, field.data_type(), schema) => {
+            Ok(Transformed::yes(Cut::call(*expr, field.data_type(), false)))
+        }
+        Expr::TryCast(TryCast { expr, field }) if cuts_digits(&expr, field.data_type(), schema) => {
+            Ok(Transformed::yes(Cut::call(*expr, field.data_type(), true)))
+        }
         Expr::Cast(Cast { expr, field }) => {
             let rounded = rounded(&expr, field.data_type(), schema)?;
             let was = rounded.is_some();
@@ -85,6 +99,68 @@ fn checked(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
             Ok(Transformed::new_transformed(cast, was))
         }
         other => Ok(Transformed::no(other)),
+    }
+}
+
+/// Whether an interval beside a date has hours or less, which DataFusion passes over.
+fn has_hours(date: &Expr, interval: &Expr, schema: &DFSchema) -> bool {
+    let hours = |value: &ScalarValue| match value {
+        ScalarValue::IntervalMonthDayNano(Some(interval)) => interval.nanoseconds != 0,
+        ScalarValue::IntervalDayTime(Some(interval)) => interval.milliseconds != 0,
+        _ => false,
+    };
+    matches!(interval, Expr::Literal(value, _) if hours(value))
+        && date.get_type(schema).is_ok_and(|ty| matches!(ty, DataType::Date32 | DataType::Date64))
+}
+
+/// Whether a cast leaves digits after the point out. Compared with a literal, DataFusion would compare what it casts.
+fn cuts_digits(value: &Expr, to: &DataType, schema: &DFSchema) -> bool {
+    match (value.get_type(schema), to) {
+        (Ok(DataType::Decimal128(_, from)), DataType::Decimal128(_, to)) => *to < from,
+        _ => false,
+    }
+}
+
+/// A cast to a decimal of fewer digits after the point, as a function.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Cut {
+    to: DataType,
+    /// Whether what does not fit is null.
+    is_try: bool,
+    signature: Signature,
+}
+
+impl Cut {
+    fn call(value: Expr, to: &DataType, is_try: bool) -> Expr {
+        let signature = Signature::any(1, Volatility::Immutable);
+        let function = ScalarUDF::from(Self { to: to.clone(), is_try, signature });
+        Expr::ScalarFunction(ScalarFunction::new_udf(Arc::new(function), vec![value]))
+    }
+}
+
+impl ScalarUDFImpl for Cut {
+    fn name(&self) -> &str {
+        "$cast"
+    }
+
+    fn display_name(&self, args: &[Expr]) -> Result<String> {
+        Ok(args.first().map(ToString::to_string).unwrap_or_default())
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
+        Ok(self.to.clone())
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let options = CastOptions { safe: self.is_try, ..CastOptions::default() };
+        let [value] = args.args.as_slice() else {
+            return Err(external(Error::bug(format!("expected 1 argument, found {}", args.args.len()))));
+        };
+        value.cast_to(&self.to, Some(&options))
     }
 }
 

@@ -7,14 +7,19 @@
 use std::sync::{Arc, LazyLock};
 
 use arrow::array::{ArrayRef, AsArray, BooleanArray};
-use arrow::compute::cast;
-use arrow::datatypes::{DataType, Field, FieldRef, Float64Type, Int64Type};
+use arrow::compute::kernels::cmp::eq;
+use arrow::compute::{cast, nullif};
+use arrow::datatypes::{
+    DECIMAL128_MAX_PRECISION, DataType, Decimal128Type, Field, FieldRef, Float64Type, Int64Type, IntervalMonthDayNano,
+    IntervalMonthDayNanoType, IntervalUnit,
+};
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{Column, DFSchema, Result, ScalarValue};
-use datafusion::functions::math::isnan;
 use datafusion::functions_aggregate::min_max::{max_udaf, min_udaf};
-use datafusion::logical_expr::expr::{Exists, InList, InSubquery, ScalarFunction, Sort as SortKey};
+use datafusion::logical_expr::expr::{
+    Exists, InList, InSubquery, NullTreatment, ScalarFunction, Sort as SortKey, WindowFunction,
+};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
 use datafusion::logical_expr::interval_arithmetic::Interval;
@@ -22,13 +27,13 @@ use datafusion::logical_expr::utils::{AggregateOrderSensitivity, format_state_na
 use datafusion::logical_expr::{
     Accumulator, AggregateUDF, AggregateUDFImpl, Between, BinaryExpr, Case, ColumnarValue, Distinct, EmitTo, Expr,
     ExprSchemable, GroupsAccumulator, LogicalPlan, LogicalPlanBuilder, Operator, ReversedUDAF, ScalarFunctionArgs,
-    ScalarUDF, ScalarUDFImpl, Signature, Sort, Volatility, WindowFunctionDefinition,
+    ScalarUDF, ScalarUDFImpl, Signature, Sort, Volatility, WindowFunctionDefinition, lit,
 };
 use datafusion::optimizer::AnalyzerRule;
 
 use super::frames::framed;
 use super::numbers::compares;
-use super::{external, named_value, under_its_name, whole_subqueries, without_values};
+use super::{external, lists, named_value, under_its_name, whole_subqueries, without_values};
 use crate::Error;
 use crate::table::floats;
 
@@ -45,8 +50,14 @@ impl AnalyzerRule for EqualNumbers {
         whole_subqueries(plan, |plan| {
             let schema = merge_schema(&plan.inputs());
             let names = NamePreserver::new(&plan);
-            let plan = keyed(plan, &schema)?
-                .map_expressions(|expr| under_its_name(expr, &names, &|expr| compared(expr, &schema)))?;
+            let plan = keyed(plan, &schema)?.map_expressions(|expr| {
+                if matches!(expr, Expr::GroupingSet(_)) {
+                    return under_its_name(expr, &names, &|expr| compared(expr, &schema));
+                }
+                let name = names.save(&expr);
+                let told = under_its_name(lists::told_apart(expr)?, &names, &|expr| compared(expr, &schema))?;
+                Ok(told.update_data(|expr| name.restore(expr)))
+            })?;
             plan.map_data(LogicalPlan::recompute_schema)
         })
     }
@@ -143,7 +154,7 @@ fn compared(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
             Expr::Between(Between { expr: boxed(expr), negated, low: boxed(low), high: boxed(high) })
         }
         Expr::InList(InList { expr, list, negated }) => {
-            Expr::InList(InList { expr: boxed(expr), list: keys(list, schema), negated })
+            lists::compared(InList { expr: boxed(expr), list: keys(list, schema), negated })
         }
         Expr::InSubquery(found) if is_double(&found.expr, schema) => Expr::InSubquery(member(found, schema)?),
         Expr::InSubquery(found) if !found.subquery.outer_ref_columns.is_empty() => {
@@ -156,7 +167,7 @@ fn compared(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
             let whens = case.when_then_expr.into_iter().map(|(when, then)| (boxed(when), then)).collect();
             Expr::Case(Case { expr: case.expr.map(boxed), when_then_expr: whens, else_expr: case.else_expr })
         }
-        Expr::ScalarFunction(call) if call.func.name() == "nullif" && !is_volatile(&call) => unlike(call, schema)?,
+        Expr::ScalarFunction(call) if call.func.name() == "nullif" => unlike(call, schema),
         Expr::ScalarFunction(mut call) if ["greatest", "least"].contains(&call.func.name()) => {
             call.args = call.args.into_iter().map(|arg| with_one_nan(arg, schema)).collect();
             Expr::ScalarFunction(call)
@@ -174,6 +185,9 @@ fn compared(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
                 params.order_by = sort_keys(std::mem::take(&mut params.order_by), schema);
             }
             Expr::AggregateFunction(call)
+        }
+        Expr::WindowFunction(call) if skips_nulls_ahead(&call) => {
+            return Err(external(Error::invalid("not supported: `lead` by more than one row with IGNORE NULLS")));
         }
         Expr::WindowFunction(mut call) => {
             let params = &mut call.params;
@@ -193,26 +207,26 @@ fn compared(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     }))
 }
 
+/// Whether a call is of `lead` over nulls and by several rows, which DataFusion computes wrongly.
+fn skips_nulls_ahead(call: &WindowFunction) -> bool {
+    let one = |offset: &Expr| matches!(offset, Expr::Literal(ScalarValue::Int64(Some(0 | 1)), _));
+    call.fun.name() == "lead"
+        && call.params.null_treatment == Some(NullTreatment::IgnoreNulls)
+        && call.params.args.get(1).is_some_and(|offset| !one(offset))
+}
+
 /// A number among those of a subquery.
 fn member(mut found: InSubquery, schema: &DFSchema) -> Result<InSubquery> {
     found.expr = Box::new(comparable(*found.expr, schema));
     named_value(found, &|value, schema| comparable(value, schema))
 }
 
-/// `nullif` as the comparison that it stands for.
-fn unlike(call: ScalarFunction, schema: &DFSchema) -> Result<Expr> {
-    let [value, other] = call.args.as_slice() else { return Ok(Expr::ScalarFunction(call)) };
-    if !is_double(value, schema) {
-        return Ok(Expr::ScalarFunction(call));
+/// `nullif` of numbers as they are compared.
+fn unlike(call: ScalarFunction, schema: &DFSchema) -> Expr {
+    match call.args.as_slice() {
+        [value, _] if is_double(value, schema) => of(&UNLIKE, call.args),
+        _ => Expr::ScalarFunction(call),
     }
-    let equal = comparable(value.clone(), schema).eq(comparable(other.clone(), schema));
-    let none = Expr::Literal(ScalarValue::try_from(value.get_type(schema)?)?, None);
-    let whens = vec![(Box::new(equal), Box::new(none))];
-    Ok(Expr::Case(Case { expr: None, when_then_expr: whens, else_expr: Some(Box::new(value.clone())) }))
-}
-
-fn is_volatile(call: &ScalarFunction) -> bool {
-    call.args.iter().any(Expr::is_volatile)
 }
 
 fn keys(keys: Vec<Expr>, schema: &DFSchema) -> Vec<Expr> {
@@ -223,28 +237,38 @@ fn sort_keys(keys: Vec<SortKey>, schema: &DFSchema) -> Vec<SortKey> {
     keys.into_iter().map(|key| SortKey { expr: comparable(key.expr, schema), ..key }).collect()
 }
 
-/// A floating point number as others are compared with it; anything else as it is.
+/// The value under a mark, so that it looks like another one; see [`super::lists`].
+pub(super) fn marked(value: Expr, mark: i64) -> Expr {
+    of(&COMPARABLE, vec![value, lit(mark)])
+}
+
+pub(super) fn is_marked(value: &Expr) -> bool {
+    matches!(value, Expr::ScalarFunction(call) if call.func.name() == floats::COMPARABLE && call.args.len() > 1)
+}
+
+/// A floating point number, or a span of time, as others are compared with it; anything else as it is.
 fn comparable(expr: Expr, schema: &DFSchema) -> Expr {
+    if matches!(expr.get_type(schema), Ok(DataType::Interval(_) | DataType::Duration(_))) {
+        return of(&SPAN, vec![expr]);
+    }
     match &expr {
         Expr::Literal(value, metadata) => Expr::Literal(one_of_the_equal(value.clone()), metadata.clone()),
         known if is_call(known, floats::COMPARABLE) => expr,
-        _ if is_double(&expr, schema) => {
-            Expr::ScalarFunction(ScalarFunction::new_udf(Arc::clone(&FUNCTION), vec![expr]))
-        }
+        _ if is_double(&expr, schema) => of(&COMPARABLE, vec![expr]),
         _ => expr,
     }
 }
 
 /// The number as it is, one NaN for all: what [`comparable`] does to zeros would change the result.
 fn with_one_nan(expr: Expr, schema: &DFSchema) -> Expr {
-    let done = |case: &Case| matches!(case.when_then_expr.first(), Some((when, _)) if is_call(when, "isnan"));
-    let is_so = matches!(&expr, Expr::Case(case) if done(case)) || matches!(expr, Expr::Literal(..));
-    if is_so || !is_double(&expr, schema) || expr.is_volatile() {
-        return expr;
+    match is_double(&expr, schema) && !is_call(&expr, ONE_NAN.name()) {
+        true => of(&ONE_NAN, vec![expr]),
+        false => expr,
     }
-    let nan = comparable(expr.clone(), schema);
-    let whens = vec![(Box::new(isnan().call(vec![expr.clone()])), Box::new(nan))];
-    Expr::Case(Case { expr: None, when_then_expr: whens, else_expr: Some(Box::new(expr)) })
+}
+
+fn of(function: &Arc<ScalarUDF>, args: Vec<Expr>) -> Expr {
+    Expr::ScalarFunction(ScalarFunction::new_udf(Arc::clone(function), args))
 }
 
 fn is_call(expr: &Expr, name: &str) -> bool {
@@ -263,22 +287,49 @@ fn one_of_the_equal(value: ScalarValue) -> ScalarValue {
     }
 }
 
-static FUNCTION: LazyLock<Arc<ScalarUDF>> =
-    LazyLock::new(|| Arc::new(ScalarUDF::from(Comparable { signature: Signature::any(1, Volatility::Immutable) })));
+static COMPARABLE: LazyLock<Arc<ScalarUDF>> =
+    LazyLock::new(|| OfNumbers::function(floats::COMPARABLE, Kind::Comparable));
+static SPAN: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| OfNumbers::function("$span", Kind::Span));
+static ONE_NAN: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| OfNumbers::function("$one_nan", Kind::OneNan));
+static UNLIKE: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| OfNumbers::function("$nullif", Kind::Unlike));
 
-/// [`floats::comparable`] as a function of SQL, which no statement can name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Kind {
+    /// [`floats::comparable`]
+    Comparable,
+    /// The number, one NaN for all.
+    OneNan,
+    /// Nanoseconds of a span of time; a month has 30 days.
+    Span,
+    /// The first number, null where it equals the second.
+    Unlike,
+}
+
+/// Functions of numbers that no statement can name.
 #[derive(Debug, PartialEq, Eq, Hash)]
-struct Comparable {
+struct OfNumbers {
+    name: &'static str,
+    kind: Kind,
     signature: Signature,
 }
 
-impl ScalarUDFImpl for Comparable {
+impl OfNumbers {
+    fn function(name: &'static str, kind: Kind) -> Arc<ScalarUDF> {
+        let signature = Signature::variadic_any(Volatility::Immutable);
+        Arc::new(ScalarUDF::from(Self { name, kind, signature }))
+    }
+}
+
+impl ScalarUDFImpl for OfNumbers {
     fn name(&self) -> &str {
-        floats::COMPARABLE
+        self.name
     }
 
     fn display_name(&self, args: &[Expr]) -> Result<String> {
-        Ok(args.first().map(ToString::to_string).unwrap_or_default())
+        Ok(match (self.kind, args) {
+            (Kind::Unlike, [value, other]) => format!("nullif({value},{other})"),
+            (_, args) => args.first().map(ToString::to_string).unwrap_or_default(),
+        })
     }
 
     fn signature(&self) -> &Signature {
@@ -286,20 +337,47 @@ impl ScalarUDFImpl for Comparable {
     }
 
     fn return_type(&self, types: &[DataType]) -> Result<DataType> {
-        Ok(types.first().cloned().unwrap_or(DataType::Null))
+        Ok(match self.kind {
+            Kind::Span => DataType::Decimal128(DECIMAL128_MAX_PRECISION, 0),
+            _ => types.first().cloned().unwrap_or(DataType::Null),
+        })
     }
 
     fn evaluate_bounds(&self, inputs: &[&Interval]) -> Result<Interval> {
+        if self.kind == Kind::Span {
+            return Interval::make_unbounded(&DataType::Decimal128(DECIMAL128_MAX_PRECISION, 0));
+        }
         inputs.first().map_or_else(|| Interval::make_unbounded(&DataType::Null), |input| Ok((*input).clone()))
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        match args.args.as_slice() {
-            [ColumnarValue::Array(array)] => Ok(ColumnarValue::Array(floats::comparable(array))),
-            [ColumnarValue::Scalar(scalar)] => Ok(ColumnarValue::Scalar(one_of_the_equal(scalar.clone()))),
-            other => Err(external(Error::bug(format!("expected 1 argument, found {}", other.len())))),
+        let is_scalar = args.args.iter().all(|arg| matches!(arg, ColumnarValue::Scalar(_)));
+        let arrays = ColumnarValue::values_to_arrays(&args.args)?;
+        let found = match (self.kind, arrays.as_slice()) {
+            (Kind::Comparable, [values, ..]) => floats::comparable(values),
+            (Kind::Span, [spans]) => nanos(spans)?,
+            (Kind::OneNan, [values]) => floats::with_one_nan(values),
+            (Kind::Unlike, [values, others]) => {
+                nullif(values, &eq(&floats::comparable(values), &floats::comparable(others))?)?
+            }
+            (_, other) => return Err(external(Error::bug(format!("expected other arguments, found {}", other.len())))),
+        };
+        match is_scalar {
+            true => Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&found, 0)?)),
+            false => Ok(ColumnarValue::Array(found)),
         }
     }
+}
+
+/// Nanoseconds of spans of time.
+fn nanos(spans: &ArrayRef) -> Result<ArrayRef> {
+    const DAY: i128 = 86_400_000_000_000;
+    let spans = cast(spans, &DataType::Interval(IntervalUnit::MonthDayNano))?;
+    let of = |span: IntervalMonthDayNano| {
+        (i128::from(span.months) * 30 + i128::from(span.days)) * DAY + i128::from(span.nanoseconds)
+    };
+    let nanos = spans.as_primitive::<IntervalMonthDayNanoType>().unary::<_, Decimal128Type>(of);
+    Ok(Arc::new(nanos.with_precision_and_scale(DECIMAL128_MAX_PRECISION, 0)?))
 }
 
 /// What takes the place of DataFusion's `max` or `min` of floating point numbers, which pass over NaN in groups.

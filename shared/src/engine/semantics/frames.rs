@@ -22,6 +22,9 @@ use crate::Error;
 /// What the names of functions begin with that take doubles out by subtraction.
 const SUBTRACT: [&str; 5] = ["var", "stddev", "covar", "corr", "regr_"];
 
+/// Functions of small states that can't take anything out.
+const REFUSING: [&str; 5] = ["bool_and", "bool_or", "bit_and", "bit_or", "bit_xor"];
+
 fn subtracts(function: &str) -> bool {
     SUBTRACT.iter().any(|family| function.starts_with(family))
 }
@@ -174,9 +177,9 @@ impl AggregateUDFImpl for Framed {
             return self.inner.create_sliding_accumulator(args);
         }
         let own = self.inner.create_sliding_accumulator(args)?;
-        match own.supports_retract_batch() && !subtracts(self.inner.name()) {
-            true => Ok(own),
-            false => Ok(Box::new(Sliding { maker, front: Vec::new(), back: Vec::new(), total: None })),
+        match subtracts(self.inner.name()) || REFUSING.contains(&self.inner.name()) {
+            false => Ok(own),
+            true => Ok(Box::new(Sliding { maker, front: Vec::new(), back: Vec::new(), total: None })),
         }
     }
 

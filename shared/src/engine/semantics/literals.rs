@@ -90,6 +90,23 @@ pub(in crate::engine) fn rewrite(expr: &mut Expr) -> Result<Option<Expr>> {
             }
             Ok(None)
         }
+        Expr::SimilarTo { .. } => {
+            Err(Error::invalid("not supported: SIMILAR TO; `LIKE` and `regexp_like` compare with a pattern"))
+        }
+        // JSON again, where DataFusion's function gives a type of its own.
+        Expr::BinaryOp { left, op: BinaryOperator::Arrow, right } => {
+            filled("json_get_json($1, $2)", &[left.as_ref().clone(), right.as_ref().clone()]).map(Some)
+        }
+        // Rewritten by DataFusion to IS NOT NULL, which is false for a null.
+        Expr::BinaryOp { left, op: BinaryOperator::PGRegexMatch, right } if is_any_text(right) => {
+            filled("($1 LIKE '%')", &[left.as_ref().clone()]).map(Some)
+        }
+        Expr::BinaryOp { left, op: BinaryOperator::PGRegexNotMatch, right } if is_any_text(right) => {
+            filled("($1 NOT LIKE '%')", &[left.as_ref().clone()]).map(Some)
+        }
+        Expr::BinaryOp { left, op: BinaryOperator::StringConcat, right } if is_null(left) && is_null(right) => {
+            Ok(Some(left.as_ref().clone()))
+        }
         Expr::Like { any: false, pattern, escape_char, .. } | Expr::ILike { any: false, pattern, escape_char, .. } => {
             **pattern = escaped(pattern, escape_char.take())?;
             Ok(None)
@@ -99,6 +116,18 @@ pub(in crate::engine) fn rewrite(expr: &mut Expr) -> Result<Option<Expr>> {
             Ok(None)
         }
         _ => Ok(None),
+    }
+}
+
+fn is_any_text(pattern: &Expr) -> bool {
+    matches!(pattern, Expr::Value(ValueWithSpan { value: Value::SingleQuotedString(text), .. }) if text == ".*")
+}
+
+fn is_null(expr: &Expr) -> bool {
+    match expr {
+        Expr::Nested(inner) => is_null(inner),
+        Expr::Value(value) => value.value == Value::Null,
+        _ => false,
     }
 }
 

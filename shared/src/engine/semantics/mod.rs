@@ -7,6 +7,7 @@
 //! | [`doubles`] | both zeros and NaN, wherever numbers are compared |
 //! | [`frames`] | aggregates over window frames that leave rows behind |
 //! | [`joins`] | inner joins whose keys may be null |
+//! | [`lists`] | IN lists whose elements are no constants |
 //! | [`numbers`] | doubles beside decimals, decimals of more than 38 digits |
 //! | [`pushdown`] | filters that a plan hands down, where two columns have one name |
 //! | [`subqueries`] | subqueries that name columns of the query around them, or stand for a value |
@@ -22,6 +23,7 @@ mod dependent;
 mod doubles;
 mod frames;
 mod joins;
+mod lists;
 mod literals;
 mod names;
 mod numbers;
@@ -98,7 +100,7 @@ fn whole_subqueries(
 }
 
 /// The expression with its parts as `f` gives them, under the name that it had. Grouping sets have no name, what they hold has.
-fn under_its_name(
+pub(super) fn under_its_name(
     expr: Expr,
     names: &NamePreserver,
     f: &impl Fn(Expr) -> Result<Transformed<Expr>>,

@@ -12,7 +12,7 @@ use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{Column, DFSchema, Result, ScalarValue};
 use datafusion::functions::datetime::to_local_time;
-use datafusion::logical_expr::expr::{Cast, InList, InSubquery};
+use datafusion::logical_expr::expr::{Cast, InList, InSubquery, TryCast};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::logical_plan::{Join, Union, Values};
 use datafusion::logical_expr::utils::merge_schema;
@@ -65,13 +65,18 @@ fn in_common_types(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
         Expr::InList(InList { expr, list, negated }) => {
             let mut all = one_type_of([vec![*expr], list].concat(), schema, true)?;
             let expr = Box::new(all.remove(0));
-            Transformed::yes(listed(InList { expr, list: all, negated }))
+            Transformed::yes(Expr::InList(InList { expr, list: all, negated }))
         }
         Expr::InSubquery(found) => Transformed::yes(Expr::InSubquery(in_subquery(found, schema)?)),
         Expr::Cast(Cast { expr, field }) => {
             let local = local_time(&expr, field.data_type(), schema);
             let is_local = local.is_some();
             Transformed::new_transformed(Expr::Cast(Cast { expr: local.map_or(expr, Box::new), field }), is_local)
+        }
+        Expr::TryCast(TryCast { expr, field }) => {
+            let local = local_time(&expr, field.data_type(), schema);
+            let is_local = local.is_some();
+            Transformed::new_transformed(Expr::TryCast(TryCast { expr: local.map_or(expr, Box::new), field }), is_local)
         }
         Expr::Case(case) => Transformed::yes(Expr::Case(in_case(case, schema)?)),
         Expr::ScalarFunction(mut call) if OF_ONE_TYPE.contains(&call.func.name()) => {
@@ -80,32 +85,6 @@ fn in_common_types(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
         }
         other => Transformed::no(other),
     })
-}
-
-/// An IN list whose elements are constants, the others compared one by one: DataFusion loses those that it takes for constants, as a
-/// CASE without rows.
-fn listed(InList { expr, list, negated }: InList) -> Expr {
-    let (constants, others): (Vec<_>, Vec<_>) = list.into_iter().partition(is_constant);
-    if others.is_empty() || expr.is_volatile() {
-        return Expr::InList(InList { expr, list: [constants, others].concat(), negated });
-    }
-    let value = expr.as_ref().clone();
-    let constants = (!constants.is_empty()).then(|| Expr::InList(InList { expr, list: constants, negated }));
-    let others = others.into_iter().map(|other| match negated {
-        true => value.clone().not_eq(other),
-        false => value.clone().eq(other),
-    });
-    let all = constants.into_iter().chain(others);
-    let both = if negated { Expr::and } else { Expr::or };
-    all.reduce(both).unwrap_or_else(|| Expr::Literal(ScalarValue::Boolean(Some(negated)), None))
-}
-
-fn is_constant(expr: &Expr) -> bool {
-    match expr {
-        Expr::Literal(..) => true,
-        Expr::Cast(Cast { expr, .. }) | Expr::Negative(expr) => is_constant(expr),
-        _ => false,
-    }
 }
 
 /// A time with a zone as the clocks there show it, where it is cast to a type without one.
@@ -180,13 +159,23 @@ fn common_type(types: &[DataType], compares: bool) -> Option<DataType> {
     Some(DataType::Decimal256(u8::try_from(needed).ok()?, i8::try_from(after).ok()?))
 }
 
-/// Text beside a time becomes a time of the same unit: DataFusion takes nanoseconds, which end in 2262.
+/// Text or a date beside a time becomes a time of the same unit: DataFusion takes nanoseconds, which end in 2262.
 fn common_time(types: &[DataType]) -> Option<DataType> {
     let is_text = |ty: &DataType| matches!(ty, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View);
+    if let Some(DataType::Timestamp(TimeUnit::Nanosecond, zone)) =
+        types.iter().find(|ty| ty.is_temporal() && **ty != DataType::Date32)
+        && types
+            .iter()
+            .all(|ty| matches!(ty, DataType::Timestamp(TimeUnit::Nanosecond, _) | DataType::Date32 | DataType::Null))
+        && types.contains(&DataType::Date32)
+    {
+        return Some(DataType::Timestamp(TimeUnit::Microsecond, zone.clone()));
+    }
     let time = types.iter().find(|ty| matches!(ty, DataType::Timestamp(TimeUnit::Microsecond, _)))?;
-    let texts = types.iter().any(is_text);
-    let alone = types.iter().all(|ty| ty == time || is_text(ty) || *ty == DataType::Null);
-    (texts && alone).then(|| time.clone())
+    let is_other = |ty: &DataType| is_text(ty) || *ty == DataType::Date32;
+    let others = types.iter().any(is_other);
+    let alone = types.iter().all(|ty| ty == time || is_other(ty) || *ty == DataType::Null);
+    (others && alone).then(|| time.clone())
 }
 
 /// Digits before and after the point.

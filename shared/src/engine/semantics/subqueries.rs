@@ -13,15 +13,16 @@ use std::cell::Cell;
 use std::sync::Arc;
 
 use datafusion::common::config::ConfigOptions;
-use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, NullEquality, Result, ScalarValue};
 use datafusion::functions_aggregate::expr_fn::{bool_and, bool_or, count};
 use datafusion::logical_expr::expr::{AggregateFunction, Exists, InSubquery, SetComparison, SetQuantifier};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::logical_plan::{Filter, Join};
-use datafusion::logical_expr::utils::{conjunction, split_conjunction, split_conjunction_owned};
+use datafusion::logical_expr::utils::{conjunction, merge_schema, split_conjunction, split_conjunction_owned};
 use datafusion::logical_expr::{
-    BinaryExpr, Expr, JoinType, LogicalPlan, LogicalPlanBuilder, Operator, Subquery, lit, not, when,
+    BinaryExpr, Distinct, Expr, ExprSchemable, JoinType, LogicalPlan, LogicalPlanBuilder, Operator, Subquery, lit, not,
+    when,
 };
 use datafusion::optimizer::AnalyzerRule;
 
@@ -154,9 +155,8 @@ fn is_plain(condition: &Expr) -> bool {
     match inner {
         Expr::Exists(exists) => is_plain_query(&exists.subquery.subquery),
         Expr::InSubquery(found) if has_subquery(&found.expr) => false,
-        // A constant is no key of a join.
         Expr::InSubquery(found) if found.negated != negated => {
-            !refers(&found.subquery.subquery) && !found.expr.column_refs().is_empty()
+            !refers(&found.subquery.subquery) && is_column(&found.expr)
         }
         Expr::InSubquery(found) => is_plain_query(&found.subquery.subquery),
         _ => stands_alone(condition),
@@ -268,9 +268,10 @@ impl Joined<'_> {
 
     /// Any other: computed for each combination of the columns that it names.
     fn by_domain(&mut self, subquery: &LogicalPlan, outer: Vec<Column>, name: &str) -> Result<Expr> {
-        if !is_repeatable(&self.input)? {
+        if !is_repeatable(&self.input, &outer)? {
             return Err(refused(
-                "the query around it gives other rows each time (`LIMIT`, or a function like `random`)",
+                "the query around it may give other rows each time (`LIMIT`, a window, a sum of doubles, or a function like \
+                 `first_value` or `random`)",
             ));
         }
         let dependence = Dependence::on_domain(&self.input, outer.clone(), self.names)?;
@@ -328,6 +329,15 @@ fn unknown() -> Expr {
 fn first_column(plan: &LogicalPlan) -> Expr {
     let (relation, field) = plan.schema().qualified_field(0);
     Expr::Column(Column::new(relation.cloned(), field.name()))
+}
+
+/// Whether the value is that of a column. Others may turn out to be a constant, as `x * NULL`, which is no key of a join.
+fn is_column(expr: &Expr) -> bool {
+    match expr {
+        Expr::Column(_) => true,
+        Expr::Cast(cast) => is_column(&cast.expr),
+        _ => false,
+    }
 }
 
 /// The subquery's value: null over no rows, an error over several.
@@ -403,11 +413,41 @@ fn compared(
         .build()
 }
 
-/// Whether the plan gives the same rows when it runs a second time.
-fn is_repeatable(plan: &LogicalPlan) -> Result<bool> {
-    let changes = plan.exists(|node| {
-        let volatile = node.expressions().iter().any(Expr::is_volatile);
-        Ok(volatile || matches!(node, LogicalPlan::Limit(_)))
+/// Aggregates whose value depends on the order of rows.
+const ORDERED: [&str; 9] = [
+    "first_value",
+    "last_value",
+    "nth_value",
+    "array_agg",
+    "string_agg",
+    "any_value",
+    "arbitrary",
+    "approx_median",
+    "approx_percentile_cont",
+];
+
+/// Whether the plan gives the same values of these columns when it runs a second time: sums of doubles depend on the order of rows.
+fn is_repeatable(plan: &LogicalPlan, columns: &[Column]) -> Result<bool> {
+    let is_double =
+        |column: &Column| Expr::Column(column.clone()).get_type(plan.schema()).is_ok_and(|ty| ty.is_floating());
+    let doubles = columns.iter().any(is_double);
+    let mut changes = false;
+    plan.apply_with_subqueries(|node| {
+        let schema = merge_schema(&node.inputs());
+        let depends = |expr: &Expr| match expr {
+            Expr::AggregateFunction(call) => {
+                let name = call.func.name();
+                let of_doubles = doubles && !["min", "max"].contains(&name);
+                let added = call.params.args.iter().any(|arg| arg.get_type(&schema).is_ok_and(|ty| ty.is_floating()));
+                ORDERED.contains(&name) || (of_doubles && added)
+            }
+            expr => expr.is_volatile_node(),
+        };
+        let exprs = node.expressions();
+        let by_order =
+            matches!(node, LogicalPlan::Limit(_) | LogicalPlan::Window(_) | LogicalPlan::Distinct(Distinct::On(_)));
+        changes |= by_order || exprs.iter().any(|expr| expr.exists(|part| Ok(depends(part))).unwrap_or(true));
+        Ok(if changes { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
     })?;
     Ok(!changes)
 }

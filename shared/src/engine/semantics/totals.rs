@@ -96,6 +96,10 @@ impl AggregateUDFImpl for Total {
     fn create_sliding_accumulator(&self, args: AccumulatorArgs<'_>) -> Result<Box<dyn Accumulator>> {
         match (self.finish(&args)?, args.is_distinct) {
             (Some(finish), false) => Ok(Box::new(One { finish, total: 0, count: 0 })),
+            (Some(_), true) => Err(external(Error::invalid(format!(
+                "not supported: `{}(DISTINCT …)` over a window whose frame leaves rows behind",
+                self.name()
+            )))),
             (None, false) if *args.expr_fields[0].data_type() == DataType::Float64 => {
                 Ok(frames::sliding_total(self.kind == Kind::Average))
             }

@@ -32,6 +32,7 @@ use crate::format::csv::place::Place;
 use crate::format::json::decode::JsonDecoder;
 use crate::format::records::Source;
 use crate::format::rows::{BYTE_ORDER_MARK, RowDecoder, Span};
+use crate::table::writes_constants;
 
 /// Rows of a batch unless the scan says otherwise.
 const BATCH_ROWS: usize = 8192;
@@ -160,6 +161,9 @@ impl FileSource for RowFiles {
     }
 
     fn try_pushdown_projection(&self, projection: &ProjectionExprs) -> Result<Option<Arc<dyn FileSource>>> {
+        if writes_constants(projection) {
+            return Ok(None);
+        }
         let merged = self.projection.source.try_merge(projection)?;
         let projection = SplitProjection::new(self.schema.file_schema(), &merged);
         Ok(Some(Arc::new(Self { projection, ..self.clone() })))

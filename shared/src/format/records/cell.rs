@@ -26,10 +26,21 @@ impl Buffer {
     /// Adds the value of a cell. `inferred`: the type is what a crawl saw in the values, so that a number with leading zeros or a
     /// plus sign, which none of them had, is a text.
     pub(crate) fn push_cell(&mut self, cell: &[u8], inferred: bool) -> Result<(), Misfit> {
-        let whole = || match cell {
-            [b'+', ..] | [b'0', b'0'..=b'9', ..] | [b'-', b'0', b'0'..=b'9', ..] if inferred => Err(Misfit::Form),
-            _ => text::integer(cell),
-        };
+        let is_text = matches!(cell, [b'+', ..] | [b'0', b'0'..=b'9', ..] | [b'-', b'0', b'0'..=b'9', ..]);
+        let number = matches!(
+            self.values,
+            Values::TinyInt(_)
+                | Values::SmallInt(_)
+                | Values::Int(_)
+                | Values::BigInt(_)
+                | Values::Double(_)
+                | Values::Float(_)
+                | Values::Decimal(_)
+        );
+        if inferred && is_text && number {
+            return Err(Misfit::Form);
+        }
+        let whole = || text::integer(cell);
         match (&mut self.values, &self.ty) {
             (Values::Bytes(ends, data), _) => {
                 if std::str::from_utf8(cell).is_err() {
