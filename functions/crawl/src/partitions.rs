@@ -3,6 +3,8 @@
 //! `year=2013/month=1/` is Hive's way: the folder names key and value (percent-encoded). A plain folder is a value without a name:
 //! `2013/01/02` are `year`, `month` and `day` (and `hour`), anything else is `partition_0`, `partition_1`, … as Glue names it.
 
+use std::collections::BTreeMap;
+
 use percent_encoding::percent_decode_str;
 use shared::catalog::NULL_VALUE;
 use shared::model::name::to_identifier;
@@ -71,6 +73,13 @@ pub fn layout(folders: &[String]) -> Result<Layout, String> {
     let mut folders: Vec<_> = folders.iter().cloned().zip(values).collect();
     folders.sort();
     folders.dedup();
+    let mut places: BTreeMap<&Vec<String>, &str> = BTreeMap::new();
+    for (folder, values) in &folders {
+        if let Some(other) = places.insert(values, folder) {
+            let values = values.join("/");
+            return Err(format!("the folders `{other}` and `{folder}` are both the partition `{values}`"));
+        }
+    }
     Ok(Layout { keys, folders })
 }
 
@@ -147,6 +156,12 @@ mod tests {
         assert_eq!(keys(&["day=2013-01-02", "day=__HIVE_DEFAULT_PARTITION__"]), "day:date");
         assert_eq!(keys(&["zip=02139", "zip=10001"]), "zip:string");
         assert_eq!(keys(&["month=01", "month=12"]), "month:int");
+    }
+
+    #[test]
+    fn two_folders_of_one_partition_are_refused() {
+        let folders = ["p=a%20b", "p=a b"].map(str::to_owned);
+        assert!(layout(&folders).unwrap_err().contains("`p=a b` and `p=a%20b`"));
     }
 
     #[test]

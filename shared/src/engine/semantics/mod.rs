@@ -8,13 +8,14 @@
 //! | [`frames`] | aggregates over window frames that leave rows behind |
 //! | [`joins`] | inner joins whose keys may be null |
 //! | [`lists`] | IN lists whose elements are no constants |
-//! | [`numbers`] | doubles beside decimals, decimals of more than 38 digits |
+//! | [`numbers`] | doubles beside decimals, decimals of more than 38 digits, dates and texts beside times |
 //! | [`pushdown`] | filters that a plan hands down, where two columns have one name |
+//! | [`dependent`] | what a subquery that names columns of the query around it gives for each of them |
 //! | [`subqueries`] | subqueries that name columns of the query around them, or stand for a value |
 //! | [`set_operations`] | EXCEPT ALL and INTERSECT ALL |
 //! | [`relations`] | RIGHT and FULL JOIN … USING and NATURAL; subqueries that give two columns of one name |
 //! | [`names`] | a SELECT list that gives two columns of one name |
-//! | [`literals`] | literals of numbers and times; patterns of LIKE; what is refused because it would be ignored |
+//! | [`literals`] | literals of numbers and times; patterns of LIKE |
 //!
 //! `docs/engine-faults.md` lists what is done here because of a fault, and the test that tells when it can go.
 

@@ -125,6 +125,8 @@ struct Row {
     begun: bool,
     line: u64,
     offset: u64,
+    /// Quotes in it, those of fields and those that stand for themselves.
+    quotes: usize,
 }
 
 impl Row {
@@ -236,7 +238,7 @@ impl CsvDecoder {
             self.done |= self.ended;
             return false;
         }
-        (self.row.bytes, self.row.fields, self.row.line) = (0, 0, self.lines);
+        (self.row.bytes, self.row.fields, self.row.line, self.row.quotes) = (0, 0, self.lines, 0);
         self.row.offset = self.taken;
         !self.done
     }
@@ -244,14 +246,23 @@ impl CsvDecoder {
     /// Reads on in the row. Whether it has ended.
     fn read_row(&mut self) -> Result<bool> {
         loop {
+            let at_end = self.ended && self.input.is_empty();
             let row = &mut self.row;
             let (result, taken, bytes, fields) =
                 self.core.read_record(&self.input, &mut row.text[row.bytes..], &mut row.ends[row.fields..]);
             row.bytes += bytes;
             row.fields += fields;
             row.begun = true;
+            row.quotes += memchr::memchr_iter(self.table.format.quote_byte(), &self.input[..taken]).count();
             self.take_input(taken);
             match result {
+                // A quote that never closes takes all that follows into its field.
+                ReadRecordResult::Record if at_end && self.is_in_quotes() => {
+                    return Err(Error::invalid(format!(
+                        "expected the quote of a field to close, found the end of the file in the row that begins at {}",
+                        self.place()
+                    )));
+                }
                 ReadRecordResult::Record => {
                     self.row.begun = false;
                     return Ok(true);
@@ -273,6 +284,11 @@ impl CsvDecoder {
                 ReadRecordResult::OutputEndsFull => self.row.ends.resize(self.row.ends.len() * 2, 0),
             }
         }
+    }
+
+    /// Whether the row, which the file's end ended, goes over several lines without a quote that closes.
+    fn is_in_quotes(&self) -> bool {
+        self.table.format.escape.is_none() && self.row.quotes % 2 == 1 && self.lines > self.row.line
     }
 
     fn place(&self) -> String {
@@ -472,6 +488,16 @@ mod tests {
 
     fn refused(table: &Arc<CsvTable>, text: &str) -> String {
         decoded(table, text.as_bytes(), text.len(), Span::whole()).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_quote_that_never_closes_is_refused() {
+        let table = table("a:int b:string", crawled());
+        let found = |text: &str| decoded(&table, text.as_bytes(), 7, Span::whole());
+        let error = found("a,b\n1,x\n2,\"open\n3,y\n4,z\n").unwrap_err();
+        assert!(error.message().contains("line 3"), "{error}");
+        assert_eq!(found("a,b\n1,\"two\nlines\"").unwrap(), ["1|two\nlines"]);
+        assert_eq!(found("a,b\n1,5\" pipe").unwrap(), ["1|5\" pipe"]);
     }
 
     #[test]

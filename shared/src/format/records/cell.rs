@@ -26,7 +26,9 @@ impl Buffer {
     /// Adds the value of a cell. `inferred`: the type is what a crawl saw in the values, so that a number with leading zeros or a
     /// plus sign, which none of them had, is a text.
     pub(crate) fn push_cell(&mut self, cell: &[u8], inferred: bool) -> Result<(), Misfit> {
-        let is_text = matches!(cell, [b'+', ..] | [b'0', b'0'..=b'9', ..] | [b'-', b'0', b'0'..=b'9', ..]);
+        let unsigned = cell.strip_prefix(b"+").or_else(|| cell.strip_prefix(b"-")).unwrap_or(cell);
+        let is_code = cell.starts_with(b"+") && unsigned.iter().all(u8::is_ascii_digit);
+        let is_text = is_code || matches!(unsigned, [b'0', b'0'..=b'9', ..]);
         let number = matches!(
             self.values,
             Values::TinyInt(_)
