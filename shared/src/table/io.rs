@@ -13,6 +13,7 @@ use iceberg::io::FileIO;
 use iceberg::spec::{FormatVersion, Manifest, ManifestFile, ManifestList, Snapshot, TableMetadata};
 use url::Url;
 
+use super::transcode::Transcoder;
 use crate::error::Context;
 use crate::storage::Storage;
 use crate::{Error, ErrorKind, Result};
@@ -35,6 +36,8 @@ pub(super) struct Io {
     room: usize,
     /// The memory that changes share with whoever else works beside them.
     pool: Arc<dyn MemoryPool>,
+    /// Files in Avro and ORC that were read.
+    pub(super) transcoder: Arc<Transcoder>,
 }
 
 #[derive(Debug, Default)]
@@ -52,7 +55,8 @@ enum Cached {
 
 impl Io {
     pub(super) fn new(storage: Storage) -> Self {
-        Self { storage, cache: Arc::default(), room: CACHE_BYTES, pool: Arc::new(UnboundedMemoryPool::default()) }
+        let pool = Arc::new(UnboundedMemoryPool::default());
+        Self { storage, cache: Arc::default(), room: CACHE_BYTES, pool, transcoder: Arc::default() }
     }
 
     /// The same over another way to the same objects: what was read by one is known to the other.

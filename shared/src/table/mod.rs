@@ -44,6 +44,7 @@ mod span;
 mod summary;
 #[cfg(test)]
 mod tests;
+mod transcode;
 mod transform;
 mod write;
 

@@ -50,6 +50,8 @@ pub(super) struct PrunedSource {
     inner: Arc<dyn FileSource>,
     /// What reads footers, when files have deleted rows.
     readers: Option<Arc<dyn ParquetFileReaderFactory>>,
+    /// Whether the sizes of the files are those of Parquet, so that they can be read in parts.
+    is_splittable: bool,
     /// Files that are read, and those that there are.
     files: Option<(usize, usize)>,
     /// Columns of floating point numbers.
@@ -63,7 +65,7 @@ impl PrunedSource {
     pub(super) fn new(inner: Arc<dyn FileSource>) -> Self {
         let floats = floats::floating(inner.table_schema().table_schema()).map(str::to_owned);
         let floats = Arc::new(floats.collect::<HashSet<_>>());
-        Self { inner, readers: None, files: None, suspects: Arc::clone(&floats), floats }
+        Self { inner, readers: None, is_splittable: true, files: None, suspects: Arc::clone(&floats), floats }
     }
 
     /// The same where only these columns may hold NaN.
@@ -79,6 +81,11 @@ impl PrunedSource {
     /// The same for files with deleted rows; `readers` reads their footers.
     pub(super) fn with_readers(self, readers: Option<Arc<dyn ParquetFileReaderFactory>>) -> Self {
         Self { readers, ..self }
+    }
+
+    /// The same for files each of which is read by one.
+    pub(super) fn whole(self) -> Self {
+        Self { is_splittable: false, ..self }
     }
 
     /// What takes `filters`: bloom filters tell the zeros apart, and the forms of NaN.
@@ -159,7 +166,7 @@ impl FileSource for PrunedSource {
     }
 
     fn supports_repartitioning(&self) -> bool {
-        self.inner.supports_repartitioning()
+        self.is_splittable && self.inner.supports_repartitioning()
     }
 
     fn repartitioned(
@@ -169,6 +176,9 @@ impl FileSource for PrunedSource {
         output_ordering: Option<LexOrdering>,
         config: &FileScanConfig,
     ) -> Result<Option<FileScanConfig>> {
+        if !self.is_splittable {
+            return Ok(None);
+        }
         self.inner.repartitioned(target_partitions, repartition_file_min_size, output_ordering, config)
     }
 

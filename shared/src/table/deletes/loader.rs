@@ -17,14 +17,15 @@ use iceberg::spec::{DataFile, DataFileFormat};
 use object_store::ObjectStoreExt;
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
 use parquet::arrow::{PARQUET_FIELD_ID_META_KEY, ProjectionMask};
+use parquet::file::reader::ChunkReader;
 use roaring::RoaringTreemap;
 use tokio::sync::OnceCell;
 
 use super::{Deletes, Scope, vector};
-use crate::storage::Storage;
 use crate::table::floats::comparable;
-use crate::table::io::IcebergContext;
+use crate::table::io::{IcebergContext, Io};
 use crate::table::manifests::{DELETED_PATH, DELETED_POS};
+use crate::table::transcode::Foreign;
 use crate::{Error, Result};
 
 /// Delete files that are read at the same time.
@@ -45,7 +46,7 @@ type Places = HashMap<String, RoaringTreemap>;
 type Once<T> = Arc<OnceCell<Arc<T>>>;
 
 pub(in crate::table) struct Loader {
-    storage: Storage,
+    io: Io,
     runtime: Arc<RuntimeEnv>,
     /// Locations of the scan's data files that have position deletes; what is said of others is passed over.
     wanted: HashSet<String>,
@@ -85,14 +86,14 @@ impl EqualityRows {
 
 impl Loader {
     pub(in crate::table) fn new(
-        storage: Storage,
+        io: Io,
         runtime: Arc<RuntimeEnv>,
         wanted: HashSet<String>,
         columns: HashMap<i32, EqualityColumn>,
     ) -> Self {
         let memory = MemoryConsumer::new("row-level deletes").register(&runtime.memory_pool);
         let (positions, equality) = (Mutex::default(), Mutex::default());
-        Self { storage, runtime, wanted, columns, positions, equality, memory }
+        Self { io, runtime, wanted, columns, positions, equality, memory }
     }
 
     pub(in crate::table) fn column(&self, id: i32) -> Option<&EqualityColumn> {
@@ -207,18 +208,18 @@ impl Loader {
     /// Some columns of a delete file, by field id or, without ids, by name.
     async fn read(&self, file: &DataFile, columns: &[(i32, &str)]) -> Result<(ParquetRecordBatchReader, Schema)> {
         let path = file.file_path();
+        if let Some(foreign) = Foreign::of(file) {
+            // Columns are found by their ids alone.
+            let transcoded = self.io.transcoder.parquet(&self.io.storage, &self.runtime, &foreign, false).await?;
+            return project(transcoded.open()?, path, columns);
+        }
         if file.file_format() != DataFileFormat::Parquet {
             let found = file.file_format();
-            return Err(Error::invalid(format!("expected delete files in Parquet, found `{found}` in `{path}`")));
+            return Err(Error::invalid(format!(
+                "expected delete files in Parquet, Avro or ORC, found `{found}` in `{path}`"
+            )));
         }
-        let bytes = self.get(file, None).await?;
-        let doing = || format!("reading the delete file `{path}`");
-        let builder = ParquetRecordBatchReaderBuilder::try_new(bytes).doing(doing)?;
-        let wanted: Vec<_> = columns.iter().filter_map(|(id, name)| column(builder.schema(), *id, name)).collect();
-        let mask = ProjectionMask::roots(builder.parquet_schema(), wanted.iter().copied());
-        let schema = (0..builder.schema().fields().len()).filter(|place| wanted.contains(place));
-        let schema = builder.schema().project(&schema.collect::<Vec<_>>())?;
-        Ok((builder.with_projection(mask).build().doing(doing)?, schema))
+        project(self.get(file, None).await?, path, columns)
     }
 
     /// A whole file or a part of it, through the stores of the session, which count what is read.
@@ -227,8 +228,8 @@ impl Loader {
         // Held while the bytes are.
         let held = self.memory.new_empty();
         held.try_grow(usize::try_from(size).unwrap_or(usize::MAX))?;
-        let url = self.storage.locate(file.file_path())?;
-        let (_, path) = self.storage.resolve(&url)?;
+        let url = self.io.url(file.file_path())?;
+        let (_, path) = self.io.storage.resolve(&url)?;
         let store = self.runtime.object_store(ObjectStoreUrl::parse(&url[..url::Position::BeforePath])?)?;
         let read = async {
             match range {
@@ -238,6 +239,21 @@ impl Loader {
         };
         read.await.map_err(|e| Error::from(e).context(format!("reading the delete file `{}`", file.file_path())))
     }
+}
+
+/// Some columns of a file of Parquet, by field id or, without ids, by name.
+fn project(
+    parquet: impl ChunkReader + 'static,
+    path: &str,
+    columns: &[(i32, &str)],
+) -> Result<(ParquetRecordBatchReader, Schema)> {
+    let doing = || format!("reading the delete file `{path}`");
+    let builder = ParquetRecordBatchReaderBuilder::try_new(parquet).doing(doing)?;
+    let wanted: Vec<_> = columns.iter().filter_map(|(id, name)| column(builder.schema(), *id, name)).collect();
+    let mask = ProjectionMask::roots(builder.parquet_schema(), wanted.iter().copied());
+    let schema = (0..builder.schema().fields().len()).filter(|place| wanted.contains(place));
+    let schema = builder.schema().project(&schema.collect::<Vec<_>>())?;
+    Ok((builder.with_projection(mask).build().doing(doing)?, schema))
 }
 
 fn entry<K: std::hash::Hash + Eq, T>(map: &Mutex<HashMap<K, Once<T>>>, key: K) -> Once<T> {

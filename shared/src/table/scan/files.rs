@@ -38,6 +38,7 @@ use crate::table::lineage;
 use crate::table::live::{LiveFile, files_of, live_manifests};
 use crate::table::prune::{Files, Manifests, add_constants, statistics};
 use crate::table::source::PrunedSource;
+use crate::table::transcode::{Foreign, TranscodingReaders};
 use crate::table::{Table, schema};
 use crate::{Error, Result};
 
@@ -280,7 +281,8 @@ impl IcebergTable {
         if wanted.is_empty() {
             return Ok(None);
         }
-        Ok(Some(Arc::new(Loader::new(self.io.storage.clone(), state.runtime_env().clone(), wanted, columns))))
+        let (io, runtime) = (self.io.clone(), state.runtime_env().clone());
+        Ok(Some(Arc::new(Loader::new(io, runtime, wanted, columns))))
     }
 
     /// A column that deletes compare, which the table may have dropped since.
@@ -365,6 +367,7 @@ impl IcebergTable {
         loader: &Option<Arc<Loader>>,
     ) -> DfResult<Arc<dyn ExecutionPlan>> {
         let files_read = part.files.len();
+        let is_foreign = part.files.iter().any(|file| Foreign::of(file.data()).is_some());
         let suspects = suspects(&part);
         let known: Vec<_> = part.files.iter().map(|file| self.file_statistics(file, &part.schema)).collect();
         let all = with_constants(&part.schema, Statistics::try_merge_iter(&known, part.schema.file_schema())?);
@@ -398,16 +401,34 @@ impl IcebergTable {
         else {
             return Err(external(Error::bug("expected a scan of Parquet files")));
         };
-        let inner: Arc<dyn FileSource> = match self.is_addressed() {
-            true => Arc::new(AddressedSource::new(parquet.clone())),
-            false => config.file_source().clone(),
+        let parquet = match is_foreign {
+            true => self.transcoded(state, parquet)?,
+            false => parquet.clone(),
         };
-        let source = PrunedSource::new(inner)
-            .with_suspects(suspects)
-            .with_files(files_read, part.files_total)
-            .with_readers(parquet.parquet_file_reader_factory().filter(|_| loader.is_some()).cloned());
+        let readers = parquet.parquet_file_reader_factory().filter(|_| loader.is_some()).cloned();
+        let inner: Arc<dyn FileSource> = match self.is_addressed() {
+            true => Arc::new(AddressedSource::new(parquet)),
+            false => Arc::new(parquet),
+        };
+        let source = PrunedSource::new(inner).with_suspects(suspects).with_files(files_read, part.files_total);
+        let source = source.with_readers(readers);
+        let source = if is_foreign { source.whole() } else { source };
         let config = FileScanConfigBuilder::from(config.clone()).with_source(Arc::new(source)).build();
         Ok(DataSourceExec::from_data_source(config))
+    }
+
+    /// The same source, reading files in Avro and ORC too.
+    fn transcoded(&self, state: &dyn Session, parquet: &ParquetSource) -> DfResult<ParquetSource> {
+        let inner = parquet.parquet_file_reader_factory().cloned();
+        let inner = inner.ok_or_else(|| external(Error::bug("expected a reader of Parquet files")))?;
+        let readers = TranscodingReaders {
+            inner,
+            transcoder: self.io.transcoder.clone(),
+            storage: self.io.storage.clone(),
+            runtime: state.runtime_env().clone(),
+            is_mapped: self.mapping.is_some(),
+        };
+        Ok(parquet.clone().with_parquet_file_reader_factory(Arc::new(readers)))
     }
 
     fn partitioned_file(
@@ -419,9 +440,12 @@ impl IcebergTable {
     ) -> Result<PartitionedFile> {
         let data = file.data();
         let location = data.file_path();
-        if data.file_format() != DataFileFormat::Parquet {
+        let foreign = Foreign::of(data);
+        if data.file_format() != DataFileFormat::Parquet && foreign.is_none() {
             let found = data.file_format();
-            return Err(Error::invalid(format!("expected data files in Parquet, found `{found}` in `{location}`")));
+            return Err(Error::invalid(format!(
+                "expected data files in Parquet, Avro or ORC, found `{found}` in `{location}`"
+            )));
         }
         let (_, path) = self.io.storage.resolve(&self.io.url(location)?)?;
         // Data files never change, so a constant time keeps what the caches know of them.
@@ -433,6 +457,9 @@ impl IcebergTable {
             version: None,
         };
         let mut partitioned = PartitionedFile::new_from_meta(meta);
+        if let Some(foreign) = foreign {
+            partitioned.extensions.insert(foreign);
+        }
         if self.is_addressed() {
             partitioned.partition_values.push(ScalarValue::Utf8(Some(location.to_owned())));
         }

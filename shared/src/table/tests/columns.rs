@@ -18,7 +18,7 @@ fn primitive(ty: PrimitiveType) -> Type {
     Type::Primitive(ty)
 }
 
-async fn change(table: &Table, with: impl FnOnce(TableMetadataBuilder) -> TableMetadataBuilder) -> Table {
+pub(super) async fn change(table: &Table, with: impl FnOnce(TableMetadataBuilder) -> TableMetadataBuilder) -> Table {
     let table = table.reload().await.unwrap();
     let built = with(table.metadata.as_ref().clone().into_builder(Some(table.location.clone()))).build().unwrap();
     let (metadata, location) = (Arc::new(built.metadata), table.next_location());

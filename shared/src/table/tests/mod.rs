@@ -11,6 +11,7 @@ mod evolve;
 mod expire;
 mod faults;
 mod foreign;
+mod formats;
 mod lineage;
 mod many;
 mod merge;
