@@ -8,8 +8,8 @@ use std::ops::ControlFlow;
 
 use datafusion::sql::parser::Statement as Parsed;
 use datafusion::sql::sqlparser::ast::{
-    Expr, GroupByExpr, Ident, Query, Select, SelectItem, SelectItemQualifiedWildcardKind, SetExpr, Statement, VisitMut,
-    VisitorMut,
+    self, Expr, GroupByExpr, Ident, Query, Select, SelectItem, SelectItemQualifiedWildcardKind, SetExpr, Statement,
+    VisitMut, Visitor, VisitorMut,
 };
 
 use crate::engine::functions::filled;
@@ -82,6 +82,7 @@ fn named(select: &mut Select, outermost: bool, sorted: bool) {
     }
     let mut stars = Stars::default();
     select.projection.iter().for_each(|item| stars.add(item));
+    let asking = select.projection.iter().filter(|item| matches!(item, SelectItem::UnnamedExpr(e) if asks(e))).count();
     let mut seen = BTreeSet::new();
     for (i, item) in select.projection.iter_mut().enumerate() {
         let (expr, name, given) = match item {
@@ -91,11 +92,26 @@ fn named(select: &mut Select, outermost: bool, sorted: bool) {
         };
         let collides = !seen.insert(name.clone()) || seen.iter().any(|other| other.meets(&name));
         let sorts_otherwise = sorted && !given && is_cast(&expr) && name.is_column();
+        // All subqueries have one name.
+        let collides = collides || (!given && asking > 1 && asks(&expr));
         if collides || (!given && stars.hold(&name, outermost)) || sorts_otherwise {
             let alias = Ident::with_quote('"', format!("{}{MARK}{i}", name.name));
             *item = SelectItem::ExprWithAlias { expr, alias };
         }
     }
+}
+
+/// Whether an expression has a subquery.
+fn asks(expr: &Expr) -> bool {
+    struct Queries;
+    impl Visitor for Queries {
+        type Break = ();
+
+        fn pre_visit_query(&mut self, _: &Query) -> ControlFlow<()> {
+            ControlFlow::Break(())
+        }
+    }
+    ast::Visit::visit(expr, &mut Queries).is_break()
 }
 
 /// Elements of a CUBE whose sets are written out.
