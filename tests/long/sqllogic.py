@@ -37,7 +37,7 @@ KNOWN = re.compile(
     # Lists without an order, ends of series, a quotient of decimals, one by zero, operators on bits.
     r"|array_(distinct|intersect)|(range|generate_series)\(|\d\.\d/3|/0| \^ | >> |median\(c\)"
     # The inverse of -1, statistics of one row or none, times with a zone or nanoseconds, years of five digits.
-    r"|atanh|corr\(x, y\)|regr_(slope|count)\(1|\dZ'|^\s*select\s+time '|make_date\(10001"
+    r"|percentile_cont|atanh|corr\(x, y\)|regr_(slope|count)\(1|\dZ'|^\s*select\s+time '|make_date\(10001"
     # Regular expressions: a match of the whole, references to groups.
     r"|sha256|~ 'bar'|'b\(\.\.\)'",
     re.IGNORECASE,
