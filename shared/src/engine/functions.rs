@@ -133,8 +133,9 @@ impl VisitorMut for Rewrite {
         match new {
             Ok(None) => ControlFlow::Continue(()),
             Ok(Some(new)) => {
+                let is_call = matches!(expr, Expr::Function(_));
                 *expr = new;
-                self.parts += parts(expr);
+                self.parts += if is_call { parts(expr) } else { 0 };
                 if self.parts > MAX_PARTS {
                     let found = self.parts;
                     return ControlFlow::Break(Error::limit(format!(

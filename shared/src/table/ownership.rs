@@ -10,7 +10,6 @@ use url::Url;
 use super::io::Io;
 use super::{Table, Tables};
 use crate::catalog;
-use crate::error::Context;
 use crate::{Error, ErrorKind, Result};
 
 /// The parameter of an entry that says, as Hive's does, whether a drop takes the files too.
@@ -84,7 +83,7 @@ pub(super) async fn check_alone(table: &Table) -> Result<()> {
     check_reserved(table, &own)?;
     let metadata = table.file().map(|location| table.io.url(location)).transpose()?.map(|url| place(&url));
     for other in others(table.ports.catalog.as_ref(), table.name()).await? {
-        let claims = claims(&table.io, &other).context(|| format!("reading where `{}` lies", other.input.name))?;
+        let claims = claims(&table.io, &other);
         let shared = claims.iter().any(|claim| own.places.iter().any(|folder| overlap(folder, claim)));
         let in_metadata = metadata.iter().any(|file| claims.iter().any(|claim| overlap(file, claim)));
         if shared || in_metadata {
@@ -106,7 +105,7 @@ pub(super) async fn check_free(tables: &Tables, table: &Table) -> Result<()> {
     let own = Own::of(table)?;
     let metadata = place(&tables.io.url(&table.location)?);
     for other in others(tables.ports.catalog.as_ref(), table.name()).await? {
-        let claims = claims(&tables.io, &other).context(|| format!("reading where `{}` lies", other.input.name))?;
+        let claims = claims(&tables.io, &other);
         let shared =
             claims.iter().any(|claim| overlap(&metadata, claim) || own.places.iter().any(|p| overlap(p, claim)));
         if other.is_iceberg() && shared {
@@ -154,11 +153,12 @@ async fn others(catalog: &dyn catalog::Catalog, name: &crate::model::TableName) 
 }
 
 /// Where an entry's files lie: its folder, and its metadata file.
-fn claims(io: &Io, entry: &catalog::Table) -> Result<Vec<String>> {
+fn claims(io: &Io, entry: &catalog::Table) -> Vec<String> {
+    // Of others, which need not lie in a store: what names no object claims none.
     let location = entry.input.storage.location.as_str();
-    let folder = (!location.is_empty()).then(|| folder_of(io, location)).transpose()?;
-    let metadata = entry.input.parameters.get("metadata_location").map(|location| io.url(location)).transpose()?;
-    Ok(folder.iter().chain(&metadata).map(place).collect())
+    let folder = (!location.is_empty()).then(|| folder_of(io, location).ok()).flatten();
+    let metadata = entry.input.parameters.get("metadata_location").and_then(|location| io.url(location).ok());
+    folder.iter().chain(&metadata).map(place).collect()
 }
 
 /// Whether one of two places lies in the other; those of folders end with a slash.

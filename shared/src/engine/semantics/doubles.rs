@@ -178,7 +178,7 @@ fn compared(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
                 call.func = extreme;
             }
             if params.distinct {
-                params.args = keys(std::mem::take(&mut params.args), schema);
+                params.args = distinct(call.func.name(), std::mem::take(&mut params.args), schema);
             }
             // What is sorted within a group is itself the argument.
             if !call.func.supports_within_group_clause() {
@@ -197,7 +197,7 @@ fn compared(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
                 call.fun = WindowFunctionDefinition::AggregateUDF(function);
             }
             if params.distinct {
-                params.args = keys(std::mem::take(&mut params.args), schema);
+                params.args = distinct(call.fun.name(), std::mem::take(&mut params.args), schema);
             }
             params.partition_by = keys(std::mem::take(&mut params.partition_by), schema);
             params.order_by = sort_keys(std::mem::take(&mut params.order_by), schema);
@@ -227,6 +227,12 @@ fn unlike(call: ScalarFunction, schema: &DFSchema) -> Expr {
         [value, _] if is_double(value, schema) => of(&UNLIKE, call.args),
         _ => Expr::ScalarFunction(call),
     }
+}
+
+/// What an aggregate of distinct values tells apart. All but `count` give the values, so that spans of time stay what they are.
+fn distinct(function: &str, args: Vec<Expr>, schema: &DFSchema) -> Vec<Expr> {
+    let told = |arg: Expr| if function == "count" || is_double(&arg, schema) { comparable(arg, schema) } else { arg };
+    args.into_iter().map(told).collect()
 }
 
 fn keys(keys: Vec<Expr>, schema: &DFSchema) -> Vec<Expr> {

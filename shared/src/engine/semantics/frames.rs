@@ -29,11 +29,13 @@ fn subtracts(function: &str) -> bool {
     SUBTRACT.iter().any(|family| function.starts_with(family))
 }
 
-/// The function for a window.
+/// The function for a window: one of ours for those that take doubles out by subtraction, or nothing at all.
 pub(super) fn framed(function: &Arc<AggregateUDF>) -> Arc<AggregateUDF> {
-    match function.inner().downcast_ref::<Framed>() {
-        Some(_) => Arc::clone(function),
-        None => Arc::new(AggregateUDF::from(Framed { inner: Arc::clone(function) })),
+    let name = function.name();
+    let takes_out_well = !subtracts(name) && !REFUSING.contains(&name);
+    match takes_out_well || function.inner().is::<Framed>() {
+        true => Arc::clone(function),
+        false => Arc::new(AggregateUDF::from(Framed { inner: Arc::clone(function) })),
     }
 }
 
@@ -172,15 +174,11 @@ impl AggregateUDFImpl for Framed {
     }
 
     fn create_sliding_accumulator(&self, args: AccumulatorArgs<'_>) -> Result<Box<dyn Accumulator>> {
-        let maker = Maker::new(&self.inner, &args);
         if args.is_distinct || !args.order_bys.is_empty() {
             return self.inner.create_sliding_accumulator(args);
         }
-        let own = self.inner.create_sliding_accumulator(args)?;
-        match subtracts(self.inner.name()) || REFUSING.contains(&self.inner.name()) {
-            false => Ok(own),
-            true => Ok(Box::new(Sliding { maker, front: Vec::new(), back: Vec::new(), total: None })),
-        }
+        let maker = Maker::new(&self.inner, &args);
+        Ok(Box::new(Sliding { maker, front: Vec::new(), back: Vec::new(), total: None }))
     }
 
     fn state_fields(&self, args: StateFieldsArgs<'_>) -> Result<Vec<FieldRef>> {

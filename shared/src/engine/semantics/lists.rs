@@ -36,8 +36,10 @@ pub(super) fn compared(list: InList) -> Expr {
 
 /// The expression with the values of lists in one condition told apart.
 pub(super) fn told_apart(expr: Expr) -> Result<Expr> {
-    let told = expr.transform_down(|part| match is_condition(&part) && may_be_one(&part) {
-        true => Ok(Transformed::new(apart(part)?, true, TreeNodeRecursion::Jump)),
+    let told = expr.transform_down(|part| match is_condition(&part) {
+        true if may_be_one(&part) => Ok(Transformed::new(apart(part)?, true, TreeNodeRecursion::Jump)),
+        // Nor are there any in what it holds.
+        true => Ok(Transformed::new(part, false, TreeNodeRecursion::Jump)),
         false => Ok(Transformed::no(part)),
     });
     Ok(told?.data)
@@ -49,18 +51,21 @@ fn is_condition(expr: &Expr) -> bool {
 
 /// Whether the condition has several lists, or equalities that become several.
 fn may_be_one(condition: &Expr) -> bool {
-    let (mut lists, mut equalities, mut ands, mut ors) = (0, 0, 0, 0);
+    let (mut lists, mut equalities, mut ands, mut ors, mut nots) = (0, 0, 0, 0, 0);
     let _ = condition.apply(|part| {
         match part {
             Expr::InList(_) => lists += 1,
             Expr::BinaryExpr(BinaryExpr { op: Operator::Eq | Operator::NotEq, .. }) => equalities += 1,
             Expr::BinaryExpr(BinaryExpr { op: Operator::And, .. }) => ands += 1,
             Expr::BinaryExpr(BinaryExpr { op: Operator::Or, .. }) => ors += 1,
+            Expr::Not(_) => nots += 1,
             _ => {}
         }
         Ok(TreeNodeRecursion::Continue)
     });
-    lists > 1 || (ands > 0 && ors > 0 && lists + equalities > 1)
+    // What stands under NOT is turned round: AND is OR there.
+    let mixes = (ands > 0 && ors > 0) || (nots > 0 && ands + ors > 0);
+    lists > 1 || (mixes && lists + equalities > 1)
 }
 
 fn apart(condition: Expr) -> Result<Expr> {
@@ -69,7 +74,11 @@ fn apart(condition: Expr) -> Result<Expr> {
         Ok(match part {
             part if is_condition(&part) => Transformed::no(part),
             Expr::BinaryExpr(BinaryExpr { left, op: op @ (Operator::Eq | Operator::NotEq), right }) => {
-                let left = if is_constant(&right) { Box::new(marked(*left, &mut seen)) } else { left };
+                let (left, right) = match (is_constant(&left), is_constant(&right)) {
+                    (false, true) => (Box::new(marked(*left, &mut seen)), right),
+                    (true, false) => (left, Box::new(marked(*right, &mut seen))),
+                    _ => (left, right),
+                };
                 let equality = Expr::BinaryExpr(BinaryExpr { left, op, right });
                 Transformed::new(equality, true, TreeNodeRecursion::Jump)
             }

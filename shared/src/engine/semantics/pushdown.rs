@@ -27,16 +27,8 @@ struct ByPlace(Arc<dyn PhysicalOptimizerRule + Send + Sync>);
 
 impl PhysicalOptimizerRule for ByPlace {
     fn optimize(&self, plan: Arc<dyn ExecutionPlan>, config: &ConfigOptions) -> Result<Arc<dyn ExecutionPlan>> {
-        if are_told_apart(&plan) {
-            return self.0.optimize(plan, config);
-        }
-        let inputs = plan.children().into_iter().map(|input| self.optimize(Arc::clone(input), config));
-        let inputs = inputs.collect::<Result<Vec<_>>>()?;
-        if inputs.is_empty() {
-            Ok(plan)
-        } else {
-            plan.replace_children(inputs, ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute))
-        }
+        let (plan, is_told_apart) = self.below(plan, config)?;
+        if is_told_apart { self.0.optimize(plan, config) } else { Ok(plan) }
     }
 
     fn name(&self) -> &str {
@@ -48,9 +40,23 @@ impl PhysicalOptimizerRule for ByPlace {
     }
 }
 
-/// Whether no node of the plan has two columns of one name.
-fn are_told_apart(plan: &Arc<dyn ExecutionPlan>) -> bool {
-    let schema = plan.schema();
-    let mut names = HashSet::new();
-    schema.fields().iter().all(|field| names.insert(field.name())) && plan.children().into_iter().all(are_told_apart)
+impl ByPlace {
+    /// The plan with filters handed down where names tell columns apart below a node where they do not; whether they do in all of it,
+    /// which is then as it was.
+    fn below(&self, plan: Arc<dyn ExecutionPlan>, config: &ConfigOptions) -> Result<(Arc<dyn ExecutionPlan>, bool)> {
+        let inputs = plan.children().into_iter().map(|input| self.below(Arc::clone(input), config));
+        let inputs = inputs.collect::<Result<Vec<_>>>()?;
+        let mut names = HashSet::new();
+        let schema = plan.schema();
+        if inputs.iter().all(|(_, told)| *told) && schema.fields().iter().all(|field| names.insert(field.name())) {
+            return Ok((plan, true));
+        }
+        if inputs.is_empty() {
+            return Ok((plan, false));
+        }
+        let inputs =
+            inputs.into_iter().map(|(input, told)| if told { self.0.optimize(input, config) } else { Ok(input) });
+        let options = ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute);
+        Ok((plan.replace_children(inputs.collect::<Result<_>>()?, options)?, false))
+    }
 }
