@@ -133,9 +133,10 @@ impl VisitorMut for Rewrite {
         match new {
             Ok(None) => ControlFlow::Continue(()),
             Ok(Some(new)) => {
-                let is_call = matches!(expr, Expr::Function(_));
+                // Of literals there may be many, and none holds another.
+                let is_literal = matches!(expr, Expr::Value(_) | Expr::TypedString(_));
                 *expr = new;
-                self.parts += if is_call { parts(expr) } else { 0 };
+                self.parts += if is_literal { 0 } else { parts(expr) };
                 if self.parts > MAX_PARTS {
                     let found = self.parts;
                     return ControlFlow::Break(Error::limit(format!(
