@@ -51,7 +51,7 @@ pub async fn apply(
             }
             Err(error) => return Err(error),
         };
-        let added = add_partitions(catalog, &input, &url, proposal).await?;
+        let (added, elsewhere) = add_partitions(catalog, &input, &url, proposal).await?;
         let report = TableReport {
             table: name.to_string(),
             change,
@@ -59,7 +59,7 @@ pub async fn apply(
             files: proposal.files.len(),
             partitions_added: added,
             partitions_gone: 0,
-            details: plan.details,
+            details: plan.details.into_iter().chain(elsewhere).collect(),
         };
         return Ok(Outcome::Done(name, report));
     }
@@ -105,13 +105,20 @@ async fn carry_out(catalog: &dyn Catalog, existing: Option<Table>, decision: Dec
 }
 
 /// Adds the partitions that are not there, revives those that were marked, and gives the table's columns to all that have others:
-/// a crawl that changed the table may have ended before it came to them.
-async fn add_partitions(catalog: &dyn Catalog, table: &TableInput, url: &Url, proposal: &Proposal) -> Result<usize> {
+/// a crawl that changed the table may have ended before it came to them. How many were added, and in words which folders are not
+/// read as the partition of their values lies elsewhere.
+async fn add_partitions(
+    catalog: &dyn Catalog,
+    table: &TableInput,
+    url: &Url,
+    proposal: &Proposal,
+) -> Result<(usize, Vec<String>)> {
     let wanted = partitions(table, url, proposal);
     if wanted.is_empty() {
-        return Ok(0);
+        return Ok((0, Vec::new()));
     }
     let known = catalog.list_partitions(&table.name, &[]).await?;
+    let elsewhere = elsewhere(&known, &wanted);
     let mut there: BTreeSet<Vec<String>> = known.iter().map(|partition| partition.values.clone()).collect();
     let stale = stale(known, table, &wanted);
     if !stale.is_empty() {
@@ -126,7 +133,22 @@ async fn add_partitions(catalog: &dyn Catalog, table: &TableInput, url: &Url, pr
     for batch in new.chunks(MAX_PARTITIONS_PER_CALL) {
         added -= catalog.create_partitions(&table.name, batch).await?.len();
     }
-    Ok(added)
+    Ok((added, elsewhere))
+}
+
+/// In words, the wanted folders whose values are those of a known partition at another place. Somebody may have moved it there.
+fn elsewhere(known: &[Partition], wanted: &[Partition]) -> Vec<String> {
+    let plain = |partition: &Partition| partition.storage.location.trim_end_matches('/').to_owned();
+    let places: BTreeMap<&Vec<String>, String> = known.iter().map(|known| (&known.values, plain(known))).collect();
+    let other = |wanted: &Partition| match places.get(&wanted.values) {
+        Some(place) if *place != plain(wanted) => Some(format!(
+            "the files in `{}` are not read: the partition `{}` lies in `{place}`",
+            plain(wanted),
+            wanted.values.join("/")
+        )),
+        _ => None,
+    };
+    wanted.iter().filter_map(other).collect()
 }
 
 /// Those of the known partitions that are not as they should be, as they should be.

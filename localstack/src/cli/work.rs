@@ -66,7 +66,7 @@ pub(crate) fn run_rows(record: &Value) -> Rows {
     rows
 }
 
-/// One row a table, and one for each file that belongs to none.
+/// One row a table, one for each file that belongs to none, and one for each note.
 pub(super) fn crawl_rows(report: &Value) -> Rows {
     let mut rows = Rows::new(&["location", "table", "change", "format", "files", "partitions added", "remark"]);
     for crawl in report["crawls"].as_array().into_iter().flatten() {
@@ -87,6 +87,11 @@ pub(super) fn crawl_rows(report: &Value) -> Rows {
             let remark = json!(format!("{}: {}", text(&file["file"]), text(&file["message"])));
             let location = crawl["location"].clone();
             rows.rows.push(vec![location, none.clone(), json!("skipped"), none.clone(), json!(1), none, remark]);
+        }
+        for note in crawl["notes"].as_array().into_iter().flatten() {
+            let none = Value::Null;
+            let location = crawl["location"].clone();
+            rows.rows.push(vec![location, none.clone(), json!("note"), none.clone(), none.clone(), none, note.clone()]);
         }
     }
     rows

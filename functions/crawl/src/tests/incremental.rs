@@ -172,6 +172,18 @@ async fn a_partition_without_files_is_treated_as_the_policy_says() {
     }
 }
 
+#[tokio::test]
+async fn a_folder_whose_partition_lies_elsewhere_is_named() {
+    let lake = Lake::with("{table: t}");
+    lake.put("d=a%20b/a.csv", "id,x\n1,2\n").await;
+    lake.crawl().await;
+    lake.put("d=a b/a.csv", "id,x\n3,4\n").await;
+    let report = lake.crawl().await;
+    assert_eq!(report["tables"][0]["partitionsAdded"], 0, "{report}");
+    let detail = report["tables"][0]["details"][0].as_str().unwrap();
+    assert!(detail.contains("the partition `a b` lies in"), "{detail}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn concurrent_crawls_lose_nothing_of_each_other() {
     let lake = Arc::new(Lake::with("{table: t}"));

@@ -25,7 +25,16 @@ pub fn sample(text: &str, complete: bool) -> Option<Result<Sample, Flaw>> {
             found: format!("a JSON object that does not end within the first {} bytes", text.len()),
         })),
         Ok(()) if reading.objects == 0 => Some(Err(Flaw::Empty)),
-        Ok(()) => Some(Ok(reading.sample())),
+        Ok(()) => {
+            let mut sample = reading.sample();
+            if !complete {
+                let bytes = text.len();
+                sample
+                    .notes
+                    .push(format!("the first {bytes} bytes were read: fields that only come later are no columns"));
+            }
+            Some(Ok(sample))
+        }
         Err(None) => None,
         Err(Some(flaw)) => Some(Err(flaw)),
     }
