@@ -56,6 +56,9 @@ impl Format {
     }
 }
 
+/// Longest that a query may take: Lambda ends a function after 15 minutes.
+const MAX_TIMEOUT: Duration = Duration::from_secs(840);
+
 /// A query and what it may take.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Asked {
@@ -65,7 +68,7 @@ pub struct Asked {
     /// Rows of the answer at most.
     pub limit: Option<u64>,
     pub max_bytes_scanned: Option<u64>,
-    pub timeout: Option<Duration>,
+    pub timeout: Duration,
     /// The header `idempotency-key`.
     pub idempotency_key: Option<String>,
     /// The header `x-tarn-client`: whom the query takes turns for.
@@ -91,17 +94,24 @@ impl Asked {
             Some("text/plain" | "application/sql") => plain(request)?,
             _ => request.json::<Body>()?,
         };
-        let timeout = body.timeout_seconds.map(|seconds| match Duration::try_from_secs_f64(seconds) {
-            Ok(timeout) if !timeout.is_zero() => Ok(timeout),
-            _ => Err(Error::invalid(format!("expected a positive number of seconds, found `{seconds}`"))),
-        });
+        let timeout = match body.timeout_seconds {
+            None => MAX_TIMEOUT,
+            Some(seconds) => match Duration::try_from_secs_f64(seconds) {
+                Ok(timeout) if !timeout.is_zero() && timeout <= MAX_TIMEOUT => timeout,
+                _ => {
+                    let most = MAX_TIMEOUT.as_secs();
+                    let text = format!("expected `timeoutSeconds` above 0 and at most {most}, found `{seconds}`");
+                    return Err(Error::invalid(text));
+                }
+            },
+        };
         Ok(Self {
             sql: body.sql,
             database: body.database.map(|d| d.to_ascii_lowercase()),
             format: body.format.unwrap_or_else(|| Format::accepted(request.header("accept"))),
             limit: body.limit,
             max_bytes_scanned: body.max_bytes_scanned,
-            timeout: timeout.transpose()?,
+            timeout,
             idempotency_key: request.header("idempotency-key").map(str::to_owned),
             caller: request.header("x-tarn-client").unwrap_or_default().to_owned(),
         })
@@ -171,6 +181,7 @@ mod tests {
             r#"{"sql":"SELECT 1","formt":"csv"}"#,
             r#"{"sql":"SELECT 1","format":"xml"}"#,
             r#"{"sql":"SELECT 1","timeoutSeconds":-1}"#,
+            r#"{"sql":"SELECT 1","timeoutSeconds":841}"#,
             r#"{"sql":"SELECT 1","limit":-1}"#,
             r#"{}"#,
             "SELECT 1",

@@ -14,7 +14,6 @@ pub mod encode;
 pub mod event;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use serde_json::Value;
 use shared::api::{Event, Request, Response};
@@ -26,9 +25,6 @@ use uuid::Uuid;
 
 use crate::answer::Delivery;
 use crate::event::{Asked, Format};
-
-/// Longest that a query may take unless the request says less: Lambda ends a function after 15 minutes.
-const MAX_TIMEOUT: Duration = Duration::from_secs(840);
 
 /// Answers queries.
 #[derive(Debug, Clone)]
@@ -77,7 +73,7 @@ impl Query {
             databases: Some(self.project.databases().clone()),
             database: asked.database.unwrap_or_else(|| self.project.database().to_owned()),
             max_bytes_scanned: asked.max_bytes_scanned,
-            timeout: Some(asked.timeout.map_or(MAX_TIMEOUT, |t| t.min(MAX_TIMEOUT))),
+            timeout: Some(asked.timeout),
             idempotency_key: asked.idempotency_key,
             caller: asked.caller,
             // Not every reader of Arrow knows them.
