@@ -64,7 +64,7 @@ pub type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 /// Where streams, catalog and state are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Place {
+pub enum Backend {
     /// In SQLite files of the data directory.
     Embedded,
     /// In Kinesis, in Glue, and as objects below `state/` in the warehouse.
@@ -74,7 +74,7 @@ pub enum Place {
 /// What the environment says, validated.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    pub place: Place,
+    pub place: Backend,
     /// What the names of streams in Kinesis begin with.
     pub stream_prefix: String,
     /// Directory of the embedded adapters.
@@ -119,11 +119,11 @@ impl Settings {
                 .map_err(|_| bad(name, &value, "a size such as `512MiB` or `2GiB`"))
         };
         let place = match text("TARN_PORTS").as_deref() {
-            None | Some("embedded") => Place::Embedded,
-            Some("aws") => Place::Aws,
+            None | Some("embedded") => Backend::Embedded,
+            Some("aws") => Backend::Aws,
             Some(other) => return Err(bad("TARN_PORTS", other, "`embedded` or `aws`")),
         };
-        if place == Place::Aws && warehouse.scheme() != "s3" {
+        if place == Backend::Aws && warehouse.scheme() != "s3" {
             return Err(bad("TARN_WAREHOUSE", warehouse.as_str(), "an `s3://` URL, as TARN_PORTS is `aws`"));
         }
         Ok(Self {
@@ -179,7 +179,7 @@ impl Ports {
     /// As [`Ports::connect`].
     pub fn through(aws: &Aws, settings: &Settings) -> Result<Self> {
         let storage = Storage::connect(std::slice::from_ref(&settings.warehouse), Some(aws))?;
-        if settings.place == Place::Embedded {
+        if settings.place == Backend::Embedded {
             make_folder(&settings.data)?;
             return Self::embedded(settings, storage);
         }

@@ -5,7 +5,7 @@ use jiter::{Jiter, JiterResult, Peek};
 use shared::format::records::RecordError;
 use shared::stream::{MAX_RECORD_BYTES, NewRecord};
 
-use crate::Door;
+use crate::Intake;
 use crate::split::Cut;
 
 /// Characters of a partition key at most; a longer value is cut.
@@ -41,8 +41,8 @@ impl Spread {
 }
 
 /// Checks records in order.
-pub(crate) fn check(records: Vec<Cut>, door: &Door, spread: Spread) -> Vec<Verdict> {
-    let mut checker = door.schema.checker();
+pub(crate) fn check(records: Vec<Cut>, intake: &Intake, spread: Spread) -> Vec<Verdict> {
+    let mut checker = intake.schema.checker();
     let mut check_one = |index: usize, record: Cut| -> Verdict {
         let data = match record {
             Ok(data) => data,
@@ -53,7 +53,7 @@ pub(crate) fn check(records: Vec<Cut>, door: &Door, spread: Spread) -> Vec<Verdi
             return Verdict::Rejected { code: "too_large", message };
         }
         match checker.check(&data) {
-            Ok(()) => Verdict::Good(NewRecord { partition_key: partition_key(door, &data, index, spread), data }),
+            Ok(()) => Verdict::Good(NewRecord { partition_key: partition_key(intake, &data, index, spread), data }),
             Err(error) => rejected(error),
         }
     };
@@ -64,8 +64,8 @@ fn rejected(error: RecordError) -> Verdict {
     Verdict::Rejected { code: error.code.as_str(), message: error.message }
 }
 
-fn partition_key(door: &Door, data: &Bytes, index: usize, spread: Spread) -> String {
-    let declared = door.declaration.partition_key.as_deref();
+fn partition_key(intake: &Intake, data: &Bytes, index: usize, spread: Spread) -> String {
+    let declared = intake.declaration.partition_key.as_deref();
     let value = declared.and_then(|column| value_of(data, column).ok().flatten());
     match value {
         Some(value) if !value.is_empty() => value.chars().take(MAX_KEY_CHARACTERS).collect(),

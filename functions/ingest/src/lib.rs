@@ -1,4 +1,4 @@
-//! The door of the lakehouse: records into streams, files into the raw zone, over HTTP.
+//! The intake of the lakehouse: records into streams, files into the raw zone, over HTTP.
 //!
 //! ```text
 //! POST /streams/{name}/records      NDJSON, a JSON array or CSV with a header line; content-encoding gzip
@@ -48,7 +48,7 @@ const MEBIBYTES_IN_WORK: usize = 512;
 pub struct Ingest {
     project: Arc<Project>,
     ports: Ports,
-    doors: BTreeMap<String, Arc<Door>>,
+    intakes: BTreeMap<String, Arc<Intake>>,
     in_work: Semaphore,
     /// When old idempotency keys were last removed, milliseconds since the epoch.
     forgot_ms: AtomicI64,
@@ -56,7 +56,7 @@ pub struct Ingest {
 
 /// What a stream's records are checked against.
 #[derive(Debug)]
-struct Door {
+struct Intake {
     stream: String,
     declaration: StreamDeclaration,
     schema: RecordSchema,
@@ -70,11 +70,11 @@ impl Ingest {
     /// # Errors
     /// `Invalid` when a stream's schema can't be checked.
     pub fn new(project: Arc<Project>, ports: Ports) -> Result<Self> {
-        let doors = project.file().streams.iter().map(|(name, declaration)| {
+        let intakes = project.file().streams.iter().map(|(name, declaration)| {
             let schema = RecordSchema::new(&declaration.schema).context(|| format!("stream `{name}`"))?;
             Ok((
                 name.clone(),
-                Arc::new(Door {
+                Arc::new(Intake {
                     stream: name.clone(),
                     declaration: declaration.clone(),
                     schema,
@@ -82,8 +82,8 @@ impl Ingest {
                 }),
             ))
         });
-        let doors = doors.collect::<Result<_>>()?;
-        Ok(Self { project, ports, doors, in_work: Semaphore::new(MEBIBYTES_IN_WORK), forgot_ms: AtomicI64::new(0) })
+        let intakes = intakes.collect::<Result<_>>()?;
+        Ok(Self { project, ports, intakes, in_work: Semaphore::new(MEBIBYTES_IN_WORK), forgot_ms: AtomicI64::new(0) })
     }
 
     /// Answers an API Gateway request (payload version 2.0). What is wrong with the request is in the answer.
@@ -118,9 +118,9 @@ impl Ingest {
         }
     }
 
-    fn door(&self, stream: &str) -> Result<Arc<Door>> {
+    fn intake(&self, stream: &str) -> Result<Arc<Intake>> {
         self.project.stream(stream)?;
-        self.doors.get(stream).cloned().ok_or_else(|| Error::bug(format!("stream `{stream}` has no schema")))
+        self.intakes.get(stream).cloned().ok_or_else(|| Error::bug(format!("stream `{stream}` has no schema")))
     }
 }
 

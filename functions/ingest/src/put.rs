@@ -9,7 +9,7 @@ use shared::project::StreamDeclaration;
 use shared::stream::{MAX_PUT_BYTES, MAX_PUT_RECORDS, NewRecord, PutOutcome, StreamSpec};
 use shared::{Error, ErrorKind, Result};
 
-use crate::Door;
+use crate::Intake;
 use crate::answer::Outcome;
 use crate::check::Verdict;
 
@@ -24,7 +24,7 @@ const OUTCOME_UNKNOWN: &str = "outcome_unknown";
 /// were not begun are left for the next try.
 pub(crate) async fn put(
     ports: &Ports,
-    door: &Door,
+    intake: &Intake,
     verdicts: Vec<Verdict>,
     mut known: BTreeMap<usize, Outcome>,
     deadline_ms: i64,
@@ -43,7 +43,7 @@ pub(crate) async fn put(
     }
     let mut batches = batches(waiting).into_iter().peekable();
     while batches.peek().is_some() && ports.clock.now_ms() < deadline_ms {
-        let wave = batches.by_ref().take(PUTS_AT_ONCE).map(|batch| put_batch(ports, door, batch, deadline_ms));
+        let wave = batches.by_ref().take(PUTS_AT_ONCE).map(|batch| put_batch(ports, intake, batch, deadline_ms));
         let answers: Vec<_> = join_all(wave).await.into_iter().flatten().collect();
         let broken = answers.iter().any(|(_, outcome)| !is_answered(outcome));
         for (index, outcome) in answers {
@@ -79,7 +79,7 @@ fn batches(records: Vec<(usize, NewRecord)>) -> Vec<Vec<(usize, NewRecord)>> {
 /// Puts one batch and says what became of each record.
 async fn put_batch(
     ports: &Ports,
-    door: &Door,
+    intake: &Intake,
     batch: Vec<(usize, NewRecord)>,
     deadline_ms: i64,
 ) -> Vec<(usize, Outcome)> {
@@ -89,30 +89,30 @@ async fn put_batch(
         let message = format!("expected the stream to answer within {left_ms} ms, found that it had not");
         Err(Error::new(ErrorKind::OutcomeUnknown, message))
     };
-    let put = tokio::time::timeout(Duration::from_millis(left_ms), put_made(ports, door, records));
+    let put = tokio::time::timeout(Duration::from_millis(left_ms), put_made(ports, intake, records));
     match put.await.unwrap_or_else(late) {
         Ok(answers) => indices.into_iter().zip(answers.into_iter().map(outcome)).collect(),
         Err(error) => {
-            tracing::warn!(stream = door.stream, records = indices.len(), %error, "a put failed");
+            tracing::warn!(stream = intake.stream, records = indices.len(), %error, "a put failed");
             indices.into_iter().map(|index| (index, failed(&error))).collect()
         }
     }
 }
 
-async fn put_made(ports: &Ports, door: &Door, records: Vec<NewRecord>) -> Result<Vec<PutOutcome>> {
-    make_stream(ports, door).await?;
-    ports.stream.put(&door.stream, records).await
+async fn put_made(ports: &Ports, intake: &Intake, records: Vec<NewRecord>) -> Result<Vec<PutOutcome>> {
+    make_stream(ports, intake).await?;
+    ports.stream.put(&intake.stream, records).await
 }
 
 /// Makes the stream if it is declared but not there yet; looks only once.
-async fn make_stream(ports: &Ports, door: &Door) -> Result<()> {
-    let make = async || match ports.stream.shards(&door.stream).await {
+async fn make_stream(ports: &Ports, intake: &Intake) -> Result<()> {
+    let make = async || match ports.stream.shards(&intake.stream).await {
         Err(error) if error.kind() == ErrorKind::NotFound => {
-            ports.stream.create(&spec(&door.stream, &door.declaration)?).await
+            ports.stream.create(&spec(&intake.stream, &intake.declaration)?).await
         }
         other => other.map(|_| ()),
     };
-    door.made.get_or_try_init(make).await?;
+    intake.made.get_or_try_init(make).await?;
     Ok(())
 }
 

@@ -17,7 +17,7 @@ use crate::check::{Spread, Verdict, check};
 use crate::idempotency::{self, Key, Turn};
 use crate::put::put;
 use crate::split::split;
-use crate::{Door, Ingest, body};
+use crate::{Ingest, Intake, body};
 
 const MEBIBYTE: usize = 1 << 20;
 
@@ -30,16 +30,17 @@ const FORGET_TIME: Duration = Duration::from_secs(1);
 impl Ingest {
     /// Checks and puts the body's records; the answer says of each what became of it.
     pub(crate) async fn records(&self, stream: &str, request: &Request) -> Result<Response> {
-        let door = self.door(stream)?;
+        let intake = self.intake(stream)?;
         let key = Key::of(request, stream)?;
         let Some(_permit) = self.admit(body::bound(request)?) else { return busy() };
-        let verdicts = verdicts(door.clone(), request.clone(), spread(request, key.as_ref())).await?;
+        let verdicts = verdicts(intake.clone(), request.clone(), spread(request, key.as_ref())).await?;
         let bytes: Vec<usize> = verdicts.iter().map(Verdict::bytes).collect();
         match key {
-            Some(key) => self.put_once(&door, verdicts, &bytes, &key).await,
+            Some(key) => self.put_once(&intake, verdicts, &bytes, &key).await,
             None => {
                 let deadline_ms = self.ports.clock.now_ms() + WORK_MS;
-                let answer = Answer::new(stream, put(&self.ports, &door, verdicts, BTreeMap::new(), deadline_ms).await);
+                let answer =
+                    Answer::new(stream, put(&self.ports, &intake, verdicts, BTreeMap::new(), deadline_ms).await);
                 tell(&answer, &bytes);
                 answer.response()
             }
@@ -47,14 +48,14 @@ impl Ingest {
     }
 
     /// Puts what no earlier request with this key has put.
-    async fn put_once(&self, door: &Door, verdicts: Vec<Verdict>, bytes: &[usize], key: &Key) -> Result<Response> {
+    async fn put_once(&self, intake: &Intake, verdicts: Vec<Verdict>, bytes: &[usize], key: &Key) -> Result<Response> {
         let (state, now_ms) = (&*self.ports.state, self.ports.clock.now_ms());
         let claim = match key.claim(state, now_ms).await? {
             Turn::Answered(answer) => return Ok(answer.response()?.with_header("idempotent-replay", "true")),
             Turn::Work(claim) => claim,
         };
-        let stored = claim.stored(&self.ports, &door.stream, &verdicts).await?;
-        let answer = Answer::new(&door.stream, put(&self.ports, door, verdicts, stored, now_ms + WORK_MS).await);
+        let stored = claim.stored(&self.ports, &intake.stream, &verdicts).await?;
+        let answer = Answer::new(&intake.stream, put(&self.ports, intake, verdicts, stored, now_ms + WORK_MS).await);
         claim.answered(state, &answer).await?;
         tell(&answer, bytes);
         self.forget_old_keys(now_ms).await;
@@ -84,11 +85,11 @@ impl Ingest {
 }
 
 /// Decodes, cuts and checks a body, away from the threads that serve requests.
-async fn verdicts(door: Arc<Door>, request: Request, spread: Spread) -> Result<Vec<Verdict>> {
+async fn verdicts(intake: Arc<Intake>, request: Request, spread: Spread) -> Result<Vec<Verdict>> {
     let work = move || {
         let decoded = body::decode(&request)?;
-        let records = split(&decoded, body::shape(&request, &decoded)?, &door.schema)?;
-        Ok(check(records, &door, spread))
+        let records = split(&decoded, body::shape(&request, &decoded)?, &intake.schema)?;
+        Ok(check(records, &intake, spread))
     };
     tokio::task::spawn_blocking(work).await.map_err(|e| Error::bug("a check stopped before its end").with_source(e))?
 }

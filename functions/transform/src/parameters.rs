@@ -48,7 +48,7 @@ pub fn resolve(
 /// `Invalid` for a name that has no value.
 pub fn substitute(sql: &str, values: &BTreeMap<String, String>) -> Result<String> {
     let mut out = String::with_capacity(sql.len());
-    let mut place = Place::Code;
+    let mut place = Region::Code;
     let mut rest = sql.char_indices().peekable();
     while let Some((at, c)) = rest.next() {
         if place.takes_parameters()
@@ -74,7 +74,7 @@ pub fn substitute(sql: &str, values: &BTreeMap<String, String>) -> Result<String
 
 /// Where in the text of a statement a character stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum Region {
     Code,
     /// Between this quote and the next one.
     Quoted(char),
@@ -85,7 +85,7 @@ enum Place {
     BlockComment(u32),
 }
 
-impl Place {
+impl Region {
     fn takes_parameters(self) -> bool {
         matches!(self, Self::Code | Self::Quoted(_) | Self::Escaped)
     }

@@ -28,7 +28,7 @@ use super::door::Door;
 use super::events;
 use super::house::House;
 use super::objects::Watcher;
-use super::stop::Stop;
+use super::shutdown::Shutdown;
 use super::triggers::Pokes;
 
 /// How long open requests may take after the runtime was told to stop.
@@ -62,7 +62,7 @@ impl Gateway {
     ///
     /// # Errors
     /// None at present: a connection that can't be accepted is tried again.
-    pub(super) async fn serve(self: Arc<Self>, listener: TcpListener, mut stop: Stop) -> Result<()> {
+    pub(super) async fn serve(self: Arc<Self>, listener: TcpListener, mut stop: Shutdown) -> Result<()> {
         let places = Arc::new(Semaphore::new(CONNECTIONS));
         let mut connections = JoinSet::new();
         loop {
@@ -93,7 +93,7 @@ impl Gateway {
         Ok(())
     }
 
-    async fn serve_connection(self: Arc<Self>, stream: TcpStream, mut stop: Stop) {
+    async fn serve_connection(self: Arc<Self>, stream: TcpStream, mut stop: Shutdown) {
         let service = service_fn(move |request: hyper::Request<Incoming>| {
             let gateway = self.clone();
             async move {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use shared::api::{Request, Response};
 use shared::catalog::ensure_database;
-use shared::config::{Place, Ports, Settings};
+use shared::config::{Backend, Ports, Settings};
 use shared::lock::DataLock;
 use shared::project::{Project, StreamDeclaration};
 use shared::schedule;
@@ -37,7 +37,7 @@ impl House {
     /// # Errors
     /// `Conflict`, with the pid, when another process has the directory; `NotFound` or `Invalid` for the lakehouse file.
     pub async fn open(settings: &Settings, address: &str) -> Result<Self> {
-        if settings.place == Place::Aws {
+        if settings.place == Backend::Aws {
             return Err(Error::invalid(
                 "expected TARN_PORTS to be `embedded` for a lakehouse in this process, found `aws`: call the deployed functions through \
                  their HTTP API",

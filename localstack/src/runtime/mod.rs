@@ -13,8 +13,8 @@ pub mod gateway;
 pub mod house;
 mod objects;
 mod scheduler;
+mod shutdown;
 mod status;
-mod stop;
 #[cfg(test)]
 mod tests;
 mod triggers;
@@ -33,7 +33,7 @@ use door::Door;
 use gateway::Gateway;
 pub use house::House;
 use objects::Watcher;
-use stop::Stop;
+use shutdown::Shutdown;
 use triggers::{Pokes, StreamTrigger};
 
 /// How long tasks may take to finish after the gateway has closed: what is cut off then is done again at the next start.
@@ -79,7 +79,7 @@ pub async fn start(settings: &Settings, options: &Options) -> Result<Running> {
         .map_err(|e| Error::conflict(format!("port {} on 127.0.0.1 can't be had", options.port)).with_source(e))?;
     let url = format!("http://{}", listener.local_addr()?);
     let house = Arc::new(House::open(settings, &url).await?);
-    let (sender, stop) = stop::channel();
+    let (sender, stop) = shutdown::channel();
     let pokes = Pokes::new(house.project.file().streams.keys());
     let watcher = Arc::new(Watcher::new(house.project.clone(), house.ports.clone(), house.functions.clone()));
     let tasks = spawn_triggers(&house, &pokes, &watcher, &stop);
@@ -96,7 +96,7 @@ pub async fn start(settings: &Settings, options: &Options) -> Result<Running> {
     Ok(Running { url, stop: sender, gateway, tasks, house })
 }
 
-fn spawn_triggers(house: &Arc<House>, pokes: &Pokes, watcher: &Arc<Watcher>, stop: &Stop) -> JoinSet<()> {
+fn spawn_triggers(house: &Arc<House>, pokes: &Pokes, watcher: &Arc<Watcher>, stop: &Shutdown) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
     for stream in house.project.file().streams.keys() {
         let trigger = StreamTrigger {

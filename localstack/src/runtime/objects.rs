@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 
 use super::events::{self, ObjectChange};
 use super::functions::{Function, Functions};
-use super::stop::Stop;
+use super::shutdown::Shutdown;
 
 /// How often folders are listed, besides after each upload.
 const INTERVAL: Duration = Duration::from_secs(5);
@@ -49,7 +49,7 @@ impl Watcher {
     }
 
     /// Watches until told to stop.
-    pub(super) async fn run(self: Arc<Self>, mut stop: Stop) {
+    pub(super) async fn run(self: Arc<Self>, mut stop: Shutdown) {
         let mut skips = BTreeMap::<String, (u32, u32)>::new();
         while !stop.is_set() {
             for (name, location) in &self.project.file().locations {

@@ -12,13 +12,13 @@ use transform::ledger::Ledger;
 
 use super::events;
 use super::functions::{Function, Functions};
-use super::stop::Stop;
+use super::shutdown::Shutdown;
 
 /// How often a schedule is compared with the clock.
 const LOOK: Duration = Duration::from_millis(500);
 
 /// Runs the entry whenever it is due, until told to stop.
-pub(super) async fn run(entry: Entry, ports: Ports, functions: Arc<Functions>, mut stop: Stop) {
+pub(super) async fn run(entry: Entry, ports: Ports, functions: Arc<Functions>, mut stop: Shutdown) {
     loop {
         let call = |turn| call(entry.kind, turn, &ports, &functions);
         if let Err(error) = entry.run_if_due(&ports, call).await {
@@ -31,7 +31,7 @@ pub(super) async fn run(entry: Entry, ports: Ports, functions: Arc<Functions>, m
 }
 
 /// Has the function `transform` do the runs that wait in its queue, until told to stop.
-pub(super) async fn serve_queue(ports: Ports, functions: Arc<Functions>, mut stop: Stop) {
+pub(super) async fn serve_queue(ports: Ports, functions: Arc<Functions>, mut stop: Shutdown) {
     let ledger = Ledger::new(&ports);
     loop {
         if let Err(error) = serve_what_waits(&ledger, &ports, &functions).await {

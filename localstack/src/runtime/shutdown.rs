@@ -6,15 +6,15 @@ use tokio::sync::watch;
 
 /// Says when to stop. Cheap to clone.
 #[derive(Debug, Clone)]
-pub(super) struct Stop(watch::Receiver<bool>);
+pub(super) struct Shutdown(watch::Receiver<bool>);
 
-/// Makes a [`Stop`] and what triggers it.
-pub(super) fn channel() -> (watch::Sender<bool>, Stop) {
+/// Makes a [`Shutdown`] and what triggers it.
+pub(super) fn channel() -> (watch::Sender<bool>, Shutdown) {
     let (sender, receiver) = watch::channel(false);
-    (sender, Stop(receiver))
+    (sender, Shutdown(receiver))
 }
 
-impl Stop {
+impl Shutdown {
     /// Returns once the runtime is to stop; also when nobody is left who could say so.
     pub(super) async fn wait(&mut self) {
         // An error means that the sender is gone, which is as good as being told.

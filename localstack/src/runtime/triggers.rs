@@ -14,7 +14,7 @@ use shared::{Error, Result};
 use tokio::sync::Notify;
 
 use super::functions::Functions;
-use super::{events, stop::Stop};
+use super::{events, shutdown::Shutdown};
 
 /// Bytes of records in one event at most: Lambda's payload limit.
 const MAX_EVENT_BYTES: usize = 6 * 1024 * 1024;
@@ -61,7 +61,7 @@ pub(super) struct StreamTrigger {
 
 impl StreamTrigger {
     /// Delivers until told to stop.
-    pub(super) async fn run(self, mut stop: Stop) {
+    pub(super) async fn run(self, mut stop: Shutdown) {
         let mut failures = 0;
         while !stop.is_set() {
             match self.deliver().await {
@@ -84,7 +84,7 @@ impl StreamTrigger {
     }
 
     /// Ticks until told to stop.
-    pub(super) async fn tick(self, mut stop: Stop) {
+    pub(super) async fn tick(self, mut stop: Shutdown) {
         let detail = json!({"function": "batcher", "name": self.stream});
         let mut number = 0_u64;
         while stop.sleep(TICK).await {

@@ -43,12 +43,12 @@ struct State {
 #[derive(Debug)]
 struct Line {
     caller: String,
-    queries: VecDeque<oneshot::Sender<Place>>,
+    queries: VecDeque<oneshot::Sender<Turn>>,
 }
 
 /// The right to run, given on when it is dropped.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct Turn {
     /// None for one that nobody took.
     queue: Option<Arc<Queue>>,
     number: u64,
@@ -69,19 +69,19 @@ impl Queue {
     ///
     /// # Errors
     /// `Retry` when too many wait.
-    pub(super) async fn place(self: &Arc<Self>, caller: &str) -> Result<Place> {
+    pub(super) async fn turn(self: &Arc<Self>, caller: &str) -> Result<Turn> {
         let mut turn = self.join(caller)?;
         loop {
             self.admit();
             match tokio::time::timeout(LOOK, &mut turn).await {
-                Ok(place) => return place.map_err(|e| Error::bug("the queue of queries is gone").with_source(e)),
+                Ok(next) => return next.map_err(|e| Error::bug("the queue of queries is gone").with_source(e)),
                 Err(_) => continue,
             }
         }
     }
 
     /// Lines up.
-    fn join(&self, caller: &str) -> Result<oneshot::Receiver<Place>> {
+    fn join(&self, caller: &str) -> Result<oneshot::Receiver<Turn>> {
         let mut state = self.state();
         if state.waiting >= WAITING {
             state.forget_who_left();
@@ -112,7 +112,7 @@ impl Queue {
                 state.running.insert(number, Instant::now());
                 (next, number)
             };
-            if let Err(mut unwanted) = next.send(Place { queue: Some(Arc::clone(self)), number }) {
+            if let Err(mut unwanted) = next.send(Turn { queue: Some(Arc::clone(self)), number }) {
                 unwanted.queue = None;
                 self.state().running.remove(&number);
             }
@@ -140,7 +140,7 @@ impl State {
     }
 
     /// The next query of the next caller, who then goes to the end.
-    fn next_in_line(&mut self) -> Option<oneshot::Sender<Place>> {
+    fn next_in_line(&mut self) -> Option<oneshot::Sender<Turn>> {
         while let Some(mut line) = self.lines.pop_front() {
             let Some(next) = line.queries.pop_front() else { continue };
             if !line.queries.is_empty() {
@@ -153,7 +153,7 @@ impl State {
     }
 }
 
-impl Drop for Place {
+impl Drop for Turn {
     fn drop(&mut self) {
         if let Some(queue) = self.queue.take() {
             queue.state().running.remove(&self.number);
@@ -170,7 +170,7 @@ mod tests {
     #[tokio::test]
     async fn callers_take_turns_and_keep_the_order_of_their_own() {
         let queue = Queue::new(1);
-        let mut running = Some(queue.place("a").await.unwrap());
+        let mut running = Some(queue.turn("a").await.unwrap());
         let mut waiting: Vec<_> =
             ["a1", "a2", "a3", "b1", "c1"].map(|name| (name, queue.join(&name[..1]).unwrap())).into_iter().collect();
         let mut order = Vec::new();
@@ -188,7 +188,7 @@ mod tests {
     #[tokio::test]
     async fn a_query_that_no_longer_waits_is_passed_over() {
         let queue = Queue::new(1);
-        let running = queue.place("a").await.unwrap();
+        let running = queue.turn("a").await.unwrap();
         let (gone, mut stays) = (queue.join("a").unwrap(), queue.join("a").unwrap());
         drop(gone);
         drop(running);
@@ -201,19 +201,19 @@ mod tests {
         let queue = Arc::new(Queue { places: 1, long: Duration::ZERO, state: Mutex::default() });
         let mut running = Vec::new();
         for _ in 0..queue.most() {
-            running.push(queue.place("a").await.unwrap());
+            running.push(queue.turn("a").await.unwrap());
         }
-        assert!(tokio::time::timeout(3 * LOOK, queue.place("a")).await.is_err());
+        assert!(tokio::time::timeout(3 * LOOK, queue.turn("a")).await.is_err());
         let short = Queue::new(1);
-        let _running = short.place("a").await.unwrap();
-        assert!(tokio::time::timeout(3 * LOOK, short.place("a")).await.is_err());
+        let _running = short.turn("a").await.unwrap();
+        assert!(tokio::time::timeout(3 * LOOK, short.turn("a")).await.is_err());
     }
 
     #[tokio::test]
     async fn too_many_are_told_to_come_back() {
         let queue = Queue::new(1);
-        let _running = queue.place("a").await.unwrap();
+        let _running = queue.turn("a").await.unwrap();
         let _waiting: Vec<_> = (0..WAITING).map(|_| queue.join("a").unwrap()).collect();
-        assert_eq!(queue.place("b").await.unwrap_err().kind(), ErrorKind::Retry);
+        assert_eq!(queue.turn("b").await.unwrap_err().kind(), ErrorKind::Retry);
     }
 }

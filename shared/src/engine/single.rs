@@ -47,7 +47,7 @@ impl AggregateUDFImpl for Single {
     }
 
     fn accumulator(&self, args: AccumulatorArgs<'_>) -> Result<Box<dyn Accumulator>> {
-        Ok(Box::new(One { value: ScalarValue::try_from(args.return_field.data_type())?, rows: 0 }))
+        Ok(Box::new(AtMostOne { value: ScalarValue::try_from(args.return_field.data_type())?, rows: 0 }))
     }
 
     fn state_fields(&self, args: StateFieldsArgs<'_>) -> Result<Vec<FieldRef>> {
@@ -59,17 +59,17 @@ impl AggregateUDFImpl for Single {
 
 /// The value of the rows so far, of which there may be one.
 #[derive(Debug)]
-struct One {
+struct AtMostOne {
     value: ScalarValue,
     rows: u64,
 }
 
-impl One {
+impl AtMostOne {
     fn take(&mut self, values: &ArrayRef, at: usize, rows: u64) -> Result<()> {
         self.rows += rows;
         if self.rows > 1 {
             let message = "expected a subquery that gives one row at most where a value stands, found several";
-            return Err(DataFusionError::External(Box::new(Error::invalid(message))));
+            return Err(DataFusionError::from(Error::invalid(message)));
         }
         if rows == 1 {
             self.value = ScalarValue::try_from_array(values, at)?;
@@ -78,7 +78,7 @@ impl One {
     }
 }
 
-impl Accumulator for One {
+impl Accumulator for AtMostOne {
     fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
         (0..values[0].len()).try_for_each(|at| self.take(&values[0], at, 1))
     }

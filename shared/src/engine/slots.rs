@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::Sleep;
 
-use super::queue::{Place, Queue};
+use super::queue::{Queue, Turn};
 use super::stats::timed_out;
 use super::stop::Stop;
 use super::{Answer, Outcome, Progress};
@@ -47,7 +47,7 @@ pub(super) struct Slots {
 struct Slot {
     threads: Option<Threads>,
     home: Arc<Slots>,
-    _place: Place,
+    _turn: Turn,
 }
 
 impl Slots {
@@ -65,14 +65,14 @@ impl Slots {
     where
         F: Future<Output = Result<Answer>> + Send + 'static,
     {
-        let place = match stop.deadline() {
-            None => self.queue.place(caller).await?,
+        let turn = match stop.deadline() {
+            None => self.queue.turn(caller).await?,
             Some((at, timeout)) => {
-                let place = tokio::time::timeout_at(at, self.queue.place(caller)).await;
-                place.map_err(|_| timed_out(timeout))??
+                let turn = tokio::time::timeout_at(at, self.queue.turn(caller)).await;
+                turn.map_err(|_| timed_out(timeout))??
             }
         };
-        let slot = self.open(place)?;
+        let slot = self.open(turn)?;
         let (head, mut first) = oneshot::channel();
         let (rows, rest) = mpsc::channel(AHEAD);
         let task = slot.start(deliver(work, head, rows))?;
@@ -88,14 +88,14 @@ impl Slots {
     }
 
     /// The idle threads that have the least to do; new ones while some of an earlier statement are still at work on all.
-    fn open(self: &Arc<Self>, place: Place) -> Result<Slot> {
+    fn open(self: &Arc<Self>, turn: Turn) -> Result<Slot> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         let least = (0..idle.len()).min_by_key(|at| idle[*at].tasks());
         let threads = match least {
             Some(at) if idle[at].tasks() == 0 || idle.len() >= self.queue.most() => idle.swap_remove(at),
             _ => Threads::start("query", self.threads)?,
         };
-        Ok(Slot { threads: Some(threads), home: Arc::clone(self), _place: place })
+        Ok(Slot { threads: Some(threads), home: Arc::clone(self), _turn: turn })
     }
 }
 
@@ -218,7 +218,7 @@ impl Stream for Delivered {
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Row>> {
         let this = &mut *self;
         let Some(running) = &mut this.task else { return Poll::Ready(None) };
-        let failed = |error: Error| Poll::Ready(Some(Err(DataFusionError::External(Box::new(error)))));
+        let failed = |error: Error| Poll::Ready(Some(Err(DataFusionError::from(error))));
         match this.rows.poll_recv(cx) {
             Poll::Ready(Some(batch)) => return Poll::Ready(Some(batch)),
             Poll::Ready(None) => {

@@ -58,11 +58,11 @@ pub struct KinesisStream {
     once: Client,
     prefix: String,
     clock: Arc<dyn Clock>,
-    iterators: Arc<Mutex<HashMap<Place, String>>>,
+    iterators: Arc<Mutex<HashMap<IteratorKey, String>>>,
 }
 
 /// Where a reader goes on: stream, shard, last sequence number or time.
-type Place = (String, String, String);
+type IteratorKey = (String, String, String);
 
 impl KinesisStream {
     /// Streams whose names in Kinesis begin with `prefix`.
@@ -225,7 +225,7 @@ impl KinesisStream {
         }
     }
 
-    fn keep(&self, place: Place, iterator: Option<String>) {
+    fn keep(&self, place: IteratorKey, iterator: Option<String>) {
         let Some(iterator) = iterator else { return };
         let mut kept = self.kept();
         if kept.len() >= KEPT_ITERATORS {
@@ -234,7 +234,7 @@ impl KinesisStream {
         kept.insert(place, iterator);
     }
 
-    fn kept(&self) -> std::sync::MutexGuard<'_, HashMap<Place, String>> {
+    fn kept(&self) -> std::sync::MutexGuard<'_, HashMap<IteratorKey, String>> {
         self.iterators.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -366,7 +366,7 @@ fn resource(stream: &str) -> String {
     format!("stream `{stream}`")
 }
 
-fn place(stream: &str, shard: &ShardId, from: &ReadFrom) -> Place {
+fn place(stream: &str, shard: &ShardId, from: &ReadFrom) -> IteratorKey {
     let at = match from {
         ReadFrom::Oldest => "oldest".into(),
         ReadFrom::After(sequence) => sequence.as_str().to_owned(),

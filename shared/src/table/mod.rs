@@ -59,7 +59,7 @@ use datafusion::logical_expr::Expr;
 use iceberg::spec::{Snapshot, TableMetadata};
 use uuid::Uuid;
 
-pub use self::alter::{Alter, Keep, Place, SortField};
+pub use self::alter::{Alter, Keep, Position, SortField};
 pub(crate) use self::conform::assigned;
 pub use self::create::NewTable;
 pub use self::drop::{Dropped, Purge};

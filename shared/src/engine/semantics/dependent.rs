@@ -28,14 +28,14 @@ use datafusion::logical_expr::{
     BinaryExpr, Expr, ExprFunctionExt, JoinType, LogicalPlan, LogicalPlanBuilder, Operator, Subquery, lit,
 };
 
-use super::subqueries::{SEEN, VALUE};
+use super::subqueries::{SEEN_COLUMN, VALUE_COLUMN};
 
-/// Names of relations that no statement has.
-pub(super) struct Names {
+/// FreshNames of relations that no statement has.
+pub(super) struct FreshNames {
     pub(super) next: Cell<usize>,
 }
 
-impl Names {
+impl FreshNames {
     pub(super) fn fresh(&self, kind: &str) -> String {
         self.next.set(self.next.get() + 1);
         format!("__{kind}_{}", self.next.get())
@@ -54,15 +54,15 @@ pub(super) struct Dependence<'a> {
     relation: String,
     /// Distinct combinations of the outer columns, named as the keys; none if equality gives the keys.
     domain: Option<LogicalPlan>,
-    names: &'a Names,
+    names: &'a FreshNames,
 }
 
 impl<'a> Dependence<'a> {
-    pub(super) fn on_equality(outer: Vec<Column>, names: &'a Names) -> Self {
+    pub(super) fn on_equality(outer: Vec<Column>, names: &'a FreshNames) -> Self {
         Self { outer, relation: names.fresh("outer"), domain: None, names }
     }
 
-    pub(super) fn on_domain(input: &LogicalPlan, outer: Vec<Column>, names: &'a Names) -> Result<Self> {
+    pub(super) fn on_domain(input: &LogicalPlan, outer: Vec<Column>, names: &'a FreshNames) -> Result<Self> {
         let columns = outer.iter().enumerate().map(|(i, column)| Expr::Column(column.clone()).alias(key_name(i)));
         let domain = LogicalPlanBuilder::from(input.clone()).project(columns)?.distinct()?.build()?;
         let relation = names.fresh("outer");
@@ -95,8 +95,8 @@ impl<'a> Dependence<'a> {
 
     /// The value and keys of `plan` as a relation of this name, with a column that is true.
     pub(super) fn named(&self, plan: LogicalPlan, name: &str) -> Result<LogicalPlan> {
-        let value = Expr::Column(Column::from_name(VALUE));
-        let columns = [value, lit(true).alias(SEEN)].into_iter();
+        let value = Expr::Column(Column::from_name(VALUE_COLUMN));
+        let columns = [value, lit(true).alias(SEEN_COLUMN)].into_iter();
         let keys = (0..self.outer.len()).map(|i| Expr::Column(self.key(i)).alias(key_name(i)));
         LogicalPlanBuilder::from(plan).project(columns.chain(keys).collect::<Vec<_>>())?.alias(name)?.build()
     }

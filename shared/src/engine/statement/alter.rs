@@ -8,7 +8,7 @@ use super::define::{column, properties};
 use super::words::{Parsed, Words};
 use crate::model::Column;
 use crate::project::PartitionField;
-use crate::table::{Alter, Keep, Place, SortField};
+use crate::table::{Alter, Keep, Position, SortField};
 
 /// One change of a table.
 #[derive(Debug, PartialEq)]
@@ -122,12 +122,12 @@ fn new_column(words: &mut Words<'_>) -> Parsed<Alteration> {
     Ok(Alter::AddColumn { column, after: place(words)?.unwrap_or_default() }.into())
 }
 
-fn place(words: &mut Words<'_>) -> Parsed<Option<Place>> {
+fn place(words: &mut Words<'_>) -> Parsed<Option<Position>> {
     Ok(match words.eat_one(&["FIRST", "AFTER", "BEFORE", "LAST"]) {
-        Some("FIRST") => Some(Place::First),
-        Some("AFTER") => Some(Place::After(words.ident()?)),
-        Some("BEFORE") => Some(Place::Before(words.ident()?)),
-        Some(_) => Some(Place::Last),
+        Some("FIRST") => Some(Position::First),
+        Some("AFTER") => Some(Position::After(words.ident()?)),
+        Some("BEFORE") => Some(Position::Before(words.ident()?)),
+        Some(_) => Some(Position::Last),
         None => None,
     })
 }

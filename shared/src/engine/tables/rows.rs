@@ -23,12 +23,11 @@ use futures::stream::BoxStream;
 use futures::{Stream, StreamExt, TryStreamExt};
 use object_store::{GetOptions, GetRange, GetResultPayload, ObjectMeta, ObjectStore, ObjectStoreExt};
 
-use super::files::external;
 use crate::Error;
 use crate::engine::meter::Uncharged;
 use crate::format::CsvColumns;
+use crate::format::csv::cursor::Cursor;
 use crate::format::csv::decode::{CsvDecoder, CsvTable, header_cells};
-use crate::format::csv::place::Place;
 use crate::format::json::decode::JsonDecoder;
 use crate::format::records::Source;
 use crate::format::rows::{BYTE_ORDER_MARK, RowDecoder, Span};
@@ -181,7 +180,7 @@ impl FileOpener for RowOpener {
         let (source, store, compression) = (self.source.clone(), Arc::clone(&self.store), self.compression);
         Ok(Box::pin(async move {
             let doing = format!("reading `{}`", file.object_meta.location);
-            let named = move |error: DataFusionError| external(Error::from(error).context(doing.clone()));
+            let named = move |error: DataFusionError| DataFusionError::from(Error::from(error).context(doing.clone()));
             let rows = rows_of(&source, &store, &file, compression).await.map_err(&named)?;
             Ok(rows.map_err(named).boxed())
         }))
@@ -199,20 +198,20 @@ async fn rows_of(
     let meta = &file.object_meta;
     let Some(range) = &file.range else {
         let pieces = pieces(store.as_ref(), meta, None, compression).await?;
-        return Ok(batches(pieces, source.decoder(Span::whole(), None).map_err(external)?).boxed());
+        return Ok(batches(pieces, source.decoder(Span::whole(), None)?).boxed());
     };
     let (start, end) = (range.start.unsigned_abs(), range.end.unsigned_abs());
     let span_end = if end >= meta.size { u64::MAX } else { end };
     if start == 0 {
-        let decoder = source.decoder(Span { end: span_end, ..Span::whole() }, None).map_err(external)?;
+        let decoder = source.decoder(Span { end: span_end, ..Span::whole() }, None)?;
         return Ok(batches(on_from(Arc::clone(store), meta.clone(), 0, end), decoder).boxed());
     }
     let Some((pieces, at, line)) = first_row(source, store, meta, start, end).await? else {
         return Ok(futures::stream::empty().boxed());
     };
-    let header = source.header(store.as_ref(), file).await.map_err(external)?;
+    let header = source.header(store.as_ref(), file).await?;
     let span = Span { start: at, end: span_end, line };
-    let decoder = source.decoder(span, header.as_deref()).map_err(external)?;
+    let decoder = source.decoder(span, header.as_deref())?;
     Ok(batches(pieces, decoder).boxed())
 }
 
@@ -226,10 +225,10 @@ async fn first_row(
     end: u64,
 ) -> Result<Option<(Pieces, u64, Option<u64>)>> {
     // The byte before decides whether a row begins just here.
-    let mut place = Place::inside_plain_row();
+    let mut place = Cursor::inside_plain_row();
     let whole = source.may_quote();
     if let (RowFormat::Csv(table), true) = (&source.format, whole) {
-        place = Place::start(&table.format);
+        place = Cursor::start(&table.format);
         let before = GetRange::Bounded(0..start);
         let mut before = pieces(store.as_ref(), meta, Some((before, false)), FileCompressionType::UNCOMPRESSED).await?;
         let mut first = true;
@@ -324,7 +323,7 @@ impl<R: Read> Iterator for Blocks<R> {
 fn batches(pieces: Pieces, decoder: Box<dyn RowDecoder>) -> impl Stream<Item = Result<RecordBatch>> + Send {
     futures::stream::try_unfold((pieces, decoder, false), |(mut pieces, mut decoder, mut ended)| async move {
         loop {
-            if let Some(batch) = decoder.next().map_err(external)? {
+            if let Some(batch) = decoder.next()? {
                 return Ok(Some((batch, (pieces, decoder, ended))));
             }
             if ended || decoder.is_done() {

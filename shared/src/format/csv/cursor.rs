@@ -5,7 +5,7 @@ use crate::format::rows::count_lines;
 
 /// A place in CSV text.
 #[derive(Debug, Clone)]
-pub(crate) struct Place {
+pub(crate) struct Cursor {
     format: Marks,
     at: At,
     /// Line feeds before it.
@@ -31,7 +31,7 @@ enum At {
     Closing,
 }
 
-impl Place {
+impl Cursor {
     /// The beginning of a file, behind its byte order mark.
     pub(crate) fn start(format: &CsvFormat) -> Self {
         let format = Marks { delimiter: format.delimiter, quote: format.quote, escape: format.escape };
@@ -115,7 +115,7 @@ mod tests {
     fn starts(text: &str, format: &CsvFormat) -> Vec<usize> {
         let mut starts = Vec::new();
         for at in 0..text.len() {
-            let mut place = Place::start(format);
+            let mut place = Cursor::start(format);
             place.skip(&text.as_bytes()[..at]);
             starts.extend(place.row_start(&text.as_bytes()[at..]).map(|more| at + more));
         }
@@ -138,7 +138,7 @@ mod tests {
         #[test]
         fn passing_over_many_bytes_is_passing_over_each(text in "[a,\"'\\\\\r\n]{0,40}", cut in 0..40_usize) {
             let format = CsvFormat { escape: Some(b'\\'), ..CsvFormat::default() };
-            let (mut at_once, mut each) = (Place::start(&format), Place::start(&format));
+            let (mut at_once, mut each) = (Cursor::start(&format), Cursor::start(&format));
             let head = &text.as_bytes()[..cut.min(text.len())];
             at_once.skip(head);
             head.iter().for_each(|byte| each.step(*byte));

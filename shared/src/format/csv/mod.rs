@@ -4,9 +4,9 @@
 //! Nazábal and Sutton, "Wrangling messy CSV files by detecting row and type patterns" (2019): rows of few different widths, with
 //! cells that look like values.
 
+pub(crate) mod cursor;
 pub(crate) mod decode;
 mod header;
-pub(crate) mod place;
 mod rows;
 
 use std::collections::{BTreeMap, HashSet};

@@ -7,7 +7,7 @@ use iceberg::spec::{
     ListType, MapType, NestedField, NestedFieldRef, PrimitiveType, Schema, StructType, TableMetadata, Type,
 };
 
-use super::Place;
+use super::Position;
 use super::draft::Draft;
 use crate::model::{Column, ColumnType, name::check_identifier};
 use crate::table::io::IcebergContext;
@@ -97,7 +97,7 @@ impl Columns {
         name.ok_or_else(|| Error::bug(format!("expected the field {id} in the schema, found none")))
     }
 
-    pub(super) fn add(&mut self, column: &Column, place: &Place) -> Result<()> {
+    pub(super) fn add(&mut self, column: &Column, place: &Position) -> Result<()> {
         let (parent, name) = match column.name.rsplit_once('.') {
             Some((parent, name)) => (Some(parent), name),
             None => (None, column.name.as_str()),
@@ -188,7 +188,7 @@ impl Columns {
         self.edit_beside(id, |_, fields| Ok(change(fields, id, |f| *f.field_type = Type::Primitive(wide.clone()))))
     }
 
-    pub(super) fn shift(&mut self, name: &str, place: &Place) -> Result<()> {
+    pub(super) fn shift(&mut self, name: &str, place: &Position) -> Result<()> {
         let id = self.find(name)?.id;
         self.edit_beside(id, |group, mut fields| {
             check_not_fixed(group, name)?;
@@ -315,7 +315,7 @@ fn check_not_fixed(group: Group, name: &str) -> Result<()> {
     Ok(())
 }
 
-fn position(fields: &[NestedFieldRef], place: &Place) -> Result<usize> {
+fn position(fields: &[NestedFieldRef], place: &Position) -> Result<usize> {
     let find = |name: &str| {
         fields.iter().position(|field| field.name == name).ok_or_else(|| {
             let known: Vec<_> = fields.iter().map(|f| format!("`{}`", f.name)).collect();
@@ -323,10 +323,10 @@ fn position(fields: &[NestedFieldRef], place: &Place) -> Result<usize> {
         })
     };
     match place {
-        Place::Last => Ok(fields.len()),
-        Place::First => Ok(0),
-        Place::After(name) => Ok(find(name)? + 1),
-        Place::Before(name) => find(name),
+        Position::Last => Ok(fields.len()),
+        Position::First => Ok(0),
+        Position::After(name) => Ok(find(name)? + 1),
+        Position::Before(name) => find(name),
     }
 }
 

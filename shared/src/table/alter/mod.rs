@@ -33,7 +33,7 @@ pub enum Alter {
     /// struct `a`.
     AddColumn {
         column: Column,
-        after: Place,
+        after: Position,
     },
     /// Not the source of a partition field or of the sort order, and not the last one.
     DropColumn(String),
@@ -50,7 +50,7 @@ pub enum Alter {
     /// Within the columns, or the struct, that hold it.
     MoveColumn {
         name: String,
-        to: Place,
+        to: Position,
     },
     /// Lets a required column be null.
     DropNotNull(String),
@@ -101,7 +101,7 @@ pub enum Alter {
 
 /// Where a column goes among those beside it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub enum Place {
+pub enum Position {
     #[default]
     Last,
     First,

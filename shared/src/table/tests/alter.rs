@@ -16,7 +16,7 @@ async fn made(ports: &Ports, columns: &[(&str, &str)]) -> Table {
     Tables::new(ports.clone()).ensure(&name(), &columns, &[]).await.unwrap()
 }
 
-fn add(name: &str, ty: &str, after: Place) -> Alter {
+fn add(name: &str, ty: &str, after: Position) -> Alter {
     Alter::AddColumn { column: Column::new(name, ty.parse().unwrap()), after }
 }
 
@@ -60,14 +60,14 @@ async fn columns_are_added_dropped_renamed_widened_and_moved_and_old_rows_are_re
     let table = made(&ports, &[("a", "int"), ("b", "string"), ("c", "float")]).await;
     select(&table, "SELECT 1::int AS a, 'x' AS b, 0.5::float AS c").await;
     let changes = [
-        add("d", "bigint", Place::After("a".into())),
+        add("d", "bigint", Position::After("a".into())),
         Alter::DropColumn("b".into()),
         rename("a", "id"),
         widen("id", "bigint"),
         widen("c", "double"),
-        Alter::MoveColumn { name: "c".into(), to: Place::First },
+        Alter::MoveColumn { name: "c".into(), to: Position::First },
         // The name of the dropped column for another one.
-        add("b", "int", Place::Before("id".into())),
+        add("b", "int", Position::Before("id".into())),
         Alter::Comment { column: "id".into(), comment: Some("what it is".into()) },
     ];
     let table = table.alter(&changes).await.unwrap();
@@ -88,13 +88,13 @@ async fn fields_inside_columns_are_changed_by_their_path() {
     let columns = [("s", "struct<x:int,y:string>"), ("l", "array<struct<p:int>>"), ("m", "map<string,int>")];
     let table = made(&ports(), &columns).await;
     let changes = [
-        add("s.z", "double", Place::First),
+        add("s.z", "double", Position::First),
         rename("s.y", "w"),
         widen("s.x", "bigint"),
-        add("l.q", "string", Place::Last),
+        add("l.q", "string", Position::Last),
         widen("l.element.p", "bigint"),
         widen("m.value", "bigint"),
-        Alter::MoveColumn { name: "s.w".into(), to: Place::Before("x".into()) },
+        Alter::MoveColumn { name: "s.w".into(), to: Position::Before("x".into()) },
     ];
     let table = table.alter(&changes).await.unwrap();
     let expected =
@@ -124,18 +124,18 @@ async fn what_readers_could_not_follow_is_refused_with_what_was_found_and_change
         (vec![Alter::DropPartitionField(day.clone()), Alter::DropColumn("at".into())], "expire"),
         (vec![Alter::SetSortOrder(vec![order("id")]), Alter::DropColumn("id".into())], "sort order"),
         (vec![Alter::DropColumn("nothing".into())], "found `nothing`"),
-        (vec![add("carrier", "int", Place::Last)], "`carrier`, which exists"),
-        (vec![add("Carrier", "int", Place::Last)], "`Carrier`"),
-        (vec![add("x.y", "int", Place::Last)], "found `x`"),
-        (vec![add("carrier.y", "int", Place::Last)], "expected a struct"),
-        (vec![add("n", "int", Place::After("m".into()))], "found `m`"),
-        (vec![add("at_day", "int", Place::Last)], "at_day"),
-        (vec![Alter::AddColumn { column: required, after: Place::Last }], "may be null"),
+        (vec![add("carrier", "int", Position::Last)], "`carrier`, which exists"),
+        (vec![add("Carrier", "int", Position::Last)], "`Carrier`"),
+        (vec![add("x.y", "int", Position::Last)], "found `x`"),
+        (vec![add("carrier.y", "int", Position::Last)], "expected a struct"),
+        (vec![add("n", "int", Position::After("m".into()))], "found `m`"),
+        (vec![add("at_day", "int", Position::Last)], "at_day"),
+        (vec![Alter::AddColumn { column: required, after: Position::Last }], "may be null"),
         (vec![rename("carrier", "id")], "`id`, which exists"),
         (vec![rename("carrier", "a b")], "`a b`"),
         (vec![widen("id", "int")], "expected a type that `bigint` widens to, found `int`"),
         (vec![widen("id", "string")], "found `string`"),
-        (vec![Alter::MoveColumn { name: "id".into(), to: Place::After("id".into()) }], "found `id`"),
+        (vec![Alter::MoveColumn { name: "id".into(), to: Position::After("id".into()) }], "found `id`"),
         (vec![Alter::AddPartitionField(day.clone())], "that the table lacks"),
         (vec![Alter::AddPartitionField("hour(at)".parse().unwrap())], "at_day"),
         (vec![Alter::AddPartitionField("year(id)".parse().unwrap())], "found `long`"),
@@ -234,7 +234,7 @@ async fn properties_and_the_name_mapping_follow_a_rename() {
         .await
         .unwrap();
     let table =
-        table.alter(&[rename("a", "s"), Alter::DropColumn("b".into()), add("b", "int", Place::Last)]).await.unwrap();
+        table.alter(&[rename("a", "s"), Alter::DropColumn("b".into()), add("b", "int", Position::Last)]).await.unwrap();
     let properties = table.metadata.properties();
     assert_eq!(properties["write.metadata.metrics.column.s.x"], "none");
     assert!(!properties.contains_key("write.metadata.metrics.column.a.x"));
@@ -322,7 +322,7 @@ async fn a_change_whose_answer_is_lost_is_found_and_not_made_twice() {
     for kind in [ErrorKind::OutcomeUnknown, ErrorKind::Retry, ErrorKind::Conflict] {
         let ports = ports();
         table(&ports, &[]).await;
-        let altered = faulty(&ports, [LostReply(kind)]).await.alter(&[add("x", "int", Place::Last)]).await.unwrap();
+        let altered = faulty(&ports, [LostReply(kind)]).await.alter(&[add("x", "int", Position::Last)]).await.unwrap();
         assert_eq!(described(&altered).len(), 4, "{kind}");
         assert_eq!(metadata_files(&ports).await, 2, "{kind}");
     }
@@ -333,7 +333,7 @@ async fn a_change_that_is_refused_for_a_while_is_made_once_and_leaves_no_files()
     for kind in [ErrorKind::OutcomeUnknown, ErrorKind::Retry, ErrorKind::Conflict] {
         let ports = ports();
         table(&ports, &[]).await;
-        let altered = faulty(&ports, [Refused(kind); 3]).await.alter(&[add("x", "int", Place::Last)]).await.unwrap();
+        let altered = faulty(&ports, [Refused(kind); 3]).await.alter(&[add("x", "int", Position::Last)]).await.unwrap();
         assert_eq!(described(&altered).len(), 4, "{kind}");
         // What was sent without an answer may take effect until the table has changed.
         let expected = if kind == ErrorKind::Conflict { 2 } else { 5 };
@@ -346,12 +346,12 @@ async fn a_change_whose_outcome_stays_unknown_says_so_and_one_that_is_denied_lea
     let ports = ports();
     table(&ports, &[]).await;
     let unknown = faulty(&ports, [Refused(ErrorKind::OutcomeUnknown); 100]).await;
-    let error = unknown.alter(&[add("x", "int", Place::Last)]).await.unwrap_err();
+    let error = unknown.alter(&[add("x", "int", Position::Last)]).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::OutcomeUnknown, "{error}");
     let left = metadata_files(&ports).await;
     assert!(left > 1, "the request may still take effect");
     let denied = faulty(&ports, [Refused(ErrorKind::Denied)]).await;
-    let error = denied.alter(&[add("x", "int", Place::Last)]).await.unwrap_err();
+    let error = denied.alter(&[add("x", "int", Position::Last)]).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Denied, "{error}");
     assert_eq!(metadata_files(&ports).await, left);
 }
@@ -365,7 +365,7 @@ async fn changes_of_the_metadata_and_appends_at_once_all_take_effect() {
         let table = table.clone();
         writers.spawn(async move {
             if n % 2 == 0 {
-                let changes = [add(&format!("c{n}"), "int", Place::Last), set(&format!("p{n}"), "1")];
+                let changes = [add(&format!("c{n}"), "int", Position::Last), set(&format!("p{n}"), "1")];
                 table.alter(&changes).await.unwrap();
             } else {
                 let batch =

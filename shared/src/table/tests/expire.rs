@@ -185,7 +185,7 @@ async fn specs_and_schemas_that_nothing_uses_any_more_go_too_and_free_their_colu
     let ports = ports();
     let table = table(&ports, &["day(at)"]).await;
     append(&table, rows(&[(1, None, 0)])).await;
-    let x = Alter::AddColumn { column: Column::new("x", ColumnType::Int), after: Place::Last };
+    let x = Alter::AddColumn { column: Column::new("x", ColumnType::Int), after: Position::Last };
     let table = table.alter(&[Alter::ReplacePartitionFields(vec![]), x]).await.unwrap();
     let drop = [Alter::DropColumn("at".into())];
     assert!(table.alter(&drop).await.is_err());

@@ -243,7 +243,7 @@ async fn nanoseconds_are_for_tables_of_format_v3() {
     assert_eq!(error.kind(), ErrorKind::Invalid);
     assert!(error.to_string().contains("column `s.at`: expected a table of Iceberg's format v3"), "{error}");
     let table = tables.create(&name(), &columns[..1], &[]).await.unwrap();
-    let add = Alter::AddColumn { column: column("n", "timestamp_ns"), after: Place::Last };
+    let add = Alter::AddColumn { column: column("n", "timestamp_ns"), after: Position::Last };
     let error = table.alter(std::slice::from_ref(&add)).await.unwrap_err();
     assert!(error.to_string().contains("found `v2`: set the table property `format-version` to `3`"), "{error}");
     let error = tables.ensure(&name(), &columns, &[]).await.unwrap_err();

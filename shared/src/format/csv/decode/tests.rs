@@ -170,7 +170,7 @@ proptest! {
         prop_assume!(whole.is_ok());
         let whole = whole.unwrap();
         let cut = cut.min(text.len());
-        let mut place = crate::format::csv::place::Place::start(&table.format);
+        let mut place = crate::format::csv::cursor::Cursor::start(&table.format);
         place.skip(&text.as_bytes()[..cut]);
         let first = Span { end: cut as u64, ..Span::whole() };
         let mut parts = decoded(&table, text.as_bytes(), size, first).unwrap();
