@@ -17,6 +17,7 @@ import sys
 
 import duckdb
 
+import busy
 import iceberg
 import starts
 from measure import best_of, fresh, measure, peer, row
@@ -45,7 +46,7 @@ def main():
     work.mkdir(parents=True, exist_ok=True)
     bench = options.target / "bench"
     rows = []
-    wanted = set(options.only.split(",")) if options.only else {"json", "crawl", "tpch", "iceberg", "start"}
+    wanted = set(options.only.split(",")) if options.only else {"json", "crawl", "tpch", "iceberg", "start", "busy"}
     if "json" in wanted:
         rows += json_to_table(bench, work, options.runs)
     if "crawl" in wanted:
@@ -55,13 +56,16 @@ def main():
     if "iceberg" in wanted:
         rows += iceberg.rows(bench, work, options.runs)
     started = starts.times(options.target, work) if "start" in wanted else []
+    beside = busy.times(options.target, work) if "busy" in wanted else []
     if options.only:
         if rows:
             print(table(rows))
         if started:
             print(starts.table(started))
+        if beside:
+            print(busy.table(beside))
     else:
-        write(rows, started, options)
+        write(rows, started, beside, options)
 
 
 def arguments():
@@ -70,7 +74,7 @@ def arguments():
     parser.add_argument("--work", type=pathlib.Path, default=ROOT / "out" / "bench", help="folder for the data (kept)")
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--scale", default="1", help="TPC-H scale factor")
-    parser.add_argument("--only", help="some of json,crawl,tpch,iceberg,start: print, don't write the document")
+    parser.add_argument("--only", help="some of json,crawl,tpch,iceberg,start,busy: print, don't write the document")
     return parser.parse_args()
 
 
@@ -210,7 +214,7 @@ def table(rows):
     return "\n".join(lines)
 
 
-def write(rows, started, options):
+def write(rows, started, beside, options):
     cpu = next((line.split(":", 1)[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), platform.machine())
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     lines = [
@@ -228,6 +232,12 @@ def write(rows, started, options):
         starts.ABOUT,
         "",
         starts.table(started),
+        "",
+        "## Light queries beside heavy ones",
+        "",
+        busy.ABOUT,
+        "",
+        busy.table(beside),
     ]
     (ROOT / "docs" / "benchmarks.md").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
