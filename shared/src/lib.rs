@@ -13,6 +13,7 @@ pub mod deadline;
 pub mod engine;
 pub mod error;
 pub mod format;
+pub mod heap;
 pub mod lambda;
 pub mod lock;
 pub mod model;

@@ -121,6 +121,44 @@ async fn statements_that_are_deep_or_make_much_end_no_process() {
     assert_eq!(lake.number("SELECT 1").await, Some(1));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_operators_hold_unsaid_is_held_against_the_memory() {
+    let mut lake = Lake::new(LAKEHOUSE);
+    lake.start_with("TARN_MEMORY", "128MiB");
+    let doubled = |columns: usize| {
+        let of = |each: &str| vec![each; columns].join(", ");
+        let names: Vec<_> = (0..columns).map(|n| format!("c{n}")).collect();
+        let more: Vec<_> = names.iter().map(|name| format!("concat({name}, {name})")).collect();
+        let names = names.join(", ");
+        format!(
+            "WITH RECURSIVE r(n, {names}) AS (SELECT 1, {} UNION ALL SELECT n + 1, {} FROM r WHERE n < 26) \
+             SELECT count(*), max(c0) < 'y', max(c{}) < 'y' FROM r",
+            of("'x'"),
+            more.join(", "),
+            columns - 1
+        )
+    };
+    let wide = "WITH RECURSIVE r(s, n) AS (SELECT repeat('x', 1000000), 1 UNION ALL \
+                SELECT concat(s, 'a'), n + 1 FROM r WHERE n < 2000) SELECT count(DISTINCT s) FROM r";
+    for sql in [doubled(1), doubled(4), wide.into()] {
+        let (status, answer) = lake.query(&sql).await;
+        assert_eq!((status, answer["error"]["kind"].as_str()), (413, Some("Limit")), "{answer:#}");
+    }
+    let status = std::fs::read_to_string(format!("/proc/{}/status", lake.pid())).unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap().trim_end_matches("kB").trim();
+    assert!(peak.parse::<u64>().unwrap() < 512 << 10, "{peak} kB");
+    assert_eq!(lake.number("SELECT 1").await, Some(1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_limit_of_many_rows_spills() {
+    let mut lake = Lake::new(LAKEHOUSE);
+    lake.start_with("TARN_MEMORY", "32MiB");
+    let sql = "SELECT a.value * 1000 + b.value AS n FROM generate_series(0, 999) a CROSS JOIN generate_series(0, 999) b \
+               ORDER BY n LIMIT 1 OFFSET 700000";
+    assert_eq!(lake.number(sql).await, Some(700_000));
+}
+
 #[test]
 fn the_programs_that_are_deployed_contain_panics_as_the_tested_ones_do() {
     let manifest = include_str!("../../Cargo.toml");

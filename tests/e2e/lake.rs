@@ -93,6 +93,13 @@ impl Lake {
         self.start_as(self.tarn("up"));
     }
 
+    /// As [`Lake::start`] with a setting.
+    pub(crate) fn start_with(&mut self, variable: &str, value: &str) {
+        let mut tarn = self.tarn("up");
+        tarn.env(variable, value);
+        self.start_as(tarn);
+    }
+
     /// Starts `tarn up` where no file may become larger than so many bytes: the next byte gets `EFBIG`.
     pub(crate) fn start_with_files_up_to(&mut self, bytes: u64) {
         let tarn = self.tarn("up");

@@ -31,6 +31,7 @@ const LAST_MOMENT: Duration = Duration::from_millis(500);
 
 /// Parses the command line, does what it says, gives the exit code.
 pub fn main() -> ExitCode {
+    shared::heap::watch();
     let cli = Cli::parse();
     let out = Out::new(cli.global.output);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Error::from);

@@ -32,6 +32,7 @@ use datafusion::optimizer::AnalyzerRule;
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::{BinaryExpr as PhysicalBinaryExpr, Column};
 
+use super::memory::check_heap;
 use super::semantics::under_its_name;
 use crate::{Error, Result as OurResult};
 
@@ -157,10 +158,7 @@ impl ScalarUDFImpl for Joined {
     fn return_type(&self, types: &[DataType]) -> Result<DataType> {
         match types {
             [left, right] => BinaryTypeCoercer::new(left, &Operator::StringConcat, right).get_result_type(),
-            other => Err(DataFusionError::External(Box::new(Error::bug(format!(
-                "expected 2 arguments, found {}",
-                other.len()
-            ))))),
+            other => Err(DataFusionError::from(Error::bug(format!("expected 2 arguments, found {}", other.len())))),
         }
     }
 
@@ -229,7 +227,7 @@ impl ScalarUDFImpl for Bounded {
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        self.check(&args).map_err(|error| DataFusionError::External(Box::new(error)))?;
+        self.check(&args)?;
         self.inner.invoke_with_args(args)
     }
 }
@@ -243,7 +241,7 @@ impl Bounded {
         let share = self.memory / if one { VALUE_SHARE } else { BATCH_SHARE };
         let bytes = self.growth.bytes(&args.args, rows, share);
         if bytes <= share {
-            return Ok(());
+            return check_heap(self.memory, bytes);
         }
         Err(Error::limit(format!(
             "expected `{}` to make at most {share} bytes at once, found a call that would make {bytes}",

@@ -164,10 +164,12 @@ fn denied(statement: &Statement) -> Error {
     let text = statement.to_string();
     let word = text.split_whitespace().next().unwrap_or_default().to_ascii_uppercase();
     let hint = match word.as_str() {
-        "INSERT" | "UPDATE" | "DELETE" | "MERGE" | "TRUNCATE" | "UNLOAD" => "write tables with a workflow",
+        "INSERT" | "UPDATE" | "DELETE" | "MERGE" | "TRUNCATE" => "write tables with a workflow",
         "CREATE" | "ALTER" | "DROP" => "tables come from workflows, streams and crawls",
         "SET" | "USE" => "settings are fixed; name tables as `database.table`",
-        _ => "only SELECT, WITH, VALUES, EXPLAIN, SHOW and DESCRIBE are",
+        "UNLOAD" => "ask for CSV or Arrow answers, or write a table",
+        "MSCK" => "partitions come from crawls",
+        _ => "it is none of the statements in docs/query.md",
     };
     Error::denied(format!("{word} is not allowed: {hint}"))
 }

@@ -11,6 +11,7 @@
 
 mod bounds;
 mod catalog;
+mod date_bin;
 mod date_format;
 mod date_trunc;
 mod dates;
@@ -34,6 +35,7 @@ mod statement;
 mod stats;
 mod stop;
 mod tables;
+mod top;
 mod write;
 
 use std::collections::{BTreeMap, BTreeSet};

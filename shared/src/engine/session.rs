@@ -17,7 +17,8 @@ use super::memory::QueryMemory;
 use super::meter::{Meter, WarehouseStores};
 use super::split::SplitBatches;
 use super::stop::{Stop, StopJoins};
-use super::{bounds, date_format, date_trunc, dates, semantics, single};
+use super::top::SortManyRows;
+use super::{bounds, date_bin, date_format, date_trunc, dates, semantics, single};
 use crate::config::Settings;
 use crate::error::Context;
 use crate::storage::Storage;
@@ -56,6 +57,7 @@ impl Sessions {
         datafusion_functions_json::register_all(&mut base)?;
         dates::register(&mut base)?;
         date_format::register(&mut base)?;
+        date_bin::register(&mut base)?;
         date_trunc::register(&mut base)?;
         single::register(&mut base)?;
         semantics::register(&mut base)?;
@@ -91,6 +93,7 @@ impl Sessions {
             .with_config(config)
             .with_runtime_env(Arc::new(runtime))
             .with_catalog_list(catalogs)
+            .with_physical_optimizer_rule(Arc::new(SortManyRows))
             .with_physical_optimizer_rule(Arc::new(SplitBatches { memory }))
             .with_physical_optimizer_rule(Arc::new(StopJoins { stop: Arc::clone(stop) }))
             .build();

@@ -21,7 +21,7 @@ use crate::api::Response;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Ports, Settings};
 use crate::project::Project;
-use crate::{Error, ErrorKind, Result, deadline, telemetry};
+use crate::{Error, ErrorKind, Result, deadline, heap, telemetry};
 
 /// Why a program can't serve at all.
 pub use lambda_runtime::Error as Failure;
@@ -41,6 +41,7 @@ where
     O: Fn(&Settings, Arc<Project>, Ports) -> Result<T>,
     H: AsyncFn(&T, Value) -> Result<Value>,
 {
+    heap::watch();
     let lookup = |variable: &str| std::env::var(variable).ok();
     telemetry::init(&lookup)?;
     telemetry::metrics::init(&lookup)?;

@@ -66,7 +66,7 @@ impl Assign {
             // A time without a zone is in UTC, as everywhere.
             (DataType::Timestamp(_, None) | DataType::Date32, DataType::Timestamp(unit, Some(_))) => {
                 let plain = Field::new(self.field.name(), DataType::Timestamp(*unit, None), true);
-                let plain = table::assigned(values, &plain).map_err(external)?;
+                let plain = table::assigned(values, &plain)?;
                 arrow::compute::cast(&plain, to)?
             }
             (DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View, DataType::FixedSizeBinary(16)) => {
@@ -74,7 +74,7 @@ impl Assign {
             }
             // A literal such as 0.1 is a decimal; a double is the nearest there is.
             (DataType::Decimal128(..), DataType::Float32 | DataType::Float64) => arrow::compute::cast(values, to)?,
-            _ => table::assigned(values, &self.field).map_err(external)?,
+            _ => table::assigned(values, &self.field)?,
         };
         Ok(assigned)
     }
@@ -91,7 +91,7 @@ fn uuids(texts: &ArrayRef, field: &Field) -> DfResult<ArrayRef> {
         };
         let uuid = Uuid::parse_str(text).map_err(|e| {
             let message = format!("column `{}`: expected the text of a uuid, found `{text}`", field.name());
-            external(Error::invalid(message).with_source(e))
+            DataFusionError::from(Error::invalid(message).with_source(e))
         })?;
         uuids.append_value(uuid.as_bytes())?;
     }
@@ -116,7 +116,7 @@ impl ScalarUDFImpl for Assign {
             let message = format!(
                 "column `{column}`: expected a value of `{expected}`, found one of `{found}`; say what is meant with CAST"
             );
-            return Err(external(Error::invalid(message)));
+            return Err(DataFusionError::from(Error::invalid(message)));
         }
         Ok(self.field.data_type().clone())
     }
@@ -128,11 +128,7 @@ impl ScalarUDFImpl for Assign {
                 let assigned = self.assign(&value.to_array()?)?;
                 Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&assigned, 0)?))
             }
-            other => Err(external(Error::bug(format!("expected 1 argument, found {}", other.len())))),
+            other => Err(DataFusionError::from(Error::bug(format!("expected 1 argument, found {}", other.len())))),
         }
     }
-}
-
-fn external(error: Error) -> DataFusionError {
-    DataFusionError::External(Box::new(error))
 }

@@ -109,8 +109,7 @@ impl Write<'_> {
         if source.tables.iter().any(|read| read.name == *table.name()) {
             return Ok(Vec::new());
         }
-        let plan = state.optimize(&source.plan).map_err(|e| self.run.explained(e))?;
-        Ok(pushed_down(&plan, TARGET)?)
+        Ok(pushed_down(&self.optimized(state, &source.plan)?, TARGET)?)
     }
 }
 

@@ -55,8 +55,7 @@ impl Write<'_> {
             let text = format!("SELECT 1 FROM \"{TARGET}\" AS {} WHERE $1", quoted(&table.name().table));
             let given: Given = [(TARGET.to_owned(), table.provider(Read::Current).await?)].into();
             let source = self.query(&state, &template(&text, std::slice::from_ref(condition))?, &given).await?;
-            let analyzed = state.analyzer().execute_and_check(source.plan, state.config_options(), |_, _| {});
-            let found = filter_of(&analyzed.map_err(|e| self.run.explained(e))?)?;
+            let found = filter_of(&source.plan)?;
             let found = found.ok_or_else(|| {
                 Error::invalid(format!(
                     "expected a condition on the columns of `{}`, found `{condition}`",

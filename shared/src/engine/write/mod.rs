@@ -283,10 +283,17 @@ impl<'a> Write<'a> {
         Ok(Source { plan: plan.map_err(|e| self.run.explained(e))?, tables })
     }
 
+    /// The plan of [`Write::query`], or one that asks for nothing that analysis would change, as it is run.
+    fn optimized(&self, state: &SessionState, plan: &LogicalPlan) -> Result<LogicalPlan> {
+        state.optimizer().optimize(plan.clone(), state, |_, _| {}).map_err(|e| self.run.explained(e))
+    }
+
     /// Starts the plan; its rows end with the statement's time, and are read within its limits.
     async fn start(&self, state: &SessionState, plan: &LogicalPlan) -> Result<SendableRecordBatchStream> {
         let state = &semantics::session_for(state, plan);
-        let plan = state.create_physical_plan(plan).await.map_err(|e| self.run.explained(e))?;
+        let plan = self.optimized(state, plan)?;
+        let plan = state.query_planner().create_physical_plan(&plan, state).await;
+        let plan = plan.map_err(|e| self.run.explained(e))?;
         if let Some(limit) = self.run.options.max_bytes_scanned {
             limit::check(plan.as_ref(), state, limit)?;
         }
