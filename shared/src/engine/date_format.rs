@@ -54,7 +54,7 @@ impl ScalarUDFImpl for Formatted {
                 Ok(vec![DataType::Timestamp(TimeUnit::Microsecond, Some(Arc::clone(zone))), DataType::Utf8])
             }
             [_, _] => Ok(vec![if self.parses { DataType::Utf8 } else { MICROS }, DataType::Utf8]),
-            other => Err(external(Error::bug(format!("expected 2 arguments, found {}", other.len())))),
+            other => Err(DataFusionError::from(Error::bug(format!("expected 2 arguments, found {}", other.len())))),
         }
     }
 
@@ -65,10 +65,10 @@ impl ScalarUDFImpl for Formatted {
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> DfResult<ColumnarValue> {
         let is_scalar = args.args.iter().all(|arg| matches!(arg, ColumnarValue::Scalar(_)));
         let [_, ColumnarValue::Scalar(ScalarValue::Utf8(Some(format)))] = args.args.as_slice() else {
-            return Err(external(Error::invalid("expected a date format in quotes such as `'%Y-%m-%d'`")));
+            return Err(DataFusionError::from(Error::invalid("expected a date format in quotes such as `'%Y-%m-%d'`")));
         };
         let values = args.args[0].to_array(args.number_rows)?;
-        let found = if self.parses { parsed(&values, format) } else { shown(&values, format) }.map_err(external)?;
+        let found = if self.parses { parsed(&values, format) } else { shown(&values, format) }?;
         match is_scalar {
             true => Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&found, 0)?)),
             false => Ok(ColumnarValue::Array(found)),
@@ -149,10 +149,6 @@ fn shown(times: &ArrayRef, format: &str) -> Result<ArrayRef> {
     let times = times.as_primitive::<TimestampMicrosecondType>();
     let texts = times.iter().map(|micros| micros.map(text).transpose());
     Ok(Arc::new(texts.collect::<Result<StringArray>>()?))
-}
-
-fn external(error: Error) -> DataFusionError {
-    DataFusionError::External(Box::new(error))
 }
 
 #[cfg(test)]

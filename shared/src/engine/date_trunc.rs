@@ -51,7 +51,7 @@ impl ScalarUDFImpl for DateTrunc {
     fn coerce_types(&self, types: &[DataType]) -> Result<Vec<DataType>> {
         let [_, time] = types else {
             let found = types.len();
-            return Err(external(Error::invalid(format!(
+            return Err(DataFusionError::from(Error::invalid(format!(
                 "expected `date_trunc(unit, time)`, found {found} arguments"
             ))));
         };
@@ -78,10 +78,10 @@ impl ScalarUDFImpl for DateTrunc {
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let [unit, time] = args.args.as_slice() else {
-            return Err(external(Error::bug(format!("expected 2 arguments, found {}", args.args.len()))));
+            return Err(DataFusionError::from(Error::bug(format!("expected 2 arguments, found {}", args.args.len()))));
         };
         let ColumnarValue::Scalar(ScalarValue::Utf8(Some(unit))) = unit else {
-            return Err(external(Error::invalid(
+            return Err(DataFusionError::from(Error::invalid(
                 "expected a unit in quotes such as `'month'`, found another expression",
             )));
         };
@@ -109,7 +109,7 @@ fn truncated(times: &ArrayRef, unit: &str) -> Result<ArrayRef> {
     if let Some(dates) = times.as_primitive_opt::<Date32Type>() {
         let of = |day: i32| -> Result<i32> {
             let micros = truncate(i64::from(day) * DAY, unit)?;
-            i32::try_from(micros.div_euclid(DAY)).map_err(|_| external(no_date(day.into())))
+            i32::try_from(micros.div_euclid(DAY)).map_err(|_| DataFusionError::from(no_date(day.into())))
         };
         return Ok(Arc::new(dates.try_unary::<_, Date32Type, DataFusionError>(of)?));
     }
@@ -130,34 +130,33 @@ fn truncate(micros: i64, unit: &str) -> Result<i64> {
             // 1970-01-01 was a Thursday; weeks begin on Monday.
             let day = micros.div_euclid(DAY);
             let monday = (day - (day + 3).rem_euclid(7)).checked_mul(DAY);
-            return monday.ok_or_else(|| external(no_date(micros)));
+            return monday.ok_or_else(|| DataFusionError::from(no_date(micros)));
         }
         "month" | "quarter" | "year" => {
-            let date = DateTime::from_timestamp_micros(micros).ok_or_else(|| external(no_date(micros)))?.date_naive();
+            let date = DateTime::from_timestamp_micros(micros)
+                .ok_or_else(|| DataFusionError::from(no_date(micros)))?
+                .date_naive();
             let month = match unit {
                 "month" => date.month(),
                 "quarter" => (date.month() - 1) / 3 * 3 + 1,
                 _ => 1,
             };
-            let first = NaiveDate::from_ymd_opt(date.year(), month, 1).ok_or_else(|| external(no_date(micros)))?;
+            let first =
+                NaiveDate::from_ymd_opt(date.year(), month, 1).ok_or_else(|| DataFusionError::from(no_date(micros)))?;
             return Ok(first.and_time(chrono::NaiveTime::MIN).and_utc().timestamp_micros());
         }
         other => {
-            return Err(external(Error::invalid(format!(
+            return Err(DataFusionError::from(Error::invalid(format!(
                 "expected one of the units microsecond, millisecond, second, minute, hour, day, week, month, quarter, year, \
                  found `{other}`"
             ))));
         }
     };
-    micros.checked_sub(micros.rem_euclid(fixed)).ok_or_else(|| external(no_date(micros)))
+    micros.checked_sub(micros.rem_euclid(fixed)).ok_or_else(|| DataFusionError::from(no_date(micros)))
 }
 
 fn no_date(found: i64) -> Error {
     Error::invalid(format!("expected a time between the years -262143 and 262142, found {found} from 1970"))
-}
-
-fn external(error: Error) -> DataFusionError {
-    DataFusionError::External(Box::new(error))
 }
 
 #[cfg(test)]

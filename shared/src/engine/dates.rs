@@ -60,7 +60,10 @@ impl ScalarUDFImpl for DateFunction {
             (Kind::Add, [_, _, time]) => Ok(vec![DataType::Utf8, DataType::Int64, added_type(time)]),
             (kind, other) => {
                 let expected = if kind == Kind::Diff { "date_diff(unit, from, to)" } else { "date_add(unit, n, time)" };
-                Err(external(Error::invalid(format!("expected `{expected}`, found {} arguments", other.len()))))
+                Err(DataFusionError::from(Error::invalid(format!(
+                    "expected `{expected}`, found {} arguments",
+                    other.len()
+                ))))
             }
         }
     }
@@ -76,7 +79,7 @@ impl ScalarUDFImpl for DateFunction {
         let is_scalar = args.args.iter().all(|arg| matches!(arg, ColumnarValue::Scalar(_)));
         let arrays = ColumnarValue::values_to_arrays(&args.args)?;
         let [units, from, to] = arrays.as_slice() else {
-            return Err(external(Error::bug(format!("expected 3 arguments, found {}", arrays.len()))));
+            return Err(DataFusionError::from(Error::bug(format!("expected 3 arguments, found {}", arrays.len()))));
         };
         let result = match self.kind {
             Kind::Diff => diff(units, from, to)?,
@@ -120,7 +123,7 @@ impl Unit {
             "quarter" => Self::Months(3),
             "year" => Self::Months(12),
             _ => {
-                return Err(external(Error::invalid(format!(
+                return Err(DataFusionError::from(Error::invalid(format!(
                     "expected the unit millisecond, second, minute, hour, day, week, month, quarter or year, found `{text}`"
                 ))));
             }
@@ -195,7 +198,7 @@ fn add(units: &ArrayRef, counts: &ArrayRef, times: &ArrayRef) -> Result<ArrayRef
         if is_date && matches!(unit, Unit::Micros(micros) if micros < DAY) {
             let error =
                 Error::invalid(format!("expected a unit of a day or more for a date, found `{}`", units.value(i)));
-            return Err(external(error));
+            return Err(DataFusionError::from(error));
         }
         found.push(Some(in_range(unit.after(time(i), counts.value(i)))?));
     }
@@ -212,11 +215,7 @@ fn days(days: i64) -> Result<i32> {
 }
 
 fn in_range<T>(value: Option<T>) -> Result<T> {
-    value.ok_or_else(|| external(Error::invalid("the result lies outside the range of times")))
-}
-
-fn external(error: Error) -> DataFusionError {
-    DataFusionError::External(Box::new(error))
+    value.ok_or_else(|| DataFusionError::from(Error::invalid("the result lies outside the range of times")))
 }
 
 #[cfg(test)]

@@ -47,10 +47,10 @@ impl Meter {
     /// The error of a query: when an object was gone, that it was, because readers of files pass only its text on.
     pub(super) fn explain(&self, error: DataFusionError) -> DataFusionError {
         match self.missing.get() {
-            Some(path) => DataFusionError::External(Box::new(
+            Some(path) => DataFusionError::from(
                 Error::not_found(format!("no object `{path}`; it was there when the table's files were listed"))
                     .with_source(error),
-            )),
+            ),
             None => error,
         }
     }
@@ -203,7 +203,7 @@ impl ObjectStoreRegistry for WarehouseStores {
         let roots = self.storage.stores_of(url);
         if roots.is_empty() {
             let error = Error::denied(format!("expected an object of the warehouse, found `{url}`"));
-            return Err(DataFusionError::External(Box::new(error)));
+            return Err(DataFusionError::from(error));
         }
         Ok(Arc::new(MeteredStore { roots, meter: Arc::clone(&self.meter) }))
     }

@@ -85,10 +85,10 @@ impl SplitBatches {
         let share = self.memory / CONSTANT_SHARE;
         let rows = share / constants.max(1);
         if rows < LEAST_ROWS {
-            return Err(DataFusionError::External(Box::new(Error::limit(format!(
+            return Err(DataFusionError::from(Error::limit(format!(
                 "expected constants of at most {} bytes in each row, found {constants} bytes",
                 share / LEAST_ROWS
-            )))));
+            ))));
         }
         Ok(rows)
     }

@@ -175,7 +175,7 @@ impl Stream for Counted {
         {
             let error = timed_out(*timeout);
             self.finish();
-            return Poll::Ready(Some(Err(DataFusionError::External(Box::new(error)))));
+            return Poll::Ready(Some(Err(DataFusionError::from(error))));
         }
         let polled = self.rows.poll_next_unpin(cx);
         match polled {
@@ -189,7 +189,7 @@ impl Stream for Counted {
                     && !stop.commit()
                 {
                     let error = Error::limit("the statement was stopped before its commit: nothing was changed");
-                    return Poll::Ready(Some(Err(DataFusionError::External(Box::new(error)))));
+                    return Poll::Ready(Some(Err(DataFusionError::from(error))));
                 }
                 let meter = &self.progress.0.meter;
                 Poll::Ready(end.map(|last| last.map_err(|e| meter.explain(e))))

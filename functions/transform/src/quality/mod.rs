@@ -95,11 +95,11 @@ impl Watch {
     /// The next rows to write. Once a `fail` rule is broken there are none, but the rest is counted for the report.
     async fn next(&mut self) -> Result<Option<arrow::record_batch::RecordBatch>, DataFusionError> {
         while let Some(batch) = self.rows.try_next().await? {
-            let taken = self.tally.take(&batch).map_err(external)?;
+            let taken = self.tally.take(&batch)?;
             if self.tally.is_failed() {
                 continue;
             }
-            self.quarantine.write(&taken.aside).await.map_err(external)?;
+            self.quarantine.write(&taken.aside).await?;
             if taken.keep.num_rows() > 0 {
                 return Ok(Some(taken.keep));
             }
@@ -116,13 +116,9 @@ impl Watch {
         let failure = verdict.failure.as_ref().map(|error| Error::new(error.kind(), error.message()));
         // A receiver that is gone has given up on the job.
         let _ = self.verdict.send(verdict);
-        stored.map_err(external)?;
-        failure.map_or(Ok(()), |error| Err(external(error)))
+        stored?;
+        failure.map_or(Ok(()), |error| Err(DataFusionError::from(error)))
     }
-}
-
-fn external(error: Error) -> DataFusionError {
-    DataFusionError::External(Box::new(error))
 }
 
 /// The `row` rules' conditions, with the index of each rule.

@@ -14,7 +14,7 @@ use arrow::datatypes::{DECIMAL128_MAX_PRECISION, DataType, Decimal128Type, Float
 use arrow::error::ArrowError;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::Transformed;
-use datafusion::common::{DFSchema, Result, ScalarValue};
+use datafusion::common::{DFSchema, DataFusionError, Result, ScalarValue};
 use datafusion::logical_expr::expr::{Cast, ScalarFunction, TryCast};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::type_coercion::binary::BinaryTypeCoercer;
@@ -25,7 +25,7 @@ use datafusion::logical_expr::{
 };
 use datafusion::optimizer::AnalyzerRule;
 
-use super::{external, under_its_name, whole_subqueries};
+use super::{under_its_name, whole_subqueries};
 use crate::Error;
 
 /// Replaces arithmetic that could wrap. Runs after the coercion of types.
@@ -52,7 +52,7 @@ fn checked(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
         Expr::BinaryExpr(BinaryExpr { left, op: Operator::Plus | Operator::Minus, right })
             if has_hours(&left, &right, schema) || has_hours(&right, &left, schema) =>
         {
-            Err(external(Error::invalid(
+            Err(DataFusionError::from(Error::invalid(
                 "expected days, months or years beside a date, found an interval of hours or less: cast the date to a timestamp",
             )))
         }
@@ -158,7 +158,7 @@ impl ScalarUDFImpl for Cut {
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let options = CastOptions { safe: self.is_try, ..CastOptions::default() };
         let [value] = args.args.as_slice() else {
-            return Err(external(Error::bug(format!("expected 1 argument, found {}", args.args.len()))));
+            return Err(DataFusionError::from(Error::bug(format!("expected 1 argument, found {}", args.args.len()))));
         };
         value.cast_to(&self.to, Some(&options))
     }
@@ -249,7 +249,9 @@ impl Arithmetic {
 fn within_precision(decimals: &Decimal128Array, op: Operator) -> Result<()> {
     decimals.validate_decimal_precision(decimals.precision()).map_err(|_| {
         let ty = format!("decimal({},{})", decimals.precision(), decimals.scale());
-        external(Error::invalid(format!("expected the result of `{op}` to fit into `{ty}`, found one of more digits")))
+        DataFusionError::from(Error::invalid(format!(
+            "expected the result of `{op}` to fit into `{ty}`, found one of more digits"
+        )))
     })
 }
 
@@ -272,7 +274,7 @@ impl ScalarUDFImpl for Arithmetic {
     fn return_type(&self, types: &[DataType]) -> Result<DataType> {
         match types {
             [left, right] => BinaryTypeCoercer::new(left, &self.op, right).get_result_type(),
-            other => Err(external(Error::bug(format!("expected 2 arguments, found {}", other.len())))),
+            other => Err(DataFusionError::from(Error::bug(format!("expected 2 arguments, found {}", other.len())))),
         }
     }
 
@@ -290,7 +292,7 @@ impl ScalarUDFImpl for Arithmetic {
                 let result = self.apply(&l.to_array()?, &r.to_array()?, &to)?;
                 Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&result, 0)?))
             }
-            other => Err(external(Error::bug(format!("expected 2 arguments, found {}", other.len())))),
+            other => Err(DataFusionError::from(Error::bug(format!("expected 2 arguments, found {}", other.len())))),
         }
     }
 }
@@ -300,7 +302,7 @@ fn quotient(left: &dyn Datum, right: &dyn Datum, to: &DataType) -> Result<ArrayR
     let ((l, l_is_scalar), (r, r_is_scalar)) = (left.get(), right.get());
     let (l, r) = (l.as_primitive::<Decimal128Type>(), r.as_primitive::<Decimal128Type>());
     let DataType::Decimal128(_, scale) = to else {
-        return Err(external(Error::bug(format!("expected a quotient of decimals, found `{to}`"))));
+        return Err(DataFusionError::from(Error::bug(format!("expected a quotient of decimals, found `{to}`"))));
     };
     let shift = i16::from(*scale) - i16::from(l.scale()) + i16::from(r.scale());
     let factor = power_of_ten(shift.unsigned_abs())?;
@@ -343,7 +345,7 @@ fn divided(dividend: Option<i256>, divisor: Option<i256>) -> Result<i128> {
 }
 
 fn overflown() -> datafusion::common::DataFusionError {
-    external(Error::invalid("expected a decimal of at most 38 digits, found a quotient of more"))
+    DataFusionError::from(Error::invalid("expected a decimal of at most 38 digits, found a quotient of more"))
 }
 
 /// The nearest whole number, half away from zero, as a double or a decimal without digits after its point.
@@ -378,7 +380,7 @@ impl ScalarUDFImpl for Round {
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let [value] = args.args.as_slice() else {
-            return Err(external(Error::bug(format!("expected 1 argument, found {}", args.args.len()))));
+            return Err(DataFusionError::from(Error::bug(format!("expected 1 argument, found {}", args.args.len()))));
         };
         let to = args.return_field.data_type();
         let round = |array: &ArrayRef| -> Result<ArrayRef> {

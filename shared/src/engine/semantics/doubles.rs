@@ -15,7 +15,7 @@ use arrow::datatypes::{
 };
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode};
-use datafusion::common::{Column, DFSchema, Result, ScalarValue};
+use datafusion::common::{Column, DFSchema, DataFusionError, Result, ScalarValue};
 use datafusion::functions_aggregate::min_max::{max_udaf, min_udaf};
 use datafusion::logical_expr::expr::{
     Exists, InList, InSubquery, NullTreatment, ScalarFunction, Sort as SortKey, WindowFunction,
@@ -33,7 +33,7 @@ use datafusion::optimizer::AnalyzerRule;
 
 use super::frames::framed;
 use super::numbers::compares;
-use super::{external, lists, named_value, under_its_name, whole_subqueries, without_values};
+use super::{lists, named_value, under_its_name, whole_subqueries, without_values};
 use crate::Error;
 use crate::table::floats;
 
@@ -187,7 +187,9 @@ fn compared(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
             Expr::AggregateFunction(call)
         }
         Expr::WindowFunction(call) if skips_nulls_ahead(&call) => {
-            return Err(external(Error::invalid("not supported: `lead` by more than one row with IGNORE NULLS")));
+            return Err(DataFusionError::from(Error::invalid(
+                "not supported: `lead` by more than one row with IGNORE NULLS",
+            )));
         }
         Expr::WindowFunction(mut call) => {
             let params = &mut call.params;
@@ -366,7 +368,12 @@ impl ScalarUDFImpl for OfNumbers {
             (Kind::Unlike, [values, others]) => {
                 nullif(values, &eq(&floats::comparable(values), &floats::comparable(others))?)?
             }
-            (_, other) => return Err(external(Error::bug(format!("expected other arguments, found {}", other.len())))),
+            (_, other) => {
+                return Err(DataFusionError::from(Error::bug(format!(
+                    "expected other arguments, found {}",
+                    other.len()
+                ))));
+            }
         };
         match is_scalar {
             true => Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&found, 0)?)),

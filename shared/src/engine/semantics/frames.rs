@@ -10,13 +10,12 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::datatypes::{DataType, FieldRef, Float64Type, Schema};
-use datafusion::common::{Result, ScalarValue};
+use datafusion::common::{DataFusionError, Result, ScalarValue};
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
 use datafusion::logical_expr::utils::AggregateOrderSensitivity;
 use datafusion::logical_expr::{Accumulator, AggregateUDF, AggregateUDFImpl, Signature};
 use datafusion::physical_expr::PhysicalExpr;
 
-use super::external;
 use crate::Error;
 
 /// What the names of functions begin with that take doubles out by subtraction.
@@ -127,11 +126,11 @@ impl Accumulator for SlidingTotal {
 }
 
 fn nothing_left() -> datafusion::common::DataFusionError {
-    external(Error::bug("expected a row that entered the frame before it left, found none"))
+    DataFusionError::from(Error::bug("expected a row that entered the frame before it left, found none"))
 }
 
 fn not_merged() -> datafusion::common::DataFusionError {
-    external(Error::bug("expected a window's frame, found an aggregate in parts"))
+    DataFusionError::from(Error::bug("expected a window's frame, found an aggregate in parts"))
 }
 
 /// A function whose frames may leave rows behind; `inner` is DataFusion's or ours.

@@ -13,14 +13,14 @@ use arrow::array::{AsArray, BooleanArray};
 use arrow::compute::or_kleene;
 use arrow::datatypes::DataType;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
-use datafusion::common::{Result, ScalarValue};
+use datafusion::common::{DataFusionError, Result, ScalarValue};
 use datafusion::logical_expr::expr::{InList, ScalarFunction};
 use datafusion::logical_expr::{
     BinaryExpr, ColumnarValue, Expr, Operator, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility, not,
 };
 use datafusion::physical_expr_common::datum::apply_cmp;
 
-use super::{doubles, external};
+use super::doubles;
 use crate::Error;
 
 /// The list as an expression that compares all of its elements. The types are one already.
@@ -151,7 +151,7 @@ impl ScalarUDFImpl for Among {
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let [value, elements @ ..] = args.args.as_slice() else {
-            return Err(external(Error::bug("expected a value and a list, found no arguments")));
+            return Err(DataFusionError::from(Error::bug("expected a value and a list, found no arguments")));
         };
         let mut found = BooleanArray::from(vec![false; args.number_rows]);
         for element in elements {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, StringArray};
 use arrow::datatypes::DataType;
-use datafusion::common::{Result as DfResult, ScalarValue};
+use datafusion::common::{DataFusionError, Result as DfResult, ScalarValue};
 use datafusion::execution::FunctionRegistry;
 use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
 use datafusion::sql::sqlparser::ast::{
@@ -18,7 +18,6 @@ use datafusion::sql::sqlparser::ast::{
 
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 
-use super::external;
 use crate::engine::functions::filled;
 use crate::{Error, Result};
 
@@ -275,14 +274,14 @@ impl ScalarUDFImpl for Pattern {
         let is_scalar = args.args.iter().all(|arg| matches!(arg, ColumnarValue::Scalar(_)));
         let arrays = ColumnarValue::values_to_arrays(&args.args)?;
         let [patterns, escapes] = arrays.as_slice() else {
-            return Err(external(Error::bug(format!("expected 2 arguments, found {}", arrays.len()))));
+            return Err(DataFusionError::from(Error::bug(format!("expected 2 arguments, found {}", arrays.len()))));
         };
         let (patterns, escapes) = (patterns.as_string::<i32>(), escapes.as_string::<i32>());
         let of = |(pattern, escape): (Option<&str>, Option<&str>)| match (pattern, escape) {
             (Some(pattern), Some(escape)) => translated(pattern, character(escape)?).map(Some),
             _ => Ok(None),
         };
-        let found = patterns.iter().zip(escapes).map(of).collect::<Result<StringArray>>().map_err(external)?;
+        let found = patterns.iter().zip(escapes).map(of).collect::<Result<StringArray>>()?;
         let found: ArrayRef = Arc::new(found);
         match is_scalar {
             true => Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&found, 0)?)),

@@ -37,7 +37,7 @@ mod totals;
 use std::sync::Arc;
 
 use datafusion::common::tree_node::{Transformed, TreeNode};
-use datafusion::common::{DFSchema, DataFusionError, Result};
+use datafusion::common::{DFSchema, Result};
 use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::expr::InSubquery;
@@ -50,7 +50,6 @@ use datafusion::optimizer::analyzer::type_coercion::TypeCoercion;
 pub(super) use self::literals::{decimal, is_timestamp, mark_distinct, rewrite as literals, timestamp};
 pub(super) use self::names::{distinct as distinct_names, shown as shown_name};
 pub(super) use self::relations::bracketed;
-use crate::Error;
 
 /// Gives the session the rules.
 pub(super) fn rules(builder: SessionStateBuilder) -> SessionStateBuilder {
@@ -137,8 +136,4 @@ fn named_value(mut found: InSubquery, f: &impl Fn(Expr, &DFSchema) -> Expr) -> R
     };
     found.subquery = Subquery { subquery: Arc::new(plan), ..found.subquery };
     Ok(found)
-}
-
-fn external(error: Error) -> DataFusionError {
-    DataFusionError::External(Box::new(error))
 }

@@ -14,7 +14,6 @@ use datafusion::sql::sqlparser::ast::{
     Ident, Join, JoinConstraint, JoinOperator, ObjectName, Select, TableFactor, TableWithJoins,
 };
 
-use super::external;
 use crate::Error;
 
 /// Puts FROM items that are planned here into brackets.
@@ -175,5 +174,5 @@ fn column(schema: &DFSchema, name: &str) -> Result<Column> {
 }
 
 fn invalid(message: &str) -> DataFusionError {
-    external(Error::invalid(message))
+    DataFusionError::from(Error::invalid(message))
 }

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
-use datafusion::common::{Column, NullEquality, Result, ScalarValue};
+use datafusion::common::{Column, DataFusionError, NullEquality, Result, ScalarValue};
 use datafusion::functions_aggregate::expr_fn::{bool_and, bool_or, count};
 use datafusion::logical_expr::expr::{AggregateFunction, Exists, InSubquery, SetComparison, SetQuantifier};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
@@ -26,15 +26,14 @@ use datafusion::logical_expr::{
 };
 use datafusion::optimizer::AnalyzerRule;
 
-use super::dependent::{Dependence, Names, as_outer, column_of, empty_of, null_safe, outer_columns, refers};
-use super::external;
+use super::dependent::{Dependence, FreshNames, as_outer, column_of, empty_of, null_safe, outer_columns, refers};
 use crate::Error;
 use crate::engine::single;
 
 /// Column of what a subquery stands for.
-pub(super) const VALUE: &str = "value";
+pub(super) const VALUE_COLUMN: &str = "value";
 /// Column that is true in every row of a subquery.
-pub(super) const SEEN: &str = "seen";
+pub(super) const SEEN_COLUMN: &str = "seen";
 
 /// Turns subqueries into joins. Runs after the coercion of types.
 #[derive(Debug)]
@@ -47,12 +46,12 @@ impl AnalyzerRule for Subqueries {
 
     /// From the outside in: what a subquery names of the outermost query is a column of its own once it was joined.
     fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> Result<LogicalPlan> {
-        let names = Names { next: Cell::new(0) };
+        let names = FreshNames { next: Cell::new(0) };
         Ok(plan.transform_down_with_subqueries(|plan| node(plan, &names))?.data)
     }
 }
 
-fn node(plan: LogicalPlan, names: &Names) -> Result<Transformed<LogicalPlan>> {
+fn node(plan: LogicalPlan, names: &FreshNames) -> Result<Transformed<LogicalPlan>> {
     if !plan.expressions().iter().any(has_subquery) {
         return Ok(Transformed::no(plan));
     }
@@ -73,7 +72,7 @@ fn node(plan: LogicalPlan, names: &Names) -> Result<Transformed<LogicalPlan>> {
     }
 }
 
-fn filtered(filter: Filter, names: &Names) -> Result<Transformed<LogicalPlan>> {
+fn filtered(filter: Filter, names: &FreshNames) -> Result<Transformed<LogicalPlan>> {
     let columns = Arc::clone(filter.input.schema()).columns();
     let (asking, simple): (Vec<_>, Vec<_>) =
         split_conjunction_owned(filter.predicate.clone()).into_iter().map(without_quantifier).partition(has_subquery);
@@ -98,7 +97,7 @@ fn filtered(filter: Filter, names: &Names) -> Result<Transformed<LogicalPlan>> {
 }
 
 /// A node of one input whose expressions have subqueries.
-fn over_one(plan: LogicalPlan, names: &Names) -> Result<Transformed<LogicalPlan>> {
+fn over_one(plan: LogicalPlan, names: &FreshNames) -> Result<Transformed<LogicalPlan>> {
     let (inputs, columns) = (plan.inputs(), plan.schema().columns());
     let Some(input) = inputs.first() else { return Ok(Transformed::no(plan)) };
     let passes = matches!(plan, LogicalPlan::Window(_) | LogicalPlan::Sort(_));
@@ -197,7 +196,7 @@ fn is_plain_query(plan: &LogicalPlan) -> bool {
 /// The rows of a query, to which the subqueries that its expressions have are joined.
 struct Joined<'a> {
     input: LogicalPlan,
-    names: &'a Names,
+    names: &'a FreshNames,
 }
 
 impl Joined<'_> {
@@ -237,7 +236,7 @@ impl Joined<'_> {
         if outer.is_empty() {
             let right = LogicalPlanBuilder::from(subquery).alias(name.as_str())?.build()?;
             self.input = LogicalPlanBuilder::from(self.input.clone()).cross_join(right)?.build()?;
-            return Ok(column_of(&name, VALUE));
+            return Ok(column_of(&name, VALUE_COLUMN));
         }
         let known = |column: &&Column| !self.input.schema().has_column(column);
         if let Some(column) = outer.iter().find(known) {
@@ -262,7 +261,8 @@ impl Joined<'_> {
             .join_detailed(right, JoinType::Left, (outer.to_vec(), keys), None, NullEquality::NullEqualsNothing)?
             .cross_join(nothing)?
             .build()?;
-        let value = when(column_of(name, SEEN), column_of(name, VALUE)).otherwise(column_of(&none, VALUE))?;
+        let value = when(column_of(name, SEEN_COLUMN), column_of(name, VALUE_COLUMN))
+            .otherwise(column_of(&none, VALUE_COLUMN))?;
         Ok(Some(value))
     }
 
@@ -284,7 +284,7 @@ impl Joined<'_> {
         self.input = LogicalPlanBuilder::from(self.input.clone())
             .join_with_expr_keys(right, JoinType::Left, on, None)?
             .build()?;
-        Ok(column_of(name, VALUE))
+        Ok(column_of(name, VALUE_COLUMN))
     }
 
     /// Whether a value is among those of a subquery that names nothing from outside.
@@ -294,10 +294,10 @@ impl Joined<'_> {
         let rows = subquery.subquery.as_ref().clone();
         let value = first_column(&rows);
         let distinct = LogicalPlanBuilder::from(rows.clone())
-            .project([value.clone().alias(VALUE)])?
-            .filter(Expr::Column(Column::from_name(VALUE)).is_not_null())?
+            .project([value.clone().alias(VALUE_COLUMN)])?
+            .filter(Expr::Column(Column::from_name(VALUE_COLUMN)).is_not_null())?
             .distinct()?
-            .project([Expr::Column(Column::from_name(VALUE)), lit(true).alias(SEEN)])?
+            .project([Expr::Column(Column::from_name(VALUE_COLUMN)), lit(true).alias(SEEN_COLUMN)])?
             .alias(values.as_str())?
             .build()?;
         let counts = LogicalPlanBuilder::from(rows)
@@ -308,13 +308,13 @@ impl Joined<'_> {
             .join_with_expr_keys(
                 distinct,
                 JoinType::Left,
-                (vec![*expr.clone()], vec![column_of(&values, VALUE)]),
+                (vec![*expr.clone()], vec![column_of(&values, VALUE_COLUMN)]),
                 None,
             )?
             .cross_join(counts)?
             .build()?;
         let (rows, known) = (column_of(&all, "rows"), column_of(&all, "known"));
-        let is_member = when(column_of(&values, SEEN).is_not_null(), lit(true))
+        let is_member = when(column_of(&values, SEEN_COLUMN).is_not_null(), lit(true))
             .when(rows.clone().eq(lit(0_i64)), lit(false))
             .when(expr.is_null().or(rows.gt(known)), unknown())
             .otherwise(lit(false))?;
@@ -345,7 +345,7 @@ fn scalar(subquery: &Subquery) -> Result<LogicalPlan> {
     let plan = subquery.subquery.as_ref().clone();
     let value = first_column(&plan);
     match whole(&plan) {
-        true => LogicalPlanBuilder::from(plan).project([value.alias(VALUE)])?.build(),
+        true => LogicalPlanBuilder::from(plan).project([value.alias(VALUE_COLUMN)])?.build(),
         false => {
             let only = Expr::AggregateFunction(AggregateFunction::new_udf(
                 single::function(),
@@ -355,7 +355,7 @@ fn scalar(subquery: &Subquery) -> Result<LogicalPlan> {
                 vec![],
                 None,
             ));
-            LogicalPlanBuilder::from(plan).aggregate(Vec::<Expr>::new(), [only.alias(VALUE)])?.build()
+            LogicalPlanBuilder::from(plan).aggregate(Vec::<Expr>::new(), [only.alias(VALUE_COLUMN)])?.build()
         }
     }
 }
@@ -376,7 +376,7 @@ fn exists(subquery: &Subquery, negated: bool) -> Result<LogicalPlan> {
     let found = if negated { rows.eq(lit(0_i64)) } else { rows.gt(lit(0_i64)) };
     LogicalPlanBuilder::from(subquery.subquery.as_ref().clone())
         .aggregate(Vec::<Expr>::new(), [count(lit(1_i64)).alias("rows")])?
-        .project([found.alias(VALUE)])?
+        .project([found.alias(VALUE_COLUMN)])?
         .build()
 }
 
@@ -409,7 +409,7 @@ fn compared(
             Vec::<Expr>::new(),
             [quantified.alias("quantified"), count(lit(1_i64)).alias("rows"), count(column("holds")).alias("known")],
         )?
-        .project([decided.alias(VALUE)])?
+        .project([decided.alias(VALUE_COLUMN)])?
         .build()
 }
 
@@ -453,5 +453,7 @@ fn is_repeatable(plan: &LogicalPlan, columns: &[Column]) -> Result<bool> {
 }
 
 fn refused(reason: &str) -> datafusion::common::DataFusionError {
-    external(Error::invalid(format!("not supported: a subquery that depends on the query around it: {reason}")))
+    DataFusionError::from(Error::invalid(format!(
+        "not supported: a subquery that depends on the query around it: {reason}"
+    )))
 }

@@ -21,7 +21,7 @@ use datafusion::logical_expr::{
     Accumulator, AggregateUDF, AggregateUDFImpl, EmitTo, GroupsAccumulator, ReversedUDAF, Signature,
 };
 
-use super::{external, frames};
+use super::frames;
 use crate::Error;
 
 /// Puts both functions in the place of DataFusion's.
@@ -88,15 +88,15 @@ impl AggregateUDFImpl for Total {
     fn accumulator(&self, args: AccumulatorArgs<'_>) -> Result<Box<dyn Accumulator>> {
         match (self.finish(&args)?, args.is_distinct) {
             (Some(finish), true) => Ok(Box::new(Distinct { finish, values: HashSet::new() })),
-            (Some(finish), false) => Ok(Box::new(One { finish, total: 0, count: 0 })),
+            (Some(finish), false) => Ok(Box::new(RunningTotal { finish, total: 0, count: 0 })),
             (None, _) => self.inner.accumulator(args),
         }
     }
 
     fn create_sliding_accumulator(&self, args: AccumulatorArgs<'_>) -> Result<Box<dyn Accumulator>> {
         match (self.finish(&args)?, args.is_distinct) {
-            (Some(finish), false) => Ok(Box::new(One { finish, total: 0, count: 0 })),
-            (Some(_), true) => Err(external(Error::invalid(format!(
+            (Some(finish), false) => Ok(Box::new(RunningTotal { finish, total: 0, count: 0 })),
+            (Some(_), true) => Err(DataFusionError::from(Error::invalid(format!(
                 "not supported: `{}(DISTINCT …)` over a window whose frame leaves rows behind",
                 self.name()
             )))),
@@ -164,7 +164,10 @@ struct Finish {
 impl Finish {
     fn overflown(&self) -> DataFusionError {
         let function = if self.kind == Kind::Sum { "sum" } else { "avg" };
-        external(Error::invalid(format!("expected a `{function}` that fits into `{}`, found a larger one", self.to)))
+        DataFusionError::from(Error::invalid(format!(
+            "expected a `{function}` that fits into `{}`, found a larger one",
+            self.to
+        )))
     }
 
     /// The totals and counts as results; no result where nothing was counted.
@@ -189,7 +192,9 @@ impl Finish {
                 decimals.validate_decimal_precision(*precision).map_err(|_| self.overflown())?;
                 Arc::new(decimals)
             }
-            other => return Err(external(Error::bug(format!("expected a type of totals, found `{other}`")))),
+            other => {
+                return Err(DataFusionError::from(Error::bug(format!("expected a type of totals, found `{other}`"))));
+            }
         })
     }
 
@@ -229,7 +234,7 @@ fn each(values: &ArrayRef, mut take: impl FnMut(usize, i128) -> Result<()>) -> R
         DataType::Int64 => go(values.as_primitive::<Int64Type>(), &mut take),
         DataType::UInt64 => go(values.as_primitive::<UInt64Type>(), &mut take),
         DataType::Decimal128(..) => go(values.as_primitive::<Decimal128Type>(), &mut take),
-        other => Err(external(Error::bug(format!("expected numbers to add, found `{other}`")))),
+        other => Err(DataFusionError::from(Error::bug(format!("expected numbers to add, found `{other}`")))),
     }
 }
 
@@ -238,15 +243,15 @@ fn state_array(totals: Vec<i128>, finish: &Finish) -> Result<ArrayRef> {
     Ok(Arc::new(totals))
 }
 
-/// One total.
+/// RunningTotal total.
 #[derive(Debug)]
-struct One {
+struct RunningTotal {
     finish: Finish,
     total: i128,
     count: i64,
 }
 
-impl Accumulator for One {
+impl Accumulator for RunningTotal {
     fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
         each(&values[0], |_, value| {
             self.total = self.total.checked_add(value).ok_or_else(|| self.finish.overflown())?;
@@ -408,7 +413,7 @@ mod tests {
 
     #[test]
     fn a_sum_that_leaves_its_type_and_comes_back_is_right() {
-        let mut one = One { finish: finish(Kind::Sum, DataType::Int64, DataType::Int64), total: 0, count: 0 };
+        let mut one = RunningTotal { finish: finish(Kind::Sum, DataType::Int64, DataType::Int64), total: 0, count: 0 };
         one.update_batch(&[Arc::new(Int64Array::from(vec![i64::MAX, 1]))]).unwrap();
         assert!(one.evaluate().is_err());
         one.update_batch(&[Arc::new(Int64Array::from(vec![-1]))]).unwrap();

@@ -130,7 +130,8 @@ fn statistics_of(
         return Ok(cached.statistics);
     }
     let found = DFParquetMetadata::statistics_from_parquet_metadata(&footer.metadata, schema.file_schema());
-    let found = found.map_err(|e| external(Error::from(e).context(format!("reading `{}`", meta.location))))?;
+    let found =
+        found.map_err(|e| DataFusionError::from(Error::from(e).context(format!("reading `{}`", meta.location))))?;
     let statistics = Arc::new(without_float_bounds(found, schema));
     if let Some(cache) = statistics_cache {
         cache.put(&key, CachedFileMetadata::new(meta.clone(), Arc::clone(fingerprint), Arc::clone(&statistics), None));
@@ -167,9 +168,4 @@ pub(super) fn merged_statistics(groups: &[FileGroup], schema: &SchemaRef) -> Res
         Some(files) => Statistics::try_merge_iter(files, schema),
         None => Ok(Statistics::new_unknown(schema)),
     }
-}
-
-/// An error of ours in DataFusion's clothes.
-pub(super) fn external(error: Error) -> DataFusionError {
-    DataFusionError::External(Box::new(error))
 }

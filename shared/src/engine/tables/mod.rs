@@ -295,9 +295,9 @@ impl TableProvider for FileTable {
         limit: Option<usize>,
     ) -> DfResult<Arc<dyn ExecutionPlan>> {
         let pruning: Vec<Expr> = filters.iter().filter(|f| self.prunes_partitions(f)).cloned().collect();
-        let files = self.files(&pruning).await.map_err(files::external)?;
+        let files = self.files(&pruning).await?;
         let mut plans = Vec::new();
-        for group in self.grouped(files).await.map_err(files::external)? {
+        for group in self.grouped(files).await? {
             plans.extend(self.scan_files(state, group, projection, limit).await?);
         }
         match plans.len() {

@@ -32,7 +32,7 @@ use object_store::{ObjectMeta, ObjectStore};
 use parquet::arrow::parquet_to_arrow_schema;
 use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData};
 
-use super::files::{CONCURRENCY, external};
+use super::files::CONCURRENCY;
 use crate::format::parquet::check_footer;
 use crate::format::rows::{BATCH_BYTES, MAX_ROW_BYTES};
 use crate::table::guarded;
@@ -86,13 +86,13 @@ async fn footer(state: &dyn Session, store: &Arc<dyn ObjectStore>, meta: &Object
             .with_page_index_policy(Some(PageIndexPolicy::Skip))
             .fetch_metadata()
             .await?;
-        check_footer(&metadata, meta.size).map_err(|found| external(Error::invalid(found)))?;
+        check_footer(&metadata, meta.size).map_err(|found| DataFusionError::from(Error::invalid(found)))?;
         let file = metadata.file_metadata();
         let schema = parquet_to_arrow_schema(file.schema_descr(), file.key_value_metadata())?;
         let footer = Footer { metadata, schema };
         let bytes = footer.row_bytes();
         if bytes > MAX_ROW_BYTES {
-            return Err(external(Error::limit(format!(
+            return Err(DataFusionError::from(Error::limit(format!(
                 "expected rows of at most {MAX_ROW_BYTES} bytes, found rows of {bytes} bytes on average"
             ))));
         }
@@ -115,7 +115,7 @@ fn doing(meta: &ObjectMeta) -> String {
 }
 
 fn broken() -> DataFusionError {
-    external(Error::invalid("expected a whole Parquet file, found one that can't be decoded"))
+    DataFusionError::from(Error::invalid("expected a whole Parquet file, found one that can't be decoded"))
 }
 
 /// The error with the file's name. What the decoder calls a bug of its own is a file that nobody can read.
@@ -127,7 +127,7 @@ fn named(error: DataFusionError, doing: &str) -> DataFusionError {
         }
         _ => error,
     };
-    external(error.context(doing))
+    DataFusionError::from(error.context(doing))
 }
 
 /// A Parquet source whose errors, panics among them, name the file.

@@ -23,7 +23,6 @@ use datafusion::physical_plan::{
 use futures::StreamExt;
 
 use super::{Loader, Scope};
-use crate::table::scan::external;
 
 /// How equality deletes apply to a data file.
 #[derive(Debug, Clone)]
@@ -148,10 +147,10 @@ impl EqualityDeletes {
             let end = (start..numbers.len()).find(|row| numbers.value(*row) != number).unwrap_or(numbers.len());
             let uses = usize::try_from(number).ok().and_then(|number| self.files.get(number));
             for scope in uses.into_iter().flatten() {
-                let rows = self.loader.rows(&scope.scope).await.map_err(external)?;
+                let rows = self.loader.rows(&scope.scope).await?;
                 let values: Vec<ArrayRef> =
                     scope.columns.iter().map(|place| batch.column(*place).slice(start, end - start)).collect();
-                rows.mark(&values, scope.sequence, &mut deleted[start..end]).map_err(external)?;
+                rows.mark(&values, scope.sequence, &mut deleted[start..end])?;
             }
             start = end;
         }

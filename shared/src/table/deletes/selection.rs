@@ -13,7 +13,6 @@ use parquet::arrow::arrow_reader::{RowSelection, RowSelector};
 use roaring::RoaringTreemap;
 
 use super::{Deletes, Loader};
-use crate::table::scan::external;
 
 /// What a file of a scan says of its deleted rows.
 #[derive(Debug)]
@@ -76,7 +75,7 @@ impl MorselPlanner for Opening {
 impl Opening {
     async fn select(mut self) -> Result<Box<dyn MorselPlanner>> {
         if let Some(deleted) = self.file.extensions.get::<DeletedPlaces>() {
-            let places = deleted.loader.places(&deleted.location, &deleted.deletes).await.map_err(external)?;
+            let places = deleted.loader.places(&deleted.location, &deleted.deletes).await?;
             if !places.is_empty() {
                 let file = self.file.clone();
                 let mut reader = self.readers.create_reader(self.partition, file, None, &self.metrics)?;

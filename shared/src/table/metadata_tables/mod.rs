@@ -17,7 +17,6 @@ use arrow::array::{
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
-use datafusion::common::DataFusionError;
 use datafusion::datasource::TableType;
 use datafusion::datasource::memory::MemorySourceConfig;
 use datafusion::logical_expr::Expr;
@@ -137,7 +136,7 @@ impl TableProvider for Columns {
         let chosen = projection.unwrap_or(&all);
         let schema = Arc::new(self.schema().project(chosen)?);
         let columns = chosen.iter().map(|i| (self.make[*i])()).collect::<Result<Vec<_>>>();
-        let columns = columns.map_err(|e| DataFusionError::External(Box::new(e)))?;
+        let columns = columns?;
         let options = RecordBatchOptions::new().with_row_count(Some(self.rows));
         let batch = RecordBatch::try_new_with_options(schema.clone(), columns, &options)?;
         let exec: Arc<dyn ExecutionPlan> = MemorySourceConfig::try_new_exec(&[vec![batch]], schema, None)?;

@@ -135,7 +135,7 @@ fn transformed(column: &NestedFieldRef, transform: Transform, value: Expr) -> Re
     let apply = move |arguments: &[ColumnarValue]| {
         let arrays = ColumnarValue::values_to_arrays(arguments)?;
         let values = transform::apply(transform, &arrays[0]);
-        values.map(ColumnarValue::Array).map_err(|e| DataFusionError::External(Box::new(e)))
+        values.map(ColumnarValue::Array).map_err(DataFusionError::from)
     };
     let function = create_udf("sort_key", vec![input], result, Volatility::Immutable, Arc::new(apply));
     Ok(function.call(vec![value]))

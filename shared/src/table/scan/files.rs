@@ -7,7 +7,7 @@ use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema as ArrowSchema,
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::pruning::PruningStatistics;
-use datafusion::common::{ColumnStatistics, DFSchema, ScalarValue, Statistics, project_schema};
+use datafusion::common::{ColumnStatistics, DFSchema, DataFusionError, ScalarValue, Statistics, project_schema};
 use datafusion::datasource::TableType;
 use datafusion::datasource::file_format::FileFormat;
 use datafusion::datasource::file_format::parquet::ParquetFormat;
@@ -28,7 +28,7 @@ use iceberg::spec::{DataFileFormat, ManifestFile, NameMapping, NestedFieldRef, S
 use object_store::ObjectMeta;
 
 use super::lineage::{FIRST_ID, SEQUENCE, STORED_ID, STORED_UPDATED};
-use super::{external, order};
+use super::order;
 use crate::table::address::{self, AddressedSource};
 use crate::table::deletes::{DeletedPlaces, EqualityColumn, EqualityDeletes, Loader, ScopeUse};
 use crate::table::field_id::{FieldIdAdapterFactory, name_mapping};
@@ -110,9 +110,9 @@ impl TableProvider for IcebergTable {
         let (found, files_total) = self.found(predicate.as_ref()).await?;
         let kept = self.prune(predicate.as_ref(), &found);
         let kept = if filters.is_empty() { enough(kept, limit) } else { kept };
-        let loader = self.loader(state, &kept).map_err(external)?;
+        let loader = self.loader(state, &kept)?;
         let mut plans = Vec::new();
-        for (store, files) in by_store(&self.io, kept).map_err(external)? {
+        for (store, files) in by_store(&self.io, kept)? {
             let (compared, plain): (Vec<_>, Vec<_>) = files.into_iter().partition(|file| !file.equality().is_empty());
             if !plain.is_empty() {
                 let part = Part {
@@ -242,7 +242,7 @@ impl IcebergTable {
             }
             None => data.clone(),
         };
-        let files = files_of(&self.io, &kept, &deletes).await.map_err(external)?;
+        let files = files_of(&self.io, &kept, &deletes).await?;
         let total = files.len() + listed(&data) - listed(&kept);
         Ok((files, total))
     }
@@ -315,13 +315,15 @@ impl IcebergTable {
         projection: Option<&Vec<usize>>,
         loader: &Option<Arc<Loader>>,
     ) -> DfResult<Arc<dyn ExecutionPlan>> {
-        let Some(reader) = loader else { return Err(external(Error::bug("expected a reader of the deletes"))) };
+        let Some(reader) = loader else {
+            return Err(DataFusionError::from(Error::bug("expected a reader of the deletes")));
+        };
         let ids: HashSet<i32> = files.iter().flat_map(|f| f.equality()).flat_map(|s| s.ids.iter().copied()).collect();
         let mut sought = self.named_fields();
         let mut columns: Vec<FieldRef> = self.schema.file_schema().fields().to_vec();
         for id in ids.iter().filter(|id| !self.ids.contains(id)) {
             if let Some(column) = reader.column(*id) {
-                sought.insert(column.name.clone(), self.dropped_field(*id).map_err(external)?);
+                sought.insert(column.name.clone(), self.dropped_field(*id)?);
                 columns.push(Arc::new(Field::new(&column.name, column.ty.clone(), true)));
             }
         }
@@ -375,7 +377,7 @@ impl IcebergTable {
             part.files.iter().zip(known).zip(0..).map(|((file, known), number)| {
                 self.partitioned_file(file, known, part.numbered.then_some(number), loader)
             });
-        let files = files.collect::<Result<Vec<_>>>().map_err(external)?;
+        let files = files.collect::<Result<Vec<_>>>()?;
         let partitions = state.config().target_partitions().max(1);
         let columns = part.schema.table_schema();
         let ordered = order::common(&self.metadata, &self.fields, columns, &part.files)
@@ -399,7 +401,7 @@ impl IcebergTable {
         let Some((config, parquet)) =
             config.and_then(|config| Some((config, config.file_source().downcast_ref::<ParquetSource>()?)))
         else {
-            return Err(external(Error::bug("expected a scan of Parquet files")));
+            return Err(DataFusionError::from(Error::bug("expected a scan of Parquet files")));
         };
         let parquet = match is_foreign {
             true => self.transcoded(state, parquet)?,
@@ -420,7 +422,7 @@ impl IcebergTable {
     /// The same source, reading files in Avro and ORC too.
     fn transcoded(&self, state: &dyn Session, parquet: &ParquetSource) -> DfResult<ParquetSource> {
         let inner = parquet.parquet_file_reader_factory().cloned();
-        let inner = inner.ok_or_else(|| external(Error::bug("expected a reader of Parquet files")))?;
+        let inner = inner.ok_or_else(|| DataFusionError::from(Error::bug("expected a reader of Parquet files")))?;
         let readers = TranscodingReaders {
             inner,
             transcoder: self.io.transcoder.clone(),

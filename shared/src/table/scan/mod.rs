@@ -7,7 +7,6 @@ mod order;
 use std::sync::Arc;
 
 use datafusion::catalog::{Session, TableProvider};
-use datafusion::common::DataFusionError;
 use datafusion::logical_expr::Expr;
 use datafusion::prelude::{DataFrame, SessionContext};
 use iceberg::spec::{Operation, SchemaRef, SnapshotRef, TableMetadata};
@@ -173,9 +172,4 @@ async fn added(table: &Table, after: Option<i64>, to: i64) -> Result<Vec<LiveFil
         None => Ok(files),
         Some(after) => Err(Error::invalid(format!("expected an ancestor of the snapshot `{to}`, found `{after}`"))),
     }
-}
-
-/// An error on its way through DataFusion, which hands it back as it is.
-pub(super) fn external(error: Error) -> DataFusionError {
-    DataFusionError::External(Box::new(error))
 }
