@@ -28,6 +28,7 @@ mod lists;
 mod literals;
 mod names;
 mod numbers;
+mod projections;
 mod pushdown;
 mod relations;
 mod set_operations;

@@ -14,11 +14,18 @@ use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::execution_plan::{ChildrenPropertiesMode, ReplaceChildrenOptions};
 
-/// DataFusion's rules of physical plans, those that hand filters down only where names tell columns apart.
+use super::projections::Unfolded;
+
+/// DataFusion's rules of physical plans, those that hand filters down only where names tell columns apart, those that hand
+/// projections down never through a filter that projects.
 pub(super) fn physical_rules() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
     let rules = PhysicalOptimizer::new().rules.into_iter();
     rules
-        .map(|rule| if rule.name().starts_with("FilterPushdown") { Arc::new(ByPlace(rule)) as _ } else { rule })
+        .map(|rule| match rule.name() {
+            "ProjectionPushdown" => Arc::new(Unfolded(rule)) as _,
+            name if name.starts_with("FilterPushdown") => Arc::new(ByPlace(rule)) as _,
+            _ => rule,
+        })
         .collect()
 }
 
