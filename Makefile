@@ -68,7 +68,7 @@ lint: emulator-setup ## Check formatting, lints and the AWS template, warnings d
 	@$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 
 .PHONY: bench
-bench: setup emulator-setup ## Measure beside peers and write docs/benchmarks.md (builds optimised: about 40 minutes the first time)
+bench: setup emulator-setup ## Measure beside peers and write docs/benchmarks.md (builds optimised: about two hours the first time)
 	@$(CARGO) build --workspace --bins --release --locked
 	@.venv/bin/python tests/bench/run.py --target $(TARGET_DIR)/release
 
