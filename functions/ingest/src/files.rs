@@ -47,11 +47,11 @@ impl Ingest {
     }
 }
 
-/// What follows `/{intake}/{location}/`.
-fn path_below<'a>(intake: &str, location: &str, path: &'a str) -> Result<&'a str> {
+/// What follows `/{route}/{location}/`.
+fn path_below<'a>(route: &str, location: &str, path: &'a str) -> Result<&'a str> {
     let below =
-        || path.strip_prefix('/')?.strip_prefix(intake)?.strip_prefix('/')?.strip_prefix(location)?.strip_prefix('/');
-    below().ok_or_else(|| Error::invalid(format!("expected `/{intake}/{location}/{{path}}`, found `{path}`")))
+        || path.strip_prefix('/')?.strip_prefix(route)?.strip_prefix('/')?.strip_prefix(location)?.strip_prefix('/');
+    below().ok_or_else(|| Error::invalid(format!("expected `/{route}/{location}/{{path}}`, found `{path}`")))
 }
 
 /// The object at `path` below `folder`.

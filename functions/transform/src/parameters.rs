@@ -48,23 +48,23 @@ pub fn resolve(
 /// `Invalid` for a name that has no value.
 pub fn substitute(sql: &str, values: &BTreeMap<String, String>) -> Result<String> {
     let mut out = String::with_capacity(sql.len());
-    let mut place = Region::Code;
+    let mut region = Region::Code;
     let mut rest = sql.char_indices().peekable();
     while let Some((at, c)) = rest.next() {
-        if place.takes_parameters()
+        if region.takes_parameters()
             && c == '$'
             && let Some(name) = parameter_at(&sql[at..])
         {
             let value = values.get(name).ok_or_else(|| {
                 Error::invalid(format!("no parameter `{name}` for `${{{name}}}`: expected {}", one_of(values.keys())))
             })?;
-            out.push_str(&place.write(value));
+            out.push_str(&region.write(value));
             skip(&mut rest, at + name.len() + "${}".len());
             continue;
         }
         out.push(c);
-        let (next, pair) = place.after(&sql[..at], &sql[at..]);
-        place = next;
+        let (next, pair) = region.after(&sql[..at], &sql[at..]);
+        region = next;
         if pair && let Some((_, second)) = rest.next() {
             out.push(second);
         }

@@ -46,7 +46,11 @@ impl ScalarUDFImpl for DateBin {
             ColumnarValue::Array(array) => array.is_null(row),
             ColumnarValue::Scalar(value) => value.is_null(),
         };
-        let rows = if let ColumnarValue::Array(found) = &found { found.len() } else { 1 };
+        let rows = match &found {
+            ColumnarValue::Array(found) if found.null_count() == 0 => 0,
+            ColumnarValue::Array(found) => found.len(),
+            ColumnarValue::Scalar(_) => 1,
+        };
         if (0..rows).any(|row| is_null_at(&found, row) && !asked.iter().any(|arg| is_null_at(arg, row))) {
             return Err(DataFusionError::from(Error::invalid(
                 "expected times from 1677 to 2262 for `date_bin`, found another: `date_trunc` takes all times",

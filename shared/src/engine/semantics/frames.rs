@@ -125,11 +125,11 @@ impl Accumulator for SlidingTotal {
     }
 }
 
-fn nothing_left() -> datafusion::common::DataFusionError {
+fn nothing_left() -> DataFusionError {
     DataFusionError::from(Error::bug("expected a row that entered the frame before it left, found none"))
 }
 
-fn not_merged() -> datafusion::common::DataFusionError {
+fn not_merged() -> DataFusionError {
     DataFusionError::from(Error::bug("expected a window's frame, found an aggregate in parts"))
 }
 
