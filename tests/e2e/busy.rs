@@ -131,7 +131,7 @@ async fn what_operators_hold_unsaid_is_held_against_the_memory() {
         let more: Vec<_> = names.iter().map(|name| format!("concat({name}, {name})")).collect();
         let names = names.join(", ");
         format!(
-            "WITH RECURSIVE r(n, {names}) AS (SELECT 1, {} UNION ALL SELECT n + 1, {} FROM r WHERE n < 26) \
+            "WITH RECURSIVE r(n, {names}) AS (SELECT 1, {} UNION ALL SELECT n + 1, {} FROM r WHERE n < 29) \
              SELECT count(*), max(c0) < 'y', max(c{}) < 'y' FROM r",
             of("'x'"),
             more.join(", "),
