@@ -12,7 +12,7 @@
 use std::cell::Cell;
 use std::sync::Arc;
 
-use arrow::datatypes::FieldRef;
+use arrow::datatypes::{DataType, Field, FieldRef};
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, DFSchema, ExprSchema, Result, ScalarValue};
 use datafusion::functions::core::expr_fn::coalesce;
@@ -25,7 +25,7 @@ use datafusion::logical_expr::logical_plan::{
 };
 use datafusion::logical_expr::utils::{conjunction, merge_schema, split_conjunction};
 use datafusion::logical_expr::{
-    BinaryExpr, Expr, ExprFunctionExt, JoinType, LogicalPlan, LogicalPlanBuilder, Operator, Subquery, lit,
+    BinaryExpr, Expr, ExprFunctionExt, JoinType, LogicalPlan, LogicalPlanBuilder, Operator, Subquery, lit, when,
 };
 
 use super::subqueries::{SEEN_COLUMN, VALUE_COLUMN};
@@ -46,10 +46,20 @@ pub(super) fn column_of(relation: &str, name: &str) -> Expr {
     Expr::Column(Column::new(Some(relation), name))
 }
 
+/// A column that is true where another is a zero with a sign.
+#[derive(Clone)]
+pub(super) struct Sign {
+    pub(super) column: Column,
+    pub(super) of: Column,
+    pub(super) negative_zero: ScalarValue,
+}
+
 /// What a subquery depends on.
 pub(super) struct Dependence<'a> {
     /// Columns of the rows around.
     outer: Vec<Column>,
+    /// Those of them that tell whether another is a zero with a sign.
+    signs: Vec<Sign>,
     /// Relation of the keys.
     relation: String,
     /// Distinct combinations of the outer columns, named as the keys; none if equality gives the keys.
@@ -59,20 +69,49 @@ pub(super) struct Dependence<'a> {
 
 impl<'a> Dependence<'a> {
     pub(super) fn on_equality(outer: Vec<Column>, names: &'a FreshNames) -> Self {
-        Self { outer, relation: names.fresh("outer"), domain: None, names }
+        Self { outer, signs: Vec::new(), relation: names.fresh("outer"), domain: None, names }
     }
 
-    pub(super) fn on_domain(input: &LogicalPlan, outer: Vec<Column>, names: &'a FreshNames) -> Result<Self> {
+    /// Both zeros are one combination: where a subquery may look at the sign, `signs` has the columns that tell.
+    pub(super) fn on_domain(
+        input: &LogicalPlan,
+        mut outer: Vec<Column>,
+        signs: Vec<Sign>,
+        names: &'a FreshNames,
+    ) -> Result<Self> {
+        outer.extend(signs.iter().map(|sign| sign.column.clone()));
         let columns = outer.iter().enumerate().map(|(i, column)| Expr::Column(column.clone()).alias(key_name(i)));
         let domain = LogicalPlanBuilder::from(input.clone()).project(columns)?.distinct()?.build()?;
         let relation = names.fresh("outer");
-        Ok(Self { outer, relation, domain: Some(domain), names })
+        Ok(Self { outer, signs, relation, domain: Some(domain), names })
     }
 
     /// As this, with keys of another name.
     fn renamed(&self) -> Self {
         let relation = self.names.fresh("outer");
-        Self { outer: self.outer.clone(), relation, domain: self.domain.clone(), names: self.names }
+        Self {
+            outer: self.outer.clone(),
+            signs: self.signs.clone(),
+            relation,
+            domain: self.domain.clone(),
+            names: self.names,
+        }
+    }
+
+    /// Names of the columns of the rows around and of their keys in a relation of this name, for both sides of a join.
+    pub(super) fn matched(&self, name: &str) -> (&[Column], Vec<Column>) {
+        (&self.outer, (0..self.outer.len()).map(|i| Column::new(Some(name), key_name(i))).collect())
+    }
+
+    /// What stands in a subquery for a column of the rows around, by `of`, which gives its key.
+    fn bound_column(&self, column: &Column, of: impl Fn(&Column, Column) -> Result<Expr>) -> Result<Option<Expr>> {
+        let at = |column: &Column| self.outer.iter().position(|outer| outer == column);
+        let Some(i) = at(column) else { return Ok(None) };
+        let key = of(column, self.key(i))?;
+        let Some(sign) = self.signs.iter().find(|sign| sign.of == *column) else { return Ok(Some(key)) };
+        let Some(j) = at(&sign.column) else { return Ok(Some(key)) };
+        let negative = Expr::Literal(sign.negative_zero.clone(), None);
+        when(of(&sign.column, self.key(j))?, negative).otherwise(key).map(Some)
     }
 
     pub(super) fn key(&self, i: usize) -> Column {
@@ -350,12 +389,12 @@ impl<'a> Dependence<'a> {
 
     /// The expression with keys in the place of outer columns, in its subqueries too. `schema` is what it stands over.
     fn bound(&self, expr: Expr, schema: &DFSchema) -> Result<Expr> {
-        let key = |column: &Column| self.outer.iter().position(|outer| outer == column).map(|i| self.key(i));
+        let key = |column: &Column| self.bound_column(column, |_, key| Ok(Expr::Column(key)));
         let nested = |subquery: Subquery| self.bound_subquery(subquery, schema);
         let bound = expr.transform_down(|expr| {
             Ok(match expr {
-                Expr::OuterReferenceColumn(field, column) => match key(&column) {
-                    Some(key) => Transformed::yes(Expr::Column(key)),
+                Expr::OuterReferenceColumn(field, column) => match key(&column)? {
+                    Some(key) => Transformed::new(key, true, TreeNodeRecursion::Jump),
                     None => Transformed::no(Expr::OuterReferenceColumn(field, column)),
                 },
                 Expr::ScalarSubquery(subquery) => Transformed::yes(Expr::ScalarSubquery(nested(subquery)?)),
@@ -376,11 +415,16 @@ impl<'a> Dependence<'a> {
 
     /// What a subquery below names of the rows around becomes a key, which it names as an outer column.
     fn bound_subquery(&self, subquery: Subquery, schema: &DFSchema) -> Result<Subquery> {
+        let sign: FieldRef = Arc::new(Field::new("sign", DataType::Boolean, true));
         let renamed = |expr: Expr| {
             expr.transform_down(|expr| match expr {
                 Expr::OuterReferenceColumn(field, column) if !schema.has_column(&column) => {
-                    Ok(match self.outer.iter().position(|outer| *outer == column) {
-                        Some(i) => Transformed::yes(Expr::OuterReferenceColumn(field, self.key(i))),
+                    let key = self.bound_column(&column, |outer, key| {
+                        let field = if *outer == column { Arc::clone(&field) } else { Arc::clone(&sign) };
+                        Ok(Expr::OuterReferenceColumn(field, key))
+                    })?;
+                    Ok(match key {
+                        Some(key) => Transformed::new(key, true, TreeNodeRecursion::Jump),
                         None => Transformed::no(Expr::OuterReferenceColumn(field, column)),
                     })
                 }
@@ -388,9 +432,24 @@ impl<'a> Dependence<'a> {
             })
         };
         let plan = subquery.subquery.as_ref().clone();
-        let plan = plan.transform_down_with_subqueries(|plan| plan.map_expressions(renamed))?.data;
-        let outer = subquery.outer_ref_columns.into_iter().map(|expr| Ok(renamed(expr)?.data));
-        Ok(Subquery { subquery: Arc::new(plan), outer_ref_columns: outer.collect::<Result<_>>()?, ..subquery })
+        let plan = plan.transform_down_with_subqueries(|plan| {
+            let names = NamePreserver::new(&plan);
+            plan.map_expressions(|expr| {
+                let name = names.save(&expr);
+                Ok(renamed(expr)?.update_data(|expr| name.restore(expr)))
+            })
+        })?;
+        let plan = plan.data;
+        let mut outer = Vec::new();
+        for expr in subquery.outer_ref_columns {
+            renamed(expr)?.data.apply(|part| {
+                if matches!(part, Expr::OuterReferenceColumn(..)) && !outer.contains(part) {
+                    outer.push(part.clone());
+                }
+                Ok(TreeNodeRecursion::Continue)
+            })?;
+        }
+        Ok(Subquery { subquery: Arc::new(plan), outer_ref_columns: outer, ..subquery })
     }
 }
 

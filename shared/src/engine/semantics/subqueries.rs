@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
-use datafusion::common::{Column, DataFusionError, NullEquality, Result, ScalarValue};
+use datafusion::common::{Column, DataFusionError, ExprSchema, NullEquality, Result, ScalarValue};
 use datafusion::functions_aggregate::expr_fn::{bool_and, bool_or, count};
 use datafusion::logical_expr::expr::{AggregateFunction, Exists, InSubquery, SetComparison, SetQuantifier};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
@@ -26,7 +26,7 @@ use datafusion::logical_expr::{
 };
 use datafusion::optimizer::AnalyzerRule;
 
-use super::dependent::{Dependence, FreshNames, as_outer, column_of, empty_of, null_safe, outer_columns, refers};
+use super::dependent::{Dependence, FreshNames, Sign, as_outer, column_of, empty_of, null_safe, outer_columns, refers};
 use crate::Error;
 use crate::engine::single;
 
@@ -254,7 +254,7 @@ impl Joined<'_> {
         let dependence = Dependence::on_equality(outer.to_vec(), self.names);
         let Some(groups) = dependence.of(subquery)? else { return Ok(None) };
         let right = dependence.named(groups, name)?;
-        let keys = (0..outer.len()).map(|i| Column::new(Some(name), dependence.key(i).name)).collect::<Vec<_>>();
+        let (_, keys) = dependence.matched(name);
         let none = self.names.fresh("none");
         let nothing = LogicalPlanBuilder::from(nothing).alias(none.as_str())?.build()?;
         self.input = LogicalPlanBuilder::from(self.input.clone())
@@ -274,17 +274,40 @@ impl Joined<'_> {
                  `first_value` or `random`)",
             ));
         }
-        let dependence = Dependence::on_domain(&self.input, outer.clone(), self.names)?;
+        let signs = self.signs(&outer)?;
+        let dependence = Dependence::on_domain(&self.input, outer, signs, self.names)?;
         let Some(groups) = dependence.of(subquery)? else {
             return Err(refused("it names columns of the query around it where no join can say what it means"));
         };
         let right = dependence.named(groups, name)?;
-        let keys = (0..outer.len()).map(|i| Column::new(Some(name), dependence.key(i).name)).collect::<Vec<_>>();
-        let on = null_safe(&outer, &keys, self.input.schema())?;
+        let (outer, keys) = dependence.matched(name);
+        let on = null_safe(outer, &keys, self.input.schema())?;
         self.input = LogicalPlanBuilder::from(self.input.clone())
             .join_with_expr_keys(right, JoinType::Left, on, None)?
             .build()?;
         Ok(column_of(name, VALUE_COLUMN))
+    }
+
+    /// Gives the rows a column for each of the floating point columns among `outer` that tells its zeros apart.
+    fn signs(&mut self, outer: &[Column]) -> Result<Vec<Sign>> {
+        let mut signs = Vec::new();
+        let mut columns: Vec<Expr> = self.input.schema().columns().into_iter().map(Expr::Column).collect();
+        for of in outer {
+            let ty = self.input.schema().data_type(of)?;
+            if !ty.is_floating() {
+                continue;
+            }
+            let (zero, one) = (lit(ScalarValue::new_zero(ty)?), lit(ScalarValue::new_one(ty)?));
+            let value = Expr::Column(of.clone());
+            let name = self.names.fresh("sign");
+            columns.push(value.clone().eq(zero.clone()).and((one / value).lt(zero)).alias(name.as_str()));
+            let negative_zero = ScalarValue::new_zero(ty)?.arithmetic_negate()?;
+            signs.push(Sign { column: Column::from_name(name), of: of.clone(), negative_zero });
+        }
+        if !signs.is_empty() {
+            self.input = LogicalPlanBuilder::from(self.input.clone()).project(columns)?.build()?;
+        }
+        Ok(signs)
     }
 
     /// Whether a value is among those of a subquery that names nothing from outside.
