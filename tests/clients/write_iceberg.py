@@ -4,6 +4,7 @@
     write_iceberg.py delete DATABASE.TABLE FILTER                deletes the rows that FILTER finds
     write_iceberg.py tag DATABASE.TABLE NAME VALUE               sets a property of the table
     write_iceberg.py old FOLDER                                  makes a table of near and far years without a catalog
+    write_iceberg.py named FOLDER COLUMN PARTITION               makes a table partitioned by a text column, under these names
 
 Prints how many rows were added or are left, or the properties, or the table's metadata file.
 """
@@ -15,13 +16,14 @@ import uuid
 import pyarrow as pa
 from pyiceberg.catalog.noop import NoopCatalog
 from pyiceberg.io.pyarrow import PyArrowFileIO
-from pyiceberg.partitioning import UNPARTITIONED_PARTITION_SPEC
+from pyiceberg.partitioning import UNPARTITIONED_PARTITION_SPEC, PartitionField, PartitionSpec
 from pyiceberg.schema import Schema
 from pyiceberg.table import CommitTableResponse, Table
 from pyiceberg.table.metadata import new_table_metadata
 from pyiceberg.table.sorting import UNSORTED_SORT_ORDER
 from pyiceberg.table.update import update_table_metadata
-from pyiceberg.types import DateType, LongType, NestedField, TimestampType, TimestamptzType, TimeType, UUIDType
+from pyiceberg.transforms import IdentityTransform
+from pyiceberg.types import DateType, LongType, NestedField, StringType, TimestampType, TimestamptzType, TimeType, UUIDType
 from read_iceberg import in_glue
 
 
@@ -90,8 +92,17 @@ def old(folder):
     print(table.metadata_location)
 
 
+def named(folder, column, partition):
+    schema = Schema(NestedField(1, "id", LongType()), NestedField(2, column, StringType()))
+    spec = PartitionSpec(PartitionField(2, 1000, IdentityTransform(), partition))
+    metadata = new_table_metadata(schema, spec, UNSORTED_SORT_ORDER, folder, {})
+    table = Table(("lab", "named"), metadata, "", PyArrowFileIO(), Folder("folder"))
+    table.append(pa.table({"id": pa.array([1, 2, 3], pa.int64()), column: pa.array(["x", "y", None], pa.string())}))
+    print(table.metadata_location)
+
+
 def main():
-    commands = {"append": (append, 4), "delete": (delete, 2), "tag": (tag, 3), "old": (old, 1)}
+    commands = {"append": (append, 4), "delete": (delete, 2), "tag": (tag, 3), "old": (old, 1), "named": (named, 3)}
     name, *arguments = sys.argv[1:] or [""]
     command, expected = commands.get(name, (None, None))
     if len(arguments) != expected:

@@ -487,6 +487,35 @@ async fn years_before_the_first_that_others_write_are_read_and_changed() {
 }
 
 #[tokio::test]
+async fn partitions_whose_names_avro_does_not_take_are_read_and_changed() {
+    let lake = Lake::up(TYPES);
+    lake.sql("CREATE DATABASE IF NOT EXISTS lab").await;
+    let names = [("a b", "a b"), ("1a", "1a"), ("\u{fc}", "\u{fc}"), ("ab", "a.b/x")];
+    for (i, (column, partition)) in names.into_iter().enumerate() {
+        let (table, folder) = (format!("lab.named{i}"), lake.data().join(format!("objects/foreign/named{i}")));
+        let output = client("write_iceberg.py").arg("named").arg(&folder).args([column, partition]).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let metadata = newest_metadata(&folder);
+        let call = "CALL system.register_table";
+        lake.sql(&format!("{call}(table => '{table}', metadata_file => '{}')", metadata.display())).await;
+        let mut steps = Vec::new();
+        for sql in [
+            String::new(),
+            format!("UPDATE {table} SET id = id + 10 WHERE \"{column}\" = 'x'"),
+            format!("INSERT INTO {table} VALUES (4, 'new'), (5, NULL)"),
+            format!("DELETE FROM {table} WHERE \"{column}\" IS NULL AND id < 5"),
+            format!("OPTIMIZE {table} REWRITE DATA USING BIN_PACK"),
+        ] {
+            steps.push(step(&lake, &table, &folder, &sql).await);
+        }
+        assert_eq!(steps[0].rows[0][column], Value::from("x"), "{column}");
+        let counts: Vec<_> = steps.iter().map(|step| step.rows.len()).collect();
+        assert_eq!(counts, [3, 3, 5, 4, 4], "{column}");
+        compare("pyiceberg", &steps);
+    }
+}
+
+#[tokio::test]
 async fn a_metadata_file_that_is_no_table_is_refused_by_name() {
     let lake = Lake::up(TYPES);
     let file = lake.data().join("objects/foreign/broken/metadata/v1.metadata.json");

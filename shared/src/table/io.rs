@@ -13,6 +13,7 @@ use iceberg::io::FileIO;
 use iceberg::spec::{FormatVersion, Manifest, ManifestFile, ManifestList, Snapshot, TableMetadata};
 use url::Url;
 
+use super::manifest_names;
 use super::transcode::Transcoder;
 use crate::error::Context;
 use crate::storage::Storage;
@@ -167,6 +168,7 @@ impl Io {
         }
         let bytes = self.get(location).await?;
         let size = bytes.len();
+        let bytes = manifest_names::read(bytes).map_err(|e| damaged("the manifest", location).with_source(e))?;
         let parsed = async {
             let memory = FileIO::new_with_memory();
             memory.new_output(location)?.write(bytes).await?;

@@ -17,6 +17,7 @@ use uuid::Uuid;
 use super::Table;
 use super::io::{IcebergContext, Io, Scratch};
 use super::lineage::first_row_id;
+use super::manifest_names;
 use super::properties;
 use super::snapshot::{AddedFile, DeleteFile, Delta, PARALLEL_READS};
 use super::summary::Counts;
@@ -238,6 +239,7 @@ impl Open {
         let location = keys::manifest(base.metadata.location(), &manifests.id, manifests.files.len());
         manifests.files.push(location.clone());
         let scratch = Scratch::new(&location);
+        let spec = manifest_names::written(spec)?;
         let builder = ManifestWriterBuilder::new(scratch.output()?, Some(manifests.snapshot_id), schema, spec);
         let writer = match (base.metadata.format_version(), deletes) {
             (FormatVersion::V3, false) => builder.build_v3_data(),

@@ -21,6 +21,7 @@ pub(crate) mod floats;
 mod io;
 mod lineage;
 mod live;
+mod manifest_names;
 mod manifests;
 mod merge;
 mod metadata_tables;
