@@ -140,7 +140,10 @@ async fn what_operators_hold_unsaid_is_held_against_the_memory() {
     };
     let wide = "WITH RECURSIVE r(s, n) AS (SELECT repeat('x', 1000000), 1 UNION ALL \
                 SELECT concat(s, 'a'), n + 1 FROM r WHERE n < 2000) SELECT count(DISTINCT s) FROM r";
-    for sql in [doubled(1), doubled(4), wide.into()] {
+    let growing = "SELECT max(cardinality(l)) FROM (SELECT array_agg(value) OVER (ORDER BY value) AS l FROM generate_series(1, 20000))";
+    let lists = "SELECT array_agg(value) OVER (ORDER BY value) FROM generate_series(1, 20000)";
+    let gathered = "SELECT count(*) OVER (), value FROM generate_series(1, 10000000)";
+    for sql in [doubled(1), doubled(4), wide.into(), growing.into(), lists.into(), gathered.into()] {
         let (status, answer) = lake.query(&sql).await;
         assert_eq!((status, answer["error"]["kind"].as_str()), (413, Some("Limit")), "{answer:#}");
     }
@@ -148,6 +151,17 @@ async fn what_operators_hold_unsaid_is_held_against_the_memory() {
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap().trim_end_matches("kB").trim();
     assert!(peak.parse::<u64>().unwrap() < 512 << 10, "{peak} kB");
     assert_eq!(lake.number("SELECT 1").await, Some(1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_window_ends_with_the_time_of_its_statement() {
+    let lake = Lake::up(LAKEHOUSE);
+    let sql = "SELECT max(s) FROM (SELECT sum(value) OVER (ORDER BY value ROWS BETWEEN UNBOUNDED PRECEDING AND 1 FOLLOWING) AS s \
+               FROM generate_series(1, 30000000))";
+    let began = Instant::now();
+    let (status, answer) = lake.post("/query", "application/json", timed(sql, 1)).await;
+    assert_eq!((status, answer["error"]["kind"].as_str()), (413, Some("Limit")), "{answer:#}");
+    assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread")]

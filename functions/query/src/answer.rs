@@ -27,6 +27,9 @@ use crate::event::Format;
 /// Bytes of a response's body as the event carries it; Lambda takes 6,291,556 with everything around it.
 const MAX_CARRIED: usize = 6_000_000;
 
+/// Bytes of rows that are written at once.
+const PART_BYTES: usize = 1 << 20;
+
 /// Rows shown of an answer that was stored.
 const PREVIEW_ROWS: usize = 100;
 
@@ -113,12 +116,14 @@ impl Delivery<'_> {
                 preview.extend(json_rows(&kept.slice(0, kept.num_rows().min(PREVIEW_ROWS - preview.len())))?);
             }
             given += kept.num_rows() as u64;
-            encoder.rows(&kept, &mut body)?;
-            if object.is_none() && carried(self.format, &body) > MAX_CARRIED {
-                object = Some(Stored::open(self)?);
-            }
-            if let Some(object) = &mut object {
-                object.take(&mut body).await?;
+            for part in parts(&kept) {
+                encoder.rows(&part, &mut body)?;
+                if object.is_none() && carried(self.format, &body) > MAX_CARRIED {
+                    object = Some(Stored::open(self)?);
+                }
+                if let Some(object) = &mut object {
+                    object.take(&mut body).await?;
+                }
             }
             if truncated {
                 break;
@@ -137,6 +142,14 @@ impl Delivery<'_> {
         };
         Ok(Written { body, stored, preview, stats })
     }
+}
+
+/// The batch in parts of about [`PART_BYTES`]: a value's text takes many times its bytes while it is made.
+fn parts(batch: &RecordBatch) -> impl Iterator<Item = RecordBatch> {
+    let bytes: usize = batch.columns().iter().filter_map(|c| c.to_data().get_slice_memory_size().ok()).sum();
+    let total = batch.num_rows();
+    let rows = (total.saturating_mul(PART_BYTES) / bytes.max(1)).clamp(1, total.max(1));
+    (0..total).step_by(rows).map(move |from| batch.slice(from, rows.min(total - from)))
 }
 
 /// The rows that `left` allows; takes them off.

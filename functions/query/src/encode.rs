@@ -13,8 +13,6 @@
 //! | binary | base64 | base64 |
 //! | array, struct, map | array, object, object | JSON text |
 
-use std::fmt::Write as _;
-
 use arrow::array::{Array, ArrayRef, AsArray, Decimal128Array, Decimal256Array, RecordBatch, StructArray};
 use arrow::datatypes::{
     DataType, Date32Type, Date64Type, Float16Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type,
@@ -299,7 +297,7 @@ fn displayed(array: &ArrayRef) -> Result<Vec<Value>> {
     let mut values = Vec::with_capacity(array.len());
     for i in 0..array.len() {
         let mut text = String::new();
-        write!(text, "{}", formatter.value(i)).map_err(|e| Error::bug("value has no text").with_source(e))?;
+        formatter.value(i).write(&mut text)?;
         values.push(if array.is_null(i) { Value::Null } else { Value::String(text) });
     }
     Ok(values)

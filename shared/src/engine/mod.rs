@@ -36,6 +36,7 @@ mod stats;
 mod stop;
 mod tables;
 mod top;
+mod watch;
 mod write;
 
 use std::collections::{BTreeMap, BTreeSet};

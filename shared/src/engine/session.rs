@@ -18,6 +18,7 @@ use super::meter::{Meter, WarehouseStores};
 use super::split::SplitBatches;
 use super::stop::{Stop, StopJoins};
 use super::top::SortManyRows;
+use super::watch::{Watch, WatchFunctions, WatchWindows};
 use super::{bounds, date_bin, date_format, date_trunc, dates, semantics, single};
 use crate::config::Settings;
 use crate::error::Context;
@@ -89,11 +90,14 @@ impl Sessions {
         let memory = usize::try_from(self.memory).unwrap_or(usize::MAX);
         let catalogs: Arc<dyn CatalogProviderList> = Arc::new(MemoryCatalogProviderList::new());
         let config = self.base.config().clone().with_default_catalog_and_schema(CATALOG, database);
+        let watch = Watch { stop: Arc::clone(stop), memory: self.memory };
         let mut state = SessionStateBuilder::new_from_existing(self.base.clone())
             .with_config(config)
             .with_runtime_env(Arc::new(runtime))
             .with_catalog_list(catalogs)
+            .with_analyzer_rule(Arc::new(WatchFunctions(watch.clone())))
             .with_physical_optimizer_rule(Arc::new(SortManyRows))
+            .with_physical_optimizer_rule(Arc::new(WatchWindows(watch)))
             .with_physical_optimizer_rule(Arc::new(SplitBatches { memory }))
             .with_physical_optimizer_rule(Arc::new(StopJoins { stop: Arc::clone(stop) }))
             .build();

@@ -96,14 +96,14 @@ impl SplitBatches {
 
 /// Gives the rows of its input in batches of `rows` at most.
 #[derive(Debug, Clone)]
-struct SplitExec {
+pub(super) struct SplitExec {
     input: Arc<dyn ExecutionPlan>,
     rows: usize,
     metrics: ExecutionPlanMetricsSet,
 }
 
 impl SplitExec {
-    fn over(input: &Arc<dyn ExecutionPlan>, rows: usize) -> Arc<dyn ExecutionPlan> {
+    pub(super) fn over(input: &Arc<dyn ExecutionPlan>, rows: usize) -> Arc<dyn ExecutionPlan> {
         Arc::new(Self { input: Arc::clone(input), rows, metrics: ExecutionPlanMetricsSet::new() })
     }
 }

@@ -1,0 +1,498 @@
+//! Windows held to the time and the memory of their statement.
+//!
+//! DataFusion's window operators hold a whole partition's rows, make a value for each in one go and give them as one batch; they
+//! neither account for any of it nor yield. Here their input and the functions that they call ask, and what they give is cut.
+
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::ops::Range;
+use std::sync::Arc;
+
+use arrow::array::ArrayRef;
+use arrow::compute::SortOptions;
+use arrow::datatypes::{DataType, FieldRef};
+use datafusion::common::config::ConfigOptions;
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::common::{Result, ScalarValue};
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::logical_expr::expr::{AggregateFunctionParams, WindowFunctionParams};
+use datafusion::logical_expr::function::{
+    AccumulatorArgs, AggregateFunctionSimplification, ExpressionArgs, PartitionEvaluatorArgs, StateFieldsArgs,
+    WindowFunctionSimplification, WindowUDFFieldArgs,
+};
+use datafusion::logical_expr::utils::AggregateOrderSensitivity;
+use datafusion::logical_expr::window_state::WindowAggState;
+use datafusion::logical_expr::{
+    Accumulator, AggregateUDF, AggregateUDFImpl, Expr, LimitEffect, LogicalPlan, PartitionEvaluator, ReversedUDAF,
+    ReversedUDWF, SetMonotonicity, Signature, WindowFunctionDefinition, WindowUDF, WindowUDFImpl,
+};
+use datafusion::optimizer::AnalyzerRule;
+use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_optimizer::PhysicalOptimizerRule;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::windows::{BoundedWindowAggExec, WindowAggExec};
+use datafusion::physical_plan::{
+    ChildrenPropertiesMode, DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties, ReplaceChildrenOptions,
+};
+use futures::StreamExt;
+
+use super::memory::check_heap;
+use super::split::SplitExec;
+use super::stop::Stop;
+
+/// Rows after which a function looks at the clock.
+const ROWS_BETWEEN_LOOKS: usize = 64;
+/// Rows of a batch.
+const BATCH_ROWS: usize = 8192;
+/// Copies of a batch's values that are held at once, beside the values themselves.
+const COPIES: u64 = 2;
+
+/// What a statement may take.
+#[derive(Debug, Clone)]
+pub(super) struct Watch {
+    pub(super) stop: Arc<Stop>,
+    /// Bytes that queries may hold.
+    pub(super) memory: u64,
+}
+
+impl Watch {
+    /// # Errors
+    /// `Limit` when the statement is to stop, or queries hold too much.
+    fn check(&self) -> Result<()> {
+        self.stop.check()?;
+        Ok(check_heap(self.memory, 0)?)
+    }
+}
+
+/// The values that a function made, of which the operator copies a batch's into an array.
+#[derive(Debug, Default)]
+struct Made {
+    rows: usize,
+    bytes: u64,
+}
+
+impl Made {
+    /// Counts a value and asks whether the copies have room; a look at the clock takes longer than one at the heap.
+    fn add(&mut self, value: ScalarValue, watch: &Watch) -> Result<ScalarValue> {
+        if self.rows % BATCH_ROWS == 0 {
+            self.bytes = 0;
+        }
+        self.rows += 1;
+        self.bytes += u64::try_from(value.size()).unwrap_or(u64::MAX);
+        if self.rows % ROWS_BETWEEN_LOOKS == 0 {
+            watch.stop.check()?;
+        }
+        check_heap(watch.memory, self.bytes.saturating_mul(COPIES))?;
+        Ok(value)
+    }
+}
+
+/// Has the functions of windows ask a [`Watch`]. Runs after all other rules of the kind.
+#[derive(Debug)]
+pub(super) struct WatchFunctions(pub(super) Watch);
+
+impl AnalyzerRule for WatchFunctions {
+    fn name(&self) -> &str {
+        "watch_functions"
+    }
+
+    fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> Result<LogicalPlan> {
+        let watched = |expr: Expr| {
+            expr.transform_up(|expr| match expr {
+                Expr::WindowFunction(mut call) => {
+                    call.fun = self.watched(call.fun);
+                    Ok(Transformed::yes(Expr::WindowFunction(call)))
+                }
+                other => Ok(Transformed::no(other)),
+            })
+        };
+        let node = |node: LogicalPlan| match node {
+            window @ LogicalPlan::Window(_) => window.map_expressions(watched),
+            other => Ok(Transformed::no(other)),
+        };
+        Ok(plan.transform_up_with_subqueries(node)?.data)
+    }
+}
+
+impl WatchFunctions {
+    fn watched(&self, function: WindowFunctionDefinition) -> WindowFunctionDefinition {
+        match function {
+            WindowFunctionDefinition::AggregateUDF(inner) if !inner.inner().is::<WatchedAggregate>() => {
+                let watch = self.0.clone();
+                WindowFunctionDefinition::AggregateUDF(Arc::new(WatchedAggregate { inner, watch }.into()))
+            }
+            WindowFunctionDefinition::WindowUDF(inner) if !inner.inner().is::<WatchedWindow>() => {
+                let watch = self.0.clone();
+                WindowFunctionDefinition::WindowUDF(Arc::new(WatchedWindow { inner, watch }.into()))
+            }
+            other => other,
+        }
+    }
+}
+
+/// An aggregate over frames of a window.
+#[derive(Debug)]
+struct WatchedAggregate {
+    inner: Arc<AggregateUDF>,
+    watch: Watch,
+}
+
+impl PartialEq for WatchedAggregate {
+    fn eq(&self, other: &Self) -> bool {
+        self.inner == other.inner
+    }
+}
+
+impl Eq for WatchedAggregate {}
+
+impl Hash for WatchedAggregate {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.inner.hash(state);
+    }
+}
+
+impl WatchedAggregate {
+    fn accumulator_of(&self, inner: Box<dyn Accumulator>) -> Box<dyn Accumulator> {
+        Box::new(WatchedAccumulator { inner, watch: self.watch.clone(), made: Made::default() })
+    }
+}
+
+impl AggregateUDFImpl for WatchedAggregate {
+    fn name(&self) -> &str {
+        self.inner.name()
+    }
+
+    fn schema_name(&self, params: &AggregateFunctionParams) -> Result<String> {
+        self.inner.schema_name(params)
+    }
+
+    fn display_name(&self, params: &AggregateFunctionParams) -> Result<String> {
+        self.inner.display_name(params)
+    }
+
+    fn window_function_schema_name(&self, params: &WindowFunctionParams) -> Result<String> {
+        self.inner.window_function_schema_name(params)
+    }
+
+    fn window_function_display_name(&self, params: &WindowFunctionParams) -> Result<String> {
+        self.inner.window_function_display_name(params)
+    }
+
+    fn signature(&self) -> &Signature {
+        self.inner.signature()
+    }
+
+    fn coerce_types(&self, types: &[DataType]) -> Result<Vec<DataType>> {
+        self.inner.coerce_types(types)
+    }
+
+    fn return_type(&self, types: &[DataType]) -> Result<DataType> {
+        self.inner.return_type(types)
+    }
+
+    fn return_field(&self, fields: &[FieldRef]) -> Result<FieldRef> {
+        self.inner.return_field(fields)
+    }
+
+    fn is_nullable(&self) -> bool {
+        self.inner.is_nullable()
+    }
+
+    fn default_value(&self, ty: &DataType) -> Result<ScalarValue> {
+        self.inner.default_value(ty)
+    }
+
+    fn accumulator(&self, args: AccumulatorArgs<'_>) -> Result<Box<dyn Accumulator>> {
+        Ok(self.accumulator_of(self.inner.accumulator(args)?))
+    }
+
+    fn create_sliding_accumulator(&self, args: AccumulatorArgs<'_>) -> Result<Box<dyn Accumulator>> {
+        Ok(self.accumulator_of(self.inner.create_sliding_accumulator(args)?))
+    }
+
+    fn state_fields(&self, args: StateFieldsArgs<'_>) -> Result<Vec<FieldRef>> {
+        self.inner.state_fields(args)
+    }
+
+    fn order_sensitivity(&self) -> AggregateOrderSensitivity {
+        self.inner.order_sensitivity()
+    }
+
+    fn with_beneficial_ordering(
+        self: Arc<Self>,
+        beneficial_ordering: bool,
+    ) -> Result<Option<Arc<dyn AggregateUDFImpl>>> {
+        let Some(inner) = Arc::clone(self.inner.inner()).with_beneficial_ordering(beneficial_ordering)? else {
+            return Ok(None);
+        };
+        let inner = Arc::new(AggregateUDF::new_from_shared_impl(inner));
+        Ok(Some(Arc::new(Self { inner, watch: self.watch.clone() })))
+    }
+
+    fn simplify(&self) -> Option<AggregateFunctionSimplification> {
+        self.inner.simplify()
+    }
+
+    fn reverse_expr(&self) -> ReversedUDAF {
+        match self.inner.reverse_udf() {
+            ReversedUDAF::Reversed(inner) => {
+                ReversedUDAF::Reversed(Arc::new(Self { inner, watch: self.watch.clone() }.into()))
+            }
+            other => other,
+        }
+    }
+
+    fn is_descending(&self) -> Option<bool> {
+        self.inner.is_descending()
+    }
+
+    fn set_monotonicity(&self, ty: &DataType) -> SetMonotonicity {
+        self.inner.inner().set_monotonicity(ty)
+    }
+}
+
+#[derive(Debug)]
+struct WatchedAccumulator {
+    inner: Box<dyn Accumulator>,
+    watch: Watch,
+    made: Made,
+}
+
+impl Accumulator for WatchedAccumulator {
+    fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
+        self.inner.update_batch(values)
+    }
+
+    fn evaluate(&mut self) -> Result<ScalarValue> {
+        self.made.add(self.inner.evaluate()?, &self.watch)
+    }
+
+    fn size(&self) -> usize {
+        self.inner.size()
+    }
+
+    fn state(&mut self) -> Result<Vec<ScalarValue>> {
+        self.inner.state()
+    }
+
+    fn merge_batch(&mut self, states: &[ArrayRef]) -> Result<()> {
+        self.inner.merge_batch(states)
+    }
+
+    fn retract_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
+        self.inner.retract_batch(values)
+    }
+
+    fn supports_retract_batch(&self) -> bool {
+        self.inner.supports_retract_batch()
+    }
+}
+
+/// A function of windows alone.
+#[derive(Debug)]
+struct WatchedWindow {
+    inner: Arc<WindowUDF>,
+    watch: Watch,
+}
+
+impl PartialEq for WatchedWindow {
+    fn eq(&self, other: &Self) -> bool {
+        self.inner == other.inner
+    }
+}
+
+impl Eq for WatchedWindow {}
+
+impl Hash for WatchedWindow {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.inner.hash(state);
+    }
+}
+
+impl WindowUDFImpl for WatchedWindow {
+    fn name(&self) -> &str {
+        self.inner.name()
+    }
+
+    fn signature(&self) -> &Signature {
+        self.inner.signature()
+    }
+
+    fn expressions(&self, args: ExpressionArgs<'_>) -> Vec<Arc<dyn PhysicalExpr>> {
+        self.inner.expressions(args)
+    }
+
+    fn partition_evaluator(&self, args: PartitionEvaluatorArgs<'_>) -> Result<Box<dyn PartitionEvaluator>> {
+        let inner = self.inner.partition_evaluator_factory(args)?;
+        Ok(Box::new(WatchedEvaluator { inner, watch: self.watch.clone(), made: Made::default() }))
+    }
+
+    fn simplify(&self) -> Option<WindowFunctionSimplification> {
+        self.inner.simplify()
+    }
+
+    fn field(&self, args: WindowUDFFieldArgs<'_>) -> Result<FieldRef> {
+        self.inner.field(args)
+    }
+
+    fn sort_options(&self) -> Option<SortOptions> {
+        self.inner.sort_options()
+    }
+
+    fn coerce_types(&self, types: &[DataType]) -> Result<Vec<DataType>> {
+        self.inner.coerce_types(types)
+    }
+
+    fn reverse_expr(&self) -> ReversedUDWF {
+        match self.inner.reverse_expr() {
+            ReversedUDWF::Reversed(inner) => {
+                ReversedUDWF::Reversed(Arc::new(Self { inner, watch: self.watch.clone() }.into()))
+            }
+            other => other,
+        }
+    }
+
+    fn limit_effect(&self, args: &[Arc<dyn PhysicalExpr>]) -> LimitEffect {
+        self.inner.inner().limit_effect(args)
+    }
+}
+
+#[derive(Debug)]
+struct WatchedEvaluator {
+    inner: Box<dyn PartitionEvaluator>,
+    watch: Watch,
+    made: Made,
+}
+
+impl PartitionEvaluator for WatchedEvaluator {
+    fn memoize(&mut self, state: &mut WindowAggState) -> Result<()> {
+        self.inner.memoize(state)
+    }
+
+    fn get_range(&self, row: usize, rows: usize) -> Result<Range<usize>> {
+        self.inner.get_range(row, rows)
+    }
+
+    fn is_causal(&self) -> bool {
+        self.inner.is_causal()
+    }
+
+    fn evaluate_all(&mut self, values: &[ArrayRef], rows: usize) -> Result<ArrayRef> {
+        self.watch.check()?;
+        self.inner.evaluate_all(values, rows)
+    }
+
+    fn evaluate(&mut self, values: &[ArrayRef], range: &Range<usize>) -> Result<ScalarValue> {
+        self.made.add(self.inner.evaluate(values, range)?, &self.watch)
+    }
+
+    fn evaluate_all_with_rank(&self, rows: usize, ranks: &[Range<usize>]) -> Result<ArrayRef> {
+        self.watch.check()?;
+        self.inner.evaluate_all_with_rank(rows, ranks)
+    }
+
+    fn supports_bounded_execution(&self) -> bool {
+        self.inner.supports_bounded_execution()
+    }
+
+    fn uses_window_frame(&self) -> bool {
+        self.inner.uses_window_frame()
+    }
+
+    fn include_rank(&self) -> bool {
+        self.inner.include_rank()
+    }
+}
+
+/// Has what comes to windows ask a [`Watch`], and cuts what they give into batches of the usual size.
+#[derive(Debug)]
+pub(super) struct WatchWindows(pub(super) Watch);
+
+impl PhysicalOptimizerRule for WatchWindows {
+    fn name(&self) -> &str {
+        "watch_windows"
+    }
+
+    fn optimize(&self, plan: Arc<dyn ExecutionPlan>, config: &ConfigOptions) -> Result<Arc<dyn ExecutionPlan>> {
+        let rows = usize::from(config.execution.batch_size);
+        let watch = |node: Arc<dyn ExecutionPlan>| {
+            if !node.is::<WindowAggExec>() && !node.is::<BoundedWindowAggExec>() {
+                return Ok(Transformed::no(node));
+            }
+            let gathers = node.is::<WindowAggExec>();
+            let inputs = node.children().into_iter().map(|input| {
+                let (input, watch) = (Arc::clone(input), self.0.clone());
+                Arc::new(WatchExec { input, watch, gathers }) as Arc<dyn ExecutionPlan>
+            });
+            let options = ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute);
+            let node = Arc::clone(&node).replace_children(inputs.collect(), options)?;
+            Ok(Transformed::yes(SplitExec::over(&node, rows)))
+        };
+        plan.transform_up(watch).map(|transformed| transformed.data)
+    }
+
+    fn schema_check(&self) -> bool {
+        true
+    }
+}
+
+/// Gives the batches of its input as long as the statement may go on.
+#[derive(Debug, Clone)]
+struct WatchExec {
+    input: Arc<dyn ExecutionPlan>,
+    watch: Watch,
+    /// Whether all rows are held, to be copied into one batch.
+    gathers: bool,
+}
+
+impl DisplayAs for WatchExec {
+    fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("WatchExec")
+    }
+}
+
+impl ExecutionPlan for WatchExec {
+    fn name(&self) -> &str {
+        "WatchExec"
+    }
+
+    fn properties(&self) -> &Arc<PlanProperties> {
+        self.input.properties()
+    }
+
+    fn maintains_input_order(&self) -> Vec<bool> {
+        vec![true]
+    }
+
+    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
+        vec![&self.input]
+    }
+
+    fn apply_expressions(
+        &self,
+        _: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
+    ) -> Result<TreeNodeRecursion> {
+        Ok(TreeNodeRecursion::Continue)
+    }
+
+    fn with_new_children(self: Arc<Self>, children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
+        let input = children.into_iter().next().unwrap_or_else(|| Arc::clone(&self.input));
+        Ok(Arc::new(Self { input, watch: self.watch.clone(), gathers: self.gathers }))
+    }
+
+    fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+        let (input, watch, gathers) = (self.input.execute(partition, context)?, self.watch.clone(), self.gathers);
+        let schema = input.schema();
+        let mut gathered = 0_u64;
+        let checked = input.map(move |batch| {
+            let batch = batch?;
+            if gathers {
+                gathered = gathered.saturating_add(u64::try_from(batch.get_array_memory_size()).unwrap_or(u64::MAX));
+            }
+            watch.stop.check()?;
+            check_heap(watch.memory, gathered.saturating_mul(COPIES))?;
+            Ok(batch)
+        });
+        Ok(Box::pin(RecordBatchStreamAdapter::new(schema, checked)))
+    }
+}
