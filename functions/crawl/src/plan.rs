@@ -77,16 +77,21 @@ pub fn plan(
     };
     let known = Group::of_table(&table.input).map_err(|error| error.to_string())?;
     let merged = known.clone().join(proposal.group.clone())?;
-    let mut details = changes(&table.input.storage.columns, &merged);
-    let group = match terms.policy {
-        OnSchemaChange::Update => merged,
-        OnSchemaChange::MergeNewColumns => only_new_columns(known, merged),
-        OnSchemaChange::Log => known,
+    let mut changes = changes(&table.input.storage.columns, &merged);
+    let (group, kept_out) = match terms.policy {
+        OnSchemaChange::Update => (merged, ""),
+        OnSchemaChange::MergeNewColumns => (only_new_columns(known, merged), "merge_new_columns"),
+        OnSchemaChange::Log => (known, "log"),
     };
-    if terms.policy == OnSchemaChange::Log {
-        details.iter_mut().for_each(|detail| detail.push_str(" (not applied: `on_schema_change` is `log`)"));
+    for change in changes.iter_mut().filter(|change| !kept_out.is_empty() && !(change.adds && kept_out != "log")) {
+        change.text.push_str(&format!(" (not applied: `on_schema_change` is `{kept_out}`)"));
     }
+    let mut details: Vec<String> = changes.into_iter().map(|change| change.text).collect();
     let input = updated(&table.input, group, proposal, terms);
+    let keys = table.input.partition_keys.iter().zip(&input.partition_keys).filter(|(before, now)| before.ty != now.ty);
+    details.extend(
+        keys.map(|(before, now)| format!("partition key `{}` changed from {} to {}", now.name, before.ty, now.ty)),
+    );
     let decision =
         if input == table.input { Decision::Keep } else { Decision::Update(Box::new(input), table.version.clone()) };
     Ok(Plan { decision, details })
@@ -172,14 +177,23 @@ fn only_new_columns(known: Group, merged: Group) -> Group {
     known.with(columns, merged.format)
 }
 
-/// Added and widened columns in words.
-fn changes(before: &[Column], merged: &Group) -> Vec<String> {
+/// A column that is added or becomes wider.
+struct ColumnChange {
+    adds: bool,
+    text: String,
+}
+
+fn changes(before: &[Column], merged: &Group) -> Vec<ColumnChange> {
     let mut changes = Vec::new();
     for column in declared_columns(&merged.columns) {
         match before.iter().find(|known| known.name == column.name) {
-            None => changes.push(format!("column `{}` added as {}", column.name, column.ty)),
+            None => {
+                let text = format!("column `{}` added as {}", column.name, column.ty);
+                changes.push(ColumnChange { adds: true, text });
+            }
             Some(known) if known.ty != column.ty => {
-                changes.push(format!("column `{}` changed from {} to {}", column.name, known.ty, column.ty));
+                let text = format!("column `{}` changed from {} to {}", column.name, known.ty, column.ty);
+                changes.push(ColumnChange { adds: false, text });
             }
             Some(_) => {}
         }

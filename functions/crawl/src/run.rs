@@ -20,7 +20,7 @@ use crate::plan::{Terms, below};
 use crate::read::{CONCURRENCY, read_all};
 use crate::refused;
 use crate::report::{self, Change, Report, SkippedFile, TableReport};
-use crate::select::{Object, Selection, folder, select};
+use crate::select::{Object, Selection, folder, select, unit};
 
 /// What a crawl looks at.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,7 +85,10 @@ pub async fn crawl(project: &Project, ports: &Ports, name: &str, scope: Scope) -
         delta: Delta::default(),
     };
     let everything = scope == Scope::Everything;
-    let (objects, removed) = objects(&ports.storage, &crawl.base, scope).await?;
+    let (mut objects, removed) = objects(&ports.storage, &crawl.base, scope).await?;
+    if !everything {
+        objects.extend(crawl.beside_changes(&objects, &removed).await?);
+    }
     crawl.report.files.listed = objects.len();
     let selection = select(objects, &removed, everything, &crawl.marks, &crawl.filter, location.sample);
     crawl.work(selection).await?;
@@ -113,9 +116,14 @@ async fn objects(storage: &Storage, base: &Url, scope: Scope) -> Result<(Vec<Obj
         }
         Scope::Objects(named) => named,
     };
-    let (mut objects, mut removed) = (Vec::new(), Vec::new());
     // The event may be old: what is there now decides.
-    let heads = named.into_keys().map(|url| async move { (storage.head(&url).await, url) });
+    heads(storage, base, named.into_keys().collect()).await
+}
+
+/// The objects at these URLs, and the paths of those where none is.
+async fn heads(storage: &Storage, base: &Url, urls: Vec<Url>) -> Result<(Vec<Object>, Vec<String>)> {
+    let (mut objects, mut removed) = (Vec::new(), Vec::new());
+    let heads = urls.into_iter().map(|url| async move { (storage.head(&url).await, url) });
     let mut heads = futures::stream::iter(heads).buffered(CONCURRENCY);
     while let Some((head, url)) = heads.next().await {
         match head {
@@ -130,6 +138,19 @@ async fn objects(storage: &Storage, base: &Url, scope: Scope) -> Result<(Vec<Obj
 }
 
 impl Crawl<'_> {
+    /// The files that did not fit what was beside them, where a file that was seen before has changed or is gone.
+    async fn beside_changes(&self, objects: &[Object], removed: &[String]) -> Result<Vec<Object>> {
+        let changed = objects.iter().filter(|object| self.marks.is_new(object)).map(|object| &object.path);
+        let seen_before = changed.chain(removed).filter(|path| self.marks.objects.contains_key(*path));
+        let units: BTreeSet<&str> = seen_before.map(|path| unit(path)).collect();
+        let looked_at: BTreeSet<&String> = objects.iter().map(|object| &object.path).chain(removed).collect();
+        let misfits = self.marks.objects.iter().filter(|(path, mark)| {
+            matches!(mark.flaw, Some(Flaw::Misfit { .. })) && units.contains(unit(path)) && !looked_at.contains(path)
+        });
+        let urls = misfits.map(|(path, _)| below(&self.base, path)).collect();
+        Ok(heads(&self.ports.storage, &self.base, urls).await?.0)
+    }
+
     async fn work(&mut self, mut selection: Selection) -> Result<()> {
         let counts = &mut self.report.files;
         counts.assumed = selection.assumed.len();

@@ -150,7 +150,7 @@ impl Selection {
 }
 
 /// The first-level folder of a path, empty for a file beside them: files of different ones never make a table, or all do.
-fn unit(path: &str) -> &str {
+pub fn unit(path: &str) -> &str {
     path.split_once('/').map_or("", |(folder, _)| folder)
 }
 

@@ -72,8 +72,27 @@ pub struct RefusedFile {
 /// The parameter's text for these files, by path relative to the location; `None` for no files.
 pub fn refused_parameter(files: &BTreeMap<String, RefusedFile>) -> Option<String> {
     let short = |file: &RefusedFile| RefusedFile { why: file.why.chars().take(MAX_REASON).collect(), ..file.clone() };
-    let kept: BTreeMap<_, _> = files.iter().take(MAX_REFUSED).map(|(path, file)| (path, short(file))).collect();
+    let mut kept: BTreeMap<_, _> =
+        files.iter().take(MAX_REFUSED).map(|(path, file)| (path.clone(), short(file))).collect();
+    let more = files.len() - kept.len();
+    if more > 0 {
+        let first = files.values().nth(MAX_REFUSED).map(|file| short(file).why).unwrap_or_default();
+        let why = format!("{more} files, the first of them: {first}");
+        kept.insert(folder_of_all(files.keys().skip(MAX_REFUSED)), RefusedFile { mark: String::new(), why });
+    }
     (!kept.is_empty()).then(|| serde_json::json!(kept).to_string())
+}
+
+/// The deepest folder that holds all the paths, with a final slash; empty for the location itself.
+fn folder_of_all<'a>(mut paths: impl Iterator<Item = &'a String>) -> String {
+    let folder = |path: &str| path.rsplit_once('/').map_or(String::new(), |(folder, _)| format!("{folder}/"));
+    let first = paths.next().map_or(String::new(), |path| folder(path));
+    paths.fold(first, |mut all, path| {
+        while !path.starts_with(&all) {
+            all = folder(all.trim_end_matches('/'));
+        }
+        all
+    })
 }
 
 /// A file of a table.
@@ -144,6 +163,28 @@ impl TableFiles {
             }
         }
         Ok(files)
+    }
+
+    /// The files and folders below the table's own that a crawl left out and that lie in none of `folders`: each with the folder
+    /// that it lies in, as a path in the table.
+    ///
+    /// # Errors
+    /// `Invalid` when the table's location is no URL.
+    pub fn left_out_beside(&self, folders: &[Url]) -> Result<Vec<(String, Url)>> {
+        let mut beside = Vec::new();
+        for path in self.refused.keys() {
+            let Some(below) = path.strip_prefix(&self.path).filter(|below| !below.is_empty()) else { continue };
+            let mut url = Url::parse(&self.location)
+                .map_err(|e| Error::invalid(format!("expected a URL, found `{}`", self.location)).with_source(e))?;
+            if let Ok(mut segments) = url.path_segments_mut() {
+                segments.pop_if_empty().extend(below.split('/'));
+            }
+            if !folders.iter().any(|folder| url.as_str().starts_with(folder.as_str())) {
+                let folder = below.rsplit_once('/').map_or("", |(folder, _)| folder);
+                beside.push((folder.to_owned(), url));
+            }
+        }
+        Ok(beside)
     }
 
     /// What paths are relative to: the table's own place; of a partition that lies elsewhere, the partition's.
@@ -309,6 +350,19 @@ mod tests {
         storage.put(&b, Bytes::from_static(b"another")).await.unwrap();
         assert_eq!(listed(&storage, &parameters, "t/").await.unwrap().len(), 2);
         assert_eq!(refused_parameter(&BTreeMap::new()), None);
+    }
+
+    #[test]
+    fn more_files_than_are_remembered_refuse_the_folder_that_holds_them() {
+        let file = |why: &str| RefusedFile { mark: "m".into(), why: why.into() };
+        let mut files: BTreeMap<String, RefusedFile> =
+            (0..MAX_REFUSED).map(|n| (format!("t/a/{n:04}"), file("odd"))).collect();
+        files.insert("t/b/1.json".into(), file("JSON"));
+        files.insert("t/b/c/2.json".into(), file("JSON"));
+        let kept: BTreeMap<String, RefusedFile> = serde_json::from_str(&refused_parameter(&files).unwrap()).unwrap();
+        assert_eq!(kept.len(), MAX_REFUSED + 1);
+        assert_eq!(kept["t/b/"].why, "2 files, the first of them: JSON");
+        assert_eq!(folder_of_all(["a/x".to_owned(), "b/y".to_owned()].iter()), "");
     }
 
     #[tokio::test]

@@ -8,6 +8,7 @@ pub mod compression;
 pub mod csv;
 pub mod detect;
 pub mod flaw;
+pub mod folders;
 pub mod glue;
 pub mod infer;
 pub mod json;

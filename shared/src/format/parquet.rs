@@ -1,5 +1,6 @@
 //! Samples of Parquet: the schema in the file's footer.
 
+use arrow::datatypes::DataType;
 use bytes::Bytes;
 use parquet::arrow::parquet_to_arrow_schema;
 use parquet::errors::ParquetError;
@@ -93,7 +94,8 @@ fn parse(tail: Bytes, size: u64) -> Result<Footer, Flaw> {
             Ok(ty) => columns.push(SampledColumn {
                 name: to_column_name(field.name()),
                 source: field.name().clone(),
-                shape: Shape::from(&ty),
+                // What writers give a column without any value.
+                shape: if *field.data_type() == DataType::Null { Shape::Unknown } else { Shape::from(&ty) },
             }),
             Err(error) => notes.push(format!("the column `{}` is left out: {error}", field.name())),
         }

@@ -132,13 +132,21 @@ fn join_csv(a: CsvFormat, b: CsvFormat) -> std::result::Result<CsvFormat, String
     if a.quoted && b.quoted && a.quote != b.quote {
         return Err("expected the same quote in all files, found two".into());
     }
+    let quote = match (a.quote, b.quote) {
+        // A sample without quotes has fields that begin with one, which none closes.
+        (Some(_), None) => return Err("expected every quoted field to be closed, found one that isn't".into()),
+        (None, Some(_)) if b.quoted => return Err("expected no quoted fields, found some".into()),
+        (None, _) => None,
+        (Some(_), other) if b.quoted && !a.quoted => other,
+        (own, _) => own,
+    };
     let quoting = if b.quoted && !a.quoted { &b } else { &a };
     let mut nulls = a.nulls.clone();
     nulls.extend(b.nulls.iter().filter(|null| !a.nulls.contains(null)).cloned());
     nulls.sort();
     Ok(CsvFormat {
         delimiter: a.delimiter,
-        quote: quoting.quote,
+        quote,
         quoted: a.quoted || b.quoted,
         escape: quoting.escape.or(a.escape).or(b.escape),
         header: a.header,

@@ -92,3 +92,58 @@ async fn a_location_outside_the_warehouse_is_denied() {
     let answer = crawl.handle(request("POST", "/crawl", "{}")).await.unwrap();
     assert_eq!(answer["statusCode"], 403, "{answer}");
 }
+
+#[tokio::test]
+async fn a_refused_file_of_a_new_partition_is_an_error_unless_a_filter_leaves_it_out() {
+    let odd = [
+        ("k=2/b.csv.gz", b"\x1f\x8b\x08\x00broken".to_vec()),
+        ("k=2/b.json", b"{\"v\":1}\n{\"v\":2}\n".to_vec()),
+        ("k=2/b.parquet", b"PAR1 no footer".to_vec()),
+        ("k=2/x=2/b.csv", b"v\n2\n".to_vec()),
+        ("b.csv", b"v\n2\n".to_vec()),
+    ];
+    for (path, bytes) in odd {
+        let lake = Lake::with("{table: t}");
+        lake.put("k=1/a.csv", "v\n1\n").await;
+        lake.crawl().await;
+        lake.put(path, bytes).await;
+        let report = lake.crawl().await;
+        assert_eq!(skipped(&report).len(), 1, "{path}: {report}");
+        let error = queried::answer(&lake, "SELECT v FROM t").await.unwrap_err();
+        assert!(error.kind() == ErrorKind::Invalid && error.to_string().contains(path), "{path}: {error}");
+        let of_one = queried::answer(&lake, "SELECT v FROM t WHERE k = 1").await;
+        match path.matches('/').count() {
+            1 => assert_eq!(of_one.unwrap(), "1", "{path}"),
+            // Nobody can say which partition it would be in.
+            _ => assert!(of_one.unwrap_err().to_string().contains(path)),
+        }
+        lake.delete(path).await;
+        assert_eq!(queried::answer(&lake, "SELECT v FROM t").await.unwrap(), "1", "{path} is gone");
+    }
+}
+
+#[tokio::test]
+async fn more_refused_files_than_a_definition_remembers_are_none_of_the_answer() {
+    let lake = Lake::with("{table: t}");
+    lake.put("k=a/0.csv", "x,1\ny,2\n").await;
+    lake.put("k=z/0.csv", "z,3\nw,4\n").await;
+    lake.crawl().await;
+    for n in 0..101 {
+        lake.put(&format!("k=a/b{n}.csv.gz"), b"\x1f\x8bbroken".to_vec()).await;
+    }
+    lake.put("k=z/2.json", "{\"v\":7}\n{\"v\":8}\n").await;
+    lake.crawl().await;
+    let error = queried::answer(&lake, "SELECT * FROM t WHERE k = 'z'").await.unwrap_err().to_string();
+    assert!(error.contains("files, the first of them"), "{error}");
+}
+
+#[tokio::test]
+async fn a_quote_that_is_never_closed_is_told_by_the_crawl() {
+    let lake = Lake::with("{table: t}");
+    lake.put("a.csv", "a,b\n1,2\n3,4\n").await;
+    lake.crawl().await;
+    lake.put("q.csv", "a,b\n\"1,2\n3,4\n5,6\n").await;
+    let report = lake.crawl().await;
+    assert!(skipped(&report).iter().any(|s| s.starts_with("q.csv") && s.contains("misfit")), "{report}");
+    assert!(queried::answer(&lake, "SELECT * FROM t").await.unwrap_err().to_string().contains("`q.csv`"));
+}

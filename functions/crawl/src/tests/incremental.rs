@@ -62,8 +62,48 @@ async fn policies_keep_changes_out() {
         lake.put("b.json", "{\"id\":2.5,\"x\":\"y\"}\n").await;
         let report = lake.crawl().await;
         assert_eq!(lake.columns("t").await, columns, "{report}");
-        assert_eq!(report["tables"][0]["details"].as_array().unwrap().len(), 2);
+        let details = report["tables"][0]["details"].as_array().unwrap();
+        let kept_out: Vec<bool> = details.iter().map(|d| d.as_str().unwrap().contains("not applied")).collect();
+        assert_eq!(kept_out, [true, policy == "log"], "{report}");
     }
+}
+
+#[tokio::test]
+async fn a_key_that_takes_another_type_is_told() {
+    let lake = Lake::with("{table: t}");
+    lake.put("dt=2024-01-01/a.json", "{\"id\":1}\n").await;
+    lake.crawl().await;
+    lake.put("dt=unknown/a.json", "{\"id\":2}\n").await;
+    let report = lake.crawl().await;
+    assert_eq!(report["tables"][0]["details"], json!(["partition key `dt` changed from date to string"]));
+}
+
+#[tokio::test]
+async fn files_that_fit_once_another_is_gone_are_read_again_also_after_its_event() {
+    for by_event in [false, true] {
+        let lake = Lake::with("{table: t}");
+        lake.put("a.json", "{\"id\":1}\n").await;
+        lake.put("b.json", "[{\"id\":2}]").await;
+        assert_eq!(skipped(&lake.crawl().await).len(), 2);
+        lake.delete("b.json").await;
+        if by_event {
+            lake.event("ObjectRemoved:Delete", "b.json").await;
+        }
+        assert_eq!(skipped(&lake.crawl().await), [""; 0], "{by_event}");
+        assert_eq!(queried::answer(&lake, "SELECT id FROM t").await.unwrap(), "1");
+    }
+}
+
+#[tokio::test]
+async fn a_new_file_re_reads_no_misfit() {
+    let lake = Lake::with("{table: t}");
+    lake.put("a.json", "{\"id\":1}\n").await;
+    lake.crawl().await;
+    lake.put("odd.json", "[{\"id\":2}]").await;
+    lake.event("ObjectCreated:Put", "odd.json").await;
+    lake.put("c.json", "{\"id\":3}\n").await;
+    let report = lake.event("ObjectCreated:Put", "c.json").await;
+    assert_eq!((&report["files"]["listed"], &report["files"]["read"]), (&json!(1), &json!(1)), "{report}");
 }
 
 #[tokio::test]

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use arrow::array::{ArrayRef, Int64Array, NullArray, RecordBatch};
+use parquet::arrow::ArrowWriter;
 use shared::Error;
 
 use super::queried::{answer, ask};
@@ -333,4 +335,32 @@ async fn the_public_json_cases_are_taken_or_refused_as_files_too() {
             check(&name, answer(&lake, "SELECT * FROM t").await);
         }
     }
+}
+
+#[tokio::test]
+async fn a_parquet_column_without_a_type_takes_that_of_other_files() {
+    let file = |values: ArrayRef| {
+        let batch = RecordBatch::try_from_iter_with_nullable([("v", values, true)]).unwrap();
+        let mut writer = ArrowWriter::try_new(Vec::new(), batch.schema(), None).unwrap();
+        writer.write(&batch).unwrap();
+        writer.into_inner().unwrap()
+    };
+    let (none, numbers): (ArrayRef, ArrayRef) = (Arc::new(NullArray::new(2)), Arc::new(Int64Array::from(vec![1, 20])));
+    for names in [["a", "b"], ["b", "a"]] {
+        let lake = Lake::with("{table: t}");
+        lake.put(&format!("{}.parquet", names[0]), file(Arc::clone(&none))).await;
+        lake.put(&format!("{}.parquet", names[1]), file(Arc::clone(&numbers))).await;
+        assert_eq!(ask(&lake, "SELECT count(*), count(v), sum(v) FROM t").await, "4,2,21");
+        assert_eq!(lake.columns("t").await, "v:bigint");
+    }
+}
+
+#[tokio::test]
+async fn names_of_a_csv_header_that_differ_in_case_only_are_told() {
+    let lake = Lake::with("{table: t}");
+    lake.put("a.csv", "a,A\n1,2\n").await;
+    let report = lake.crawl().await;
+    assert_eq!(lake.columns("t").await, "a:bigint a_2:bigint");
+    let note = report["notes"][0].as_str().unwrap();
+    assert!(note.contains("`A` is called `a_2`"), "{note}");
 }

@@ -34,8 +34,9 @@ use url::Url;
 use self::files::TableFile;
 use self::parquet::{Footer, ParquetFiles};
 use self::rows::{RowFiles, RowFormat};
-use crate::catalog::{Catalog, Table};
+use crate::catalog::{Catalog, Partition, StorageDescriptor, Table};
 use crate::format::csv::decode::CsvTable;
+use crate::format::folders;
 use crate::format::listing::TableFiles;
 use crate::format::records::Source;
 use crate::format::{Compression, Encoding, FileFormat as Format, JsonFormat};
@@ -133,6 +134,9 @@ impl FileTable {
         let asked = partitions::asked(keys, filters);
         let given = self.catalog.list_partitions(name, &asked).await?;
         let total = asked.is_empty().then_some(given.len());
+        if self.only.is_none() {
+            self.check_beside(&given, filters).await?;
+        }
         let kept = partitions::surviving(name, keys, given, filters)?;
         self.log.note(Pruned { table: name.clone(), read: kept.len(), total });
         let folders = kept
@@ -158,6 +162,31 @@ impl FileTable {
             }
             None => files::listed(&self.storage, &self.files, folders).await,
         }
+    }
+
+    /// # Errors
+    /// `Invalid`, naming it, for a file that a crawl left out and that lies in none of the partitions, unless the filters leave out
+    /// the partition that it would be in.
+    async fn check_beside(&self, given: &[Partition], filters: &[Expr]) -> Result<()> {
+        let name = &self.table.input.name;
+        let folders = given.iter().map(|p| files::folder(&p.storage.location, name)).collect::<Result<Vec<_>>>()?;
+        for (folder, url) in self.files.left_out_beside(&folders)? {
+            let storage = StorageDescriptor { location: url.to_string(), ..StorageDescriptor::default() };
+            let partition = folders::values_under(&self.table.input.partition_keys, &folder).map(|values| Partition {
+                values,
+                storage,
+                parameters: BTreeMap::new(),
+            });
+            // Values that are none of the keys' types are in no answer's way, but nobody can say so.
+            let matches = partition.map_or(true, |partition| {
+                partitions::surviving(name, self.schema.table_partition_cols(), vec![partition], filters)
+                    .map_or(true, |kept| !kept.is_empty())
+            });
+            if matches {
+                self.files.list(&self.storage, &url).await?;
+            }
+        }
+        Ok(())
     }
 
     /// One scan of files of one store and codec; of Parquet files, one for each way in which they name the columns.

@@ -55,7 +55,7 @@ pub fn sample(text: &[u8], complete: bool, name: &str) -> Result<Sample, Flaw> {
         return Err(Flaw::Unrecognized { found: "no complete row in the beginning of the file".into() });
     }
     let nulls = null_texts(&seen.tallies);
-    let notes = seen.notes();
+    let mut notes = seen.notes();
     let rest: Vec<Shape> = seen.tallies.into_iter().map(|tally| tally.shape).collect();
     let header = header::is_header(&first, &rest);
     let format = CsvFormat {
@@ -72,6 +72,9 @@ pub fn sample(text: &[u8], complete: bool, name: &str) -> Result<Sample, Flaw> {
     let format = format.with_header(header);
     let width = rest.len();
     let first_row = first_row(&first, &format, rest, width);
+    if header {
+        notes.extend(renamed(&first_row));
+    }
     let format = FileFormat { encoding: Encoding::Csv(format), compression: Compression::None };
     let sample = Sample { format, columns: Vec::new(), first_row: Some(first_row), notes };
     Ok(sample.with_header(header))
@@ -185,6 +188,16 @@ fn first_row(rows: &Rows, format: &CsvFormat, rest: Vec<Shape>, width: usize) ->
         shapes: cells.iter().zip(&rest).map(shape_of).collect(),
         rest,
     }
+}
+
+/// In words, the columns whose names differ from those of others only in what names can't hold.
+fn renamed(first: &FirstRow) -> impl Iterator<Item = String> {
+    let pairs = first.sources.iter().zip(&first.names).filter(|(source, _)| !source.trim().is_empty());
+    pairs.filter_map(|(source, name)| {
+        let plain = to_column_name(source);
+        (plain != *name)
+            .then(|| format!("the column `{source}` is called `{name}`: another has the name `{plain}` too"))
+    })
 }
 
 /// Names for header cells: made up where a cell is empty, numbered where two would be the same.
