@@ -6,6 +6,7 @@
 
 use std::ops::ControlFlow;
 
+use arrow::array::timezone::Tz;
 use datafusion::sql::parser::Statement as Parsed;
 use datafusion::sql::sqlparser::ast::{
     BinaryOperator, CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList,
@@ -49,12 +50,13 @@ const TEMPLATES: &[(&str, usize, &str)] = &[
     ("from_iso8601_date", 1, "CAST($1 AS DATE)"),
     ("from_iso8601_timestamp", 1, "to_timestamp_micros($1)"),
     ("last_day_of_month", 1, "CAST(date_trunc('month', $1) + INTERVAL '1' MONTH - INTERVAL '1' DAY AS DATE)"),
-    ("at_timezone", 2, "($1 AT TIME ZONE $2)"),
+    ("now", 0, "arrow_cast(now(), 'Timestamp(Microsecond, None)')"),
+    ("current_timestamp", 0, "arrow_cast(now(), 'Timestamp(Microsecond, None)')"),
     ("concat", 2, "$1 || $2"),
     ("replace", 2, "replace($1, $2, '')"),
     ("regexp_replace", 2, "regexp_replace($1, $2, '', 'g')"),
     ("regexp_replace", 3, "regexp_replace($1, $2, $3, 'g')"),
-    ("split", 2, "string_to_array($1, $2)"),
+    ("split", 2, "CASE WHEN $1 = '' THEN make_array('') ELSE string_to_array($1, $2) END"),
     ("regexp_extract", 2, "regexp_match($1, '(' || $2 || ')')[1]"),
     ("regexp_extract", 3, "regexp_match($1, '(' || $2 || ')')[$3 + 1]"),
 ];
@@ -171,6 +173,7 @@ impl Rewrite {
         match expr {
             Expr::Function(call) => replacement(call),
             Expr::TypedString(TypedString { data_type, value, .. }) => literal(value, data_type),
+            Expr::AtTimeZone { timestamp, time_zone } => zoned(timestamp, time_zone),
             Expr::Cast { kind: CastKind::Cast | CastKind::DoubleColon, expr, data_type, .. } => {
                 converted(expr, data_type)
             }
@@ -196,7 +199,14 @@ fn literal(value: &ValueWithSpan, ty: &DataType) -> Result<Option<Expr>> {
 }
 
 /// The value in the types that tables have and SQL here does not: times of day in microseconds, uuids.
+///
+/// # Errors
+/// `Invalid` for a leap second, which no time of day here has.
 fn converted(value: &Expr, ty: &DataType) -> Result<Option<Expr>> {
+    let seconds = text_of(value).and_then(|text| text.split(':').nth(2));
+    if matches!(ty, DataType::Time(..)) && seconds.is_some_and(|seconds| seconds.starts_with("60")) {
+        return Err(Error::invalid(format!("expected a time of day up to 23:59:59.999999, found {value}")));
+    }
     let template = match ty {
         DataType::Time(_, TimezoneInfo::None | TimezoneInfo::WithoutTimeZone) => {
             "arrow_cast($1, 'Time64(Microsecond)')"
@@ -205,6 +215,19 @@ fn converted(value: &Expr, ty: &DataType) -> Result<Option<Expr>> {
         _ => return Ok(None),
     };
     filled(template, std::slice::from_ref(value)).map(Some)
+}
+
+/// The instant in a time zone; a time without one is in UTC, the session's. DataFusion takes it for the zone's wall time.
+fn zoned(time: &Expr, zone: &Expr) -> Result<Option<Expr>> {
+    let Some(zone) = text_of(zone) else { return Ok(None) };
+    if let Err(error) = zone.parse::<Tz>() {
+        let expected = format!("expected a time zone such as `Europe/Berlin` or `+02:00`, found `{zone}`");
+        return Err(Error::invalid(expected).with_source(error));
+    }
+    let template = format!(
+        "arrow_cast(arrow_cast($1, 'Timestamp(Microsecond, Some(\"UTC\"))'), 'Timestamp(Microsecond, Some(\"{zone}\"))')"
+    );
+    filled(&template, std::slice::from_ref(time)).map(Some)
 }
 
 fn replacement(call: &Function) -> Result<Option<Expr>> {
@@ -223,6 +246,10 @@ fn replacement(call: &Function) -> Result<Option<Expr>> {
             filled("($1 LIKE '%')", std::slice::from_ref(text))?
         }
         ("nullif", [Expr::Value(ValueWithSpan { value: Value::Null, .. }), _]) => args[0].clone(),
+        ("at_timezone", [time, zone]) => match zoned(time, zone)? {
+            Some(zoned) => zoned,
+            None => return Ok(None),
+        },
         ("json_extract", [json, path]) => json_call("json_get_json", json, path)?,
         ("element_at", [_, key]) => match text_of(key) {
             Some(_) => filled("map_extract($1, $2)[1]", &args)?,
@@ -266,9 +293,12 @@ fn plain_name(call: &Function) -> Option<String> {
 
 /// The arguments of a call that has nothing but expressions in its brackets.
 fn plain_args(call: &Function) -> Option<Vec<Expr>> {
-    let FunctionArguments::List(FunctionArgumentList { duplicate_treatment: None, args, clauses }) = &call.args else {
-        return None;
+    let list = match &call.args {
+        FunctionArguments::List(list) => list,
+        FunctionArguments::None => return Some(Vec::new()),
+        FunctionArguments::Subquery(_) => return None,
     };
+    let FunctionArgumentList { duplicate_treatment: None, args, clauses } = list else { return None };
     if !clauses.is_empty() {
         return None;
     }

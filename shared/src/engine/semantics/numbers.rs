@@ -162,6 +162,13 @@ fn common_type(types: &[DataType], compares: bool) -> Option<DataType> {
 /// Text or a date beside a time becomes a time of the same unit: DataFusion takes nanoseconds, which end in 2262.
 fn common_time(types: &[DataType]) -> Option<DataType> {
     let is_text = |ty: &DataType| matches!(ty, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View);
+    let zoned = |ty: &DataType| matches!(ty, DataType::Timestamp(TimeUnit::Microsecond, Some(_)));
+    let plain = |ty: &DataType| matches!(ty, DataType::Timestamp(TimeUnit::Microsecond, None) | DataType::Date32);
+    let known = |ty: &DataType| zoned(ty) || plain(ty) || is_text(ty) || *ty == DataType::Null;
+    // A time without a zone is in UTC, the session's; DataFusion takes it for the other's wall time.
+    if types.iter().any(zoned) && types.iter().any(plain) && types.iter().all(known) {
+        return Some(DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())));
+    }
     if let Some(DataType::Timestamp(TimeUnit::Nanosecond, zone)) =
         types.iter().find(|ty| ty.is_temporal() && **ty != DataType::Date32)
         && types
