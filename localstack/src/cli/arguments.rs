@@ -215,7 +215,7 @@ pub enum RecordFormat {
 Examples:
   tarn sql 'SELECT origin, count(*) FROM flights GROUP BY origin'
   tarn sql --output csv 'SELECT * FROM curated.daily_delays' > delays.csv
-  tarn sql 'EXPLAIN SELECT * FROM flights WHERE carrier = ''UA'''
+  tarn sql \"EXPLAIN SELECT * FROM flights WHERE carrier = 'UA'\"
   tarn sql \"INSERT INTO notes VALUES (1, 'checked')\" --key notes-1   once, however often it is run
   tarn sql < questions.sql")]
 pub struct Sql {

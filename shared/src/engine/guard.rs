@@ -162,7 +162,15 @@ fn admit(statement: Parsed) -> Result<Reading> {
 
 fn denied(statement: &Statement) -> Error {
     let text = statement.to_string();
-    let word = text.split_whitespace().next().unwrap_or_default().to_ascii_uppercase();
+    let mut words = text.split_whitespace().map(str::to_ascii_uppercase);
+    let word = words.next().unwrap_or_default();
+    if word == "CREATE" || word == "DROP" {
+        let kind = words.find(|word| !matches!(word.as_str(), "OR" | "REPLACE" | "IF" | "NOT" | "EXISTS"));
+        let kind = kind.unwrap_or_default();
+        if !matches!(kind.as_str(), "TABLE" | "DATABASE" | "SCHEMA") {
+            return Error::denied(format!("{word} {kind} is not supported; docs/query.md lists the statements"));
+        }
+    }
     let hint = match word.as_str() {
         "INSERT" | "UPDATE" | "DELETE" | "MERGE" | "TRUNCATE" => "write tables with a workflow",
         "CREATE" | "ALTER" | "DROP" => "tables come from workflows, streams and crawls",

@@ -137,7 +137,10 @@ impl ObjectStore for MeteredStore {
     async fn get_opts(&self, location: &Path, options: GetOptions) -> object_store::Result<GetResult> {
         self.meter.ask();
         let counts = !options.head && options.extensions.get::<Uncharged>().is_none();
-        let result = self.meter.note(self.below(location)?.get_opts(location, options).await)?;
+        // Whether something is there may be asked of what nobody expects.
+        let looks_up = options.head;
+        let result = self.below(location)?.get_opts(location, options).await;
+        let result = if looks_up { result } else { self.meter.note(result) }?;
         if counts {
             self.meter.charge(result.range.end - result.range.start)?;
         }
