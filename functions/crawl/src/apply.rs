@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use shared::catalog::{Catalog, MAX_PARTITIONS_PER_CALL, Partition, Table, TableInput, ensure_database};
+use shared::format::folders::below_folder;
 use shared::format::listing::{self, RefusedFile, refused_parameter};
 use shared::model::TableName;
 use shared::pause::{self, TRIES};
@@ -11,7 +12,7 @@ use shared::{Error, ErrorKind, Result};
 use url::Url;
 
 use crate::group::{Known, Proposal};
-use crate::plan::{DEPRECATED, Decision, Terms, UPDATED, below, exclusions, partitions, plan};
+use crate::plan::{DEPRECATED, Decision, Terms, UPDATED, exclusions, partitions, plan};
 use crate::report::{Change, TableReport};
 
 /// What became of a proposal.
@@ -33,7 +34,7 @@ pub async fn apply(
     proposal: &Proposal,
     terms: &Terms,
 ) -> Result<Outcome> {
-    let url = below(base, &proposal.path);
+    let url = below_folder(base, &proposal.path);
     for tries in 0..TRIES {
         let (name, existing) = match find(catalog, database, &url, proposal).await? {
             Ok(found) => found,

@@ -8,12 +8,13 @@ pub(crate) use fit::{UNTYPED, untyped as fit_untyped};
 use std::collections::BTreeMap;
 
 use shared::catalog::Table;
+use shared::format::folders::values_under;
 use shared::format::{Encoding, Flaw, Sample};
 use shared::model::Column;
 use shared::model::name::to_identifier;
 use url::Url;
 
-use crate::partitions::{Layout, is_partition_like, layout, values_under};
+use crate::partitions::{Layout, is_partition_like, layout};
 use crate::select::{Object, folder, relative_path};
 
 /// What is told of files whose rows have no values.

@@ -6,7 +6,6 @@
 use std::collections::BTreeMap;
 
 use shared::catalog::NULL_VALUE;
-pub use shared::format::folders::values_under;
 use shared::format::folders::{key_value, segments, value};
 use shared::model::{Column, ColumnType};
 

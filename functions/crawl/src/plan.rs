@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use shared::catalog::{Partition, StorageDescriptor, Table, TableInput};
+use shared::format::folders::below_folder;
 use shared::format::{Encoding, declared_columns, listing};
 use shared::model::{Column, ColumnType, TableName};
 use shared::project::OnSchemaChange;
@@ -77,21 +78,15 @@ pub fn plan(
     };
     let known = Group::of_table(&table.input).map_err(|error| error.to_string())?;
     let merged = known.clone().join(proposal.group.clone())?;
-    let mut changes = changes(&table.input.storage.columns, &merged);
-    let (group, kept_out) = match terms.policy {
-        OnSchemaChange::Update => (merged, ""),
-        OnSchemaChange::MergeNewColumns => (only_new_columns(known, merged), "merge_new_columns"),
-        OnSchemaChange::Log => (known, "log"),
+    let changes = changes(&table.input.storage.columns, &merged);
+    let mut details: Vec<String> = changes.into_iter().map(|change| told(change, terms.policy)).collect();
+    let group = match terms.policy {
+        OnSchemaChange::Update => merged,
+        OnSchemaChange::MergeNewColumns => only_new_columns(known, merged),
+        OnSchemaChange::Log => known,
     };
-    for change in changes.iter_mut().filter(|change| !kept_out.is_empty() && !(change.adds && kept_out != "log")) {
-        change.text.push_str(&format!(" (not applied: `on_schema_change` is `{kept_out}`)"));
-    }
-    let mut details: Vec<String> = changes.into_iter().map(|change| change.text).collect();
     let input = updated(&table.input, group, proposal, terms);
-    let keys = table.input.partition_keys.iter().zip(&input.partition_keys).filter(|(before, now)| before.ty != now.ty);
-    details.extend(
-        keys.map(|(before, now)| format!("partition key `{}` changed from {} to {}", now.name, before.ty, now.ty)),
-    );
+    details.extend(key_changes(&table.input, &input));
     let decision =
         if input == table.input { Decision::Keep } else { Decision::Update(Box::new(input), table.version.clone()) };
     Ok(Plan { decision, details })
@@ -177,6 +172,22 @@ fn only_new_columns(known: Group, merged: Group) -> Group {
     known.with(columns, merged.format)
 }
 
+/// A change in words, with the policy if that keeps it out.
+fn told(change: ColumnChange, policy: OnSchemaChange) -> String {
+    let kept_out_by = match (policy, change.adds) {
+        (OnSchemaChange::Update, _) | (OnSchemaChange::MergeNewColumns, true) => return change.text,
+        (OnSchemaChange::MergeNewColumns, false) => "merge_new_columns",
+        (OnSchemaChange::Log, _) => "log",
+    };
+    format!("{} (not applied: `on_schema_change` is `{kept_out_by}`)", change.text)
+}
+
+/// Partition keys that become text, in words.
+fn key_changes(before: &TableInput, now: &TableInput) -> Vec<String> {
+    let keys = before.partition_keys.iter().zip(&now.partition_keys).filter(|(before, now)| before.ty != now.ty);
+    keys.map(|(before, now)| format!("partition key `{}` changed from {} to {}", now.name, before.ty, now.ty)).collect()
+}
+
 /// A column that is added or becomes wider.
 struct ColumnChange {
     adds: bool,
@@ -205,19 +216,8 @@ fn changes(before: &[Column], merged: &Group) -> Vec<ColumnChange> {
 pub fn partitions(table: &TableInput, table_url: &Url, proposal: &Proposal) -> Vec<Partition> {
     let of_folder = |(folder, values): &(String, Vec<String>)| {
         let mut storage = table.storage.clone();
-        storage.location = below(table_url, &format!("{folder}/")).to_string();
+        storage.location = below_folder(table_url, &format!("{folder}/")).to_string();
         Partition { values: values.clone(), storage, parameters: BTreeMap::new() }
     };
     if table.partition_keys.is_empty() { Vec::new() } else { proposal.layout.folders.iter().map(of_folder).collect() }
-}
-
-/// The URL of `path` below the folder `base`; a final slash stays.
-pub fn below(base: &Url, path: &str) -> Url {
-    let mut url = base.clone();
-    if !path.is_empty()
-        && let Ok(mut segments) = url.path_segments_mut()
-    {
-        segments.pop_if_empty().extend(path.split('/'));
-    }
-    url
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use futures::StreamExt;
 use shared::config::Ports;
+use shared::format::folders::{below_folder, values_under};
 use shared::format::{FileFilter, Flaw};
 use shared::model::TableName;
 use shared::project::{Location, Project};
@@ -15,8 +16,7 @@ use url::Url;
 use crate::apply::{self, Outcome};
 use crate::group::{self, Grouping, Known, Naming, SoundFile};
 use crate::marks::{self, Delta, Mark, Marks};
-use crate::partitions::values_under;
-use crate::plan::{Terms, below};
+use crate::plan::Terms;
 use crate::read::{CONCURRENCY, read_all};
 use crate::refused;
 use crate::report::{self, Change, Report, SkippedFile, TableReport};
@@ -87,7 +87,7 @@ pub async fn crawl(project: &Project, ports: &Ports, name: &str, scope: Scope) -
     let everything = scope == Scope::Everything;
     let (mut objects, removed) = objects(&ports.storage, &crawl.base, scope).await?;
     if !everything {
-        objects.extend(crawl.beside_changes(&objects, &removed).await?);
+        objects.extend(crawl.misfits_beside_changes(&objects, &removed).await?);
     }
     crawl.report.files.listed = objects.len();
     let selection = select(objects, &removed, everything, &crawl.marks, &crawl.filter, location.sample);
@@ -139,7 +139,7 @@ async fn heads(storage: &Storage, base: &Url, urls: Vec<Url>) -> Result<(Vec<Obj
 
 impl Crawl<'_> {
     /// The files that did not fit what was beside them, where a file that was seen before has changed or is gone.
-    async fn beside_changes(&self, objects: &[Object], removed: &[String]) -> Result<Vec<Object>> {
+    async fn misfits_beside_changes(&self, objects: &[Object], removed: &[String]) -> Result<Vec<Object>> {
         let changed = objects.iter().filter(|object| self.marks.is_new(object)).map(|object| &object.path);
         let seen_before = changed.chain(removed).filter(|path| self.marks.objects.contains_key(*path));
         let units: BTreeSet<&str> = seen_before.map(|path| unit(path)).collect();
@@ -147,7 +147,7 @@ impl Crawl<'_> {
         let misfits = self.marks.objects.iter().filter(|(path, mark)| {
             matches!(mark.flaw, Some(Flaw::Misfit { .. })) && units.contains(unit(path)) && !looked_at.contains(path)
         });
-        let urls = misfits.map(|(path, _)| below(&self.base, path)).collect();
+        let urls = misfits.map(|(path, _)| below_folder(&self.base, path)).collect();
         Ok(heads(&self.ports.storage, &self.base, urls).await?.0)
     }
 
@@ -359,9 +359,9 @@ impl Crawl<'_> {
     /// Whether files are there now: another crawl may have seen them come.
     async fn holds_files(&self, path: &str) -> Result<bool> {
         if !path.is_empty() && !path.ends_with('/') {
-            return self.ports.storage.exists(&below(&self.base, path)).await;
+            return self.ports.storage.exists(&below_folder(&self.base, path)).await;
         }
-        let infos = self.ports.storage.list(&below(&self.base, path)).await?;
+        let infos = self.ports.storage.list(&below_folder(&self.base, path)).await?;
         let files = infos.iter().filter_map(|info| Object::of(&self.base, info));
         Ok(files.into_iter().any(|object| object.size > 0 && self.filter.includes(&object.path)))
     }

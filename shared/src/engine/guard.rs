@@ -165,7 +165,12 @@ fn denied(statement: &Statement) -> Error {
     let mut words = text.split_whitespace().map(str::to_ascii_uppercase);
     let word = words.next().unwrap_or_default();
     if word == "CREATE" || word == "DROP" {
-        let kind = words.find(|word| !matches!(word.as_str(), "OR" | "REPLACE" | "IF" | "NOT" | "EXISTS"));
+        let kind = words.find(|word| {
+            !matches!(
+                word.as_str(),
+                "OR" | "REPLACE" | "TEMPORARY" | "TEMP" | "GLOBAL" | "LOCAL" | "IF" | "NOT" | "EXISTS"
+            )
+        });
         let kind = kind.unwrap_or_default();
         if !matches!(kind.as_str(), "TABLE" | "DATABASE" | "SCHEMA") {
             return Error::denied(format!("{word} {kind} is not supported; docs/query.md lists the statements"));
@@ -180,6 +185,21 @@ fn denied(statement: &Statement) -> Error {
         _ => "it is none of the statements in docs/query.md",
     };
     Error::denied(format!("{word} is not allowed: {hint}"))
+}
+
+fn names_columns(expr: &Expr) -> bool {
+    struct Names;
+    impl Visitor for Names {
+        type Break = ();
+
+        fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+            match expr {
+                Expr::Identifier(_) | Expr::CompoundIdentifier(_) => ControlFlow::Break(()),
+                _ => ControlFlow::Continue(()),
+            }
+        }
+    }
+    expr.visit(&mut Names).is_break()
 }
 
 /// Refuses what hides in a query: INSERT or UPDATE as its body, SELECT INTO, row locks; what would be ignored, and what unfolds to
@@ -228,6 +248,9 @@ pub(super) fn check_query(query: &Query) -> Result<()> {
                     (sample.is_some(), !with_hints.is_empty() || !partitions.is_empty() || !index_hints.is_empty())
                 }
                 TableFactor::Derived { sample, .. } => (sample.is_some(), false),
+                TableFactor::UNNEST { array_exprs, .. } if array_exprs.iter().any(names_columns) => {
+                    return ControlFlow::Break(unsupported("UNNEST of a column in FROM (`SELECT unnest(column)` is)"));
+                }
                 _ => (false, false),
             };
             match (sampled, chosen) {

@@ -136,11 +136,12 @@ impl ObjectStore for MeteredStore {
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> object_store::Result<GetResult> {
         self.meter.ask();
-        let counts = !options.head && options.extensions.get::<Uncharged>().is_none();
-        // Whether something is there may be asked of what nobody expects.
-        let looks_up = options.head;
-        let result = self.below(location)?.get_opts(location, options).await;
-        let result = if looks_up { result } else { self.meter.note(result) }?;
+        let counts = options.extensions.get::<Uncharged>().is_none();
+        if options.head {
+            // A look-up may find nothing: only what was to be read is missed.
+            return self.below(location)?.get_opts(location, options).await;
+        }
+        let result = self.meter.note(self.below(location)?.get_opts(location, options).await)?;
         if counts {
             self.meter.charge(result.range.end - result.range.start)?;
         }

@@ -2,7 +2,7 @@
 //!
 //! A query goes through [`guard`] (one statement, only reading), [`catalog`] (the tables it names, looked up once), DataFusion's
 //! planner and optimizer, the scan limit, and [`stats`] (figures, deadline). All of it runs on threads of its own ([`slots`]), a
-//! bounded number of statements at once ([`queue`]), and ends when it must ([`stop`]). Memory, spill space and caches of file footers are
+//! bounded number of statements at once ([`queue`]), and ends when it must ([`stop`], [`watch`]). Memory, spill space and caches of file footers are
 //! shared by all queries of an [`Engine`]; stores, and the bytes counted in them, belong to one query. Statements that write
 //! are parsed by [`statement`] and run by [`write`].
 //!

@@ -18,7 +18,7 @@ use super::meter::{Meter, WarehouseStores};
 use super::split::SplitBatches;
 use super::stop::{Stop, StopJoins};
 use super::top::SortManyRows;
-use super::watch::{Watch, WatchFunctions, WatchWindows};
+use super::watch::{StatementLimits, WatchFunctions, WatchWindows};
 use super::{bounds, date_bin, date_format, date_trunc, dates, semantics, single};
 use crate::config::Settings;
 use crate::error::Context;
@@ -90,14 +90,14 @@ impl Sessions {
         let memory = usize::try_from(self.memory).unwrap_or(usize::MAX);
         let catalogs: Arc<dyn CatalogProviderList> = Arc::new(MemoryCatalogProviderList::new());
         let config = self.base.config().clone().with_default_catalog_and_schema(CATALOG, database);
-        let watch = Watch { stop: Arc::clone(stop), memory: self.memory };
+        let limits = StatementLimits { stop: Arc::clone(stop), memory: self.memory };
         let mut state = SessionStateBuilder::new_from_existing(self.base.clone())
             .with_config(config)
             .with_runtime_env(Arc::new(runtime))
             .with_catalog_list(catalogs)
-            .with_analyzer_rule(Arc::new(WatchFunctions(watch.clone())))
+            .with_analyzer_rule(Arc::new(WatchFunctions(limits.clone())))
             .with_physical_optimizer_rule(Arc::new(SortManyRows))
-            .with_physical_optimizer_rule(Arc::new(WatchWindows(watch)))
+            .with_physical_optimizer_rule(Arc::new(WatchWindows(limits)))
             .with_physical_optimizer_rule(Arc::new(SplitBatches { memory }))
             .with_physical_optimizer_rule(Arc::new(StopJoins { stop: Arc::clone(stop) }))
             .build();
@@ -118,6 +118,8 @@ fn config(memory: u64) -> SessionConfig {
     options.sql_parser.collect_spans = true;
     // As SQL has it: a number with a point is exact.
     options.sql_parser.parse_float_as_decimal = true;
+    // As in Athena, whichever the direction.
+    options.sql_parser.default_null_ordering = "nulls_last".into();
     // Takes a column that may be null in one plan and not in the other for a fault.
     options.execution.skip_physical_aggregate_schema_check = true;
     // Drops groups whose minimum or maximum is NaN.

@@ -1,8 +1,8 @@
 //! When a statement must end: by its deadline or because nobody waits for it, unless what it wrote may be committed already.
 //!
-//! Three things see to it, as no single one reaches everywhere. The caller stops waiting. The plan's joins yield
-//! ([`CooperativeExec`]), so that their tasks can be ended. And joins that look at many pairs of rows without giving any ask
-//! [`Stop`] as they do, through the condition that they evaluate.
+//! Several things see to it, as no single one reaches everywhere. The caller stops waiting. The plan's joins yield
+//! ([`CooperativeExec`]), so that their tasks can be ended. Joins that look at many pairs of rows without giving any ask [`Stop`] as
+//! they do, through the condition that they evaluate, and windows through the functions that they call ([`super::watch`]).
 
 use std::fmt;
 use std::hash::{Hash, Hasher};

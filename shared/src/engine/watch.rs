@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
+use std::mem::size_of;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -24,7 +25,7 @@ use datafusion::logical_expr::utils::AggregateOrderSensitivity;
 use datafusion::logical_expr::window_state::WindowAggState;
 use datafusion::logical_expr::{
     Accumulator, AggregateUDF, AggregateUDFImpl, Expr, LimitEffect, LogicalPlan, PartitionEvaluator, ReversedUDAF,
-    ReversedUDWF, SetMonotonicity, Signature, WindowFunctionDefinition, WindowUDF, WindowUDFImpl,
+    ReversedUDWF, SetMonotonicity, Signature, WindowFrame, WindowFunctionDefinition, WindowUDF, WindowUDFImpl,
 };
 use datafusion::optimizer::AnalyzerRule;
 use datafusion::physical_expr::PhysicalExpr;
@@ -42,65 +43,77 @@ use super::stop::Stop;
 
 /// Rows after which a function looks at the clock.
 const ROWS_BETWEEN_LOOKS: usize = 64;
-/// Rows of a batch.
-const BATCH_ROWS: usize = 8192;
-/// Copies of a batch's values that are held at once, beside the values themselves.
+/// Copies of what an operator gathers that it holds at once, beside what it copies.
 const COPIES: u64 = 2;
 
 /// What a statement may take.
 #[derive(Debug, Clone)]
-pub(super) struct Watch {
+pub(super) struct StatementLimits {
     pub(super) stop: Arc<Stop>,
     /// Bytes that queries may hold.
     pub(super) memory: u64,
 }
 
-impl Watch {
+impl StatementLimits {
     /// # Errors
-    /// `Limit` when the statement is to stop, or queries hold too much.
-    fn check(&self) -> Result<()> {
+    /// `Limit` when the statement is to stop, or when queries, with copies of `gathered` bytes, hold too much.
+    fn check(&self, gathered: u64) -> Result<()> {
         self.stop.check()?;
-        Ok(check_heap(self.memory, 0)?)
+        self.check_memory(gathered)
+    }
+
+    fn check_memory(&self, gathered: u64) -> Result<()> {
+        Ok(check_heap(self.memory, gathered.saturating_mul(COPIES))?)
     }
 }
 
-/// The values that a function made, of which the operator copies a batch's into an array.
-#[derive(Debug, Default)]
-struct Made {
+/// The values that a function made and that the operator still has to copy: of a batch's rows, or of a whole partition's.
+#[derive(Debug, Clone)]
+struct ValueCount {
     rows: usize,
+    /// What the values hold on the heap.
     bytes: u64,
+    /// Rows after which values were copied; none where a frame ends with its partition.
+    copied_after: Option<usize>,
 }
 
-impl Made {
+impl ValueCount {
+    fn of(frame: &WindowFrame, batch_rows: usize) -> Self {
+        let copied_after = (!frame.end_bound.is_unbounded()).then_some(batch_rows);
+        Self { rows: 0, bytes: 0, copied_after }
+    }
+
     /// Counts a value and asks whether the copies have room; a look at the clock takes longer than one at the heap.
-    fn add(&mut self, value: ScalarValue, watch: &Watch) -> Result<ScalarValue> {
-        if self.rows % BATCH_ROWS == 0 {
+    fn add(&mut self, value: ScalarValue, limits: &StatementLimits) -> Result<ScalarValue> {
+        if self.copied_after.is_some_and(|rows| self.rows.is_multiple_of(rows)) {
             self.bytes = 0;
         }
         self.rows += 1;
-        self.bytes += u64::try_from(value.size()).unwrap_or(u64::MAX);
-        if self.rows % ROWS_BETWEEN_LOOKS == 0 {
-            watch.stop.check()?;
+        let bytes = value.size().saturating_sub(size_of::<ScalarValue>());
+        self.bytes = self.bytes.saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX));
+        match self.rows.is_multiple_of(ROWS_BETWEEN_LOOKS) {
+            true => limits.check(self.bytes)?,
+            false => limits.check_memory(self.bytes)?,
         }
-        check_heap(watch.memory, self.bytes.saturating_mul(COPIES))?;
         Ok(value)
     }
 }
 
-/// Has the functions of windows ask a [`Watch`]. Runs after all other rules of the kind.
+/// Has the functions of windows ask a [`StatementLimits`]. Runs after all other rules of the kind.
 #[derive(Debug)]
-pub(super) struct WatchFunctions(pub(super) Watch);
+pub(super) struct WatchFunctions(pub(super) StatementLimits);
 
 impl AnalyzerRule for WatchFunctions {
     fn name(&self) -> &str {
         "watch_functions"
     }
 
-    fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> Result<LogicalPlan> {
+    fn analyze(&self, plan: LogicalPlan, config: &ConfigOptions) -> Result<LogicalPlan> {
         let watched = |expr: Expr| {
             expr.transform_up(|expr| match expr {
                 Expr::WindowFunction(mut call) => {
-                    call.fun = self.watched(call.fun);
+                    let count = ValueCount::of(&call.params.window_frame, usize::from(config.execution.batch_size));
+                    call.fun = self.watched(call.fun, count);
                     Ok(Transformed::yes(Expr::WindowFunction(call)))
                 }
                 other => Ok(Transformed::no(other)),
@@ -115,15 +128,14 @@ impl AnalyzerRule for WatchFunctions {
 }
 
 impl WatchFunctions {
-    fn watched(&self, function: WindowFunctionDefinition) -> WindowFunctionDefinition {
+    fn watched(&self, function: WindowFunctionDefinition, count: ValueCount) -> WindowFunctionDefinition {
+        let limits = self.0.clone();
         match function {
             WindowFunctionDefinition::AggregateUDF(inner) if !inner.inner().is::<WatchedAggregate>() => {
-                let watch = self.0.clone();
-                WindowFunctionDefinition::AggregateUDF(Arc::new(WatchedAggregate { inner, watch }.into()))
+                WindowFunctionDefinition::AggregateUDF(Arc::new(WatchedAggregate { inner, limits, count }.into()))
             }
             WindowFunctionDefinition::WindowUDF(inner) if !inner.inner().is::<WatchedWindow>() => {
-                let watch = self.0.clone();
-                WindowFunctionDefinition::WindowUDF(Arc::new(WatchedWindow { inner, watch }.into()))
+                WindowFunctionDefinition::WindowUDF(Arc::new(WatchedWindow { inner, limits, count }.into()))
             }
             other => other,
         }
@@ -134,7 +146,8 @@ impl WatchFunctions {
 #[derive(Debug)]
 struct WatchedAggregate {
     inner: Arc<AggregateUDF>,
-    watch: Watch,
+    limits: StatementLimits,
+    count: ValueCount,
 }
 
 impl PartialEq for WatchedAggregate {
@@ -152,8 +165,12 @@ impl Hash for WatchedAggregate {
 }
 
 impl WatchedAggregate {
+    fn over(&self, inner: Arc<AggregateUDF>) -> Self {
+        Self { inner, limits: self.limits.clone(), count: self.count.clone() }
+    }
+
     fn accumulator_of(&self, inner: Box<dyn Accumulator>) -> Box<dyn Accumulator> {
-        Box::new(WatchedAccumulator { inner, watch: self.watch.clone(), made: Made::default() })
+        Box::new(WatchedAccumulator { inner, limits: self.limits.clone(), count: self.count.clone() })
     }
 }
 
@@ -226,7 +243,7 @@ impl AggregateUDFImpl for WatchedAggregate {
             return Ok(None);
         };
         let inner = Arc::new(AggregateUDF::new_from_shared_impl(inner));
-        Ok(Some(Arc::new(Self { inner, watch: self.watch.clone() })))
+        Ok(Some(Arc::new(self.over(inner))))
     }
 
     fn simplify(&self) -> Option<AggregateFunctionSimplification> {
@@ -235,9 +252,7 @@ impl AggregateUDFImpl for WatchedAggregate {
 
     fn reverse_expr(&self) -> ReversedUDAF {
         match self.inner.reverse_udf() {
-            ReversedUDAF::Reversed(inner) => {
-                ReversedUDAF::Reversed(Arc::new(Self { inner, watch: self.watch.clone() }.into()))
-            }
+            ReversedUDAF::Reversed(inner) => ReversedUDAF::Reversed(Arc::new(self.over(inner).into())),
             other => other,
         }
     }
@@ -254,8 +269,8 @@ impl AggregateUDFImpl for WatchedAggregate {
 #[derive(Debug)]
 struct WatchedAccumulator {
     inner: Box<dyn Accumulator>,
-    watch: Watch,
-    made: Made,
+    limits: StatementLimits,
+    count: ValueCount,
 }
 
 impl Accumulator for WatchedAccumulator {
@@ -264,7 +279,7 @@ impl Accumulator for WatchedAccumulator {
     }
 
     fn evaluate(&mut self) -> Result<ScalarValue> {
-        self.made.add(self.inner.evaluate()?, &self.watch)
+        self.count.add(self.inner.evaluate()?, &self.limits)
     }
 
     fn size(&self) -> usize {
@@ -292,7 +307,8 @@ impl Accumulator for WatchedAccumulator {
 #[derive(Debug)]
 struct WatchedWindow {
     inner: Arc<WindowUDF>,
-    watch: Watch,
+    limits: StatementLimits,
+    count: ValueCount,
 }
 
 impl PartialEq for WatchedWindow {
@@ -306,6 +322,12 @@ impl Eq for WatchedWindow {}
 impl Hash for WatchedWindow {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.inner.hash(state);
+    }
+}
+
+impl WatchedWindow {
+    fn over(&self, inner: Arc<WindowUDF>) -> Self {
+        Self { inner, limits: self.limits.clone(), count: self.count.clone() }
     }
 }
 
@@ -324,7 +346,7 @@ impl WindowUDFImpl for WatchedWindow {
 
     fn partition_evaluator(&self, args: PartitionEvaluatorArgs<'_>) -> Result<Box<dyn PartitionEvaluator>> {
         let inner = self.inner.partition_evaluator_factory(args)?;
-        Ok(Box::new(WatchedEvaluator { inner, watch: self.watch.clone(), made: Made::default() }))
+        Ok(Box::new(WatchedEvaluator { inner, limits: self.limits.clone(), count: self.count.clone() }))
     }
 
     fn simplify(&self) -> Option<WindowFunctionSimplification> {
@@ -345,9 +367,7 @@ impl WindowUDFImpl for WatchedWindow {
 
     fn reverse_expr(&self) -> ReversedUDWF {
         match self.inner.reverse_expr() {
-            ReversedUDWF::Reversed(inner) => {
-                ReversedUDWF::Reversed(Arc::new(Self { inner, watch: self.watch.clone() }.into()))
-            }
+            ReversedUDWF::Reversed(inner) => ReversedUDWF::Reversed(Arc::new(self.over(inner).into())),
             other => other,
         }
     }
@@ -360,8 +380,8 @@ impl WindowUDFImpl for WatchedWindow {
 #[derive(Debug)]
 struct WatchedEvaluator {
     inner: Box<dyn PartitionEvaluator>,
-    watch: Watch,
-    made: Made,
+    limits: StatementLimits,
+    count: ValueCount,
 }
 
 impl PartitionEvaluator for WatchedEvaluator {
@@ -378,16 +398,16 @@ impl PartitionEvaluator for WatchedEvaluator {
     }
 
     fn evaluate_all(&mut self, values: &[ArrayRef], rows: usize) -> Result<ArrayRef> {
-        self.watch.check()?;
+        self.limits.check(0)?;
         self.inner.evaluate_all(values, rows)
     }
 
     fn evaluate(&mut self, values: &[ArrayRef], range: &Range<usize>) -> Result<ScalarValue> {
-        self.made.add(self.inner.evaluate(values, range)?, &self.watch)
+        self.count.add(self.inner.evaluate(values, range)?, &self.limits)
     }
 
     fn evaluate_all_with_rank(&self, rows: usize, ranks: &[Range<usize>]) -> Result<ArrayRef> {
-        self.watch.check()?;
+        self.limits.check(0)?;
         self.inner.evaluate_all_with_rank(rows, ranks)
     }
 
@@ -404,9 +424,9 @@ impl PartitionEvaluator for WatchedEvaluator {
     }
 }
 
-/// Has what comes to windows ask a [`Watch`], and cuts what they give into batches of the usual size.
+/// Has what comes to windows ask a [`StatementLimits`], and cuts what they give into batches of the usual size.
 #[derive(Debug)]
-pub(super) struct WatchWindows(pub(super) Watch);
+pub(super) struct WatchWindows(pub(super) StatementLimits);
 
 impl PhysicalOptimizerRule for WatchWindows {
     fn name(&self) -> &str {
@@ -416,13 +436,13 @@ impl PhysicalOptimizerRule for WatchWindows {
     fn optimize(&self, plan: Arc<dyn ExecutionPlan>, config: &ConfigOptions) -> Result<Arc<dyn ExecutionPlan>> {
         let rows = usize::from(config.execution.batch_size);
         let watch = |node: Arc<dyn ExecutionPlan>| {
-            if !node.is::<WindowAggExec>() && !node.is::<BoundedWindowAggExec>() {
+            let gathers = node.is::<WindowAggExec>();
+            if !gathers && !node.is::<BoundedWindowAggExec>() {
                 return Ok(Transformed::no(node));
             }
-            let gathers = node.is::<WindowAggExec>();
             let inputs = node.children().into_iter().map(|input| {
-                let (input, watch) = (Arc::clone(input), self.0.clone());
-                Arc::new(WatchExec { input, watch, gathers }) as Arc<dyn ExecutionPlan>
+                let (input, limits) = (Arc::clone(input), self.0.clone());
+                Arc::new(LimitCheckExec { input, limits, gathers }) as Arc<dyn ExecutionPlan>
             });
             let options = ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute);
             let node = Arc::clone(&node).replace_children(inputs.collect(), options)?;
@@ -438,22 +458,22 @@ impl PhysicalOptimizerRule for WatchWindows {
 
 /// Gives the batches of its input as long as the statement may go on.
 #[derive(Debug, Clone)]
-struct WatchExec {
+struct LimitCheckExec {
     input: Arc<dyn ExecutionPlan>,
-    watch: Watch,
+    limits: StatementLimits,
     /// Whether all rows are held, to be copied into one batch.
     gathers: bool,
 }
 
-impl DisplayAs for WatchExec {
+impl DisplayAs for LimitCheckExec {
     fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("WatchExec")
+        f.write_str("LimitCheckExec")
     }
 }
 
-impl ExecutionPlan for WatchExec {
+impl ExecutionPlan for LimitCheckExec {
     fn name(&self) -> &str {
-        "WatchExec"
+        "LimitCheckExec"
     }
 
     fn properties(&self) -> &Arc<PlanProperties> {
@@ -477,11 +497,11 @@ impl ExecutionPlan for WatchExec {
 
     fn with_new_children(self: Arc<Self>, children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
         let input = children.into_iter().next().unwrap_or_else(|| Arc::clone(&self.input));
-        Ok(Arc::new(Self { input, watch: self.watch.clone(), gathers: self.gathers }))
+        Ok(Arc::new(Self { input, limits: self.limits.clone(), gathers: self.gathers }))
     }
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
-        let (input, watch, gathers) = (self.input.execute(partition, context)?, self.watch.clone(), self.gathers);
+        let (input, limits, gathers) = (self.input.execute(partition, context)?, self.limits.clone(), self.gathers);
         let schema = input.schema();
         let mut gathered = 0_u64;
         let checked = input.map(move |batch| {
@@ -489,10 +509,42 @@ impl ExecutionPlan for WatchExec {
             if gathers {
                 gathered = gathered.saturating_add(u64::try_from(batch.get_array_memory_size()).unwrap_or(u64::MAX));
             }
-            watch.stop.check()?;
-            check_heap(watch.memory, gathered.saturating_mul(COPIES))?;
+            limits.check(gathered)?;
             Ok(batch)
         });
         Ok(Box::pin(RecordBatchStreamAdapter::new(schema, checked)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn text(bytes: usize) -> ScalarValue {
+        ScalarValue::from("x".repeat(bytes))
+    }
+
+    #[test]
+    fn values_are_counted_until_they_are_copied() {
+        let limits = StatementLimits { stop: Stop::after(None), memory: 1 << 20 };
+        let mut of_batches = ValueCount { rows: 0, bytes: 0, copied_after: Some(4) };
+        let mut of_all = ValueCount { copied_after: None, ..of_batches.clone() };
+        for _ in 0..4 {
+            of_batches.add(text(100 << 10), &limits).unwrap();
+            of_all.add(text(100 << 10), &limits).unwrap();
+        }
+        assert!(of_batches.add(text(300 << 10), &limits).is_ok());
+        assert!(of_all.add(text(300 << 10), &limits).is_err(), "twice 700 KiB are more than 1 MiB");
+        assert!(of_all.add(ScalarValue::from(1_i64), &limits).is_err());
+    }
+
+    #[test]
+    fn a_statement_that_is_to_stop_stops_at_a_look() {
+        let limits = StatementLimits { stop: Stop::after(Some(Duration::ZERO)), memory: 1 << 20 };
+        let mut count = ValueCount { rows: 0, bytes: 0, copied_after: None };
+        let ended = (0..ROWS_BETWEEN_LOOKS).position(|_| count.add(ScalarValue::from(1_i64), &limits).is_err());
+        assert_eq!(ended, Some(ROWS_BETWEEN_LOOKS - 1));
     }
 }

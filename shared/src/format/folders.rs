@@ -2,6 +2,7 @@
 //! a value.
 
 use percent_encoding::percent_decode_str;
+use url::Url;
 
 use crate::model::Column;
 use crate::model::name::to_identifier;
@@ -22,6 +23,17 @@ pub fn value(segment: &str) -> String {
 /// The names of the folders in a path.
 pub fn segments(folder: &str) -> Vec<&str> {
     folder.split('/').filter(|segment| !segment.is_empty()).collect()
+}
+
+/// The URL of `path` below the folder `base`; a final slash stays.
+pub fn below_folder(base: &Url, path: &str) -> Url {
+    let mut url = base.clone();
+    if !path.is_empty()
+        && let Ok(mut segments) = url.path_segments_mut()
+    {
+        segments.pop_if_empty().extend(path.split('/'));
+    }
+    url
 }
 
 /// The values of one folder, by its path in the table, under the table's keys.

@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use url::Url;
 
+use super::folders::below_folder;
 use super::is_hidden;
 use crate::catalog::TableInput;
 use crate::error::Context;
@@ -34,7 +35,7 @@ pub const PATH: &str = "tarn.path";
 /// Parameter with the files that a crawl left out.
 pub const REFUSED: &str = "tarn.refused";
 
-/// Files that a definition remembers at most: one is enough for an error.
+/// Files that a definition remembers by name; the rest are one entry, the folder that holds them.
 const MAX_REFUSED: usize = 100;
 /// Characters of a reason that a definition keeps.
 const MAX_REASON: usize = 200;
@@ -69,7 +70,8 @@ pub struct RefusedFile {
     pub why: String,
 }
 
-/// The parameter's text for these files, by path relative to the location; `None` for no files.
+/// The parameter's text for these files, by path relative to the location; `None` for no files. Past [`MAX_REFUSED`], the folder
+/// that holds the others stands for them.
 pub fn refused_parameter(files: &BTreeMap<String, RefusedFile>) -> Option<String> {
     let short = |file: &RefusedFile| RefusedFile { why: file.why.chars().take(MAX_REASON).collect(), ..file.clone() };
     let mut kept: BTreeMap<_, _> =
@@ -100,6 +102,14 @@ fn folder_of_all<'a>(mut paths: impl Iterator<Item = &'a String>) -> String {
 pub struct ListedFile {
     pub url: Url,
     pub meta: ObjectMeta,
+}
+
+/// A file or folder of a table that a crawl left out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeftOut {
+    /// The folder that it lies in, as a path in the table.
+    pub folder: String,
+    pub url: Url,
 }
 
 /// What a table's definition says of its files.
@@ -165,26 +175,38 @@ impl TableFiles {
         Ok(files)
     }
 
-    /// The files and folders below the table's own that a crawl left out and that lie in none of `folders`: each with the folder
-    /// that it lies in, as a path in the table.
+    /// What a crawl left out and no listing of `partitions`, the table's, would show.
     ///
     /// # Errors
     /// `Invalid` when the table's location is no URL.
-    pub fn left_out_beside(&self, folders: &[Url]) -> Result<Vec<(String, Url)>> {
+    pub fn left_out_beside(&self, partitions: &[Url]) -> Result<Vec<LeftOut>> {
+        let table = Url::parse(&self.location)
+            .map_err(|e| Error::invalid(format!("expected a URL, found `{}`", self.location)).with_source(e))?;
+        let covers = |partition: &Url, url: &Url| {
+            url.as_str().starts_with(&format!("{}/", partition.as_str().trim_end_matches('/')))
+        };
         let mut beside = Vec::new();
         for path in self.refused.keys() {
-            let Some(below) = path.strip_prefix(&self.path).filter(|below| !below.is_empty()) else { continue };
-            let mut url = Url::parse(&self.location)
-                .map_err(|e| Error::invalid(format!("expected a URL, found `{}`", self.location)).with_source(e))?;
-            if let Ok(mut segments) = url.path_segments_mut() {
-                segments.pop_if_empty().extend(below.split('/'));
-            }
-            if !folders.iter().any(|folder| url.as_str().starts_with(folder.as_str())) {
+            let below = match path.strip_prefix(&self.path) {
+                Some(below) => below,
+                None if self.path.starts_with(path) => "",
+                None => continue,
+            };
+            let url = below_folder(&table, below);
+            if !partitions.iter().any(|partition| covers(partition, &url)) {
                 let folder = below.rsplit_once('/').map_or("", |(folder, _)| folder);
-                beside.push((folder.to_owned(), url));
+                beside.push(LeftOut { folder: folder.to_owned(), url });
             }
         }
         Ok(beside)
+    }
+
+    /// Fails while what a crawl left out is still there, as a listing does.
+    ///
+    /// # Errors
+    /// As [`TableFiles::list`].
+    pub async fn refuse(&self, storage: &Storage, left_out: &LeftOut) -> Result<()> {
+        self.list(storage, &left_out.url).await.map(drop)
     }
 
     /// What paths are relative to: the table's own place; of a partition that lies elsewhere, the partition's.
@@ -363,6 +385,25 @@ mod tests {
         assert_eq!(kept.len(), MAX_REFUSED + 1);
         assert_eq!(kept["t/b/"].why, "2 files, the first of them: JSON");
         assert_eq!(folder_of_all(["a/x".to_owned(), "b/y".to_owned()].iter()), "");
+    }
+
+    #[test]
+    fn what_was_left_out_lies_beside_the_partitions_or_in_one() {
+        let of = |refused: &str| {
+            let entry = serde_json::json!({refused: {"mark": "", "why": "odd"}}).to_string();
+            TableFiles::of(&table(&[(REFUSED, &entry), (PATH, "t/")])).unwrap()
+        };
+        let partitions = [Url::parse("memory:///raw/loc/t/k=1").unwrap()];
+        let beside = |refused: &str| {
+            let found = of(refused).left_out_beside(&partitions).unwrap();
+            found.into_iter().map(|left_out| (left_out.folder, left_out.url.path().to_owned())).next()
+        };
+        let found = |folder: &str, path: &str| Some((folder.to_owned(), path.to_owned()));
+        assert_eq!(beside("t/k=1/a.csv"), None);
+        assert_eq!(beside("t/k=10/a.csv"), found("k=10", "/raw/loc/t/k=10/a.csv"));
+        assert_eq!(beside("t/"), found("", "/raw/loc/t/"));
+        assert_eq!(beside(""), found("", "/raw/loc/t/"), "what holds the table");
+        assert_eq!(beside("u/a.csv"), None, "another table's");
     }
 
     #[tokio::test]

@@ -168,7 +168,8 @@ impl Io {
         }
         let bytes = self.get(location).await?;
         let size = bytes.len();
-        let bytes = manifest_names::read(bytes).map_err(|e| damaged("the manifest", location).with_source(e))?;
+        let bytes =
+            manifest_names::with_avro_names(bytes).map_err(|e| damaged("the manifest", location).with_source(e))?;
         let parsed = async {
             let memory = FileIO::new_with_memory();
             memory.new_output(location)?.write(bytes).await?;

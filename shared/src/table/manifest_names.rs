@@ -2,8 +2,8 @@
 //!
 //! The Avro schema of a manifest names the partition's fields, and Avro names are ASCII letters, digits and `_`. Writers put
 //! `a_x20b` for a field `a b` there, and the field's id beside it; the spec in the manifest's header keeps `a b`. The `iceberg`
-//! crate matches both by name, so that values of such a field come out null: it is given manifests in which both are [`plain`], and
-//! specs to write whose names are [`plain`]. Names as users see them come from the table's metadata.
+//! crate matches both by name, so that values of such a field come out null: it is given manifests in which both are Avro's, and
+//! specs to write whose names are Avro's. Names as users see them come from the table's metadata.
 
 use bytes::Bytes;
 use iceberg::spec::PartitionSpec;
@@ -21,13 +21,13 @@ const SPEC: &str = "partition-spec";
 ///
 /// # Errors
 /// `Bug` when the spec has no JSON.
-pub(super) fn written(spec: PartitionSpec) -> Result<PartitionSpec> {
-    if spec.fields().iter().all(|field| is_plain(&field.name)) {
+pub(super) fn spec_with_avro_names(spec: PartitionSpec) -> Result<PartitionSpec> {
+    if spec.fields().iter().all(|field| is_avro_name(&field.name)) {
         return Ok(spec);
     }
     let renamed = || {
         let mut json = serde_json::to_value(&spec)?;
-        rename(json.get_mut("fields"), plain);
+        rename(json.get_mut("fields"), avro_name);
         serde_json::from_value(json)
     };
     renamed().map_err(|e: serde_json::Error| Error::bug("expected the JSON of a partition spec").with_source(e))
@@ -36,29 +36,33 @@ pub(super) fn written(spec: PartitionSpec) -> Result<PartitionSpec> {
 /// The manifest with names for its partition fields that Avro takes, and that are the spec's.
 ///
 /// # Errors
-/// `Bug` when the file does not begin as an Avro file does.
-pub(super) fn read(manifest: Bytes) -> Result<Bytes> {
-    let damaged = || Error::bug("expected the header of an Avro file");
-    let mut header = Header::parse(&manifest).ok_or_else(damaged)?;
-    let (Some(mut spec), Some(mut schema)) = (header.json(SPEC), header.json(SCHEMA)) else { return Ok(manifest) };
-    let names = spec.as_array().into_iter().flatten().filter_map(|field| field["name"].as_str());
-    if names.clone().all(is_plain) {
+/// `Bug` when the file does not begin as the Avro file of a manifest does.
+pub(super) fn with_avro_names(manifest: Bytes) -> Result<Bytes> {
+    let mut header = Header::parse(&manifest).ok_or_else(|| Error::bug("expected the header of an Avro file"))?;
+    let (mut spec, mut schema) = (header.json(SPEC)?, header.json(SCHEMA)?);
+    let mut names = spec.as_array().into_iter().flatten().filter_map(|field| field["name"].as_str());
+    if names.all(is_avro_name) {
         return Ok(manifest);
     }
-    rename(Some(&mut spec), plain);
-    let by_id: Vec<(Value, Value)> =
-        spec.as_array().into_iter().flatten().map(|field| (field["field-id"].clone(), field["name"].clone())).collect();
-    let partition = field_of(Some(&mut schema), "data_file").and_then(|file| field_of(Some(file), "partition"));
-    for field in partition.and_then(|partition| partition["fields"].as_array_mut()).into_iter().flatten() {
-        if let Some((_, name)) = by_id.iter().find(|(id, _)| *id == field["field-id"]) {
-            field["name"] = name.clone();
-        }
-    }
-    header.set(SPEC, spec.to_string());
-    header.set(SCHEMA, schema.to_string());
+    rename(Some(&mut spec), avro_name);
+    rename_partition(&mut schema, &spec);
+    header.set(SPEC, &spec);
+    header.set(SCHEMA, &schema);
     let mut bytes = header.to_bytes();
     bytes.extend_from_slice(&manifest[header.length..]);
     Ok(bytes.into())
+}
+
+/// Gives the fields of the partition in an Avro schema the names of the spec's, by their ids.
+fn rename_partition(schema: &mut Value, spec: &Value) {
+    let name_of =
+        |id: &Value| spec.as_array()?.iter().find(|field| field["field-id"] == *id).map(|field| &field["name"]);
+    let partition = field_of(Some(schema), "data_file").and_then(|file| field_of(Some(file), "partition"));
+    for field in partition.and_then(|partition| partition["fields"].as_array_mut()).into_iter().flatten() {
+        if let Some(name) = name_of(&field["field-id"]) {
+            field["name"] = name.clone();
+        }
+    }
 }
 
 /// The type of a record's field.
@@ -75,14 +79,14 @@ fn rename(fields: Option<&mut Value>, to: impl Fn(&str) -> String) {
     }
 }
 
-fn is_plain(name: &str) -> bool {
+fn is_avro_name(name: &str) -> bool {
     name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
         && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
 }
 
 /// The name as Iceberg's writers spell it in Avro: `_x` and the hexadecimal code for what Avro does not take, `_` before a digit
 /// that would be first.
-fn plain(name: &str) -> String {
+fn avro_name(name: &str) -> String {
     let spelt = |(at, c): (usize, char)| match c {
         '_' => "_".to_owned(),
         c if c.is_ascii_alphabetic() || (at > 0 && c.is_ascii_digit()) => c.to_string(),
@@ -121,14 +125,17 @@ impl Header {
         Some(Self { metadata, sync, length: file.len() - rest.len() })
     }
 
-    fn json(&self, key: &str) -> Option<Value> {
-        let (_, value) = self.metadata.iter().find(|(known, _)| known == key)?;
-        serde_json::from_slice(value).ok()
+    /// # Errors
+    /// `Bug` when there is no such JSON.
+    fn json(&self, key: &str) -> Result<Value> {
+        let value = self.metadata.iter().find(|(known, _)| known == key).map(|(_, value)| value.as_slice());
+        serde_json::from_slice(value.unwrap_or_default())
+            .map_err(|e| Error::bug(format!("expected JSON as `{key}` of an Avro file")).with_source(e))
     }
 
-    fn set(&mut self, key: &str, value: String) {
+    fn set(&mut self, key: &str, value: &Value) {
         for (_, old) in self.metadata.iter_mut().filter(|(known, _)| known == key) {
-            *old = value.clone().into_bytes();
+            *old = value.to_string().into_bytes();
         }
     }
 
@@ -192,8 +199,8 @@ mod tests {
     fn names_are_spelt_as_other_writers_spell_them() {
         let spelt = [("a b", "a_x20b"), ("a.b", "a_x2Eb"), ("1a", "_1a"), ("ü", "_xFC"), ("a_1", "a_1"), ("_", "_")];
         for (name, expected) in spelt {
-            assert_eq!(plain(name), expected);
-            assert!(is_plain(expected) && is_plain(name) == (name == expected), "{name}");
+            assert_eq!(avro_name(name), expected);
+            assert!(is_avro_name(expected) && is_avro_name(name) == (name == expected), "{name}");
         }
     }
 
@@ -220,7 +227,7 @@ mod tests {
         let metadata = vec![(SCHEMA.to_owned(), schema.into()), (SPEC.to_owned(), spec.into())];
         let mut file = Header { metadata, sync: [1; SYNC], length: 0 }.to_bytes();
         file.extend_from_slice(b"rows");
-        let read = read(file.into()).unwrap();
+        let read = with_avro_names(file.into()).unwrap();
         let header = Header::parse(&read).unwrap();
         let text = |key| header.json(key).unwrap().to_string();
         assert!(text(SCHEMA).contains(r#""name":"a_x20b""#) && !text(SCHEMA).contains("other"), "{}", text(SCHEMA));

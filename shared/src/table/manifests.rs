@@ -239,7 +239,7 @@ impl Open {
         let location = keys::manifest(base.metadata.location(), &manifests.id, manifests.files.len());
         manifests.files.push(location.clone());
         let scratch = Scratch::new(&location);
-        let spec = manifest_names::written(spec)?;
+        let spec = manifest_names::spec_with_avro_names(spec)?;
         let builder = ManifestWriterBuilder::new(scratch.output()?, Some(manifests.snapshot_id), schema, spec);
         let writer = match (base.metadata.format_version(), deletes) {
             (FormatVersion::V3, false) => builder.build_v3_data(),

@@ -119,7 +119,19 @@ fn word(encoding: &Encoding) -> &'static str {
     }
 }
 
-/// A dialect that reads the files of both. Where one has no quoted field, the other's quoting holds for both.
+/// The quote of a table `a` that takes a file `b`. Without one, quotes are characters as others are: so they are in a table that was
+/// declared so, which takes files without quoted fields, and in a file with a field that begins with a quote which never closes.
+fn join_quotes(a: &CsvFormat, b: &CsvFormat) -> std::result::Result<Option<u8>, String> {
+    match (a.quote, b.quote) {
+        (Some(_), None) => Err("expected every quoted field to be closed, found one that isn't".into()),
+        (None, Some(_)) if b.quoted => Err("expected no quoted fields, found some".into()),
+        (None, _) => Ok(None),
+        (_, other) if b.quoted && !a.quoted => Ok(other),
+        (own, _) => Ok(own),
+    }
+}
+
+/// A dialect that reads the files of both. Where one has no quoted field, the other's quote and escape hold for both.
 fn join_csv(a: CsvFormat, b: CsvFormat) -> std::result::Result<CsvFormat, String> {
     if a.delimiter != b.delimiter {
         let show = |byte: u8| char::from(byte).escape_default().to_string();
@@ -132,14 +144,7 @@ fn join_csv(a: CsvFormat, b: CsvFormat) -> std::result::Result<CsvFormat, String
     if a.quoted && b.quoted && a.quote != b.quote {
         return Err("expected the same quote in all files, found two".into());
     }
-    let quote = match (a.quote, b.quote) {
-        // A sample without quotes has fields that begin with one, which none closes.
-        (Some(_), None) => return Err("expected every quoted field to be closed, found one that isn't".into()),
-        (None, Some(_)) if b.quoted => return Err("expected no quoted fields, found some".into()),
-        (None, _) => None,
-        (Some(_), other) if b.quoted && !a.quoted => other,
-        (own, _) => own,
-    };
+    let quote = join_quotes(&a, &b)?;
     let quoting = if b.quoted && !a.quoted { &b } else { &a };
     let mut nulls = a.nulls.clone();
     nulls.extend(b.nulls.iter().filter(|null| !a.nulls.contains(null)).cloned());

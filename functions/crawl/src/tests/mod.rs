@@ -54,7 +54,7 @@ impl Lake {
     }
 
     fn url(&self, path: &str) -> Url {
-        crate::plan::below(&self.ports.keys.raw("raw"), path)
+        shared::format::folders::below_folder(&self.ports.keys.raw("raw"), path)
     }
 
     async fn put(&self, path: &str, bytes: impl Into<Bytes>) {

@@ -144,8 +144,8 @@ async fn list(ports: &Ports, entry: &Table) -> Result<Files> {
         }
     };
     let mut files = Files::new();
-    for (_, left_out) in table.left_out_beside(&folders)? {
-        table.list(&ports.storage, &left_out).await?;
+    for left_out in table.left_out_beside(&folders)? {
+        table.refuse(&ports.storage, &left_out).await?;
     }
     for folder in folders {
         let listed = table.list(&ports.storage, &folder).await?;

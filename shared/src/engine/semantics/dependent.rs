@@ -48,18 +48,19 @@ pub(super) fn column_of(relation: &str, name: &str) -> Expr {
 
 /// A column that is true where another is a zero with a sign.
 #[derive(Clone)]
-pub(super) struct Sign {
+pub(super) struct ZeroSign {
     pub(super) column: Column,
     pub(super) of: Column,
     pub(super) negative_zero: ScalarValue,
 }
 
 /// What a subquery depends on.
+#[derive(Clone)]
 pub(super) struct Dependence<'a> {
     /// Columns of the rows around.
     outer: Vec<Column>,
     /// Those of them that tell whether another is a zero with a sign.
-    signs: Vec<Sign>,
+    signs: Vec<ZeroSign>,
     /// Relation of the keys.
     relation: String,
     /// Distinct combinations of the outer columns, named as the keys; none if equality gives the keys.
@@ -76,7 +77,7 @@ impl<'a> Dependence<'a> {
     pub(super) fn on_domain(
         input: &LogicalPlan,
         mut outer: Vec<Column>,
-        signs: Vec<Sign>,
+        signs: Vec<ZeroSign>,
         names: &'a FreshNames,
     ) -> Result<Self> {
         outer.extend(signs.iter().map(|sign| sign.column.clone()));
@@ -88,30 +89,32 @@ impl<'a> Dependence<'a> {
 
     /// As this, with keys of another name.
     fn renamed(&self) -> Self {
-        let relation = self.names.fresh("outer");
-        Self {
-            outer: self.outer.clone(),
-            signs: self.signs.clone(),
-            relation,
-            domain: self.domain.clone(),
-            names: self.names,
-        }
+        Self { relation: self.names.fresh("outer"), ..self.clone() }
     }
 
-    /// Names of the columns of the rows around and of their keys in a relation of this name, for both sides of a join.
-    pub(super) fn matched(&self, name: &str) -> (&[Column], Vec<Column>) {
-        (&self.outer, (0..self.outer.len()).map(|i| Column::new(Some(name), key_name(i))).collect())
+    /// The columns of the rows around, in the order of their keys.
+    pub(super) fn outer(&self) -> &[Column] {
+        &self.outer
     }
 
-    /// What stands in a subquery for a column of the rows around, by `of`, which gives its key.
-    fn bound_column(&self, column: &Column, of: impl Fn(&Column, Column) -> Result<Expr>) -> Result<Option<Expr>> {
+    /// The keys under a relation of this name.
+    pub(super) fn keys_in(&self, name: &str) -> Vec<Column> {
+        (0..self.outer.len()).map(|i| Column::new(Some(name), key_name(i))).collect()
+    }
+
+    /// The key that replaces an outer column, by `key_expr`; the negative zero where its sign's column says so.
+    fn bound_column(
+        &self,
+        column: &Column,
+        key_expr: impl Fn(&Column, Column) -> Result<Expr>,
+    ) -> Result<Option<Expr>> {
         let at = |column: &Column| self.outer.iter().position(|outer| outer == column);
         let Some(i) = at(column) else { return Ok(None) };
-        let key = of(column, self.key(i))?;
+        let key = key_expr(column, self.key(i))?;
         let Some(sign) = self.signs.iter().find(|sign| sign.of == *column) else { return Ok(Some(key)) };
         let Some(j) = at(&sign.column) else { return Ok(Some(key)) };
         let negative = Expr::Literal(sign.negative_zero.clone(), None);
-        when(of(&sign.column, self.key(j))?, negative).otherwise(key).map(Some)
+        when(key_expr(&sign.column, self.key(j))?, negative).otherwise(key).map(Some)
     }
 
     pub(super) fn key(&self, i: usize) -> Column {
@@ -440,17 +443,24 @@ impl<'a> Dependence<'a> {
             })
         })?;
         let plan = plan.data;
-        let mut outer = Vec::new();
-        for expr in subquery.outer_ref_columns {
-            renamed(expr)?.data.apply(|part| {
-                if matches!(part, Expr::OuterReferenceColumn(..)) && !outer.contains(part) {
-                    outer.push(part.clone());
-                }
-                Ok(TreeNodeRecursion::Continue)
-            })?;
-        }
+        let outer = subquery.outer_ref_columns.into_iter().map(|expr| Ok(renamed(expr)?.data));
+        let outer = outer_references(&outer.collect::<Result<Vec<_>>>()?)?;
         Ok(Subquery { subquery: Arc::new(plan), outer_ref_columns: outer, ..subquery })
     }
+}
+
+/// The references to outer columns in the expressions, each once.
+fn outer_references(exprs: &[Expr]) -> Result<Vec<Expr>> {
+    let mut found: Vec<Expr> = Vec::new();
+    for expr in exprs {
+        expr.apply(|part| {
+            if matches!(part, Expr::OuterReferenceColumn(..)) && !found.contains(part) {
+                found.push(part.clone());
+            }
+            Ok(TreeNodeRecursion::Continue)
+        })?;
+    }
+    Ok(found)
 }
 
 /// Keys under which columns meet that are equal or both null. A join that takes nulls for equal is no way to say it: conditions

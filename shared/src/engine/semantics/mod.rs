@@ -8,7 +8,8 @@
 //! | [`frames`] | aggregates over window frames that leave rows behind |
 //! | [`joins`] | inner joins whose keys may be null |
 //! | [`lists`] | IN lists whose elements are no constants |
-//! | [`numbers`] | doubles beside decimals, decimals of more than 38 digits, dates and texts beside times |
+//! | [`numbers`] | doubles beside decimals, decimals of more than 38 digits, dates and texts beside times, times with zones beside others |
+//! | [`projections`] | projections over filters that give their columns in another order |
 //! | [`pushdown`] | filters that a plan hands down, where two columns have one name |
 //! | [`dependent`] | what a subquery that names columns of the query around it gives for each of them |
 //! | [`subqueries`] | subqueries that name columns of the query around them, or stand for a value |

@@ -161,13 +161,9 @@ fn common_type(types: &[DataType], compares: bool) -> Option<DataType> {
 
 /// Text or a date beside a time becomes a time of the same unit: DataFusion takes nanoseconds, which end in 2262.
 fn common_time(types: &[DataType]) -> Option<DataType> {
-    let is_text = |ty: &DataType| matches!(ty, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View);
-    let zoned = |ty: &DataType| matches!(ty, DataType::Timestamp(TimeUnit::Microsecond, Some(_)));
-    let plain = |ty: &DataType| matches!(ty, DataType::Timestamp(TimeUnit::Microsecond, None) | DataType::Date32);
-    let known = |ty: &DataType| zoned(ty) || plain(ty) || is_text(ty) || *ty == DataType::Null;
-    // A time without a zone is in UTC, the session's; DataFusion takes it for the other's wall time.
-    if types.iter().any(zoned) && types.iter().any(plain) && types.iter().all(known) {
-        return Some(DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())));
+    let is_text: fn(&DataType) -> bool = |ty| matches!(ty, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View);
+    if let Some(zoned) = common_zoned_time(types, is_text) {
+        return Some(zoned);
     }
     if let Some(DataType::Timestamp(TimeUnit::Nanosecond, zone)) =
         types.iter().find(|ty| ty.is_temporal() && **ty != DataType::Date32)
@@ -183,6 +179,16 @@ fn common_time(types: &[DataType]) -> Option<DataType> {
     let others = types.iter().any(is_other);
     let alone = types.iter().all(|ty| ty == time || is_other(ty) || *ty == DataType::Null);
     (others && alone).then(|| time.clone())
+}
+
+/// Times of which some have zones are compared as instants: one without a zone is in UTC, the session's. DataFusion takes it for the
+/// other's wall time.
+fn common_zoned_time(types: &[DataType], is_text: fn(&DataType) -> bool) -> Option<DataType> {
+    let zoned = |ty: &DataType| matches!(ty, DataType::Timestamp(TimeUnit::Microsecond, Some(_)));
+    let plain = |ty: &DataType| matches!(ty, DataType::Timestamp(TimeUnit::Microsecond, None) | DataType::Date32);
+    let known = |ty: &DataType| zoned(ty) || plain(ty) || is_text(ty) || *ty == DataType::Null;
+    let mixed = types.iter().any(zoned) && types.iter().any(plain) && types.iter().all(known);
+    mixed.then(|| DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())))
 }
 
 /// Digits before and after the point.

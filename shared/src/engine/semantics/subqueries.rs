@@ -26,7 +26,9 @@ use datafusion::logical_expr::{
 };
 use datafusion::optimizer::AnalyzerRule;
 
-use super::dependent::{Dependence, FreshNames, Sign, as_outer, column_of, empty_of, null_safe, outer_columns, refers};
+use super::dependent::{
+    Dependence, FreshNames, ZeroSign, as_outer, column_of, empty_of, null_safe, outer_columns, refers,
+};
 use crate::Error;
 use crate::engine::single;
 
@@ -254,7 +256,7 @@ impl Joined<'_> {
         let dependence = Dependence::on_equality(outer.to_vec(), self.names);
         let Some(groups) = dependence.of(subquery)? else { return Ok(None) };
         let right = dependence.named(groups, name)?;
-        let (_, keys) = dependence.matched(name);
+        let keys = dependence.keys_in(name);
         let none = self.names.fresh("none");
         let nothing = LogicalPlanBuilder::from(nothing).alias(none.as_str())?.build()?;
         self.input = LogicalPlanBuilder::from(self.input.clone())
@@ -280,8 +282,7 @@ impl Joined<'_> {
             return Err(refused("it names columns of the query around it where no join can say what it means"));
         };
         let right = dependence.named(groups, name)?;
-        let (outer, keys) = dependence.matched(name);
-        let on = null_safe(outer, &keys, self.input.schema())?;
+        let on = null_safe(dependence.outer(), &dependence.keys_in(name), self.input.schema())?;
         self.input = LogicalPlanBuilder::from(self.input.clone())
             .join_with_expr_keys(right, JoinType::Left, on, None)?
             .build()?;
@@ -289,7 +290,7 @@ impl Joined<'_> {
     }
 
     /// Gives the rows a column for each of the floating point columns among `outer` that tells its zeros apart.
-    fn signs(&mut self, outer: &[Column]) -> Result<Vec<Sign>> {
+    fn signs(&mut self, outer: &[Column]) -> Result<Vec<ZeroSign>> {
         let mut signs = Vec::new();
         let mut columns: Vec<Expr> = self.input.schema().columns().into_iter().map(Expr::Column).collect();
         for of in outer {
@@ -302,7 +303,7 @@ impl Joined<'_> {
             let name = self.names.fresh("sign");
             columns.push(value.clone().eq(zero.clone()).and((one / value).lt(zero)).alias(name.as_str()));
             let negative_zero = ScalarValue::new_zero(ty)?.arithmetic_negate()?;
-            signs.push(Sign { column: Column::from_name(name), of: of.clone(), negative_zero });
+            signs.push(ZeroSign { column: Column::from_name(name), of: of.clone(), negative_zero });
         }
         if !signs.is_empty() {
             self.input = LogicalPlanBuilder::from(self.input.clone()).project(columns)?.build()?;

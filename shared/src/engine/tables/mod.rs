@@ -135,7 +135,7 @@ impl FileTable {
         let given = self.catalog.list_partitions(name, &asked).await?;
         let total = asked.is_empty().then_some(given.len());
         if self.only.is_none() {
-            self.check_beside(&given, filters).await?;
+            self.check_left_out(&given, filters).await?;
         }
         let kept = partitions::surviving(name, keys, given, filters)?;
         self.log.note(Pruned { table: name.clone(), read: kept.len(), total });
@@ -167,26 +167,29 @@ impl FileTable {
     /// # Errors
     /// `Invalid`, naming it, for a file that a crawl left out and that lies in none of the partitions, unless the filters leave out
     /// the partition that it would be in.
-    async fn check_beside(&self, given: &[Partition], filters: &[Expr]) -> Result<()> {
+    async fn check_left_out(&self, partitions: &[Partition], filters: &[Expr]) -> Result<()> {
         let name = &self.table.input.name;
-        let folders = given.iter().map(|p| files::folder(&p.storage.location, name)).collect::<Result<Vec<_>>>()?;
-        for (folder, url) in self.files.left_out_beside(&folders)? {
-            let storage = StorageDescriptor { location: url.to_string(), ..StorageDescriptor::default() };
-            let partition = folders::values_under(&self.table.input.partition_keys, &folder).map(|values| Partition {
-                values,
-                storage,
-                parameters: BTreeMap::new(),
-            });
-            // Values that are none of the keys' types are in no answer's way, but nobody can say so.
-            let matches = partition.map_or(true, |partition| {
-                partitions::surviving(name, self.schema.table_partition_cols(), vec![partition], filters)
-                    .map_or(true, |kept| !kept.is_empty())
-            });
-            if matches {
-                self.files.list(&self.storage, &url).await?;
+        let folders =
+            partitions.iter().map(|p| files::folder(&p.storage.location, name)).collect::<Result<Vec<_>>>()?;
+        for left_out in self.files.left_out_beside(&folders)? {
+            if self.may_match(&left_out.folder, filters) {
+                self.files.refuse(&self.storage, &left_out).await?;
             }
         }
         Ok(())
+    }
+
+    /// Whether rows of a folder in the table, by its first levels, may be in the answer. No filter can rule out values that are none
+    /// of the keys' types.
+    fn may_match(&self, folder: &str, filters: &[Expr]) -> bool {
+        let keys = &self.table.input.partition_keys;
+        let levels = folders::segments(folder);
+        let levels = levels.get(..keys.len()).unwrap_or(&levels).join("/");
+        let Ok(values) = folders::values_under(keys, &levels) else { return true };
+        let partition = Partition { values, storage: StorageDescriptor::default(), parameters: BTreeMap::new() };
+        let keys = self.schema.table_partition_cols();
+        partitions::surviving(&self.table.input.name, keys, vec![partition], filters)
+            .map_or(true, |kept| !kept.is_empty())
     }
 
     /// One scan of files of one store and codec; of Parquet files, one for each way in which they name the columns.

@@ -220,7 +220,10 @@ async fn files_that_were_sorted_are_known_as_sorted() {
         assert_eq!(plan.contains("SortExec"), sorts, "{table}: {plan}");
         assert_eq!(lake.cells(&sql).await, before, "{table}");
         let backwards = lake.cells(&format!("{sql} DESC")).await;
-        let reversed: Vec<_> = before.split(';').rev().collect();
+        let mut reversed: Vec<_> = before.split(';').rev().collect();
+        if !null.is_empty() {
+            reversed.rotate_left(1);
+        }
         assert_eq!(backwards, reversed.join(";"), "{table}");
         let as_declared = format!("{sql} ASC NULLS FIRST");
         let plan = lake.cells(&format!("EXPLAIN {as_declared}")).await;

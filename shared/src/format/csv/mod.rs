@@ -73,7 +73,7 @@ pub fn sample(text: &[u8], complete: bool, name: &str) -> Result<Sample, Flaw> {
     let width = rest.len();
     let first_row = first_row(&first, &format, rest, width);
     if header {
-        notes.extend(renamed(&first_row));
+        notes.extend(rename_notes(&first_row));
     }
     let format = FileFormat { encoding: Encoding::Csv(format), compression: Compression::None };
     let sample = Sample { format, columns: Vec::new(), first_row: Some(first_row), notes };
@@ -190,8 +190,8 @@ fn first_row(rows: &Rows, format: &CsvFormat, rest: Vec<Shape>, width: usize) ->
     }
 }
 
-/// In words, the columns whose names differ from those of others only in what names can't hold.
-fn renamed(first: &FirstRow) -> impl Iterator<Item = String> {
+/// A note for each cell of the header whose name another column already has.
+fn rename_notes(first: &FirstRow) -> impl Iterator<Item = String> {
     let pairs = first.sources.iter().zip(&first.names).filter(|(source, _)| !source.trim().is_empty());
     pairs.filter_map(|(source, name)| {
         let plain = to_column_name(source);
