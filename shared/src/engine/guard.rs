@@ -5,7 +5,8 @@ use std::ops::ControlFlow;
 use datafusion::common::DataFusionError;
 use datafusion::sql::parser::{DFParserBuilder, Statement as Parsed};
 use datafusion::sql::sqlparser::ast::{
-    Expr, LimitClause, ObjectName, Query, Select, SetExpr, Statement, TableFactor, Visit, Visitor,
+    Expr, Function, LimitClause, NamedWindowDefinition, NamedWindowExpr, ObjectName, Query, Select, SetExpr, Statement,
+    TableFactor, Visit, Visitor, WindowSpec, WindowType,
 };
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::tokenizer::{Span, Token, TokenWithSpan, Tokenizer};
@@ -187,6 +188,13 @@ fn denied(statement: &Statement) -> Error {
     Error::denied(format!("{word} is not allowed: {hint}"))
 }
 
+/// What planning takes for the window written there alone.
+const REFINED: &str = "a window that adds to a named one";
+
+fn refines(window: &WindowSpec) -> bool {
+    window.window_name.is_some()
+}
+
 fn names_columns(expr: &Expr) -> bool {
     struct Names;
     impl Visitor for Names {
@@ -228,8 +236,22 @@ pub(super) fn check_query(query: &Query) -> Result<()> {
             }
         }
 
+        fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<Error> {
+            match expr {
+                Expr::Function(Function { over: Some(WindowType::WindowSpec(window)), .. }) if refines(window) => {
+                    ControlFlow::Break(unsupported(REFINED))
+                }
+                _ => ControlFlow::Continue(()),
+            }
+        }
+
         fn pre_visit_select(&mut self, select: &Select) -> ControlFlow<Error> {
+            let refined = select.named_window.iter().any(|NamedWindowDefinition(_, window)| match window {
+                NamedWindowExpr::WindowSpec(window) => refines(window),
+                NamedWindowExpr::NamedWindow(_) => false,
+            });
             let ignored = [
+                (refined, REFINED),
                 (select.prewhere.is_some(), "PREWHERE"),
                 (!select.connect_by.is_empty(), "CONNECT BY"),
                 (!select.distribute_by.is_empty(), "DISTRIBUTE BY"),

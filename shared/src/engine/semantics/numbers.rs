@@ -12,7 +12,7 @@ use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{Column, DFSchema, Result, ScalarValue};
 use datafusion::functions::datetime::to_local_time;
-use datafusion::logical_expr::expr::{Cast, InList, InSubquery, TryCast};
+use datafusion::logical_expr::expr::{Cast, InList, InSubquery, SetComparison, TryCast};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::logical_plan::{Join, Union, Values};
 use datafusion::logical_expr::utils::merge_schema;
@@ -67,7 +67,14 @@ fn in_common_types(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
             let expr = Box::new(all.remove(0));
             Transformed::yes(Expr::InList(InList { expr, list: all, negated }))
         }
-        Expr::InSubquery(found) => Transformed::yes(Expr::InSubquery(in_subquery(found, schema)?)),
+        Expr::InSubquery(InSubquery { expr, subquery, negated }) => {
+            let (expr, subquery) = beside_subquery(expr, subquery, schema)?;
+            Transformed::yes(Expr::InSubquery(InSubquery { expr, subquery, negated }))
+        }
+        Expr::SetComparison(SetComparison { expr, subquery, op, quantifier }) => {
+            let (expr, subquery) = beside_subquery(expr, subquery, schema)?;
+            Transformed::yes(Expr::SetComparison(SetComparison { expr, subquery, op, quantifier }))
+        }
         Expr::Cast(Cast { expr, field }) => {
             let local = local_time(&expr, field.data_type(), schema);
             let is_local = local.is_some();
@@ -87,12 +94,19 @@ fn in_common_types(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     })
 }
 
-/// A time with a zone as the clocks there show it, where it is cast to a type without one.
+/// Whether times have a zone other than the session's.
+fn is_zoned(ty: &DataType) -> bool {
+    matches!(ty, DataType::Timestamp(_, Some(zone)) if !matches!(zone.as_ref(), "UTC" | "+00:00" | "Z"))
+}
+
+/// A time with a zone as the clocks there show it, where it is cast to a type without one; the other way round, the time in UTC.
 fn local_time(value: &Expr, to: &DataType, schema: &DFSchema) -> Option<Expr> {
     let from = value.get_type(schema).ok()?;
-    let zoned = matches!(&from, DataType::Timestamp(_, Some(zone)) if !matches!(zone.as_ref(), "UTC" | "+00:00" | "Z"));
+    if matches!(from, DataType::Timestamp(_, None) | DataType::Date32) && is_zoned(to) {
+        return Some(cast(value.clone(), DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()))));
+    }
     let plain = matches!(to, DataType::Date32 | DataType::Timestamp(_, None));
-    (zoned && plain).then(|| to_local_time().call(vec![value.clone()]))
+    (is_zoned(&from) && plain).then(|| to_local_time().call(vec![value.clone()]))
 }
 
 /// Whether files may be pruned by what a part of the plan finds out as it runs. Statistics of files leave NaN out: a file whose
@@ -187,7 +201,8 @@ fn common_zoned_time(types: &[DataType], is_text: fn(&DataType) -> bool) -> Opti
     let zoned = |ty: &DataType| matches!(ty, DataType::Timestamp(TimeUnit::Microsecond, Some(_)));
     let plain = |ty: &DataType| matches!(ty, DataType::Timestamp(TimeUnit::Microsecond, None) | DataType::Date32);
     let known = |ty: &DataType| zoned(ty) || plain(ty) || is_text(ty) || *ty == DataType::Null;
-    let mixed = types.iter().any(zoned) && types.iter().any(plain) && types.iter().all(known);
+    let without = |ty: &DataType| plain(ty) || is_text(ty);
+    let mixed = types.iter().any(zoned) && types.iter().any(without) && types.iter().all(known);
     mixed.then(|| DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())))
 }
 
@@ -250,17 +265,18 @@ fn in_case(mut case: Case, schema: &DFSchema) -> Result<Case> {
     Ok(case)
 }
 
-fn in_subquery(mut found: InSubquery, schema: &DFSchema) -> Result<InSubquery> {
-    let (from, column) = (found.expr.get_type(schema)?, found.subquery.subquery.schema().field(0).data_type().clone());
-    let Some(common) = common_type(&[from.clone(), column.clone()], true) else { return Ok(found) };
-    found.expr = Box::new(to_type(*found.expr, &from, &common));
-    if column != common {
-        let plan = found.subquery.subquery.as_ref().clone();
-        let value = cast_column(&plan, 0, &common);
-        let plan = LogicalPlanBuilder::from(plan).project([value])?.build()?;
-        found.subquery = Subquery { subquery: Arc::new(plan), ..found.subquery };
+/// A value and the subquery that it is compared with, in one type.
+fn beside_subquery(value: Box<Expr>, subquery: Subquery, schema: &DFSchema) -> Result<(Box<Expr>, Subquery)> {
+    let (from, column) = (value.get_type(schema)?, subquery.subquery.schema().field(0).data_type().clone());
+    let Some(common) = common_type(&[from.clone(), column.clone()], true) else { return Ok((value, subquery)) };
+    let value = Box::new(to_type(*value, &from, &common));
+    if column == common {
+        return Ok((value, subquery));
     }
-    Ok(found)
+    let plan = subquery.subquery.as_ref().clone();
+    let cast = cast_column(&plan, 0, &common);
+    let plan = LogicalPlanBuilder::from(plan).project([cast])?.build()?;
+    Ok((value, Subquery { subquery: Arc::new(plan), ..subquery }))
 }
 
 /// A column of the plan in another type, under its name.

@@ -12,6 +12,7 @@
 use std::cell::Cell;
 use std::sync::Arc;
 
+use arrow::datatypes::DataType;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, DataFusionError, ExprSchema, NullEquality, Result, ScalarValue};
@@ -252,6 +253,11 @@ impl Joined<'_> {
 
     /// A subquery that aggregates rows whose own columns equal those of outside: all groups, computed once.
     fn by_equality(&mut self, subquery: &LogicalPlan, outer: &[Column], name: &str) -> Result<Option<Expr>> {
+        let floating = |column: &Column| self.input.schema().data_type(column).map(DataType::is_floating);
+        // The keys would be the subquery's own zeros, whose signs may be others.
+        if outer.iter().map(floating).collect::<Result<Vec<_>>>()?.contains(&true) {
+            return Ok(None);
+        }
         let Some(nothing) = empty_of(subquery)? else { return Ok(None) };
         let dependence = Dependence::on_equality(outer.to_vec(), self.names);
         let Some(groups) = dependence.of(subquery)? else { return Ok(None) };
