@@ -136,11 +136,11 @@ impl ObjectStore for MeteredStore {
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> object_store::Result<GetResult> {
         self.meter.ask();
-        let counts = options.extensions.get::<Uncharged>().is_none();
         if options.head {
             // A look-up may find nothing: only what was to be read is missed.
             return self.below(location)?.get_opts(location, options).await;
         }
+        let counts = options.extensions.get::<Uncharged>().is_none();
         let result = self.meter.note(self.below(location)?.get_opts(location, options).await)?;
         if counts {
             self.meter.charge(result.range.end - result.range.start)?;

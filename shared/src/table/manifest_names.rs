@@ -39,11 +39,12 @@ pub(super) fn spec_with_avro_names(spec: PartitionSpec) -> Result<PartitionSpec>
 /// `Bug` when the file does not begin as the Avro file of a manifest does.
 pub(super) fn with_avro_names(manifest: Bytes) -> Result<Bytes> {
     let mut header = Header::parse(&manifest).ok_or_else(|| Error::bug("expected the header of an Avro file"))?;
-    let (mut spec, mut schema) = (header.json(SPEC)?, header.json(SCHEMA)?);
+    let mut spec = header.json(SPEC)?;
     let mut names = spec.as_array().into_iter().flatten().filter_map(|field| field["name"].as_str());
     if names.all(is_avro_name) {
         return Ok(manifest);
     }
+    let mut schema = header.json(SCHEMA)?;
     rename(Some(&mut spec), avro_name);
     rename_partition(&mut schema, &spec);
     header.set(SPEC, &spec);
