@@ -4,6 +4,11 @@
 //! and what was found, in lowercase, with values in backticks. The edge ([`crate::api`]) maps kinds to HTTP and AWS
 //! codes, once; nothing parses error text.
 
+#[cfg(feature = "datafusion")]
+pub mod datafusion;
+#[cfg(feature = "sqlite")]
+mod sqlite;
+
 use std::error::Error as StdError;
 use std::fmt;
 
@@ -47,7 +52,7 @@ impl ErrorKind {
     }
 
     /// What the error of a store asks for.
-    pub(crate) fn of_store(error: &object_store::Error) -> Self {
+    pub fn of_store(error: &object_store::Error) -> Self {
         use object_store::Error as E;
         match error {
             E::NotFound { .. } => Self::NotFound,
@@ -210,7 +215,7 @@ impl From<arrow::error::ArrowError> for Error {
 
 /// What was asked for can't be: below errors that a library takes for passing faults. The text says what was expected and found.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Impossible(pub(crate) String);
+pub struct Impossible(pub String);
 
 impl fmt::Display for Impossible {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,33 +1,28 @@
-//! The crate that all six functions share.
+//! What all functions and all crates beneath them share: names, types and errors; the ports; the lakehouse file; how a program
+//! meets its callers.
 //!
-//! Imports go one way: [`model`] and [`error`] are pure; the ports ([`storage`], [`stream`], [`catalog`], [`state`])
-//! build on them; [`table`] and [`format`](mod@format) build on the ports; [`engine`] builds on those. Only wiring
-//! ([`config`]) names an adapter.
+//! [`model`] and [`error`] are pure. The ports ([`storage`], [`stream`], [`catalog`], [`state`], and the [`clock`]) build on them;
+//! their adapters are the crates `adapters-embedded` and `adapters-aws`, which only the programs name, through `wiring`. On the
+//! ports stand `format`, `table`, `engine` and `jobs`, in this order.
 
 pub mod api;
-pub mod aws;
 pub mod catalog;
 pub mod clock;
 pub mod config;
 pub mod deadline;
-pub mod engine;
 pub mod error;
-pub mod format;
 pub mod heap;
 pub mod lambda;
 pub mod lock;
 pub mod model;
 pub mod pause;
+pub mod ports;
 pub mod project;
-pub mod schedule;
-mod sqlite;
+pub mod sql;
 pub mod state;
 pub mod storage;
 pub mod stream;
-pub mod table;
 pub mod telemetry;
-#[cfg(any(test, feature = "testing"))]
-pub mod testing;
 pub mod threads;
 
 pub use error::{Error, ErrorKind, Result};

@@ -3,11 +3,12 @@
 //! The port is [`object_store::ObjectStore`]; [`Storage`] chooses the store by URL, keeps every access below the roots it was
 //! opened with (SQL and requests can't reach the machine's own files), and names the URL in every error.
 
+use std::fmt::Debug;
 use std::future::ready;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use aws_sdk_s3::presigning::PresigningConfig;
+use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use object_store::buffered::BufWriter;
@@ -16,17 +17,12 @@ use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions};
 use url::Url;
 
-use crate::aws::{Aws, Call};
 use crate::error::Context;
 use crate::{Error, ErrorKind, Result};
 
-mod durable;
 mod location;
-mod moved;
 
-use durable::DurableFiles;
 pub use location::{location_of, url_of};
-use moved::Moved;
 
 /// Waits before a call that ended without an answer is made again.
 const WAITS: [Duration; 3] = [Duration::from_millis(50), Duration::from_millis(200), Duration::from_millis(800)];
@@ -51,45 +47,66 @@ pub struct Storage {
     roots: Arc<Vec<Root>>,
 }
 
-#[derive(Debug)]
-struct Root {
+/// A folder of a store, and all that lies below it.
+#[derive(Debug, Clone)]
+pub struct Root {
+    /// With a final slash.
     url: Url,
     store: Arc<dyn ObjectStore>,
-    /// Set for S3: for what `object_store` does not do, or does not tell.
-    s3: Option<aws_sdk_s3::Client>,
+    native: Option<Arc<dyn NativeApi>>,
     /// Set where the objects do not lie where their URLs say.
     place: Option<Url>,
 }
 
+impl Root {
+    /// The folder `url` of `store`, whose paths are those of the URL.
+    pub fn new(url: &Url, store: Arc<dyn ObjectStore>) -> Self {
+        let mut url = url.clone();
+        if !url.path().ends_with('/') {
+            url.set_path(&format!("{}/", url.path()));
+        }
+        Self { url, store, native: None, place: None }
+    }
+
+    /// With the store's own API beside it.
+    #[must_use]
+    pub fn with_native(self, native: Arc<dyn NativeApi>) -> Self {
+        Self { native: Some(native), ..self }
+    }
+
+    /// Whose objects lie in the folder `place`, whatever their URLs say.
+    #[must_use]
+    pub fn in_place(self, place: Url) -> Self {
+        Self { place: Some(place), ..self }
+    }
+}
+
+/// What the own API of a store does that `object_store` does not do, or does not tell. Paths are whole: those of URLs.
+#[async_trait]
+pub trait NativeApi: Debug + Send + Sync {
+    /// An address to which anyone may `PUT` the object's bytes until it expires, without credentials.
+    ///
+    /// # Errors
+    /// `Invalid` for more time than the store allows.
+    async fn presigned_put(&self, url: &Url, path: &Path, expires: Duration) -> Result<String>;
+
+    /// Removes the object; made again when the answer is lost.
+    ///
+    /// # Errors
+    /// Any, with the action that a policy must grant.
+    async fn delete(&self, url: &Url, path: &Path) -> Result<()>;
+
+    /// Lists a folder for the reason why it can't be listed.
+    ///
+    /// # Errors
+    /// The reason.
+    async fn can_list(&self, folder: &Url, path: &Path) -> Result<()>;
+}
+
 impl Storage {
-    /// Opens a store for each root; only objects below a root can be reached.
-    ///
-    /// # Errors
-    /// `Invalid` for a scheme other than `file` and `memory`; [`Storage::connect`] opens those on S3.
-    pub fn open(roots: &[Url]) -> Result<Self> {
-        Self::connect(roots, None)
-    }
-
-    /// Opens a store for each root, those on S3 through `aws`.
-    ///
-    /// # Errors
-    /// `Invalid` for a scheme other than `s3`, `file`, `memory`, and for one on S3 without `aws`.
-    pub fn connect(roots: &[Url], aws: Option<&Aws>) -> Result<Self> {
-        let roots = roots.iter().map(|url| Root::open(url, aws)).collect::<Result<Vec<_>>>()?;
-        Ok(Self { roots: Arc::new(roots) })
-    }
-
-    /// Opens the folder `place` of this machine, whose objects are known by the URLs that they had below `root`.
-    ///
-    /// # Errors
-    /// `Invalid` for a root that is no folder's.
-    pub fn open_moved(root: &Url, place: &std::path::Path) -> Result<Self> {
-        let not_a_folder = || Error::invalid(format!("expected a folder of this machine, found `{root}`"));
-        let path = |url: &Url| Path::from_url_path(url.path()).map_err(|e| not_a_folder().with_source(e));
-        let place = Url::from_directory_path(place).map_err(|()| not_a_folder())?;
-        let opened = Root::open(&place, None)?;
-        let store = Arc::new(Moved::new(opened.store, path(root)?, path(&place)?));
-        Ok(Self { roots: Arc::new(vec![Root { url: root.clone(), store, s3: None, place: Some(place) }]) })
+    /// Only objects below a root can be reached.
+    pub fn new(roots: Vec<Root>) -> Self {
+        Self { roots: Arc::new(roots) }
     }
 
     /// Where the object lies, for who reads it without this storage.
@@ -103,20 +120,14 @@ impl Storage {
 
     /// A store in memory below `memory:///`, for tests.
     pub fn in_memory() -> Self {
-        let root = Root { url: memory_root(), store: Arc::new(InMemory::new()), s3: None, place: None };
-        Self { roots: Arc::new(vec![root]) }
+        Self::new(vec![Root::new(&memory_root(), Arc::new(InMemory::new()))])
     }
 
     /// The same roots, with every store wrapped (metering, fault injection).
     #[must_use]
     pub fn wrapped(&self, wrap: impl Fn(Arc<dyn ObjectStore>) -> Arc<dyn ObjectStore>) -> Self {
-        let wrap = |r: &Root| Root {
-            url: r.url.clone(),
-            store: wrap(r.store.clone()),
-            s3: r.s3.clone(),
-            place: r.place.clone(),
-        };
-        Self { roots: Arc::new(self.roots.iter().map(wrap).collect()) }
+        let wrap = |root: &Root| Root { store: wrap(root.store.clone()), ..root.clone() };
+        Self::new(self.roots.iter().map(wrap).collect())
     }
 
     /// The store and the path in it that `url` names.
@@ -148,22 +159,17 @@ impl Storage {
     /// `Invalid` for an object that is not on S3, or more than the 7 days that S3 allows; as [`Storage::resolve`] otherwise.
     pub async fn presigned_put(&self, url: &Url, expires: Duration) -> Result<String> {
         let (_, path) = self.resolve(url)?;
-        let Some((s3, bucket)) = self.s3(url)? else {
-            return Err(Error::invalid(format!(
-                "expected an object on S3, which alone signs addresses, found `{url}`"
-            )));
-        };
-        let expires = PresigningConfig::expires_in(expires).map_err(|e| {
-            Error::invalid(format!("expected at most 7 days, found {} s", expires.as_secs())).with_source(e)
-        })?;
-        let signed = s3.put_object().bucket(bucket).key(path.as_ref()).presigned(expires).await;
-        let signed = signed.map_err(|e| Call::repeatable("s3:PutObject", &format!("`{url}`")).failed(e))?;
-        Ok(signed.uri().to_owned())
+        match self.native(url)? {
+            Some(native) => native.presigned_put(url, &path, expires).await,
+            None => {
+                Err(Error::invalid(format!("expected an object on S3, which alone signs addresses, found `{url}`")))
+            }
+        }
     }
 
-    /// The client and the bucket of an object on S3.
-    fn s3<'a>(&'a self, url: &'a Url) -> Result<Option<(&'a aws_sdk_s3::Client, &'a str)>> {
-        Ok(self.root_of(url)?.s3.as_ref().zip(url.host_str()))
+    /// The own API of the store that holds `url`.
+    fn native(&self, url: &Url) -> Result<Option<&dyn NativeApi>> {
+        Ok(self.root_of(url)?.native.as_deref())
     }
 
     /// The stores that serve the scheme and host of `url`, each with the path that it may be read below.
@@ -253,13 +259,8 @@ impl Storage {
     /// Any but `NotFound`.
     pub async fn delete(&self, url: &Url) -> Result<()> {
         let (store, path) = self.resolve(url)?;
-        let deleted = match self.s3(url)? {
-            // `object_store` would neither do it again when the answer is lost nor tell why it is refused.
-            Some((s3, bucket)) => {
-                // In a box: the types of all who call this would grow past what the compiler takes.
-                let answer = Box::pin(s3.delete_object().bucket(bucket).key(path.as_ref()).send()).await;
-                answer.map(drop).map_err(|e| Call::repeatable("s3:DeleteObject", &format!("`{url}`")).failed(e))
-            }
+        let deleted = match self.native(url)? {
+            Some(native) => native.delete(url, &path).await,
             None => store.delete(&path).await.context(|| format!("deleting `{url}`")),
         };
         match deleted {
@@ -282,14 +283,17 @@ impl Storage {
 
 impl Storage {
     /// The wanted objects below a folder. Of S3, which lists in the order of keys, the first `most`: it is asked for no more.
-    pub(crate) async fn list_first(
+    ///
+    /// # Errors
+    /// As [`Storage::list`].
+    pub async fn list_first(
         &self,
         folder: &Url,
         most: usize,
         wanted: impl Fn(&ObjectMeta) -> bool,
     ) -> Result<Vec<ObjectMeta>> {
         let (store, path) = self.resolve(folder)?;
-        let most = if self.s3(folder)?.is_some() { most } else { usize::MAX };
+        let most = if self.native(folder)?.is_some() { most } else { usize::MAX };
         let listed = store.list(Some(&path)).try_filter(|meta| ready(wanted(meta))).take(most);
         match listed.try_collect().await {
             Ok(metas) => Ok(metas),
@@ -301,47 +305,15 @@ impl Storage {
     async fn unlisted(&self, folder: &Url, path: &Path, error: Error) -> Error {
         let says_enough = error.kind() == ErrorKind::Invalid;
         let error = error.context(format!("listing `{folder}`"));
-        let Ok(Some((s3, bucket))) = self.s3(folder) else { return error };
-        if says_enough {
-            return error;
+        match self.native(folder) {
+            Ok(Some(native)) if !says_enough => native.can_list(folder, path).await.err().unwrap_or(error),
+            _ => error,
         }
-        let ask = s3.list_objects_v2().bucket(bucket).prefix(format!("{path}/")).max_keys(1);
-        match Box::pin(ask.send()).await {
-            Ok(_) => error,
-            Err(reason) => Call::repeatable("s3:ListBucket", &format!("`{folder}`")).failed(reason),
-        }
-    }
-}
-
-impl Root {
-    fn open(url: &Url, aws: Option<&Aws>) -> Result<Self> {
-        let store: Arc<dyn ObjectStore> = match url.scheme() {
-            "file" => Arc::new(DurableFiles::new(
-                url.to_file_path()
-                    .map_err(|()| Error::invalid(format!("expected a folder of this machine, found `{url}`")))?,
-            )),
-            "memory" => Arc::new(InMemory::new()),
-            "s3" => {
-                let aws = aws.ok_or_else(|| Error::invalid(format!("expected a connection to AWS for `{url}`")))?;
-                Arc::new(aws.bucket(url)?)
-            }
-            other => {
-                return Err(Error::invalid(format!(
-                    "expected a URL with the scheme `s3`, `file` or `memory`, found `{other}` in `{url}`"
-                )));
-            }
-        };
-        let mut url = url.clone();
-        if !url.path().ends_with('/') {
-            url.set_path(&format!("{}/", url.path()));
-        }
-        let s3 = aws.filter(|_| url.scheme() == "s3").map(Aws::s3);
-        Ok(Self { url, store, s3, place: None })
     }
 }
 
 /// The error of a store, with what was done to `url`. On S3 a missing grant is named as policies write it.
-pub(crate) fn refused(error: object_store::Error, action: &str, doing: &str, url: &Url) -> Error {
+pub fn refused(error: object_store::Error, action: &str, doing: &str, url: &Url) -> Error {
     let error = Error::from(error);
     if error.kind() == ErrorKind::Denied && url.scheme() == "s3" {
         return Error::denied(format!("`{action}` on `{url}` is not allowed")).with_source(error);
@@ -351,7 +323,7 @@ pub(crate) fn refused(error: object_store::Error, action: &str, doing: &str, url
 
 /// Makes a call again that ended without an answer, so that it may have taken effect; says whether it did. `object_store` does so
 /// itself for calls that HTTP calls harmless, which removals and conditional writes are not.
-pub(crate) async fn until_answered<T, F>(call: impl Fn() -> F) -> (object_store::Result<T>, bool)
+pub async fn until_answered<T, F>(call: impl Fn() -> F) -> (object_store::Result<T>, bool)
 where
     F: Future<Output = object_store::Result<T>>,
 {
@@ -395,7 +367,7 @@ fn info(url: &Url, meta: ObjectMeta) -> ObjectInfo {
 }
 
 /// The root of [`Storage::in_memory`].
-pub(crate) fn memory_root() -> Url {
+pub fn memory_root() -> Url {
     // A constant that parses.
     #[allow(clippy::unwrap_used)]
     Url::parse("memory:///").unwrap()

@@ -11,17 +11,18 @@ use datafusion::datasource::file_format::parquet::ParquetFormat;
 use datafusion::datasource::listing::ListingOptions;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::prelude::{SessionConfig, SessionContext};
+use engine::{Engine, QueryOptions};
 use futures::TryStreamExt;
 use futures::future::try_join_all;
 use serde_json::{Value, json};
 use shared::catalog::ensure_database;
-use shared::config::{Ports, Settings};
-use shared::engine::{Engine, QueryOptions};
+use shared::config::Settings;
 use shared::model::types::{arrow_schema, columns_of};
 use shared::model::{Column, ColumnType, TableName};
+use shared::ports::Ports;
 use shared::project::PartitionField;
-use shared::table::{Change, Table, Tables};
 use shared::{Error, Result};
+use table::{Change, Table, Tables};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::open;
@@ -62,7 +63,7 @@ async fn connect(data: &str) -> Result<Ports> {
         "TARN_STREAM_PREFIX" => Some("bench-".to_owned()),
         name => std::env::var(name).ok(),
     };
-    Ports::connect(&Settings::from_lookup(&value)?).await
+    wiring::connect(&Settings::from_lookup(&value)?).await
 }
 
 async fn make_counted(data: &str) -> Result<Ports> {

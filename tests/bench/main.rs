@@ -8,18 +8,19 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use engine::{Engine, QueryOptions};
+use format::FileFormat;
+use format::records::RecordSchema;
 use futures::StreamExt;
 use serde_json::{Value, json};
 use shared::catalog::{TableInput, ensure_database};
-use shared::config::{Ports, Settings};
-use shared::engine::{Engine, QueryOptions};
-use shared::format::FileFormat;
-use shared::format::records::RecordSchema;
+use shared::config::Settings;
 use shared::model::types::columns_of;
 use shared::model::{Column, TableName};
+use shared::ports::Ports;
 use shared::project::Project;
-use shared::table::{Change, Tables};
 use shared::{Error, Result};
+use table::{Change, Tables};
 use url::Url;
 
 #[tokio::main]
@@ -69,7 +70,7 @@ fn say(figures: &Value) {
 
 fn open(data: &Path) -> Result<(Settings, Ports)> {
     let settings = Settings::embedded(data)?;
-    let ports = Ports::open(&settings)?;
+    let ports = adapters_embedded::open(&settings)?;
     Ok((settings, ports))
 }
 
@@ -130,7 +131,7 @@ async fn crawl_twice(data: &Path) -> Result<Value> {
 async fn tpch(data: &Path, tables: &Path, queries: &Path, runs: usize) -> Result<Value> {
     let settings = Settings::embedded(data)?;
     let settings = Settings { warehouse: directory(tables)?, memory: 8 << 30, ..settings };
-    let ports = Ports::open(&settings)?;
+    let ports = adapters_embedded::open(&settings)?;
     register(&ports, tables).await?;
     let engine = Engine::open(&settings, &ports)?;
     let options = QueryOptions { database: "tpch".into(), ..QueryOptions::default() };

@@ -8,9 +8,9 @@ use datafusion::arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use serde_json::Value;
 use shared::catalog::Database;
-use shared::config::{Ports, Settings};
+use shared::config::Settings;
 use shared::model::TableName;
-use shared::table::{Change, Tables};
+use table::{Change, Tables};
 
 use crate::clients::{Row, difference, root, rows_of, sorted};
 use crate::lake::Lake;
@@ -54,7 +54,7 @@ fn duckdb(metadata: &str) -> Vec<Row> {
 async fn tables_of_pysail_with_every_kind_of_delete_read_the_same_here_and_are_changed_here() {
     let lake = Lake::new(LAKEHOUSE);
     let settings = Settings::embedded(&lake.data()).unwrap();
-    let ports = Ports::open(&settings).unwrap();
+    let ports = adapters_embedded::open(&settings).unwrap();
     let folder = settings.warehouse.to_file_path().unwrap().join("foreign");
     let database = Database { name: "lab".into(), description: None, location: None, parameters: [].into() };
     ports.catalog.create_database(&database).await.unwrap();

@@ -17,14 +17,15 @@ use std::sync::Arc;
 
 use arrow::record_batch::RecordBatch;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
+use engine::{Engine, Outcome, QueryOptions};
 use parquet::arrow::ArrowWriter;
 use shared::Error;
 use shared::catalog::{Partition, StorageDescriptor, TableInput, ensure_database};
-use shared::config::{Ports, Settings};
-use shared::engine::{Engine, Outcome, QueryOptions};
+use shared::config::Settings;
 use shared::model::{Column, TableName};
-use shared::table::{Change, Tables};
+use shared::ports::Ports;
 use sqllogictest::{AsyncDB, DBOutput, DefaultColumnType, Runner};
+use table::{Change, Tables};
 
 const CSV: &str = "org.apache.hadoop.hive.serde2.lazy.LazySimpleSerDe";
 const JSON: &str = "org.openx.data.jsonserde.JsonSerDe";
@@ -107,7 +108,7 @@ impl Lake {
     pub(crate) async fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let settings = Settings::embedded(folder.path()).unwrap();
-        let ports = Ports::open(&settings).unwrap();
+        let ports = adapters_embedded::open(&settings).unwrap();
         ensure_database(ports.catalog.as_ref(), "db").await.unwrap();
         let lake = Self { engine: Engine::open(&settings, &ports).unwrap(), ports, _folder: folder };
         lake.flights().await;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
-use shared::config::{Ports, Settings};
+use shared::config::Settings;
 use shared::stream::NewRecord;
 
 use crate::lambda::{Function, kinesis, read, request, tick};
@@ -94,7 +94,7 @@ async fn functions_count_what_they_do_and_tell_nobody_what_records_say() {
     drop(ingest);
 
     // Another producer, whose records nobody checked.
-    let ports = Ports::open(&Settings::embedded(&dir.path().join("data")).unwrap()).unwrap();
+    let ports = adapters_embedded::open(&Settings::embedded(&dir.path().join("data")).unwrap()).unwrap();
     let bad = NewRecord { partition_key: MARKER.into(), data: format!(r#"{{"id": "{MARKER}"}}"#).into() };
     ports.stream.put("orders", vec![bad]).await.unwrap();
     let mut batcher = start("batcher", &dir).await;

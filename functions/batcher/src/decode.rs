@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::record_batch::RecordBatch;
-use shared::format::records::{Decoded, RecordSchema};
+use format::records::{Decoded, RecordSchema};
 use shared::model::ShardId;
 use shared::stream::Record;
 use shared::{Error, Result};

@@ -2,8 +2,8 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use format::records::RecordError;
 use serde::Serialize;
-use shared::format::records::RecordError;
 use shared::model::ShardId;
 use shared::stream::Record;
 use shared::{Error, Result};

@@ -14,17 +14,17 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use format::records::RecordSchema;
 use futures::stream;
 use serde::{Deserialize, Serialize};
-use shared::config::Ports;
 use shared::error::Context;
-use shared::format::records::RecordSchema;
 use shared::model::{Positions, TableName};
+use shared::ports::Ports;
 use shared::project::StreamDeclaration;
 use shared::state::{Expect, get_json, put_json};
-use shared::table::{Change, Committed, Table, Tables, Token};
 use shared::telemetry::metrics::{self, Metric};
 use shared::{Error, ErrorKind, Result, deadline};
+use table::{Change, Committed, Table, Tables, Token};
 
 use crate::decode::{Rows, decode};
 use crate::pending::{self, Pending};

@@ -15,15 +15,15 @@ mod round;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use format::records::RecordSchema;
 use serde_json::{Value, json};
 use shared::api::{Event, Request, Response};
-use shared::config::Ports;
-use shared::format::records::RecordSchema;
 use shared::model::ShardId;
+use shared::ports::Ports;
 use shared::project::Project;
-use shared::table::Tables;
 use shared::telemetry::metrics::{self, Metric};
 use shared::{Error, Result, deadline};
+use table::Tables;
 use tracing::Instrument;
 
 use self::event::{Refused, Tick, arrivals};

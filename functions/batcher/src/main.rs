@@ -4,5 +4,6 @@ use batcher::Batcher;
 
 #[tokio::main]
 async fn main() -> Result<(), shared::lambda::Failure> {
-    shared::lambda::run("batcher", |_, project, ports| Batcher::new(project, ports), Batcher::handle).await
+    shared::lambda::run("batcher", wiring::connect, |_, project, ports| Batcher::new(project, ports), Batcher::handle)
+        .await
 }

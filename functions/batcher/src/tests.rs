@@ -12,8 +12,8 @@ use shared::ErrorKind;
 use shared::clock::ManualClock;
 use shared::model::{SequenceNumber, TableName};
 use shared::stream::{NewRecord, PutOutcome, ReadFrom, StreamSpec};
-use shared::table::{Read, Table};
-use shared::testing::faults::{Fault, Faulty, Operation, Plan};
+use table::{Read, Table};
+use testing::faults::{Fault, Faulty, Operation, Plan};
 
 use super::*;
 
@@ -64,7 +64,7 @@ impl Contents {
 impl House {
     async fn new() -> Self {
         let clock = Arc::new(ManualClock::at(1_000_000));
-        let ports = Ports::in_memory(clock.clone()).unwrap();
+        let ports = adapters_embedded::in_memory(clock.clone()).unwrap();
         let spec = StreamSpec { name: "flights".into(), shards: 2, retention_hours: 24 };
         ports.stream.create(&spec).await.unwrap();
         Self { ports, clock }

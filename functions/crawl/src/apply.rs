@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use format::folders::below_folder;
+use format::listing::{self, RefusedFile, refused_parameter};
 use shared::catalog::{Catalog, MAX_PARTITIONS_PER_CALL, Partition, Table, TableInput, ensure_database};
-use shared::format::folders::below_folder;
-use shared::format::listing::{self, RefusedFile, refused_parameter};
 use shared::model::TableName;
 use shared::pause::{self, TRIES};
 use shared::project::OnDelete;

@@ -7,9 +7,9 @@ pub(crate) use fit::{UNTYPED, untyped as fit_untyped};
 
 use std::collections::BTreeMap;
 
+use format::folders::values_under;
+use format::{Encoding, Flaw, Sample};
 use shared::catalog::Table;
-use shared::format::folders::values_under;
-use shared::format::{Encoding, Flaw, Sample};
 use shared::model::Column;
 use shared::model::name::to_identifier;
 use url::Url;

@@ -34,12 +34,12 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use jobs::schedule::{self, Kind, Progress, Turn};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use shared::api::{Event, Message, Request, Response};
-use shared::config::Ports;
+use shared::ports::Ports;
 use shared::project::Project;
-use shared::schedule::{self, Kind, Progress, Turn};
 use shared::{Error, Result, deadline};
 
 use crate::event::Asked;

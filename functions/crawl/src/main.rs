@@ -4,5 +4,5 @@ use crawl::Crawl;
 
 #[tokio::main]
 async fn main() -> Result<(), shared::lambda::Failure> {
-    shared::lambda::run("crawl", |_, project, ports| Crawl::new(project, ports), Crawl::handle).await
+    shared::lambda::run("crawl", wiring::connect, |_, project, ports| Crawl::new(project, ports), Crawl::handle).await
 }

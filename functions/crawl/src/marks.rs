@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use format::Flaw;
 use serde::{Deserialize, Serialize};
 use shared::Result;
-use shared::format::Flaw;
 use shared::state::{State, change_json, get_json};
 
 use crate::select::Object;

@@ -5,8 +5,8 @@
 
 use std::collections::BTreeMap;
 
+use format::folders::{key_value, segments, value};
 use shared::catalog::NULL_VALUE;
-use shared::format::folders::{key_value, segments, value};
 use shared::model::{Column, ColumnType};
 
 /// The names of dated folders, outermost first, and the values they may have.
@@ -33,7 +33,7 @@ fn is_dated(segment: &str, level: usize) -> bool {
 }
 
 fn is_date(text: &str) -> bool {
-    shared::format::infer::text_shape(text).column_type() == ColumnType::Date
+    format::infer::text_shape(text).column_type() == ColumnType::Date
 }
 
 /// The partitions of a table whose files lie in `folders` (relative to the table, the table's own as an empty text). No keys when

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use format::folders::below_folder;
+use format::{Encoding, declared_columns, listing};
 use shared::catalog::{Partition, StorageDescriptor, Table, TableInput};
-use shared::format::folders::below_folder;
-use shared::format::{Encoding, declared_columns, listing};
 use shared::model::{Column, ColumnType, TableName};
 use shared::project::OnSchemaChange;
 use url::Url;

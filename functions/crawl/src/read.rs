@@ -1,10 +1,10 @@
 //! Reads the heads of files.
 
+use format::detect::{self, Magic, WHOLE_BYTES};
+use format::parquet::{self, Footer};
+use format::{Flaw, Sample};
 use futures::StreamExt;
-use shared::config::Ports;
-use shared::format::detect::{self, Magic, WHOLE_BYTES};
-use shared::format::parquet::{self, Footer};
-use shared::format::{Flaw, Sample};
+use shared::ports::Ports;
 use shared::storage::Storage;
 use shared::{Error, ErrorKind, Result, deadline};
 

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use shared::format::Flaw;
-use shared::format::listing::RefusedFile;
+use format::Flaw;
+use format::listing::RefusedFile;
 
 use crate::group::Known;
 use crate::marks::{Delta, Mark, Marks};

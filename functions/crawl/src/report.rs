@@ -1,8 +1,8 @@
 //! What a crawl did: the answer of a crawl and the state document `crawl-reports/{location}`.
 
+use format::Flaw;
 use serde::{Deserialize, Serialize};
 use shared::Result;
-use shared::format::Flaw;
 use shared::state::{Expect, State, get_json, put_json};
 
 const PREFIX: &str = "crawl-reports/";

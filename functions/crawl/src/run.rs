@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use format::folders::{below_folder, values_under};
+use format::{FileFilter, Flaw};
 use futures::StreamExt;
-use shared::config::Ports;
-use shared::format::folders::{below_folder, values_under};
-use shared::format::{FileFilter, Flaw};
 use shared::model::TableName;
+use shared::ports::Ports;
 use shared::project::{Location, Project};
 use shared::storage::Storage;
 use shared::telemetry::metrics::{self, Metric};

@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use format::listing::{self, log_of};
+use format::{FileFilter, Flaw};
 use percent_encoding::percent_decode_str;
-use shared::format::listing::{self, log_of};
-use shared::format::{FileFilter, Flaw};
 use shared::storage::ObjectInfo;
 use url::Url;
 

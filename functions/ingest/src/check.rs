@@ -1,8 +1,8 @@
 //! Each record against the stream's schema, and the partition key of those that pass.
 
 use bytes::Bytes;
+use format::records::RecordError;
 use jiter::{Jiter, JiterResult, Peek};
-use shared::format::records::RecordError;
 use shared::stream::{MAX_RECORD_BYTES, NewRecord};
 
 use crate::Intake;

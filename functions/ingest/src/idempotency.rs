@@ -11,7 +11,7 @@ use futures::{TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use shared::api::Request;
-use shared::config::Ports;
+use shared::ports::Ports;
 use shared::state::{Expect, State, Version, get_json, put_json};
 use shared::stream::{MAX_READ_RECORDS, ReadFrom, Stream};
 use shared::{Error, ErrorKind, Result};

@@ -14,11 +14,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
 
+use format::records::RecordSchema;
 use serde_json::Value;
 use shared::api::{Event, Request, Response};
-use shared::config::Ports;
 use shared::error::Context;
-use shared::format::records::RecordSchema;
+use shared::ports::Ports;
 use shared::project::{Project, StreamDeclaration};
 use shared::{Error, Result};
 use tokio::sync::{OnceCell, Semaphore};

@@ -4,5 +4,6 @@ use ingest::Ingest;
 
 #[tokio::main]
 async fn main() -> Result<(), shared::lambda::Failure> {
-    shared::lambda::run("ingest", |_, project, ports| Ingest::new(project, ports), Ingest::handle).await
+    shared::lambda::run("ingest", wiring::connect, |_, project, ports| Ingest::new(project, ports), Ingest::handle)
+        .await
 }

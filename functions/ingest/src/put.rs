@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures::future::join_all;
-use shared::config::Ports;
+use shared::ports::Ports;
 use shared::project::StreamDeclaration;
 use shared::stream::{MAX_PUT_BYTES, MAX_PUT_RECORDS, NewRecord, PutOutcome, StreamSpec};
 use shared::{Error, ErrorKind, Result};

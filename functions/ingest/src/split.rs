@@ -1,8 +1,8 @@
 //! A body cut into records. JSON records are slices of the body, not copies; CSV rows become the JSON objects they stand for.
 
 use bytes::Bytes;
+use format::records::{CsvOptions, RecordError, RecordSchema};
 use jiter::{Jiter, JiterError};
-use shared::format::records::{CsvOptions, RecordError, RecordSchema};
 use shared::{Error, Result};
 
 use crate::MAX_RECORDS;

@@ -10,11 +10,11 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use shared::api::Response;
 use shared::clock::ManualClock;
-use shared::config::Ports;
 use shared::model::ShardId;
+use shared::ports::Ports;
 use shared::project::Project;
 use shared::stream::{MAX_RECORD_BYTES, Record};
-use shared::testing::stream::read_all;
+use testing::stream::read_all;
 
 use super::*;
 
@@ -46,7 +46,7 @@ struct Lake {
 impl Lake {
     fn new() -> Self {
         let clock = Arc::new(ManualClock::at(1_700_000_000_000));
-        Self::with(Ports::in_memory(clock.clone()).unwrap(), clock)
+        Self::with(adapters_embedded::in_memory(clock.clone()).unwrap(), clock)
     }
 
     fn with(ports: Ports, clock: Arc<ManualClock>) -> Self {

@@ -22,15 +22,15 @@ mod tests;
 
 use std::sync::Arc;
 
+use engine::{Engine, QueryOptions};
+use jobs::schedule::{self, Kind, Progress, Turn};
 use serde_json::Value;
 use shared::api::{Event, Request, Response};
-use shared::config::Ports;
-use shared::engine::{Engine, QueryOptions};
+use shared::ports::Ports;
 use shared::project::Project;
-use shared::schedule::{self, Kind, Progress, Turn};
-use shared::table::Tables;
 use shared::telemetry::metrics::{self, Metric};
 use shared::{Error, Result};
+use table::Tables;
 
 use answer::Answer;
 use event::Asked;

@@ -13,8 +13,8 @@ use arrow::datatypes::SchemaRef;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use shared::model::types::arrow_schema;
 use shared::model::{Column, ColumnType, TableName};
-use shared::table::{Change, Tables, Token};
 use shared::{Error, Result};
+use table::{Change, Tables, Token};
 
 use crate::anomalies::Anomalies;
 use crate::answer::{Answer, Outcome, Stored};

@@ -8,7 +8,7 @@ use serde_json::json;
 use shared::clock::ManualClock;
 use shared::config::Settings;
 use shared::model::types::columns_of;
-use shared::table::Change;
+use table::Change;
 
 use super::*;
 use crate::shapes::departures;
@@ -43,7 +43,7 @@ async fn lakehouse() -> (Insight, tempfile::TempDir) {
 
 async fn lakehouse_at(clock: Arc<ManualClock>) -> (Insight, tempfile::TempDir) {
     let spill = tempfile::tempdir().unwrap();
-    let ports = Ports::in_memory(clock).unwrap();
+    let ports = adapters_embedded::in_memory(clock).unwrap();
     let engine = Engine::open(&Settings::embedded(spill.path()).unwrap(), &ports).unwrap();
     let rows: Vec<(i32, &str, i64)> = (15_706..)
         .zip(departures())

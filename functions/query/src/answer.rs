@@ -9,10 +9,10 @@
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
+use engine::{Answer, Stats};
 use futures::TryStreamExt;
 use serde_json::{Value, json};
 use shared::api::Response;
-use shared::engine::{Answer, Stats};
 use shared::error::Context;
 use shared::model::Keys;
 use shared::storage::Storage;

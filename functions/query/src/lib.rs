@@ -15,10 +15,10 @@ pub mod event;
 
 use std::sync::Arc;
 
+use engine::{Engine, QueryOptions};
 use serde_json::Value;
 use shared::api::{Event, Request, Response};
-use shared::config::Ports;
-use shared::engine::{Engine, QueryOptions};
+use shared::ports::Ports;
 use shared::project::Project;
 use shared::{Error, Result};
 use uuid::Uuid;

@@ -14,7 +14,7 @@ struct Lake {
 
 fn lake() -> Lake {
     let spill = tempfile::tempdir().unwrap();
-    let ports = Ports::in_memory(Arc::new(SystemClock)).unwrap();
+    let ports = adapters_embedded::in_memory(Arc::new(SystemClock)).unwrap();
     let engine = Engine::open(&Settings::embedded(spill.path()).unwrap(), &ports).unwrap();
     let project = Arc::new(Project::parse("version: 1\ndatabase: nyc\n", "lakehouse.yaml").unwrap());
     Lake { query: Query::new(project, ports.clone(), engine).unwrap(), ports, _spill: spill }

@@ -11,8 +11,8 @@ use chrono::{DateTime, Utc};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use shared::model::types::arrow_schema;
 use shared::model::{Column, ColumnType, TableName};
-use shared::table::{Change, Tables, Token};
 use shared::{Error, ErrorKind, Result};
+use table::{Change, Tables, Token};
 
 use crate::record::{JobRecord, Run};
 

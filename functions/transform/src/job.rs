@@ -8,13 +8,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use arrow::datatypes::Schema;
-use shared::config::Ports;
-use shared::engine::{Answer, Engine, QueryOptions};
+use engine::{Answer, Engine, QueryOptions};
 use shared::model::types::columns_of;
 use shared::model::{Column, TableName};
+use shared::ports::Ports;
 use shared::project::{Job, Maintenance, Mode, Project, Seconds, Write};
-use shared::table::{Change, Committed, SnapshotInfo, Table, Tables, Token};
 use shared::{Error, ErrorKind, Result};
+use table::{Change, Committed, SnapshotInfo, Table, Tables, Token};
 use tokio::sync::oneshot;
 
 use crate::bookmark::{self, Mark, Reader, Reading};
@@ -37,7 +37,7 @@ pub struct Workshop {
 /// What a compaction may take.
 #[derive(Debug, Clone, Default)]
 pub struct Room {
-    /// Bytes of memory (default: what [`shared::table::Rewrite`] says).
+    /// Bytes of memory (default: what [`table::Rewrite`] says).
     pub memory_bytes: Option<u64>,
     /// The folder to spill to (default: the system's for temporary files).
     pub spill: Option<PathBuf>,

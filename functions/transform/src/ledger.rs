@@ -14,7 +14,7 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use shared::clock::Clock;
-use shared::config::Ports;
+use shared::ports::Ports;
 use shared::state::{Expect, State, Version, get_json, put_json};
 use shared::{Error, ErrorKind, Result};
 use uuid::{NoContext, Timestamp, Uuid};
@@ -346,7 +346,7 @@ mod tests {
 
     fn ledger() -> (Ledger, Arc<ManualClock>) {
         let clock = Arc::new(ManualClock::at(1_700_000_000_000));
-        (Ledger::new(&Ports::in_memory(clock.clone()).unwrap()), clock)
+        (Ledger::new(&adapters_embedded::in_memory(clock.clone()).unwrap()), clock)
     }
 
     fn held(claim: Claim) -> Held {

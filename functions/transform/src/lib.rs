@@ -20,15 +20,16 @@ pub mod upkeep;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use engine::Engine;
+use jobs::schedule::{self, Kind, Progress, Turn};
 use serde_json::{Value, json};
 use shared::api::{Event, Request, Response};
-use shared::config::{Ports, Settings};
-use shared::engine::Engine;
+use shared::config::Settings;
+use shared::ports::Ports;
 use shared::project::{Project, Workflow, job_needs};
-use shared::schedule::{self, Kind, Progress, Turn};
-use shared::table::Tables;
 use shared::telemetry::trace;
 use shared::{Error, ErrorKind, Result, deadline};
+use table::Tables;
 use tracing::Instrument;
 
 use event::Command;

@@ -1,12 +1,13 @@
 //! The function `transform` on AWS Lambda.
 
-use shared::engine::Engine;
+use engine::Engine;
 use transform::Transform;
 
 #[tokio::main]
 async fn main() -> Result<(), shared::lambda::Failure> {
     shared::lambda::run(
         "transform",
+        wiring::connect,
         |settings, project, ports| {
             let engine = Engine::open(settings, &ports)?;
             Ok(Transform::new(project, ports, engine)?.within(settings))

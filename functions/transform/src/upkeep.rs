@@ -2,7 +2,7 @@
 
 use shared::Result;
 use shared::project::{Compaction, Expiry, Maintenance, OrphanRemoval, Seconds, Transform};
-use shared::table::{Arrangement, Expire, Rewrite, SortField, Table};
+use table::{Arrangement, Expire, Rewrite, SortField, Table};
 
 use crate::job::{Room, Task, Workshop};
 use crate::record::{Compacted, Expired, Orphans, Outcome, Upkeep};
@@ -90,7 +90,7 @@ async fn expire(table: &Table, expiry: &Expiry, now_ms: i64, dry_run: bool) -> R
 
 async fn remove_orphans(table: &Table, removal: &OrphanRemoval, now_ms: i64, dry_run: bool) -> Result<Orphans> {
     let older_than_ms = removal.older_than.map(|age| ago(now_ms, age));
-    let found = table.remove_orphans(&shared::table::Orphans { older_than_ms, dry_run }).await?;
+    let found = table.remove_orphans(&table::Orphans { older_than_ms, dry_run }).await?;
     Ok(Orphans {
         files: found.orphans,
         bytes: found.bytes,

@@ -2,12 +2,12 @@
 
 use std::time::SystemTime;
 
+use adapters_aws::Aws;
 use aws_config::{BehaviorVersion, Region};
 use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
 use aws_sigv4::http_request::{SignableBody, SignableRequest, SigningSettings, sign};
 use aws_sigv4::sign::v4::SigningParams;
 use shared::api::Request;
-use shared::aws::Aws;
 use shared::{Error, ErrorKind, Result};
 use url::Url;
 

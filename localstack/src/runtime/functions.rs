@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use batcher::Batcher;
 use crawl::Crawl;
+use engine::Engine;
 use ingest::Ingest;
 use insight::Insight;
 use query::Query;
 use serde_json::Value;
-use shared::config::{Ports, Settings};
-use shared::engine::Engine;
+use shared::config::Settings;
+use shared::ports::Ports;
 use shared::project::Project;
 use shared::threads::Threads;
 use shared::{Error, Result};

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use jobs::schedule;
 use shared::api::{Request, Response};
 use shared::catalog::ensure_database;
-use shared::config::{Backend, Ports, Settings};
+use shared::config::{Backend, Settings};
 use shared::lock::DataLock;
+use shared::ports::Ports;
 use shared::project::{Project, StreamDeclaration};
-use shared::schedule;
 use shared::stream::StreamSpec;
 use shared::{Error, ErrorKind, Result};
 
@@ -45,7 +46,7 @@ impl House {
         }
         let project = Arc::new(Project::load(&settings.project)?);
         let lock = DataLock::acquire_in_turn(&settings.data, address, PATIENCE).await?;
-        let ports = Ports::connect(settings).await?;
+        let ports = wiring::connect(settings).await?;
         for database in project.databases() {
             ensure_database(ports.catalog.as_ref(), database).await?;
         }

@@ -109,7 +109,7 @@ fn spawn_triggers(house: &Arc<House>, pokes: &Pokes, watcher: &Arc<Watcher>, sto
         tasks.spawn(trigger.tick(stop.clone()));
     }
     tasks.spawn(watcher.clone().run(stop.clone()));
-    for entry in shared::schedule::entries(&house.project) {
+    for entry in jobs::schedule::entries(&house.project) {
         tasks.spawn(scheduler::run(entry, house.ports.clone(), house.functions.clone(), stop.clone()));
     }
     tasks.spawn(scheduler::serve_queue(house.ports.clone(), house.functions.clone(), stop.clone()));

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shared::Result;
-use shared::config::Ports;
+use shared::ports::Ports;
 use shared::project::Project;
 use shared::state::{Expect, get_json, put_json};
 use shared::storage::ObjectInfo;

@@ -1,13 +1,13 @@
 //! The scheduler: runs crawls, workflows and insights when their schedule is due, by the same rules as the functions follow when
-//! a tick on AWS names none ([`shared::schedule`]).
+//! a tick on AWS names none ([`jobs::schedule`]).
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use jobs::schedule::{Entry, Kind, Progress, Turn};
 use serde_json::json;
 use shared::Result;
-use shared::config::Ports;
-use shared::schedule::{Entry, Kind, Progress, Turn};
+use shared::ports::Ports;
 use transform::ledger::Ledger;
 
 use super::events;

@@ -2,16 +2,16 @@
 
 use std::sync::Arc;
 
+use jobs::schedule;
 use serde::Serialize;
 use serde_json::Value;
 use shared::api::{Request, Response};
-use shared::config::Ports;
 use shared::model::{Positions, ShardId};
+use shared::ports::Ports;
 use shared::project::Project;
-use shared::schedule;
 use shared::stream::{MAX_READ_RECORDS, ReadFrom};
-use shared::table::Tables;
 use shared::{ErrorKind, Result};
+use table::Tables;
 
 use super::functions::{Function, Functions};
 use super::{events, objects, triggers};

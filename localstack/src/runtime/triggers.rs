@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use shared::config::Ports;
 use shared::model::{Positions, SequenceNumber, ShardId};
+use shared::ports::Ports;
 use shared::state::{Expect, get_json, put_json};
 use shared::stream::{MAX_READ_RECORDS, ReadFrom, Record};
 use shared::{Error, Result};

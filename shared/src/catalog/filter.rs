@@ -43,7 +43,7 @@ fn typed<'a>(ty: &ColumnType, value: &'a str) -> Option<Typed<'a>> {
 }
 
 /// Whether the text is a date whose order is that of its text.
-pub(super) fn is_date(text: &str) -> bool {
+pub fn is_date(text: &str) -> bool {
     let digits = |text: &[u8]| text.iter().all(u8::is_ascii_digit);
     match text.as_bytes() {
         [a, b, c, d, b'-', e, f, b'-', g, h] => digits(&[*a, *b, *c, *d, *e, *f, *g, *h]),
@@ -78,7 +78,7 @@ impl Wanted {
 }
 
 /// Whether a partition with these values may match all filters.
-pub(super) fn admit(filters: &[KeyFilter], keys: &[Column], values: &[String]) -> bool {
+pub fn admit(filters: &[KeyFilter], keys: &[Column], values: &[String]) -> bool {
     let admits = |(key, value): (&Column, &String)| {
         filters.iter().filter(|filter| filter.column == key.name).all(|filter| filter.wanted.admits(&key.ty, value))
     };
@@ -86,7 +86,7 @@ pub(super) fn admit(filters: &[KeyFilter], keys: &[Column], values: &[String]) -
 }
 
 /// The texts that the first partition columns must have, as far as the filters leave one for each.
-pub(super) fn prefix(filters: &[KeyFilter], keys: &[Column]) -> Vec<String> {
+pub fn prefix(filters: &[KeyFilter], keys: &[Column]) -> Vec<String> {
     let only = |key: &Column| {
         let of_key = filters.iter().filter(|filter| filter.column == key.name && key.ty == ColumnType::String);
         of_key.into_iter().find_map(|filter| match &filter.wanted {

@@ -10,9 +10,8 @@ use crate::model::{Column, TableName};
 use crate::{Error, Result};
 
 pub mod declared;
-pub mod embedded;
-mod filter;
-pub mod glue;
+pub mod filter;
+pub mod hive;
 mod turns;
 
 pub use self::filter::{KeyFilter, NULL_VALUE, Wanted};

@@ -19,7 +19,8 @@ use tracing::Instrument;
 
 use crate::api::Response;
 use crate::clock::{Clock, SystemClock};
-use crate::config::{Ports, Settings};
+use crate::config::Settings;
+use crate::ports::Ports;
 use crate::project::Project;
 use crate::{Error, ErrorKind, Result, deadline, heap, telemetry};
 
@@ -31,13 +32,15 @@ const MAX_ANSWER: usize = 6 * 1024 * 1024 + 100;
 /// How long before Lambda's own end an overrun is answered.
 const MARGIN: Duration = Duration::from_secs(1);
 
-/// Runs the function `name` until Lambda ends the process. `open` makes the function; `handle` gives it an event. What can't be
+/// Runs the function `name` until Lambda ends the process. `connect` opens the ports that the settings name, `open` makes the
+/// function of them, `handle` gives it an event. What can't be
 /// opened is tried again at each event, and is that event's error.
 ///
 /// # Errors
 /// When the environment variables of the log are wrong, or the runtime can't be reached.
-pub async fn run<T, O, H>(name: &'static str, open: O, handle: H) -> Result<(), Failure>
+pub async fn run<T, C, O, H>(name: &'static str, connect: C, open: O, handle: H) -> Result<(), Failure>
 where
+    C: AsyncFn(&Settings) -> Result<Ports>,
     O: Fn(&Settings, Arc<Project>, Ports) -> Result<T>,
     H: AsyncFn(&T, Value) -> Result<Value>,
 {
@@ -54,7 +57,7 @@ where
         name,
         async || {
             let settings = Settings::from_env()?;
-            let ports = Ports::connect(&settings).await?;
+            let ports = connect(&settings).await?;
             open(&settings, Arc::new(Project::load(&settings.project)?), ports)
         },
         handle,

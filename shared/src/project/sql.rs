@@ -3,17 +3,19 @@
 
 use std::collections::BTreeSet;
 
-use datafusion::common::TableReference;
-use datafusion::sql::parser::{DFParser, DFParserBuilder, Statement};
-use datafusion::sql::resolve::resolve_table_references;
-use datafusion::sql::sqlparser::ast::{Expr, Ident, Query, SelectItem, SetExpr, Statement as SqlStatement};
-use datafusion::sql::sqlparser::dialect::GenericDialect;
-use datafusion::sql::sqlparser::tokenizer::Tokenizer;
+use std::ops::ControlFlow;
 
-use crate::engine::size::check_operators;
+use sqlparser::ast::{Expr, Ident, ObjectName, Query, SelectItem, SetExpr, Statement, Visit, Visitor};
+use sqlparser::dialect::GenericDialect;
+use sqlparser::parser::Parser;
+use sqlparser::tokenizer::{Token, Tokenizer};
+
 use crate::model::TableName;
+use crate::sql::check_operators;
 use crate::threads::deep;
 use crate::{Error, Result};
+
+const DIALECT: GenericDialect = GenericDialect {};
 
 /// A SELECT.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,21 +38,65 @@ impl Select {
     }
 
     fn parse_plain(sql: &str, database: &str) -> Result<Self> {
-        let mut statements = DFParser::parse_sql(sql).map_err(|e| Error::invalid(format!("expected a SELECT: {e}")))?;
-        let (Some(statement), None) = (statements.pop_front(), statements.front()) else {
-            return Err(Error::invalid("expected exactly one SELECT, found none or several statements"));
+        let statements = Parser::parse_sql(&DIALECT, sql);
+        let statements = statements.map_err(|e| Error::invalid(format!("expected a SELECT: {e}")))?;
+        let query = match statements.as_slice() {
+            [Statement::Query(query)] => query,
+            [other] => return Err(not_a_select(&other.to_string())),
+            _ => return Err(Error::invalid("expected exactly one SELECT, found none or several statements")),
         };
-        let query = match &statement {
-            Statement::Statement(inner) => match inner.as_ref() {
-                SqlStatement::Query(query) => query.clone(),
-                other => return Err(not_a_select(&other.to_string())),
-            },
-            other => return Err(not_a_select(&other.to_string())),
+        let mut tables = Tables { database, reads: BTreeSet::new(), ctes: Vec::new() };
+        match query.visit(&mut tables) {
+            ControlFlow::Continue(()) => Ok(Self { reads: tables.reads, columns: columns(query) }),
+            ControlFlow::Break(error) => Err(error),
+        }
+    }
+}
+
+/// Collects the tables that a query reads.
+struct Tables<'a> {
+    database: &'a str,
+    reads: BTreeSet<TableName>,
+    /// Names of the common table expressions that can be named where the visitor is.
+    ctes: Vec<String>,
+}
+
+impl Visitor for Tables<'_> {
+    type Break = Error;
+
+    fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<Error> {
+        let Some(with) = &query.with else { return ControlFlow::Continue(()) };
+        for cte in &with.cte_tables {
+            if !with.recursive {
+                // Its own name is not known in it. It is visited again with the query, which finds nothing more then.
+                cte.visit(self)?;
+            }
+            self.ctes.push(normal(&cte.alias.name));
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_query(&mut self, query: &Query) -> ControlFlow<Error> {
+        let ended = query.with.as_ref().map_or(0, |with| with.cte_tables.len());
+        self.ctes.truncate(self.ctes.len() - ended);
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_relation(&mut self, relation: &ObjectName) -> ControlFlow<Error> {
+        let parts: Option<Vec<String>> = relation.0.iter().map(|part| part.as_ident().map(normal)).collect();
+        let name = match parts.as_deref() {
+            Some([table]) if self.ctes.contains(table) => return ControlFlow::Continue(()),
+            Some([table]) => TableName::new(self.database, table),
+            Some([database, table]) => TableName::new(database, table),
+            _ => Err(Error::invalid(format!("expected a table named `table` or `database.table`, found `{relation}`"))),
         };
-        let (tables, _) = resolve_table_references(&statement, true)
-            .map_err(|e| Error::invalid("expected tables named `table` or `database.table`").with_source(e))?;
-        let reads = tables.iter().map(|table| name(table, database)).collect::<Result<_>>()?;
-        Ok(Self { reads, columns: columns(&query) })
+        match name {
+            Ok(name) => {
+                self.reads.insert(name);
+                ControlFlow::Continue(())
+            }
+            Err(error) => ControlFlow::Break(error),
+        }
     }
 }
 
@@ -62,8 +108,9 @@ pub(super) fn check_condition(text: &str) -> Result<()> {
     let text = with_placeholders(text);
     check_size(&text)?;
     let parse = || {
-        let parsed = DFParserBuilder::new(text.as_str()).build().and_then(|mut parser| parser.parse_into_expr());
-        parsed.map(drop)
+        let mut parser = Parser::new(&DIALECT).try_with_sql(&text)?;
+        parser.parse_expr()?;
+        parser.expect_token(&Token::EOF).map(drop)
     };
     deep(parse).map_err(|e| Error::invalid(format!("expected an SQL condition, found `{text}`: {e}")))
 }
@@ -71,7 +118,7 @@ pub(super) fn check_condition(text: &str) -> Result<()> {
 /// # Errors
 /// `Limit` for more operators in a row than the engine takes. What has no tokens is left to the parser.
 fn check_size(sql: &str) -> Result<()> {
-    match Tokenizer::new(&GenericDialect {}, sql).tokenize_with_location() {
+    match Tokenizer::new(&DIALECT, sql).tokenize_with_location() {
         Ok(tokens) => check_operators(&tokens),
         Err(_) => Ok(()),
     }
@@ -80,16 +127,6 @@ fn check_size(sql: &str) -> Result<()> {
 fn not_a_select(statement: &str) -> Error {
     let beginning: String = statement.chars().take(40).collect();
     Error::invalid(format!("expected a SELECT, found `{beginning}`"))
-}
-
-fn name(table: &TableReference, database: &str) -> Result<TableName> {
-    match table {
-        TableReference::Bare { table } => TableName::new(database, table.as_ref()),
-        TableReference::Partial { schema, table } => TableName::new(schema.as_ref(), table.as_ref()),
-        TableReference::Full { .. } => {
-            Err(Error::invalid(format!("expected a table named `table` or `database.table`, found `{table}`")))
-        }
-    }
 }
 
 fn columns(query: &Query) -> Option<Vec<String>> {

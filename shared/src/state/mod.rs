@@ -9,9 +9,6 @@ use serde::de::DeserializeOwned;
 
 use crate::{Error, ErrorKind, Result, pause};
 
-pub mod embedded;
-pub mod objects;
-
 /// An opaque mark of one version of a document; changes with every write.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Version(pub String);

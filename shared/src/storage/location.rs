@@ -86,7 +86,11 @@ mod tests {
     use object_store::path::Path;
     use proptest::prelude::*;
 
+    use std::sync::Arc;
+
     use super::*;
+    use crate::storage::Root;
+    use object_store::memory::InMemory;
 
     #[test]
     fn a_location_is_the_key_byte_for_byte() {
@@ -119,7 +123,7 @@ mod tests {
     #[test]
     fn a_location_below_a_root_that_is_percent_encoded_goes_on_from_the_root() {
         let root = Url::parse("file:///home/a%20b/objects/").unwrap();
-        let storage = Storage::open(std::slice::from_ref(&root)).unwrap();
+        let storage = Storage::new(vec![Root::new(&root, Arc::new(InMemory::new()))]);
         for location in [
             "file:///home/a%20b/objects/t/s=%20/f",
             "file:///home/a b/objects/t/s=%20/f",

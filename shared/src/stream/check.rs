@@ -9,7 +9,7 @@ const RETENTION_HOURS: std::ops::RangeInclusive<u32> = 24..=8_760;
 const KEY_CHARACTERS: std::ops::RangeInclusive<usize> = 1..=256;
 /// # Errors
 /// `Invalid` for a spec out of range.
-pub(super) fn check_spec(spec: &StreamSpec) -> Result<()> {
+pub fn check_spec(spec: &StreamSpec) -> Result<()> {
     if spec.name.is_empty() || spec.shards == 0 || !RETENTION_HOURS.contains(&spec.retention_hours) {
         return Err(Error::invalid(format!(
             "expected a stream with a name, 1 or more shards and a retention of {} to {} hours, found `{}` with {} shards and {} hours",
@@ -25,7 +25,7 @@ pub(super) fn check_spec(spec: &StreamSpec) -> Result<()> {
 
 /// # Errors
 /// `Invalid` for an empty batch or a key of a wrong length, `Limit` past the limits of a put.
-pub(super) fn check_batch(records: &[NewRecord]) -> Result<()> {
+pub fn check_batch(records: &[NewRecord]) -> Result<()> {
     if records.is_empty() {
         return Err(Error::invalid("expected at least one record to put, found none"));
     }

@@ -8,9 +8,7 @@ use bytes::Bytes;
 use crate::Result;
 use crate::model::{SequenceNumber, ShardId};
 
-mod check;
-pub mod embedded;
-pub mod kinesis;
+pub mod check;
 
 /// Records in one [`Stream::put`] call at most (Kinesis `PutRecords`).
 pub const MAX_PUT_RECORDS: usize = 500;

@@ -39,7 +39,7 @@ pub fn init(lookup: Lookup<'_>) -> Result<()> {
 fn filter(lookup: Lookup<'_>) -> Result<EnvFilter> {
     let value = lookup("TARN_LOG").filter(|value| !value.is_empty()).unwrap_or_else(|| "info".into());
     EnvFilter::try_new(format!("{RUNTIME},{value}")).map_err(|e| {
-        let expected = "a filter such as `info` or `warn,shared=debug`";
+        let expected = "a filter such as `info` or `warn,engine=debug`";
         Error::invalid(format!("environment variable TARN_LOG: expected {expected}, found `{value}`")).with_source(e)
     })
 }

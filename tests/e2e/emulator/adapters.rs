@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use shared::catalog::glue::GlueCatalog;
+use adapters_aws::glue::GlueCatalog;
+use adapters_aws::kinesis::KinesisStream;
+use adapters_aws::state::ObjectState;
 use shared::clock::SystemClock;
-use shared::state::objects::ObjectState;
 use shared::storage::Storage;
-use shared::stream::kinesis::KinesisStream;
-use shared::testing::{catalog, state, storage, stream};
+use testing::{catalog, state, storage, stream};
 use url::Url;
 
 use super::Emulator;
@@ -16,7 +16,7 @@ async fn bucket(emulator: &Emulator, name: &str) -> (Storage, Url) {
     let aws = emulator.aws().await;
     aws.s3().create_bucket().bucket(name).send().await.unwrap();
     let root = Url::parse(&format!("s3://{name}/lake%20house/")).unwrap();
-    (Storage::connect(std::slice::from_ref(&root), Some(&aws)).unwrap(), root)
+    (adapters_aws::storage::open(&aws, std::slice::from_ref(&root)).unwrap(), root)
 }
 
 #[tokio::test(flavor = "multi_thread")]

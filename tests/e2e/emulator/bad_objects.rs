@@ -6,15 +6,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use adapters_aws::glue::GlueCatalog;
 use axum::Router;
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
 use axum::response::IntoResponse;
 use shared::ErrorKind;
 use shared::catalog::Catalog;
-use shared::catalog::glue::GlueCatalog;
 use shared::model::TableName;
-use shared::storage::Storage;
 use url::Url;
 
 use super::{Emulator, aws_at};
@@ -33,7 +32,7 @@ const NAMES: [&str; 8] =
 /// The bucket of a stack, as any client of S3 has it.
 struct Bucket {
     client: reqwest::Client,
-    s3: shared::aws::Aws,
+    s3: adapters_aws::Aws,
     name: String,
 }
 
@@ -107,7 +106,7 @@ async fn what_cannot_be_reached_is_named_in_bounded_time() {
     };
     let aws = aws_at(&nobody).await;
     let root = Url::parse("s3://nobody/").unwrap();
-    let storage = Storage::connect(std::slice::from_ref(&root), Some(&aws)).unwrap();
+    let storage = adapters_aws::storage::open(&aws, std::slice::from_ref(&root)).unwrap();
     let begun = Instant::now();
     let (glue, object) = (GlueCatalog::new(&aws), root.join("x").unwrap());
     let table = TableName::new("a", "b").unwrap();
@@ -152,7 +151,7 @@ async fn elsewhere() -> (String, Arc<AtomicUsize>) {
 async fn a_bucket_of_another_region_is_named_with_both_regions_and_not_asked_again() {
     let (endpoint, requests) = elsewhere().await;
     let root = Url::parse("s3://far/").unwrap();
-    let storage = Storage::connect(std::slice::from_ref(&root), Some(&aws_at(&endpoint).await)).unwrap();
+    let storage = adapters_aws::storage::open(&aws_at(&endpoint).await, std::slice::from_ref(&root)).unwrap();
     let at = |key| root.join(key).unwrap();
     let refusals = [
         storage.get(&at("x")).await.map(drop).unwrap_err(),

@@ -10,22 +10,22 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use adapters_aws::glue::GlueCatalog;
+use adapters_aws::state::ObjectState;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use batcher::Batcher;
+use engine::Engine;
 use futures::future::join_all;
 use ingest::Ingest;
 use serde_json::{Value, json};
-use shared::catalog::glue::GlueCatalog;
 use shared::clock::{Clock, SystemClock};
-use shared::config::{Ports, Settings};
-use shared::engine::Engine;
+use shared::config::Settings;
+use shared::ports::Ports;
 use shared::project::Project;
-use shared::state::objects::ObjectState;
-use shared::storage::Storage;
 use shared::stream::{NewRecord, PutOutcome, ReadFrom, StreamSpec};
-use shared::testing::{catalog, state, storage, stream};
 use shared::{ErrorKind, deadline};
+use testing::{catalog, state, storage, stream};
 use url::Url;
 
 use super::proxy::{Fault, Plan, Proxy, Shards};
@@ -59,7 +59,7 @@ async fn state_on_s3_conforms_whatever_fails() {
     let plan = Plan::random(1, 150, &ALL).allowing(s3_allows);
     let proxy = Proxy::start(&Emulator::ministack().endpoint, plan).await;
     let aws = aws_at(&proxy.endpoint).await;
-    let storage = Storage::connect(std::slice::from_ref(&root), Some(&aws)).unwrap();
+    let storage = adapters_aws::storage::open(&aws, std::slice::from_ref(&root)).unwrap();
     state::conforms(Arc::new(ObjectState::new(storage, root))).await;
     proxy.has_injected_all();
 }
@@ -72,7 +72,7 @@ async fn storage_on_s3_conforms_whatever_fails() {
     let plan = Plan::random(2, 150, &faults).allowing(s3_allows);
     let proxy = Proxy::start(&Emulator::ministack().endpoint, plan).await;
     let aws = aws_at(&proxy.endpoint).await;
-    let storage = Storage::connect(std::slice::from_ref(&root), Some(&aws)).unwrap();
+    let storage = adapters_aws::storage::open(&aws, std::slice::from_ref(&root)).unwrap();
     storage::conforms(&storage, &root).await;
     proxy.has_injected_all();
 }
@@ -109,7 +109,7 @@ async fn ports(name: &str, endpoint: &str) -> Ports {
         "TARN_STREAM_PREFIX" => Some(format!("{name}-")),
         _ => None,
     };
-    Ports::through(&aws_at(endpoint).await, &Settings::from_lookup(&value).unwrap()).unwrap()
+    wiring::through(&aws_at(endpoint).await, &Settings::from_lookup(&value).unwrap()).unwrap()
 }
 
 const SENDERS: i64 = 4;

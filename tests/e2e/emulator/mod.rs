@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, OnceLock};
 
+use adapters_aws::Aws;
 use aws_config::{BehaviorVersion, Region};
 use aws_credential_types::Credentials;
-use shared::aws::Aws;
 
 use crate::lake::{Lake, program};
 

@@ -6,16 +6,15 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use adapters_aws::kinesis::KinesisStream;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use futures::future::join_all;
 use serde_json::{Value, json};
 use shared::clock::SystemClock;
 use shared::model::ShardId;
-use shared::storage::Storage;
-use shared::stream::kinesis::KinesisStream;
 use shared::stream::{NewRecord, PutOutcome, Record, Stream};
-use shared::testing::stream::read_all;
+use testing::stream::read_all;
 use url::Url;
 
 use super::proxy::{Fault, Plan, Proxy};
@@ -252,7 +251,7 @@ async fn events_that_fail_or_come_twice_or_are_given_up_lose_no_record_and_doubl
 /// The data of the lines in the error objects, and how often each comes.
 async fn failed(emulator: &Emulator, stack: &Stack) -> BTreeMap<String, usize> {
     let root = Url::parse(&format!("s3://{}/", stack.0["bucket"].as_str().unwrap())).unwrap();
-    let storage = Storage::connect(std::slice::from_ref(&root), Some(&emulator.aws().await)).unwrap();
+    let storage = adapters_aws::storage::open(&emulator.aws().await, std::slice::from_ref(&root)).unwrap();
     let mut found = BTreeMap::new();
     for object in storage.list(&root.join("errors/").unwrap()).await.unwrap() {
         let text = storage.get(&object.url).await.unwrap();

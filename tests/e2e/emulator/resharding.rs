@@ -8,14 +8,14 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
+use adapters_aws::kinesis::KinesisStream;
 use aws_sdk_kinesis::Client;
 use aws_sdk_kinesis::types::StreamStatus;
 use serde_json::json;
 use shared::clock::SystemClock;
 use shared::model::ShardId;
-use shared::stream::kinesis::KinesisStream;
 use shared::stream::{NewRecord, PutOutcome, Record, Shard, Stream, StreamSpec};
-use shared::testing::stream::read_all;
+use testing::stream::read_all;
 
 use super::poller::{Poller, lambda};
 use super::{Emulator, python};

@@ -4,18 +4,17 @@
 use std::process::Command;
 use std::time::{Duration, Instant, SystemTime};
 
+use adapters_aws::Aws;
+use adapters_aws::glue::GlueCatalog;
+use adapters_aws::kinesis::KinesisStream;
 use aws_config::sts::AssumeRoleProvider;
 use aws_config::{BehaviorVersion, Region};
 use aws_credential_types::Credentials;
 use aws_sigv4::http_request::{SignableBody, SignableRequest, SigningSettings, sign};
 use aws_sigv4::sign::v4::SigningParams;
 use serde_json::{Value, json};
-use shared::aws::Aws;
 use shared::catalog::Catalog;
-use shared::catalog::glue::GlueCatalog;
 use shared::model::TableName;
-use shared::storage::Storage;
-use shared::stream::kinesis::KinesisStream;
 use shared::stream::{NewRecord, Stream};
 use shared::{Error, ErrorKind};
 use url::Url;
@@ -216,7 +215,7 @@ async fn errors_name_the_grant(lake: &Signed, root: &Aws) {
     names(GlueCatalog::new(&ingest).get_table(&table).await, "glue:GetTable", "table `shop.orders`");
 
     let bucket = Url::parse(&format!("s3://{}/", lake.stack.0["bucket"].as_str().unwrap())).unwrap();
-    let storage = |aws: &Aws| Storage::connect(std::slice::from_ref(&bucket), Some(aws)).unwrap();
+    let storage = |aws: &Aws| adapters_aws::storage::open(aws, std::slice::from_ref(&bucket)).unwrap();
     let at = |key: &str| bucket.join(key).unwrap();
     let resource = |key: &str| format!("`{}`", at(key));
     let found = storage(root).list(&at("tables/")).await.unwrap();

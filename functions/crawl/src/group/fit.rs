@@ -2,13 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use shared::Result;
-use shared::catalog::TableInput;
-use shared::format::csv::fits;
-use shared::format::merge::{merge_by_name, merge_by_position, merge_by_source};
-use shared::format::{
+use format::csv::fits;
+use format::merge::{merge_by_name, merge_by_position, merge_by_source};
+use format::{
     Compression, CsvColumns, CsvFormat, Encoding, FileFormat, FirstRow, JsonFormat, Sample, SampledColumn, Shape,
 };
+use shared::Result;
+use shared::catalog::TableInput;
 use shared::model::Column;
 
 use super::is_positional;

@@ -42,7 +42,7 @@ async fn a_file_that_vanishes_after_it_was_listed_is_reported_and_read_when_it_c
     lake.put("a.csv", GOOD).await;
     let gone = crate::select::Object { path: "b.csv".into(), url: lake.url("b.csv"), size: 10, mark: "m".into() };
     let files = crate::read::read_all(&lake.ports, vec![gone]).await.unwrap();
-    assert_eq!(files[0].sample, Err(shared::format::Flaw::Vanished));
+    assert_eq!(files[0].sample, Err(format::Flaw::Vanished));
     let report = lake.event("ObjectCreated:Put", "never.csv").await;
     assert_eq!(report["files"]["read"], 0);
     lake.crawl().await;
@@ -87,7 +87,7 @@ async fn an_unknown_location_and_an_unknown_route_are_answered_with_their_status
 async fn a_location_outside_the_warehouse_is_denied() {
     let text = "version: 1\ndatabase: nyc\nlocations:\n  raw: {path: \"file:///etc/\"}\n";
     let Ok(project) = Project::parse(text, "lakehouse.yaml") else { return };
-    let ports = Ports::in_memory(Arc::new(ManualClock::at(0))).unwrap();
+    let ports = adapters_embedded::in_memory(Arc::new(ManualClock::at(0))).unwrap();
     let crawl = Crawl::new(Arc::new(project), ports).unwrap();
     let answer = crawl.handle(request("POST", "/crawl", "{}")).await.unwrap();
     assert_eq!(answer["statusCode"], 403, "{answer}");

@@ -2,7 +2,7 @@
 
 use shared::deadline;
 use shared::state::{Expect, put_json};
-use shared::testing::catalog_faults::Fault;
+use testing::catalog_faults::Fault;
 
 use super::*;
 

@@ -11,15 +11,15 @@ use std::io::Write;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use format::FileFormat;
 use serde_json::{Value, json};
 use shared::ErrorKind;
 use shared::catalog::{Partition, Table};
 use shared::clock::ManualClock;
-use shared::config::Ports;
-use shared::format::FileFormat;
 use shared::model::TableName;
+use shared::ports::Ports;
 use shared::project::Project;
-use shared::testing::catalog_faults::FaultyCatalog;
+use testing::catalog_faults::FaultyCatalog;
 use url::Url;
 
 use crate::Crawl;
@@ -46,7 +46,7 @@ impl Lake {
     fn of(text: &str) -> Self {
         let project = Arc::new(Project::parse(text, "lakehouse.yaml").unwrap());
         let clock = Arc::new(ManualClock::at(1_000));
-        let mut ports = Ports::in_memory(clock.clone()).unwrap();
+        let mut ports = adapters_embedded::in_memory(clock.clone()).unwrap();
         let catalog = FaultyCatalog::new(ports.catalog.clone());
         ports.catalog = catalog.clone();
         let crawl = Crawl::new(project, ports.clone()).unwrap();
@@ -54,7 +54,7 @@ impl Lake {
     }
 
     fn url(&self, path: &str) -> Url {
-        shared::format::folders::below_folder(&self.ports.keys.raw("raw"), path)
+        format::folders::below_folder(&self.ports.keys.raw("raw"), path)
     }
 
     async fn put(&self, path: &str, bytes: impl Into<Bytes>) {

@@ -1,8 +1,8 @@
 //! What a crawl registers can be queried: the values in the files come back.
 
 use arrow::util::pretty::pretty_format_batches;
+use engine::{Engine, QueryOptions};
 use shared::config::Settings;
-use shared::engine::{Engine, QueryOptions};
 
 use super::*;
 

@@ -1,6 +1,6 @@
 //! What tables the files of a location make, and how they are declared.
 
-use shared::format::{Compression, CsvFormat, Encoding, JsonFormat};
+use format::{Compression, CsvFormat, Encoding, JsonFormat};
 
 use super::*;
 

@@ -73,7 +73,7 @@ impl Stream for Faulty {
 /// A lake whose streams exist and then fail as told.
 async fn lake(fault: Fault) -> (Arc<Lake>, Arc<Faulty>) {
     let clock = Arc::new(ManualClock::at(1_700_000_000_000));
-    let ports = Ports::in_memory(clock.clone()).unwrap();
+    let ports = adapters_embedded::in_memory(clock.clone()).unwrap();
     for (name, shards) in [("flights", 1), ("keyed", 8)] {
         ports.stream.create(&StreamSpec { name: name.into(), shards, retention_hours: 24 }).await.unwrap();
     }

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use engine::Input;
+use format::listing::TableFiles;
 use serde::{Deserialize, Serialize};
 use shared::catalog::Table;
-use shared::config::Ports;
-use shared::engine::Input;
 use shared::error::Context;
-use shared::format::listing::TableFiles;
+use shared::ports::Ports;
 use shared::state::{Expect, State, get_json, put_json};
 use shared::{Error, Result};
 use url::Url;

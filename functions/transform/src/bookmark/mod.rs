@@ -16,14 +16,14 @@ mod files;
 
 use std::collections::BTreeMap;
 
+use engine::Input;
 use serde::{Deserialize, Serialize};
-use shared::config::Ports;
-use shared::engine::Input;
 use shared::model::TableName;
+use shared::ports::Ports;
 use shared::project::Write;
 use shared::state::State;
-use shared::table::{Read, Tables};
 use shared::{Error, ErrorKind, Result};
+use table::{Read, Tables};
 
 use crate::record::ReadMode;
 

@@ -1,7 +1,7 @@
 //! Incremental jobs read every row once, whatever crashes where.
 
 use serde_json::json;
-use shared::table::Change;
+use table::Change;
 
 use crate::lake::{Lake, start, succeed};
 

@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 
 use shared::ErrorKind;
-use shared::config::Ports;
-use shared::testing::catalog_faults::{Fault, FaultyCatalog};
+use shared::ports::Ports;
+use testing::catalog_faults::{Fault, FaultyCatalog};
 
 use crate::lake::{Lake, name, start, succeed};
 

@@ -7,7 +7,7 @@ use shared::clock::Clock;
 use shared::deadline;
 use shared::state::Expect;
 use shared::telemetry::trace;
-use shared::testing::catalog_faults::Fault;
+use testing::catalog_faults::Fault;
 use transform::Transform;
 
 use crate::lake::{Lake, name, resume, send_to};

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use serde_json::json;
 use shared::clock::Clock;
-use shared::config::Ports;
-use shared::table::Change;
-use shared::testing::catalog_faults::{Fault, FaultyCatalog};
-use shared::testing::faults::{Faulty, Plan};
+use shared::ports::Ports;
 use shared::{ErrorKind, deadline};
+use table::Change;
+use testing::catalog_faults::{Fault, FaultyCatalog};
+use testing::faults::{Faulty, Plan};
 use transform::Transform;
 
 use crate::lake::{Lake, name, resume, send, start, succeed};

@@ -6,16 +6,17 @@ use std::time::Duration;
 
 use arrow::json::WriterBuilder;
 use arrow::json::writer::JsonArray;
+use engine::{Engine, QueryOptions};
 use serde_json::{Value, json};
 use shared::api::Response;
 use shared::catalog::{StorageDescriptor, TableInput, ensure_database};
 use shared::clock::ManualClock;
-use shared::config::{Ports, Settings};
-use shared::engine::{Engine, QueryOptions};
+use shared::config::Settings;
 use shared::model::types::columns_of;
 use shared::model::{Column, TableName};
+use shared::ports::Ports;
 use shared::project::Project;
-use shared::table::{Change, Table, Tables};
+use table::{Change, Table, Tables};
 use transform::Transform;
 use transform::run::Pace;
 
@@ -36,7 +37,7 @@ pub type Answer = (u16, Value);
 impl Lake {
     pub async fn new() -> Self {
         let clock = Arc::new(ManualClock::at(NOW_MS));
-        let ports = Ports::in_memory(clock.clone()).unwrap();
+        let ports = adapters_embedded::in_memory(clock.clone()).unwrap();
         let spill = tempfile::tempdir().unwrap();
         let engine = Engine::open(&Settings::embedded(spill.path()).unwrap(), &ports).unwrap();
         ensure_database(ports.catalog.as_ref(), "nyc").await.unwrap();

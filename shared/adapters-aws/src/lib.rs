@@ -1,0 +1,42 @@
+//! The ports on AWS: streams in Kinesis, the catalog in Glue, objects in S3, state as objects beside them.
+//!
+//! [`Aws`] is the account, region and endpoints that the environment names; [`open`] makes the ports of it.
+
+mod client;
+pub mod glue;
+pub mod kinesis;
+pub mod state;
+pub mod storage;
+
+use std::sync::Arc;
+
+use shared::Result;
+use shared::catalog::Turns;
+use shared::clock::{Clock, SystemClock};
+use shared::config::Settings;
+use shared::model::Keys;
+use shared::ports::Ports;
+use shared::storage::Storage;
+
+pub use self::client::Aws;
+use self::glue::GlueCatalog;
+use self::kinesis::KinesisStream;
+use self::state::ObjectState;
+
+/// The ports over `storage`. Nothing is called yet.
+///
+/// # Errors
+/// `Invalid` for a warehouse that can hold no objects.
+pub fn open(aws: &Aws, settings: &Settings, storage: Storage) -> Result<Ports> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let keys = Keys::new(settings.warehouse.clone())?;
+    Ok(Ports {
+        stream: Arc::new(KinesisStream::new(aws, &settings.stream_prefix, clock.clone())),
+        catalog: Arc::new(GlueCatalog::new(aws)),
+        state: Arc::new(ObjectState::new(storage.clone(), keys.state())),
+        storage,
+        clock,
+        keys,
+        turns: Turns::default(),
+    })
+}

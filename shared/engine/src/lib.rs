@@ -1,0 +1,356 @@
+//! The SQL engine: one DataFusion session builder for every function, with the catalog's tables, limits and accounting.
+//!
+//! A query goes through [`guard`] (one statement, only reading), [`catalog`] (the tables it names, looked up once), DataFusion's
+//! planner and optimizer, the scan limit, and [`stats`] (figures, deadline). All of it runs on threads of its own ([`slots`]), a
+//! bounded number of statements at once ([`queue`]), and ends when it must ([`stop`], [`watch`]). Memory, spill space and caches of file footers are
+//! shared by all queries of an [`Engine`]; stores, and the bytes counted in them, belong to one query. Statements that write
+//! are parsed by [`statement`] and run by [`write`].
+//!
+//! The dialect is DataFusion's generic one: identifiers in double quotes, names lowercase unless quoted, `TRY_CAST`, `::`,
+//! `->` on JSON text.
+
+mod bounds;
+mod catalog;
+mod date_bin;
+mod date_format;
+mod date_trunc;
+mod dates;
+mod errors;
+mod explain;
+mod functions;
+mod guard;
+mod information;
+mod limit;
+mod memory;
+mod meter;
+mod queue;
+mod semantics;
+mod session;
+mod single;
+mod size;
+mod slots;
+mod sources;
+mod split;
+mod statement;
+mod stats;
+mod stop;
+mod tables;
+mod top;
+mod watch;
+mod write;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::datatypes::SchemaRef;
+use arrow::record_batch::RecordBatch;
+use datafusion::common::DataFusionError;
+use datafusion::execution::SendableRecordBatchStream;
+use datafusion::execution::memory_pool::MemoryPool;
+use datafusion::execution::session_state::SessionState;
+use datafusion::physical_plan::memory::MemoryStream;
+use datafusion::physical_plan::{ExecutionPlan, execute_stream};
+use datafusion::sql::parser::Statement;
+use futures::TryStreamExt;
+use url::Url;
+
+use self::catalog::{Given, Lookup, Resolved};
+use self::guard::Reading;
+use self::meter::Meter;
+use self::session::Sessions;
+use self::slots::Slots;
+use self::statement::Statement as Asked;
+use self::stats::Counted;
+pub use self::stats::Progress;
+use self::stop::Stop;
+use self::tables::ScanLog;
+pub use self::write::Outcome;
+use shared::catalog::declared::Declared;
+use shared::config::Settings;
+use shared::model::TableName;
+use shared::ports::Ports;
+use shared::{Error, Result};
+use table::{Read, Tables};
+
+/// Runs SQL over the catalog's tables. Cheap to clone; caches are shared between clones and outlive a query.
+#[derive(Debug, Clone)]
+pub struct Engine {
+    ports: Ports,
+    /// What is known of tables' metadata outlasts a query.
+    tables: Tables,
+    sessions: Arc<Sessions>,
+    slots: Arc<Slots>,
+}
+
+/// Share of the memory that metadata of tables may take beside what queries have.
+const METADATA_SHARE: u64 = 8;
+
+/// What a query may read and how much.
+#[derive(Debug, Clone, Default)]
+pub struct QueryOptions {
+    /// Database of tables that are named without one.
+    pub database: String,
+    /// The databases that there are for the query; `None`: all of the catalog.
+    pub databases: Option<BTreeSet<String>>,
+    /// Tables that are read otherwise than whole and current.
+    pub inputs: BTreeMap<TableName, Input>,
+    /// Refuse a query that would scan more bytes than this; stop one that turns out to.
+    pub max_bytes_scanned: Option<u64>,
+    /// Stop a query that takes longer.
+    pub timeout: Option<Duration>,
+    /// Under one key a statement changes a table once, however often it is sent.
+    pub idempotency_key: Option<String>,
+    /// Who asks: callers take turns when there is more to do than can run at once.
+    pub caller: String,
+    /// Text and binary may come as views, and dictionaries as such: nothing is copied for a reader that takes them.
+    pub views: bool,
+}
+
+/// What is read in place of a whole table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Input {
+    /// Some rows of an Iceberg table.
+    Rows(Read),
+    /// Only these files of a file table.
+    Files(Vec<Url>),
+}
+
+/// A running query. Dropping its rows stops it.
+pub struct Answer {
+    pub schema: SchemaRef,
+    /// Text, binary and dictionaries in their plain Arrow types, unless [`QueryOptions::views`] were asked for.
+    pub rows: SendableRecordBatchStream,
+    /// What was changed, if the statement wrote.
+    pub outcome: Option<Outcome>,
+    progress: Progress,
+}
+
+/// What a query took.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Stats {
+    pub rows: u64,
+    /// Bytes asked of storage, of metadata and data; a local file that is read from its start counts whole.
+    pub bytes_scanned: u64,
+    /// Data files that the plan reads, after pruning.
+    pub files_scanned: u64,
+    pub spilled_bytes: u64,
+    pub elapsed_ms: u64,
+}
+
+/// One query under way: what it was asked, its own ports and meter, and when it must end.
+struct Run<'a> {
+    ports: Ports,
+    tables: Tables,
+    sql: &'a str,
+    options: &'a QueryOptions,
+    meter: Arc<Meter>,
+    started_ms: i64,
+    stop: Arc<Stop>,
+    log: ScanLog,
+}
+
+/// What statements a call takes.
+#[derive(Debug, Clone, Copy)]
+enum Admits {
+    Reading,
+    Everything,
+}
+
+impl Engine {
+    /// # Errors
+    /// `Invalid` or `Limit` when memory or spill space can't be set up as asked.
+    pub fn open(settings: &Settings, ports: &Ports) -> Result<Self> {
+        let room = usize::try_from(settings.memory / METADATA_SHARE).unwrap_or(usize::MAX);
+        let sessions = Sessions::open(settings)?;
+        let tables = Tables::new(ports.clone()).within(room).with_memory(sessions.memory_pool());
+        let slots = Slots::new(sessions.partitions());
+        Ok(Self { ports: ports.clone(), tables, sessions: Arc::new(sessions), slots })
+    }
+
+    /// What all queries take their memory out of, for work beside them.
+    pub fn memory_pool(&self) -> Arc<dyn MemoryPool> {
+        self.sessions.memory_pool()
+    }
+
+    /// Plans and starts one statement that reads (SELECT, EXPLAIN, SHOW, DESCRIBE).
+    ///
+    /// # Errors
+    /// `Invalid` with line and column for SQL that does not parse or plan; `NotFound` for an unknown table; `Denied` for a
+    /// statement that this call does not run; `Limit` for one that would scan too much, takes too long or unfolds to too much;
+    /// `Retry` when too many wait for their turn.
+    pub async fn query(&self, sql: &str, options: &QueryOptions) -> Result<Answer> {
+        self.start(Admits::Reading, sql, options).await
+    }
+
+    /// Runs one statement of any kind. One that writes has run to its end when this returns; its answer is one row that says
+    /// what was changed.
+    ///
+    /// The time that the options give bounds the rows that a statement writes, not the commit that follows: what was
+    /// committed is never reported as stopped.
+    ///
+    /// # Errors
+    /// As [`Engine::query`]; `Invalid` for rows that don't fit the table; `Conflict` for a table that exists, or that others
+    /// changed in ways that the statement's isolation forbids; `Denied` for statements that nobody may run.
+    pub async fn execute(&self, sql: &str, options: &QueryOptions) -> Result<Answer> {
+        self.start(Admits::Everything, sql, options).await
+    }
+
+    /// Runs the statement in a slot. All that goes deep, from its text to the end of its plan, lives and ends there.
+    async fn start(&self, admits: Admits, sql: &str, options: &QueryOptions) -> Result<Answer> {
+        guard::check_length(sql)?;
+        let stop = Stop::after(options.timeout);
+        let (engine, sql, options, own) = (self.clone(), sql.to_owned(), options.clone(), Arc::clone(&stop));
+        let caller = options.caller.clone();
+        let work = async move {
+            let run = engine.prepare(&sql, &options, own);
+            // The work is deep: on the heap it leaves the stack to the plans.
+            Box::pin(run.answered(&engine, admits)).await
+        };
+        self.slots.run(&caller, &stop, work).await
+    }
+
+    fn prepare<'a>(&self, sql: &'a str, options: &'a QueryOptions, stop: Arc<Stop>) -> Run<'a> {
+        let meter = Arc::new(Meter::new(options.max_bytes_scanned));
+        let storage = meter::metered(&self.ports.storage, &meter);
+        let mut ports = Ports { storage, ..self.ports.clone() };
+        if let Some(seen) = &options.databases {
+            ports.catalog = Arc::new(Declared::new(ports.catalog, seen.clone()));
+        }
+        Run {
+            tables: self.tables.through(ports.clone()),
+            ports,
+            sql,
+            options,
+            started_ms: self.ports.clock.now_ms(),
+            stop,
+            log: ScanLog::default(),
+            meter,
+        }
+    }
+}
+
+impl Run<'_> {
+    async fn answered(&self, engine: &Engine, admits: Admits) -> Result<Answer> {
+        let statement = match admits {
+            Admits::Reading => Asked::Reading(guard::parse(self.sql)?),
+            Admits::Everything => statement::parse(self.sql)?,
+        };
+        match statement {
+            Asked::Reading(reading) => self.in_time(self.read(engine, reading)).await,
+            Asked::Writing(writing) => {
+                if !writing.has_rows() {
+                    self.go_on_to_commit()?;
+                }
+                Box::pin(write::run(self, engine, *writing)).await
+            }
+            Asked::Explain { statement, verbose } => {
+                self.in_time(write::explain(self, engine, *statement, verbose)).await
+            }
+        }
+    }
+
+    /// From here on the statement is no longer stopped: it changes something.
+    ///
+    /// # Errors
+    /// `Limit` when it was stopped before.
+    fn go_on_to_commit(&self) -> Result<()> {
+        if self.stop.commit() { Ok(()) } else { self.stop.check() }
+    }
+
+    /// What `work` gives, if it does so before the deadline.
+    async fn in_time<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        let work = Box::pin(work);
+        match self.stop.deadline() {
+            None => work.await,
+            Some((at, timeout)) => {
+                let done = tokio::time::timeout_at(at, work).await;
+                done.unwrap_or_else(|_| Err(stats::timed_out(timeout)))
+            }
+        }
+    }
+
+    async fn read(&self, engine: &Engine, reading: Reading) -> Result<Answer> {
+        match reading {
+            Reading::Catalog(statement) => {
+                let catalog = self.ports.catalog.as_ref();
+                let batch = information::answer(catalog, &statement, &self.options.database).await?;
+                let schema = batch.schema();
+                self.answer(Box::pin(MemoryStream::try_new(vec![batch], schema, None)?), None)
+            }
+            Reading::Query(mut statement) => {
+                functions::rewrite(&mut statement)?;
+                self.execute(&self.session(engine), statement).await
+            }
+        }
+    }
+
+    fn session(&self, engine: &Engine) -> SessionState {
+        // Stores that DataFusion reads through are counted there; the storage below them must not count again.
+        engine.sessions.start(&self.options.database, &engine.ports.storage, &self.meter, &self.stop)
+    }
+
+    /// Gives `state` the tables that the statement names.
+    async fn register(&self, state: &SessionState, statement: &mut Statement, given: &Given) -> Result<Vec<Resolved>> {
+        let sources = sources::take(statement)?;
+        let Self { ports, tables, options, log, .. } = self;
+        let lookup = Lookup { ports, tables, options, log, sources: &sources, given };
+        lookup.register(state, statement, self.sql).await
+    }
+
+    async fn execute(&self, state: &SessionState, mut statement: Statement) -> Result<Answer> {
+        let tables = self.register(state, &mut statement, &Given::new()).await?;
+        let explained = explain::inner(&statement);
+        let plan = self.plan(state, statement).await?;
+        if let Some(limit) = self.options.max_bytes_scanned {
+            limit::check(plan.as_ref(), state, limit)?;
+        }
+        let rows = execute_stream(Arc::clone(&plan), state.task_ctx())?;
+        let rows = match explained {
+            Some(query) => {
+                let reading = self.plan(state, query).await?;
+                explain::with_pruning(rows, explain::pruning(reading.as_ref(), &tables, &self.log))
+            }
+            None => rows,
+        };
+        self.answer(rows, Some(plan))
+    }
+
+    async fn plan(&self, state: &SessionState, statement: Statement) -> Result<Arc<dyn ExecutionPlan>> {
+        let logical = state.statement_to_plan(statement).await.map_err(|e| self.explained(e))?;
+        let state = semantics::session_for(state, &logical);
+        state.create_physical_plan(&logical).await.map_err(|e| self.explained(e))
+    }
+
+    /// The error with its place in the statement.
+    fn explained(&self, error: DataFusionError) -> Error {
+        errors::of_statement(self.meter.explain(error), self.sql)
+    }
+
+    fn answer(&self, rows: SendableRecordBatchStream, plan: Option<Arc<dyn ExecutionPlan>>) -> Result<Answer> {
+        let clock = Arc::clone(&self.ports.clock);
+        let progress = Progress::new(Arc::clone(&self.meter), plan, clock, self.started_ms);
+        let rows = Counted::new(rows, self.options.views, self.stop.deadline_of_answer(), progress.clone());
+        let rows: SendableRecordBatchStream = Box::pin(rows);
+        Ok(Answer { schema: rows.schema(), rows, outcome: None, progress })
+    }
+}
+
+impl Answer {
+    /// The figures, which can be asked while the rows run and after they ended.
+    pub fn progress(&self) -> Progress {
+        self.progress.clone()
+    }
+
+    /// Runs the query to its end.
+    ///
+    /// # Errors
+    /// `Limit` past memory, time or scan limits; `Invalid` for values that fail at run time (division by zero, casts).
+    pub async fn collect(self) -> Result<(Vec<RecordBatch>, Stats)> {
+        let batches = self.rows.try_collect().await.map_err(Error::from)?;
+        Ok((batches, self.progress.stats()))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,302 @@
+//! Parquet files: what their footers say before they are read, and a source around DataFusion's whose errors name the file.
+//!
+//! A file that somebody broke must not look like a passing fault of the store, nor like one of this program: what its footer
+//! promises is checked against the file's size, and a panic of the decoder is that file's fault.
+
+use std::fmt;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use arrow::datatypes::Schema;
+use arrow::record_batch::RecordBatch;
+use datafusion::catalog::Session;
+use datafusion::common::config::ConfigOptions;
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::common::{DataFusionError, Result};
+use datafusion::datasource::listing::PartitionedFile;
+use datafusion::datasource::physical_plan::parquet::CachedParquetFileReaderFactory;
+use datafusion::datasource::physical_plan::parquet::metadata::DFParquetMetadata;
+use datafusion::datasource::physical_plan::{FileOpener, FileScanConfig, FileSource, ParquetSource};
+use datafusion::datasource::table_schema::TableSchema;
+use datafusion::execution::object_store::ObjectStoreUrl;
+use datafusion::physical_expr::projection::ProjectionExprs;
+use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr, PhysicalSortExpr};
+use datafusion::physical_plan::filter_pushdown::FilterPushdownPropagation;
+use datafusion::physical_plan::metrics::ExecutionPlanMetricsSet;
+use datafusion::physical_plan::{DisplayFormatType, SortOrderPushdownResult};
+use datafusion_datasource::morsel::{Morsel, MorselPlan, MorselPlanner, Morselizer};
+use futures::future::BoxFuture;
+use futures::stream::BoxStream;
+use futures::{FutureExt, StreamExt, TryStreamExt};
+use object_store::{ObjectMeta, ObjectStore};
+use parquet::arrow::parquet_to_arrow_schema;
+use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData};
+
+use super::files::CONCURRENCY;
+use format::parquet::check_footer;
+use format::rows::{BATCH_BYTES, MAX_ROW_BYTES};
+use shared::{Error, ErrorKind};
+use table::guarded;
+
+/// What the footer of a file says.
+#[derive(Debug, Clone)]
+pub(super) struct Footer {
+    pub(super) metadata: Arc<ParquetMetaData>,
+    /// The file's own schema.
+    pub(super) schema: Schema,
+}
+
+impl Footer {
+    /// Uncompressed bytes of a row on average, of the row group in which it is the largest.
+    pub(super) fn row_bytes(&self) -> usize {
+        let average = |group: &parquet::file::metadata::RowGroupMetaData| {
+            let rows = usize::try_from(group.num_rows()).unwrap_or(0).max(1);
+            let bytes =
+                group.columns().iter().map(|c| usize::try_from(c.uncompressed_size()).unwrap_or(0)).sum::<usize>();
+            bytes / rows
+        };
+        self.metadata.row_groups().iter().map(average).max().unwrap_or(0)
+    }
+}
+
+/// The footers of files, from the cache where the file is still the same.
+///
+/// # Errors
+/// `Invalid`, naming the file, for one that is broken; `Limit` for one whose rows are too large.
+pub(super) async fn footers(
+    state: &dyn Session,
+    store: &ObjectStoreUrl,
+    files: &[PartitionedFile],
+) -> Result<Vec<Footer>> {
+    let store = state.runtime_env().object_store(store)?;
+    // In boxes: whether the futures can be sent is told of each by itself.
+    let footers: Vec<BoxFuture<'_, Result<Footer>>> =
+        files.iter().map(|file| footer(state, &store, &file.object_meta).boxed()).collect();
+    futures::stream::iter(footers).buffered(CONCURRENCY).try_collect().await
+}
+
+async fn footer(state: &dyn Session, store: &Arc<dyn ObjectStore>, meta: &ObjectMeta) -> Result<Footer> {
+    let cache = state.runtime_env().cache_manager.get_file_metadata_cache();
+    let hint = state.config_options().execution.parquet.metadata_size_hint;
+    let found = async {
+        let metadata = DFParquetMetadata::new(store.as_ref(), meta)
+            .with_metadata_size_hint(hint)
+            .with_file_metadata_cache(Some(cache))
+            // The indexes lie where the footer says, which is to be checked first.
+            .with_page_index_policy(Some(PageIndexPolicy::Skip))
+            .fetch_metadata()
+            .await?;
+        check_footer(&metadata, meta.size).map_err(|found| DataFusionError::from(Error::invalid(found)))?;
+        let file = metadata.file_metadata();
+        let schema = parquet_to_arrow_schema(file.schema_descr(), file.key_value_metadata())?;
+        let footer = Footer { metadata, schema };
+        let bytes = footer.row_bytes();
+        if bytes > MAX_ROW_BYTES {
+            return Err(DataFusionError::from(Error::limit(format!(
+                "expected rows of at most {MAX_ROW_BYTES} bytes, found rows of {bytes} bytes on average"
+            ))));
+        }
+        Ok(footer)
+    };
+    let caught = AssertUnwindSafe(found).catch_unwind().await;
+    let doing = doing(meta);
+    caught.unwrap_or_else(|_| Err(broken())).map_err(|error| named(error, &doing))
+}
+
+/// Rows of a batch of these files, if they are so large that the usual number would take too much memory.
+pub(super) fn batch_rows(footers: &[Footer], usual: usize) -> Option<usize> {
+    let widest = footers.iter().map(Footer::row_bytes).max().unwrap_or(0).max(1);
+    let rows = (BATCH_BYTES / widest).max(1);
+    (rows < usual).then_some(rows)
+}
+
+fn doing(meta: &ObjectMeta) -> String {
+    format!("reading `{}`", meta.location)
+}
+
+fn broken() -> DataFusionError {
+    DataFusionError::from(Error::invalid("expected a whole Parquet file, found one that can't be decoded"))
+}
+
+/// The error with the file's name. What the decoder calls a bug of its own is a file that nobody can read.
+fn named(error: DataFusionError, doing: &str) -> DataFusionError {
+    let error = Error::from(error);
+    let error = match error.kind() {
+        ErrorKind::Bug => {
+            Error::invalid(format!("expected a whole Parquet file: {}", error.message())).with_source(error)
+        }
+        _ => error,
+    };
+    DataFusionError::from(error.context(doing))
+}
+
+/// A Parquet source whose errors, panics among them, name the file.
+#[derive(Clone)]
+pub(super) struct ParquetFiles(Arc<dyn FileSource>);
+
+impl ParquetFiles {
+    /// Over files of `store`, whose footers are kept.
+    pub(super) fn new(state: &dyn Session, store: &ObjectStoreUrl, schema: TableSchema) -> Result<Self> {
+        let runtime = state.runtime_env();
+        let footers = runtime.cache_manager.get_file_metadata_cache();
+        let readers = CachedParquetFileReaderFactory::new(runtime.object_store(store)?, footers);
+        let options = state.default_table_options().parquet;
+        let source = ParquetSource::new(schema)
+            .with_table_parquet_options(options)
+            .with_parquet_file_reader_factory(Arc::new(readers));
+        Ok(Self(guarded(source)))
+    }
+
+    fn around(source: Arc<dyn FileSource>) -> Arc<dyn FileSource> {
+        Arc::new(Self(source))
+    }
+}
+
+impl FileSource for ParquetFiles {
+    fn create_file_opener(
+        &self,
+        store: Arc<dyn ObjectStore>,
+        config: &FileScanConfig,
+        partition: usize,
+    ) -> Result<Arc<dyn FileOpener>> {
+        self.0.create_file_opener(store, config, partition)
+    }
+
+    fn create_morselizer(
+        &self,
+        store: Arc<dyn ObjectStore>,
+        config: &FileScanConfig,
+        partition: usize,
+    ) -> Result<Box<dyn Morselizer>> {
+        Ok(Box::new(NamedMorsels(self.0.create_morselizer(store, config, partition)?)))
+    }
+
+    fn table_schema(&self) -> &TableSchema {
+        self.0.table_schema()
+    }
+
+    fn with_batch_size(&self, batch_size: usize) -> Arc<dyn FileSource> {
+        Self::around(self.0.with_batch_size(batch_size))
+    }
+
+    fn filter(&self) -> Option<Arc<dyn PhysicalExpr>> {
+        self.0.filter()
+    }
+
+    fn projection(&self) -> Option<&ProjectionExprs> {
+        self.0.projection()
+    }
+
+    fn metrics(&self) -> &ExecutionPlanMetricsSet {
+        self.0.metrics()
+    }
+
+    fn file_type(&self) -> &str {
+        self.0.file_type()
+    }
+
+    fn fmt_extra(&self, kind: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt_extra(kind, f)
+    }
+
+    fn supports_repartitioning(&self) -> bool {
+        self.0.supports_repartitioning()
+    }
+
+    fn reorder_files(&self, files: Vec<PartitionedFile>) -> Vec<PartitionedFile> {
+        self.0.reorder_files(files)
+    }
+
+    fn apply_expressions(
+        &self,
+        f: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
+    ) -> Result<TreeNodeRecursion> {
+        self.0.apply_expressions(f)
+    }
+
+    fn try_pushdown_filters(
+        &self,
+        filters: Vec<Arc<dyn PhysicalExpr>>,
+        config: &ConfigOptions,
+    ) -> Result<FilterPushdownPropagation<Arc<dyn FileSource>>> {
+        let mut pushed = self.0.try_pushdown_filters(filters, config)?;
+        pushed.updated_node = pushed.updated_node.map(Self::around);
+        Ok(pushed)
+    }
+
+    fn try_pushdown_sort(
+        &self,
+        order: &[PhysicalSortExpr],
+        properties: &EquivalenceProperties,
+    ) -> Result<SortOrderPushdownResult<Arc<dyn FileSource>>> {
+        Ok(match self.0.try_pushdown_sort(order, properties)? {
+            SortOrderPushdownResult::Exact { inner } => SortOrderPushdownResult::Exact { inner: Self::around(inner) },
+            SortOrderPushdownResult::Inexact { inner } => {
+                SortOrderPushdownResult::Inexact { inner: Self::around(inner) }
+            }
+            SortOrderPushdownResult::Unsupported => SortOrderPushdownResult::Unsupported,
+        })
+    }
+
+    fn try_pushdown_projection(&self, projection: &ProjectionExprs) -> Result<Option<Arc<dyn FileSource>>> {
+        Ok(self.0.try_pushdown_projection(projection)?.map(Self::around))
+    }
+}
+
+#[derive(Debug)]
+struct NamedMorsels(Box<dyn Morselizer>);
+
+impl Morselizer for NamedMorsels {
+    fn plan_file(&self, file: PartitionedFile) -> Result<Box<dyn MorselPlanner>> {
+        let doing: Arc<str> = doing(&file.object_meta).into();
+        let planner = caught(&doing, || self.0.plan_file(file))?;
+        Ok(Box::new(NamedPlanner { planner, doing }))
+    }
+}
+
+#[derive(Debug)]
+struct NamedPlanner {
+    planner: Box<dyn MorselPlanner>,
+    doing: Arc<str>,
+}
+
+impl MorselPlanner for NamedPlanner {
+    fn plan(self: Box<Self>) -> Result<Option<MorselPlan>> {
+        let Self { planner, doing } = *self;
+        let Some(mut plan) = caught(&doing, || planner.plan())? else { return Ok(None) };
+        let morsels = plan.take_morsels().into_iter();
+        let morsels = morsels.map(|morsel| Box::new(NamedMorsel { morsel, doing: doing.clone() }) as Box<dyn Morsel>);
+        let planners = plan.take_ready_planners().into_iter();
+        let planners =
+            planners.map(|planner| Box::new(Self { planner, doing: doing.clone() }) as Box<dyn MorselPlanner>);
+        let mut around = MorselPlan::new().with_morsels(morsels.collect()).with_planners(planners.collect());
+        if let Some(pending) = plan.take_pending_planner() {
+            around.set_pending_planner(async move {
+                let planner = AssertUnwindSafe(pending).catch_unwind().await;
+                let planner = planner.unwrap_or_else(|_| Err(broken())).map_err(|error| named(error, &doing))?;
+                Ok(Box::new(Self { planner, doing }) as Box<dyn MorselPlanner>)
+            });
+        }
+        Ok(Some(around))
+    }
+}
+
+#[derive(Debug)]
+struct NamedMorsel {
+    morsel: Box<dyn Morsel>,
+    doing: Arc<str>,
+}
+
+impl Morsel for NamedMorsel {
+    fn into_stream(self: Box<Self>) -> BoxStream<'static, Result<RecordBatch>> {
+        let Self { morsel, doing } = *self;
+        let rows = AssertUnwindSafe(morsel.into_stream()).catch_unwind();
+        rows.map(move |batch| batch.unwrap_or_else(|_| Err(broken())).map_err(|error| named(error, &doing))).boxed()
+    }
+}
+
+/// What `work` gives, its panic and its error those of the file.
+fn caught<T>(doing: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    let found = std::panic::catch_unwind(AssertUnwindSafe(work));
+    found.unwrap_or_else(|_| Err(broken())).map_err(|error| named(error, doing))
+}

@@ -1,0 +1,3 @@
+//! What runs when, and who runs it.
+
+pub mod schedule;
