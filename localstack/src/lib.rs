@@ -1,5 +1,8 @@
 //! Tarn on one machine: the embedded runtime ([`runtime`]), the command line ([`cli`]) and the demo ([`demo`]).
 
+// A program: its clock and its chance are the machine's.
+#![allow(clippy::disallowed_methods)]
+
 pub mod cli;
 pub mod demo;
 pub mod runtime;

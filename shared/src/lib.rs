@@ -18,6 +18,7 @@ pub mod model;
 pub mod pause;
 pub mod ports;
 pub mod project;
+pub mod random;
 pub mod sql;
 pub mod state;
 pub mod storage;

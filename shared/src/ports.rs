@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::catalog::{Catalog, Turns};
 use crate::clock::Clock;
 use crate::model::Keys;
+use crate::random::Random;
 use crate::state::State;
 use crate::storage::Storage;
 use crate::stream::Stream;
@@ -17,6 +18,7 @@ pub struct Ports {
     pub catalog: Arc<dyn Catalog>,
     pub state: Arc<dyn State>,
     pub clock: Arc<dyn Clock>,
+    pub random: Arc<dyn Random>,
     pub keys: Keys,
     /// Shared by all that change tables in this process, and embedded with other processes over the same data.
     pub turns: Turns,

@@ -17,12 +17,13 @@ use futures::future::try_join_all;
 use serde_json::{Value, json};
 use shared::catalog::ensure_database;
 use shared::config::Settings;
+use shared::model::PartitionField;
 use shared::model::types::{arrow_schema, columns_of};
 use shared::model::{Column, ColumnType, TableName};
 use shared::ports::Ports;
-use shared::project::PartitionField;
 use shared::{Error, Result};
-use table::{Change, Table, Tables};
+use table::{Table, Tables};
+use table_datafusion::{Change, ChangeTable};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::open;

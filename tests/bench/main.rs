@@ -20,7 +20,8 @@ use shared::model::{Column, TableName};
 use shared::ports::Ports;
 use shared::project::Project;
 use shared::{Error, Result};
-use table::{Change, Tables};
+use table::Tables;
+use table_datafusion::{Change, ChangeTable};
 use url::Url;
 
 #[tokio::main]

@@ -10,7 +10,8 @@ use serde_json::Value;
 use shared::catalog::Database;
 use shared::config::Settings;
 use shared::model::TableName;
-use table::{Change, Tables};
+use table::Tables;
+use table_datafusion::{Change, ChangeTable};
 
 use crate::clients::{Row, difference, root, rows_of, sorted};
 use crate::lake::Lake;

@@ -25,7 +25,8 @@ use shared::config::Settings;
 use shared::model::{Column, TableName};
 use shared::ports::Ports;
 use sqllogictest::{AsyncDB, DBOutput, DefaultColumnType, Runner};
-use table::{Change, Tables};
+use table::Tables;
+use table_datafusion::{Change, ChangeTable};
 
 const CSV: &str = "org.apache.hadoop.hive.serde2.lazy.LazySimpleSerDe";
 const JSON: &str = "org.openx.data.jsonserde.JsonSerDe";

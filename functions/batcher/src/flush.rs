@@ -13,9 +13,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use format::records::RecordSchema;
-use futures::stream;
 use serde::{Deserialize, Serialize};
 use shared::error::Context;
 use shared::model::{Positions, TableName};
@@ -24,7 +22,7 @@ use shared::project::StreamDeclaration;
 use shared::state::{Expect, get_json, put_json};
 use shared::telemetry::metrics::{self, Metric};
 use shared::{Error, ErrorKind, Result, deadline};
-use table::{Change, Committed, Table, Tables, Token};
+use table::{Committed, RowStream, Table, Tables, Token};
 
 use crate::decode::{Rows, decode};
 use crate::pending::{self, Pending};
@@ -107,7 +105,7 @@ impl Flush<'_> {
         let settled = self.rounds(begun_ms, &mut report).await;
         report.count();
         match settled? {
-            Some(settled) => drop(pending::update(self.ports.state.as_ref(), self.name, |p| p.settle(&settled)).await?),
+            Some(settled) => drop(pending::update(self.ports, self.name, |p| p.settle(&settled)).await?),
             None => report.unfinished = true,
         }
         report.elapsed_ms = self.ports.clock.now_ms() - begun_ms;
@@ -228,12 +226,9 @@ impl Flush<'_> {
         let value =
             serde_json::to_string(to).map_err(|e| Error::bug("stream positions have no JSON form").with_source(e))?;
         let token = Token { key: token_key(self.name), expected: token, value };
-        let batches = stream::iter(rows.batches.clone().into_iter().map(Ok));
-        let batches = Box::pin(RecordBatchStreamAdapter::new(self.schema.arrow().clone(), batches));
-        table
-            .commit(Change::Append, batches, Some(token))
-            .await
-            .context(|| format!("writing stream `{}` to table `{}`", self.name, self.table))
+        let batches = RowStream::of_batches(self.schema.arrow().clone(), rows.batches.clone());
+        let committed = table.append(batches, Some(token)).await;
+        committed.context(|| format!("writing stream `{}` to table `{}`", self.name, self.table))
     }
 }
 

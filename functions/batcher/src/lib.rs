@@ -117,7 +117,7 @@ impl Batcher {
             shards.iter().for_each(|(shard, arrivals)| pending.count(shard, arrivals));
             *pending != before
         };
-        let pending = pending::update(self.ports.state.as_ref(), stream, count).await?;
+        let pending = pending::update(&self.ports, stream, count).await?;
         self.flush_if_due(stream, &pending).await
     }
 

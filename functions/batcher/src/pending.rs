@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use shared::Result;
 use shared::model::{Positions, SequenceNumber, ShardId};
+use shared::ports::Ports;
 use shared::project::Buffering;
 use shared::state::{State, change_json, get_json};
 
@@ -142,12 +143,8 @@ pub(crate) async fn load(state: &dyn State, stream: &str) -> Result<Pending> {
 ///
 /// # Errors
 /// As [`change_json`].
-pub(crate) async fn update(
-    state: &dyn State,
-    stream: &str,
-    change: impl FnMut(&mut Pending) -> bool,
-) -> Result<Pending> {
-    change_json(state, &key(stream), change).await
+pub(crate) async fn update(ports: &Ports, stream: &str, change: impl FnMut(&mut Pending) -> bool) -> Result<Pending> {
+    change_json(ports.state.as_ref(), &*ports.random, &key(stream), change).await
 }
 
 fn key(stream: &str) -> String {

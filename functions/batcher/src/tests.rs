@@ -13,6 +13,7 @@ use shared::clock::ManualClock;
 use shared::model::{SequenceNumber, TableName};
 use shared::stream::{NewRecord, PutOutcome, ReadFrom, StreamSpec};
 use table::{Read, Table};
+use table_datafusion::ReadTable;
 use testing::faults::{Fault, Faulty, Operation, Plan};
 
 use super::*;

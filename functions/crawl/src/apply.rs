@@ -7,6 +7,7 @@ use format::listing::{self, RefusedFile, refused_parameter};
 use shared::catalog::{Catalog, MAX_PARTITIONS_PER_CALL, Partition, Table, TableInput, ensure_database};
 use shared::model::TableName;
 use shared::pause::{self, TRIES};
+use shared::ports::Ports;
 use shared::project::OnDelete;
 use shared::{Error, ErrorKind, Result};
 use url::Url;
@@ -27,13 +28,8 @@ pub enum Outcome {
 ///
 /// # Errors
 /// What the catalog answers; `Conflict` when others never stop changing the table.
-pub async fn apply(
-    catalog: &dyn Catalog,
-    database: &str,
-    base: &Url,
-    proposal: &Proposal,
-    terms: &Terms,
-) -> Result<Outcome> {
+pub async fn apply(ports: &Ports, database: &str, base: &Url, proposal: &Proposal, terms: &Terms) -> Result<Outcome> {
+    let catalog = ports.catalog.as_ref();
     let url = below_folder(base, &proposal.path);
     for tries in 0..TRIES {
         let (name, existing) = match find(catalog, database, &url, proposal).await? {
@@ -47,7 +43,7 @@ pub async fn apply(
         let (change, input) = match carry_out(catalog, existing, plan.decision).await {
             Ok(done) => done,
             Err(error) if matches!(error.kind(), ErrorKind::Conflict) => {
-                pause::give_way(tries).await;
+                pause::give_way(&*ports.random, tries).await;
                 continue;
             }
             Err(error) => return Err(error),
@@ -179,11 +175,12 @@ fn inheriting(mut partition: Partition, table: &TableInput) -> Partition {
 /// # Errors
 /// What the catalog answers.
 pub async fn remember(
-    catalog: &dyn Catalog,
+    ports: &Ports,
     known: &Known,
     exclude: &[String],
     refused: &BTreeMap<String, RefusedFile>,
 ) -> Result<bool> {
+    let catalog = ports.catalog.as_ref();
     let mut table = known.table.clone();
     let mut wanted = vec![(listing::REFUSED, refused_parameter(refused))];
     // The patterns of a definition that no crawl wrote are its owner's.
@@ -205,7 +202,7 @@ pub async fn remember(
         match catalog.update_table(&table.input, &table.version).await {
             Ok(_) => return Ok(true),
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
-            Err(error) if error.kind() == ErrorKind::Conflict => pause::give_way(tries).await,
+            Err(error) if error.kind() == ErrorKind::Conflict => pause::give_way(&*ports.random, tries).await,
             Err(error) => return Err(error),
         }
         table = match catalog.get_table(&table.input.name).await {
@@ -220,7 +217,8 @@ pub async fn remember(
 ///
 /// # Errors
 /// What the catalog answers.
-pub async fn retire_table(catalog: &dyn Catalog, name: &TableName, policy: OnDelete, now_ms: i64) -> Result<Change> {
+pub async fn retire_table(ports: &Ports, name: &TableName, policy: OnDelete, now_ms: i64) -> Result<Change> {
+    let catalog = ports.catalog.as_ref();
     if policy == OnDelete::Log {
         return Ok(Change::Orphaned);
     }
@@ -241,7 +239,7 @@ pub async fn retire_table(catalog: &dyn Catalog, name: &TableName, policy: OnDel
         };
         match outcome {
             Err(error) if matches!(error.kind(), ErrorKind::Conflict | ErrorKind::NotFound) => {
-                pause::give_way(tries).await
+                pause::give_way(&*ports.random, tries).await
             }
             done => return done,
         }

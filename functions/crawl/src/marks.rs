@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use format::Flaw;
 use serde::{Deserialize, Serialize};
 use shared::Result;
+use shared::ports::Ports;
 use shared::state::{State, change_json, get_json};
 
 use crate::select::Object;
@@ -73,11 +74,11 @@ pub async fn load(state: &dyn State, location: &str) -> Result<Marks> {
 ///
 /// # Errors
 /// As [`change_json`].
-pub async fn add(state: &dyn State, location: &str, delta: &Delta) -> Result<()> {
+pub async fn add(ports: &Ports, location: &str, delta: &Delta) -> Result<()> {
     let apply = |marks: &mut Marks| {
         let before = marks.clone();
         marks.apply(delta);
         *marks != before
     };
-    change_json(state, &key(location), apply).await.map(drop)
+    change_json(ports.state.as_ref(), &*ports.random, &key(location), apply).await.map(drop)
 }

@@ -92,7 +92,7 @@ pub async fn crawl(project: &Project, ports: &Ports, name: &str, scope: Scope) -
     crawl.report.files.listed = objects.len();
     let selection = select(objects, &removed, everything, &crawl.marks, &crawl.filter, location.sample);
     crawl.work(selection).await?;
-    marks::add(ports.state.as_ref(), name, &crawl.delta).await?;
+    marks::add(ports, name, &crawl.delta).await?;
     let mut report = crawl.report;
     report.skipped.sort_by(|a, b| a.file.cmp(&b.file));
     report.files.skipped = report.skipped.len();
@@ -185,9 +185,8 @@ impl Crawl<'_> {
             self.skip(path, &marks, flaw);
         }
         let terms = self.terms();
-        let catalog = self.ports.catalog.as_ref();
         for proposal in proposals {
-            match apply::apply(catalog, &self.database, &self.base, &proposal, &terms).await? {
+            match apply::apply(self.ports, &self.database, &self.base, &proposal, &terms).await? {
                 Outcome::Done(name, report) => {
                     self.report.tables.push(report);
                     for path in proposal.files {
@@ -215,7 +214,7 @@ impl Crawl<'_> {
         let known = self.known_tables().await?;
         let refused = refused::of_tables(&known, &self.marks, &self.delta);
         for (known, refused) in known.iter().zip(refused) {
-            let kept = apply::remember(self.ports.catalog.as_ref(), known, &self.location.exclude, &refused).await?;
+            let kept = apply::remember(self.ports, known, &self.location.exclude, &refused).await?;
             if kept {
                 tracing::info!(table = %known.table.input.name, files = refused.len(), "the table's left out files changed");
             }
@@ -325,7 +324,7 @@ impl Crawl<'_> {
         }
         let name = &known.table.input.name;
         let now_ms = self.ports.clock.now_ms();
-        let change = apply::retire_table(self.ports.catalog.as_ref(), name, self.location.on_delete, now_ms).await?;
+        let change = apply::retire_table(self.ports, name, self.location.on_delete, now_ms).await?;
         Ok(Some(self.retired(known, change, 0)))
     }
 

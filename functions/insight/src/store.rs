@@ -14,7 +14,8 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use shared::model::types::arrow_schema;
 use shared::model::{Column, ColumnType, TableName};
 use shared::{Error, Result};
-use table::{Change, Tables, Token};
+use table::{Tables, Token};
+use table_datafusion::{Change, ChangeTable};
 
 use crate::anomalies::Anomalies;
 use crate::answer::{Answer, Outcome, Stored};

@@ -8,7 +8,7 @@ use serde_json::json;
 use shared::clock::ManualClock;
 use shared::config::Settings;
 use shared::model::types::columns_of;
-use table::Change;
+use table_datafusion::{Change, ChangeTable};
 
 use super::*;
 use crate::shapes::departures;

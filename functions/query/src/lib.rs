@@ -21,7 +21,6 @@ use shared::api::{Event, Request, Response};
 use shared::ports::Ports;
 use shared::project::Project;
 use shared::{Error, Result};
-use uuid::Uuid;
 
 use crate::answer::Delivery;
 use crate::event::{Asked, Format};
@@ -50,7 +49,7 @@ impl Query {
             Event::Http(request) => request,
             other => return Err(other.unserved("query", "`POST /query`")),
         };
-        let id = Uuid::now_v7().to_string();
+        let id = self.ports.random.uuid_at(self.ports.clock.now_ms()).to_string();
         let response = self.respond(&request, &id).await.unwrap_or_else(|error| {
             // The message may quote a row: that is for who asked.
             tracing::info!(query = %id, kind = %error.kind(), "query failed");

@@ -12,7 +12,8 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use shared::model::types::arrow_schema;
 use shared::model::{Column, ColumnType, TableName};
 use shared::{Error, ErrorKind, Result};
-use table::{Change, Tables, Token};
+use table::{Tables, Token};
+use table_datafusion::{Change, ChangeTable};
 
 use crate::record::{JobRecord, Run};
 

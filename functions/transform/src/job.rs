@@ -14,7 +14,8 @@ use shared::model::{Column, TableName};
 use shared::ports::Ports;
 use shared::project::{Job, Maintenance, Mode, Project, Seconds, Write};
 use shared::{Error, ErrorKind, Result};
-use table::{Change, Committed, SnapshotInfo, Table, Tables, Token};
+use table::{Committed, SnapshotInfo, Table, Tables, Token};
+use table_datafusion::{Change, ChangeTable};
 use tokio::sync::oneshot;
 
 use crate::bookmark::{self, Mark, Reader, Reading};
@@ -37,7 +38,7 @@ pub struct Workshop {
 /// What a compaction may take.
 #[derive(Debug, Clone, Default)]
 pub struct Room {
-    /// Bytes of memory (default: what [`table::Rewrite`] says).
+    /// Bytes of memory (default: what [`table_datafusion::Rewrite`] says).
     pub memory_bytes: Option<u64>,
     /// The folder to spill to (default: the system's for temporary files).
     pub spill: Option<PathBuf>,

@@ -30,6 +30,7 @@ use shared::project::{Project, Workflow, job_needs};
 use shared::telemetry::trace;
 use shared::{Error, ErrorKind, Result, deadline};
 use table::Tables;
+use table_datafusion::with_memory;
 use tracing::Instrument;
 
 use event::Command;
@@ -52,7 +53,7 @@ impl Transform {
     /// None today: the signature is that of all functions.
     pub fn new(project: Arc<Project>, ports: Ports, engine: Engine) -> Result<Self> {
         let ledger = Ledger::new(&ports);
-        let tables = Tables::new(ports.clone()).with_memory(engine.memory_pool());
+        let tables = with_memory(Tables::new(ports.clone()), engine.memory_pool());
         let workshop = Workshop { project, tables, ports, engine, room: Room::default() };
         Ok(Self { workshop: Arc::new(workshop), ledger, pace: Pace::default() })
     }

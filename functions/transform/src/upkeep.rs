@@ -1,8 +1,10 @@
 //! The upkeep of a table: compaction → expiry → orphans, each done again without harm when a try is repeated.
 
 use shared::Result;
-use shared::project::{Compaction, Expiry, Maintenance, OrphanRemoval, Seconds, Transform};
-use table::{Arrangement, Expire, Rewrite, SortField, Table};
+use shared::model::Transform;
+use shared::project::{Compaction, Expiry, Maintenance, OrphanRemoval, Seconds};
+use table::{Expire, SortField, Table};
+use table_datafusion::{Arrangement, ChangeTable, Rewrite};
 
 use crate::job::{Room, Task, Workshop};
 use crate::record::{Compacted, Expired, Orphans, Outcome, Upkeep};

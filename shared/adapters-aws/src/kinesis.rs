@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use aws_sdk_kinesis::Client;
@@ -18,11 +18,13 @@ use bytes::Bytes;
 use crate::client::{Aws, Call};
 use shared::clock::Clock;
 use shared::model::{SequenceNumber, ShardId};
+use shared::random::Random;
 use shared::stream::check::{check_batch, check_spec};
 use shared::stream::{
     MAX_READ_BYTES, MAX_READ_RECORDS, NewRecord, PutOutcome, ReadBatch, ReadFrom, Record, Shard, Stream, StreamSpec,
 };
 use shared::{Error, ErrorKind, Result, deadline, pause};
+use tokio::time::Instant;
 
 /// Waits before records that a shard did not take, or a whole batch that was throttled, are put again, and before a read is made
 /// again, which goes on with the last; each is drawn at random from half to all of these.
@@ -58,6 +60,7 @@ pub struct KinesisStream {
     once: Client,
     prefix: String,
     clock: Arc<dyn Clock>,
+    random: Arc<dyn Random>,
     iterators: Arc<Mutex<HashMap<IteratorKey, String>>>,
 }
 
@@ -66,13 +69,14 @@ type IteratorKey = (String, String, String);
 
 impl KinesisStream {
     /// Streams whose names in Kinesis begin with `prefix`.
-    pub fn new(aws: &Aws, prefix: &str, clock: Arc<dyn Clock>) -> Self {
+    pub fn new(aws: &Aws, prefix: &str, clock: Arc<dyn Clock>, random: Arc<dyn Random>) -> Self {
         let once = aws_sdk_kinesis::config::Builder::from(aws.config()).retry_config(RetryConfig::disabled()).build();
         Self {
             client: Client::new(aws.config()),
             once: Client::from_conf(once),
             prefix: prefix.to_owned(),
             clock,
+            random,
             iterators: Arc::default(),
         }
     }
@@ -214,7 +218,7 @@ impl KinesisStream {
         loop {
             wait = waits.next().unwrap_or(wait);
             let answer = self.once.get_records().shard_iterator(iterator).limit(limit).send().await;
-            let rest = pause::most_of(wait);
+            let rest = pause::most_of(&*self.random, wait);
             match answer {
                 Err(error) if call.kind_of(&error) == ErrorKind::Retry && begun.elapsed() + rest < patience => {
                     tracing::debug!(%error, resource = call.resource, "a read is made again");
@@ -333,7 +337,7 @@ impl Stream for KinesisStream {
                 }
             }
             let Some(wait) = wait.filter(|_| !left.is_empty()) else { break };
-            tokio::time::sleep(pause::most_of(*wait)).await;
+            tokio::time::sleep(pause::most_of(&*self.random, *wait)).await;
         }
         Ok(outcomes.into_iter().flatten().collect())
     }

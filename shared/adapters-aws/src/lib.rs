@@ -16,6 +16,7 @@ use shared::clock::{Clock, SystemClock};
 use shared::config::Settings;
 use shared::model::Keys;
 use shared::ports::Ports;
+use shared::random::{Random, SystemRandom};
 use shared::storage::Storage;
 
 pub use self::client::Aws;
@@ -29,13 +30,15 @@ use self::state::ObjectState;
 /// `Invalid` for a warehouse that can hold no objects.
 pub fn open(aws: &Aws, settings: &Settings, storage: Storage) -> Result<Ports> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let random: Arc<dyn Random> = Arc::new(SystemRandom);
     let keys = Keys::new(settings.warehouse.clone())?;
     Ok(Ports {
-        stream: Arc::new(KinesisStream::new(aws, &settings.stream_prefix, clock.clone())),
+        stream: Arc::new(KinesisStream::new(aws, &settings.stream_prefix, clock.clone(), random.clone())),
         catalog: Arc::new(GlueCatalog::new(aws)),
-        state: Arc::new(ObjectState::new(storage.clone(), keys.state())),
+        state: Arc::new(ObjectState::new(storage.clone(), keys.state(), random.clone())),
         storage,
         clock,
+        random,
         keys,
         turns: Turns::default(),
     })

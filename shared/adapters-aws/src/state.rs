@@ -12,8 +12,8 @@ use bytes::Bytes;
 use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, UpdateVersion};
 use url::Url;
-use uuid::Uuid;
 
+use shared::random::Random;
 use shared::state::{Document, Expect, State, Version};
 use shared::storage::{Storage, refused, until_answered};
 use shared::{Error, ErrorKind, Result};
@@ -26,6 +26,7 @@ const MARK_BYTES: usize = 33;
 pub struct ObjectState {
     storage: Storage,
     root: Url,
+    random: Arc<dyn Random>,
 }
 
 /// An object that is there.
@@ -38,8 +39,8 @@ struct Found {
 
 impl ObjectState {
     /// Documents below `root`, a folder of `storage` with a final slash.
-    pub fn new(storage: Storage, root: Url) -> Self {
-        Self { storage, root }
+    pub fn new(storage: Storage, root: Url, random: Arc<dyn Random>) -> Self {
+        Self { storage, root, random }
     }
 
     fn url(&self, key: &str) -> Result<Url> {
@@ -116,7 +117,7 @@ impl State for ObjectState {
     }
 
     async fn put(&self, key: &str, bytes: Bytes, expect: Expect) -> Result<Version> {
-        let mark = Bytes::from(format!("\n{}", Uuid::new_v4().simple()));
+        let mark = Bytes::from(format!("\n{}", self.random.uuid().simple()));
         let body = [bytes, mark.clone()];
         let mode = match &expect {
             Expect::Anything => PutMode::Overwrite,

@@ -15,6 +15,7 @@ use shared::clock::{Clock, SystemClock};
 use shared::config::{OBJECTS, Settings};
 use shared::model::Keys;
 use shared::ports::Ports;
+use shared::random::{Random, SystemRandom};
 use shared::storage::{Storage, memory_root};
 use shared::{Error, Result};
 use url::Url;
@@ -61,6 +62,7 @@ pub fn over(settings: &Settings, storage: Storage) -> Result<Ports> {
         catalog: Arc::new(EmbeddedCatalog::open(&settings.data.join("catalog.db"), clock.clone())?),
         state: Arc::new(EmbeddedState::open(&settings.data.join("state.db"), clock.clone())?),
         clock,
+        random: Arc::new(SystemRandom),
         keys: Keys::new(settings.warehouse.clone())?,
         turns: Turns::across(settings.data.join("turns")),
     })
@@ -71,6 +73,14 @@ pub fn over(settings: &Settings, storage: Storage) -> Result<Ports> {
 /// # Errors
 /// `Bug` when SQLite can't open in memory.
 pub fn in_memory(clock: Arc<dyn Clock>) -> Result<Ports> {
+    in_memory_with(clock, Arc::new(SystemRandom))
+}
+
+/// As [`in_memory`], with chance that is told.
+///
+/// # Errors
+/// As [`in_memory`].
+pub fn in_memory_with(clock: Arc<dyn Clock>, random: Arc<dyn Random>) -> Result<Ports> {
     Ok(Ports {
         keys: Keys::new(memory_root())?,
         storage: Storage::in_memory(),
@@ -78,6 +88,7 @@ pub fn in_memory(clock: Arc<dyn Clock>) -> Result<Ports> {
         catalog: Arc::new(EmbeddedCatalog::in_memory(clock.clone())?),
         state: Arc::new(EmbeddedState::in_memory(clock.clone())?),
         clock,
+        random,
         turns: Turns::default(),
     })
 }

@@ -21,7 +21,8 @@ use super::{Input, QueryOptions, guard, information};
 use shared::model::TableName;
 use shared::ports::Ports;
 use shared::{Error, ErrorKind, Result};
-use table::{MetadataTable, Read, Table, Tables};
+use table::{Read, Table, Tables};
+use table_datafusion::{MetadataTable, ReadTable};
 
 /// Tables that are looked up at once.
 const AT_ONCE: usize = 8;

@@ -72,6 +72,7 @@ use shared::model::TableName;
 use shared::ports::Ports;
 use shared::{Error, Result};
 use table::{Read, Tables};
+use table_datafusion::with_memory;
 
 /// Runs SQL over the catalog's tables. Cheap to clone; caches are shared between clones and outlive a query.
 #[derive(Debug, Clone)]
@@ -163,7 +164,7 @@ impl Engine {
     pub fn open(settings: &Settings, ports: &Ports) -> Result<Self> {
         let room = usize::try_from(settings.memory / METADATA_SHARE).unwrap_or(usize::MAX);
         let sessions = Sessions::open(settings)?;
-        let tables = Tables::new(ports.clone()).within(room).with_memory(sessions.memory_pool());
+        let tables = with_memory(Tables::new(ports.clone()).within(room), sessions.memory_pool());
         let slots = Slots::new(sessions.partitions());
         Ok(Self { ports: ports.clone(), tables, sessions: Arc::new(sessions), slots })
     }

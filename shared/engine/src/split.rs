@@ -20,7 +20,7 @@ use datafusion::physical_plan::{
 };
 
 use shared::Error;
-use table::constant_bytes;
+use table_datafusion::constant_bytes;
 
 /// Rows of a batch, multiplied by the grouping sets that each is in.
 const GROUPED_ROWS: usize = 64 << 10;

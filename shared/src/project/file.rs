@@ -6,8 +6,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::maintenance::Maintenance;
-use super::units::{ByteSize, PartitionField, Schedule, Seconds};
+use super::units::{ByteSize, Schedule, Seconds};
 use crate::model::Column;
+use crate::model::PartitionField;
 
 /// A lakehouse: streams, crawled locations, workflows and insights.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]

@@ -22,7 +22,7 @@ pub use file::{
 };
 pub use lineage::{Lineage, job_needs};
 pub use maintenance::{Compaction, Expiry, Maintenance, OrphanRemoval};
-pub use units::{ByteSize, PartitionField, Schedule, Seconds, Transform};
+pub use units::{ByteSize, Schedule, Seconds};
 
 use std::collections::BTreeSet;
 use std::path::Path;

@@ -5,9 +5,10 @@ use serde_json::{Map, Value};
 
 use super::problem::{Problem, near, one_of};
 use super::tree::{Content, Node, Path};
-use super::units::{ByteSize, PartitionField, Schedule, Seconds};
+use super::units::{ByteSize, Schedule, Seconds};
 use crate::Result;
 use crate::model::ColumnType;
+use crate::model::PartitionField;
 
 /// Checks the shape of a tree.
 pub(super) struct Shape<'a> {

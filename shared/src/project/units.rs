@@ -1,39 +1,10 @@
-//! The small texts of the lakehouse file: sizes, durations, schedules, partition fields.
+//! The small texts of the lakehouse file: sizes, durations, schedules.
 
 use std::fmt;
 use std::str::FromStr;
 
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
-
+use crate::model::text::text_type;
 use crate::{Error, Result};
-
-/// Implements serde and JSON Schema for a type that is written as text.
-macro_rules! text_type {
-    ($name:ident, $pattern:literal, $example:literal) => {
-        impl Serialize for $name {
-            fn serialize<S: serde::Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
-                serializer.collect_str(self)
-            }
-        }
-
-        impl<'de> Deserialize<'de> for $name {
-            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-                String::deserialize(deserializer)?.parse().map_err(|e: Error| serde::de::Error::custom(e.message()))
-            }
-        }
-
-        impl JsonSchema for $name {
-            fn schema_name() -> std::borrow::Cow<'static, str> {
-                stringify!($name).into()
-            }
-
-            fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-                schemars::json_schema!({"type": "string", "pattern": $pattern, "examples": [$example]})
-            }
-        }
-    };
-}
 
 /// A number of bytes: `64MiB`, `1GiB`, `500KB`, `1024B`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -177,73 +148,6 @@ impl fmt::Display for Schedule {
     }
 }
 
-/// An Iceberg partition transform.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Transform {
-    Identity,
-    Year,
-    Month,
-    Day,
-    Hour,
-    Bucket(u32),
-    Truncate(u32),
-}
-
-/// A partition field: `carrier`, `day(time_hour)`, `bucket(16, id)`, `truncate(4, name)`.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct PartitionField {
-    pub column: String,
-    pub transform: Transform,
-}
-
-text_type!(
-    PartitionField,
-    r"^([a-z_][a-z0-9_]*|(year|month|day|hour)\(.+\)|(bucket|truncate)\([0-9]+, ?.+\))$",
-    "day(time_hour)"
-);
-
-impl FromStr for PartitionField {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        let unknown = || {
-            Error::invalid(format!(
-                "expected a column, or year|month|day|hour(column), bucket(n, column), truncate(n, column), found `{text}`"
-            ))
-        };
-        let Some((name, rest)) = text.trim().split_once('(') else {
-            return Ok(Self { column: text.trim().into(), transform: Transform::Identity });
-        };
-        let arguments: Vec<&str> = rest.strip_suffix(')').ok_or_else(unknown)?.split(',').map(str::trim).collect();
-        let sized = |n: &str| n.parse::<u32>().ok().filter(|n| *n > 0).ok_or_else(unknown);
-        let (transform, column) = match (name.trim(), arguments.as_slice()) {
-            ("year", [column]) => (Transform::Year, column),
-            ("month", [column]) => (Transform::Month, column),
-            ("day", [column]) => (Transform::Day, column),
-            ("hour", [column]) => (Transform::Hour, column),
-            ("bucket", [n, column]) => (Transform::Bucket(sized(n)?), column),
-            ("truncate", [n, column]) => (Transform::Truncate(sized(n)?), column),
-            _ => return Err(unknown()),
-        };
-        Ok(Self { column: (*column).into(), transform })
-    }
-}
-
-impl fmt::Display for PartitionField {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let column = &self.column;
-        match self.transform {
-            Transform::Identity => f.write_str(column),
-            Transform::Year => write!(f, "year({column})"),
-            Transform::Month => write!(f, "month({column})"),
-            Transform::Day => write!(f, "day({column})"),
-            Transform::Hour => write!(f, "hour({column})"),
-            Transform::Bucket(n) => write!(f, "bucket({n}, {column})"),
-            Transform::Truncate(n) => write!(f, "truncate({n}, {column})"),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -256,9 +160,6 @@ mod tests {
         for text in ["30s", "5m", "2h", "1d"] {
             assert_eq!(text.parse::<Seconds>().unwrap().to_string(), text);
         }
-        for text in ["carrier", "day(time_hour)", "bucket(16, id)", "truncate(4, name)"] {
-            assert_eq!(text.parse::<PartitionField>().unwrap().to_string(), text);
-        }
         for text in ["rate(5m)", "cron(0 6 * * *)"] {
             assert_eq!(text.parse::<Schedule>().unwrap().to_string(), text);
         }
@@ -270,8 +171,6 @@ mod tests {
         assert!("64".parse::<ByteSize>().is_err());
         assert!("rate(0s)".parse::<Schedule>().is_err());
         assert!("cron(61 * * * *)".parse::<Schedule>().is_err());
-        assert!("week(ts)".parse::<PartitionField>().is_err());
-        assert!("bucket(0, id)".parse::<PartitionField>().is_err());
     }
 
     #[test]

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::random::Random;
 use crate::{Error, ErrorKind, Result, pause};
 
 /// An opaque mark of one version of a document; changes with every write.
@@ -84,7 +85,12 @@ pub async fn put_json<T: Serialize + Sync>(state: &dyn State, key: &str, value: 
 ///
 /// # Errors
 /// `Retry` when others kept changing it; as [`get_json`] and [`put_json`] otherwise.
-pub async fn change_json<T>(state: &dyn State, key: &str, mut change: impl FnMut(&mut T) -> bool) -> Result<T>
+pub async fn change_json<T>(
+    state: &dyn State,
+    random: &dyn Random,
+    key: &str,
+    mut change: impl FnMut(&mut T) -> bool,
+) -> Result<T>
 where
     T: Default + Serialize + DeserializeOwned + Sync,
 {
@@ -98,7 +104,7 @@ where
         }
         match put_json(state, key, &value, expect).await {
             Ok(_) => return Ok(value),
-            Err(error) if error.kind() == ErrorKind::Conflict => pause::give_way(tries).await,
+            Err(error) if error.kind() == ErrorKind::Conflict => pause::give_way(random, tries).await,
             Err(error) => return Err(error),
         }
     }
@@ -112,6 +118,7 @@ mod tests {
     use futures::FutureExt;
 
     use super::*;
+    use crate::random::SystemRandom;
 
     /// A document that others write first, so many times. Never waits itself.
     #[derive(Debug)]
@@ -144,8 +151,11 @@ mod tests {
 
     #[tokio::test]
     async fn who_comes_second_waits_and_tries_again() {
-        assert_eq!(change_json(&Contested(0.into()), "a", add).now_or_never().unwrap().unwrap(), 1);
-        assert!(change_json(&Contested(1.into()), "a", add).now_or_never().is_none(), "it went on without a wait");
-        assert_eq!(change_json(&Contested(3.into()), "a", add).await.unwrap(), 1);
+        assert_eq!(change_json(&Contested(0.into()), &SystemRandom, "a", add).now_or_never().unwrap().unwrap(), 1);
+        assert!(
+            change_json(&Contested(1.into()), &SystemRandom, "a", add).now_or_never().is_none(),
+            "it went on without a wait"
+        );
+        assert_eq!(change_json(&Contested(3.into()), &SystemRandom, "a", add).await.unwrap(), 1);
     }
 }

@@ -10,16 +10,14 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use datafusion::execution::SendableRecordBatchStream;
 use iceberg::spec::{FormatVersion, TableMetadata};
 use tokio::time::Instant;
 use tracing::Instrument;
-use uuid::Uuid;
 
 use super::manifests::Manifests;
 use super::properties::Retries;
 use super::snapshot::{Delta, Prepared, prepare};
-use super::{Committed, Table, Token, change};
+use super::{Committed, RowStream, Table, Token, append};
 use shared::telemetry::metrics::{self, Metric};
 use shared::{Error, ErrorKind, Result};
 
@@ -36,7 +34,7 @@ const LOOK_UPS: u32 = 5;
 
 /// Something to commit.
 #[async_trait]
-pub(super) trait Operation: Send {
+pub trait Operation: Send {
     /// What changes in the files of `base`. Asked again with a newer base when somebody else came first: files that were
     /// written before may serve again, as long as what they rest on still holds.
     ///
@@ -100,7 +98,7 @@ enum Outcome {
 ///
 /// # Errors
 /// `Invalid` for a format that is not written; `Conflict` when the token's newest value is not the expected one.
-pub(super) fn check(base: &Table, token: Option<&Token>) -> Result<()> {
+pub fn check(base: &Table, token: Option<&Token>) -> Result<()> {
     let version = base.metadata.format_version();
     if version < FormatVersion::V2 {
         return Err(Error::invalid(format!(
@@ -127,9 +125,9 @@ fn check_token(base: &Table, token: Option<&Token>) -> Result<()> {
 
 /// Names of one commit's data files begin with what the commit is for, if it says so. A uuid follows, because two tries at
 /// the same interval may write different bytes: neither may touch the other's files.
-pub(super) fn file_prefix(token: Option<&Token>) -> String {
+pub fn file_prefix(base: &Table, token: Option<&Token>) -> String {
     use sha2::{Digest, Sha256};
-    let id = Uuid::new_v4();
+    let id = base.ports.random.uuid();
     match token {
         Some(token) => {
             let digest = Sha256::digest(format!("{}\n{}", token.key, token.value));
@@ -146,7 +144,7 @@ pub(super) fn file_prefix(token: Option<&Token>) -> String {
 /// # Errors
 /// `Conflict` when the token no longer holds, when the operation says so, or when retries ran out; `OutcomeUnknown` when it
 /// can't be found out whether the commit happened.
-pub(super) async fn run(base: Table, operation: &mut dyn Operation, token: Option<&Token>) -> Result<Committed> {
+pub async fn run(base: Table, operation: &mut dyn Operation, token: Option<&Token>) -> Result<Committed> {
     let span = tracing::info_span!("commit", table = %base.name(), snapshot_id = tracing::field::Empty);
     async {
         let retries = match Retries::of(&base.metadata) {
@@ -158,7 +156,7 @@ pub(super) async fn run(base: Table, operation: &mut dyn Operation, token: Optio
             }
         };
         let snapshot_id = new_snapshot_id(&base);
-        let manifests = Manifests::new(snapshot_id);
+        let manifests = Manifests::new(&base, snapshot_id);
         let mut commit = Commit {
             operation,
             token,
@@ -186,11 +184,11 @@ pub(super) async fn run(base: Table, operation: &mut dyn Operation, token: Optio
 
 /// What the metrics say of a commit.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Counts {
+pub struct Counts {
     /// Snapshots made.
-    pub(super) commits: u64,
+    pub commits: u64,
     /// Times that another writer came first.
-    pub(super) conflicts: u64,
+    pub conflicts: u64,
 }
 
 impl Counts {
@@ -204,7 +202,7 @@ impl Counts {
     }
 
     /// Tells the metrics, whichever function it is that commits.
-    pub(super) fn tell(&self) {
+    pub fn tell(&self) {
         if *self != Self::default() {
             let counts = [Metric::count("Commits", self.commits), Metric::count("CommitConflicts", self.conflicts)];
             metrics::emit(&[], &counts);
@@ -213,11 +211,11 @@ impl Counts {
 }
 
 /// The first state of a table that no catalog knows yet.
-pub(super) struct First {
-    pub(super) metadata: Arc<TableMetadata>,
+pub struct First {
+    pub metadata: Arc<TableMetadata>,
     /// URL of `metadata`, which is written.
-    pub(super) location: String,
-    pub(super) committed: Committed,
+    pub location: String,
+    pub committed: Committed,
 }
 
 /// Writes the rows of a table that is being made, and its metadata; gives every file that was written. When it fails, none is
@@ -225,14 +223,10 @@ pub(super) struct First {
 ///
 /// # Errors
 /// What reading the rows and writing them answer; `Invalid` for rows that don't fit.
-pub(super) async fn first(
-    unborn: &Table,
-    rows: SendableRecordBatchStream,
-    token: Option<&Token>,
-) -> Result<(First, Vec<String>)> {
-    let mut operation = change::append(unborn, rows, token).await?;
+pub async fn first(unborn: &Table, rows: RowStream, token: Option<&Token>) -> Result<(First, Vec<String>)> {
+    let mut operation = append::append(unborn, rows, token).await?;
     let snapshot_id = new_snapshot_id(unborn);
-    let mut manifests = Manifests::new(snapshot_id);
+    let mut manifests = Manifests::new(unborn, snapshot_id);
     let written = async {
         let delta = operation.delta(unborn).await?;
         if delta.is_empty() && token.is_none() {
@@ -262,7 +256,7 @@ pub(super) async fn first(
 /// A positive number that the table has not used.
 fn new_snapshot_id(base: &Table) -> i64 {
     loop {
-        let (high, low) = Uuid::new_v4().as_u64_pair();
+        let (high, low) = base.ports.random.uuid().as_u64_pair();
         let id = (high ^ low).cast_signed() & i64::MAX;
         if id > 0 && base.metadata.snapshot_by_id(id).is_none() {
             return id;
@@ -325,8 +319,8 @@ impl Commit<'_> {
                 return self.fail(&base, error).await;
             }
             let pause = match self.pending {
-                Some(_) => self.retries.pause(attempts),
-                None => self.retries.pause_after(attempts, self.began.elapsed()),
+                Some(_) => self.retries.pause(&*base.ports.random, attempts),
+                None => self.retries.pause_after(&*base.ports.random, attempts, self.began.elapsed()),
             };
             tokio::time::sleep(pause).await;
         }
@@ -457,7 +451,7 @@ impl Commit<'_> {
                 Err(error)
                     if tries < LOOK_UPS && matches!(error.kind(), ErrorKind::Retry | ErrorKind::OutcomeUnknown) =>
                 {
-                    tokio::time::sleep(self.retries.pause(tries)).await;
+                    tokio::time::sleep(self.retries.pause(&*base.ports.random, tries)).await;
                 }
                 other => return other,
             }

@@ -10,7 +10,7 @@ use shared::{Error, Result};
 
 /// How the columns of some rows become the columns of a table.
 #[derive(Debug)]
-pub(super) struct Conform {
+pub struct Conform {
     target: SchemaRef,
     /// For each column of the table, its place among the rows' columns.
     sources: Vec<Option<usize>>,
@@ -20,7 +20,7 @@ impl Conform {
     /// # Errors
     /// `Invalid` for a column that the table lacks, a required column that the rows lack, or a type that can't become the
     /// table's without losing information.
-    pub(super) fn new(rows: &SchemaRef, target: &SchemaRef) -> Result<Self> {
+    pub fn new(rows: &SchemaRef, target: &SchemaRef) -> Result<Self> {
         for field in rows.fields() {
             if target.field_with_name(field.name()).is_err() {
                 let known: Vec<_> = target.fields().iter().map(|f| format!("`{}`", f.name())).collect();
@@ -39,7 +39,7 @@ impl Conform {
     ///
     /// # Errors
     /// `Invalid`, naming the column, for a value that does not fit or is missing where one is required.
-    pub(super) fn apply(&self, batch: &RecordBatch) -> Result<RecordBatch> {
+    pub fn apply(&self, batch: &RecordBatch) -> Result<RecordBatch> {
         let mut columns = Vec::with_capacity(self.sources.len());
         for (field, source) in self.target.fields().iter().zip(&self.sources) {
             let column = match source {

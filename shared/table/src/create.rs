@@ -4,20 +4,19 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use datafusion::execution::SendableRecordBatchStream;
 use iceberg::spec::{FormatVersion, Schema, SortOrder, TableMetadata, TableMetadataBuilder, UnboundPartitionSpec};
 use url::Url;
-use uuid::Uuid;
 
 use super::alter::{FORMAT_VERSION, check_property, format_version, iceberg_transform};
 use super::io::{IcebergContext, Io};
 use super::revise::{Revision, revise};
 use super::write::check_partition_type;
-use super::{Committed, Table, Tables, Token, commit, files, schema};
+use super::{Committed, RowStream, Table, Tables, Token, commit, files, schema};
 use shared::catalog::{self, StorageDescriptor, TableInput};
 use shared::error::Context;
 use shared::model::{Column, TableName, keys};
-use shared::project::{PartitionField, Transform};
+use shared::model::{PartitionField, Transform};
+use shared::random::Random;
 use shared::storage::location_of;
 use shared::{Error, ErrorKind, Result};
 
@@ -35,7 +34,7 @@ pub struct NewTable {
 
 pub(super) async fn create(tables: &Tables, name: &TableName, new: &NewTable, token: Option<&Token>) -> Result<Table> {
     let metadata = Arc::new(metadata(tables, free_folder(tables, name).await?, new, token).await?);
-    let location = keys::table_metadata(metadata.location(), 0, &Uuid::new_v4().to_string());
+    let location = keys::table_metadata(metadata.location(), 0, &tables.ports.random.uuid().to_string());
     tables.io.put_metadata(&location, &metadata).await?;
     match enter(tables, name, new, &metadata, &location).await {
         Ok(table) => Ok(table),
@@ -51,10 +50,10 @@ pub(super) async fn create_with(
     tables: &Tables,
     name: &TableName,
     new: &NewTable,
-    rows: SendableRecordBatchStream,
+    rows: RowStream,
     token: Option<&Token>,
 ) -> Result<Committed> {
-    let folder = tables.ports.keys.table_with_rows(name, &short_id());
+    let folder = tables.ports.keys.table_with_rows(name, &short_id(&*tables.ports.random));
     let metadata = metadata(tables, folder, new, None).await?;
     let unborn = Table::unborn(tables, name, Arc::new(metadata))?;
     let (first, created) = commit::first(&unborn, rows, token).await?;
@@ -78,12 +77,12 @@ async fn free_folder(tables: &Tables, name: &TableName) -> Result<Url> {
     let folder = tables.ports.keys.table(name);
     match tables.ports.storage.list_first(&folder, 1, |_| true).await?.is_empty() {
         true => Ok(folder),
-        false => Ok(tables.ports.keys.table_with_rows(name, &short_id())),
+        false => Ok(tables.ports.keys.table_with_rows(name, &short_id(&*tables.ports.random))),
     }
 }
 
-fn short_id() -> String {
-    Uuid::new_v4().simple().to_string().split_off(20)
+fn short_id(random: &dyn Random) -> String {
+    random.uuid().simple().to_string().split_off(20)
 }
 
 /// The metadata of an empty table that keeps `token`, in `folder` unless `new` says where.

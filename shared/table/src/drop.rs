@@ -46,7 +46,7 @@ pub(super) async fn drop(tables: &Tables, name: &TableName, purge: Purge) -> Res
         remove_entry(tables, &entry).await?;
         return Ok(Dropped { registered, ..Dropped::default() });
     }
-    let table = Table::open(tables, entry.clone()).await?;
+    let table = tables.open(entry.clone()).await?;
     check_collected(&table.metadata)?;
     check_alone(&table).await?;
     // Before the name is free: what is made under it later is not listed.

@@ -14,7 +14,8 @@ use super::io::IcebergContext;
 use super::ownership::{Own, check_alone};
 use super::reach::{self, FileKind, Files};
 use super::revise::{Revision, revise};
-use super::{EXPIRED_TOKEN, Table, ancestors, is_kept_token, properties, refs};
+use super::token::{EXPIRED_TOKEN, is_kept_token};
+use super::{Table, ancestors, properties, refs};
 use shared::error::Context;
 use shared::{Error, Result};
 

@@ -2,19 +2,18 @@
 //!
 //! All of them are written once under a name of their own and never changed, so what was read once is kept.
 
+use std::any::Any;
 use std::collections::HashMap;
 use std::io::Read;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use datafusion::execution::memory_pool::{MemoryConsumer, MemoryPool, MemoryReservation, UnboundedMemoryPool};
 use futures::{StreamExt, stream};
 use iceberg::io::FileIO;
 use iceberg::spec::{FormatVersion, Manifest, ManifestFile, ManifestList, Snapshot, TableMetadata};
 use url::Url;
 
-use super::manifest_names;
-use super::transcode::Transcoder;
+use super::{Extensions, manifest_names};
 use shared::error::Context;
 use shared::storage::Storage;
 use shared::{Error, ErrorKind, Result};
@@ -30,15 +29,12 @@ const CACHE_BYTES: usize = 256 << 20;
 
 /// Reads and writes metadata files. Cheap to clone; clones share what was read.
 #[derive(Debug, Clone)]
-pub(super) struct Io {
-    pub(super) storage: Storage,
+pub struct Io {
+    pub storage: Storage,
     cache: Arc<Mutex<Cache>>,
     /// Bytes that the cache holds at most.
     room: usize,
-    /// The memory that changes share with whoever else works beside them.
-    pool: Arc<dyn MemoryPool>,
-    /// Files in Avro and ORC that were read.
-    pub(super) transcoder: Arc<Transcoder>,
+    extensions: Extensions,
 }
 
 #[derive(Debug, Default)]
@@ -55,42 +51,46 @@ enum Cached {
 }
 
 impl Io {
-    pub(super) fn new(storage: Storage) -> Self {
-        let pool = Arc::new(UnboundedMemoryPool::default());
-        Self { storage, cache: Arc::default(), room: CACHE_BYTES, pool, transcoder: Arc::default() }
+    pub fn new(storage: Storage) -> Self {
+        Self { storage, cache: Arc::default(), room: CACHE_BYTES, extensions: Extensions::default() }
     }
 
     /// The same over another way to the same objects: what was read by one is known to the other.
-    pub(super) fn through(&self, storage: Storage) -> Self {
+    pub fn through(&self, storage: Storage) -> Self {
         Self { storage, ..self.clone() }
     }
 
     /// With room for fewer bytes in memory.
-    pub(super) fn within(self, bytes: usize) -> Self {
+    pub fn within(self, bytes: usize) -> Self {
         Self { room: self.room.min(bytes), ..self }
     }
 
-    /// With changes that take their memory out of `pool`.
-    pub(super) fn with_pool(self, pool: Arc<dyn MemoryPool>) -> Self {
-        Self { pool, ..self }
+    pub fn with_extension<T: Any + Send + Sync>(self, extension: T) -> Self {
+        let extensions = self.extensions.with(extension);
+        Self { extensions, ..self }
     }
 
-    /// Memory for `what`, none of it taken yet.
-    pub(super) fn memory(&self, what: &str) -> MemoryReservation {
-        MemoryConsumer::new(what).register(&self.pool)
+    /// What crates above this one keep beside tables.
+    pub fn extensions(&self) -> &Extensions {
+        &self.extensions
+    }
+
+    /// Where the files are.
+    pub fn storage(&self) -> &Storage {
+        &self.storage
     }
 
     /// Where a file lies that metadata names.
     ///
     /// # Errors
     /// `Invalid` for a location that names no object.
-    pub(super) fn url(&self, location: &str) -> Result<Url> {
+    pub fn url(&self, location: &str) -> Result<Url> {
         self.storage.locate(location)
     }
 
     /// # Errors
     /// `Bug`, naming the file, when it is missing or can't be parsed: the catalog points at it.
-    pub(super) async fn metadata(&self, location: &str) -> Result<Arc<TableMetadata>> {
+    pub async fn metadata(&self, location: &str) -> Result<Arc<TableMetadata>> {
         if let Some(Cached::Metadata(found)) = self.cached(location) {
             return Ok(found);
         }
@@ -112,13 +112,13 @@ impl Io {
     }
 
     /// Writes metadata under a name that nobody else writes.
-    pub(super) async fn put_metadata(&self, location: &str, metadata: &Arc<TableMetadata>) -> Result<()> {
+    pub async fn put_metadata(&self, location: &str, metadata: &Arc<TableMetadata>) -> Result<()> {
         self.put_with_metadata(Vec::new(), location, metadata).await
     }
 
     /// Writes metadata and files that it names, all at the same time: nobody reads any of them before the catalog names the
     /// metadata.
-    pub(super) async fn put_with_metadata(
+    pub async fn put_with_metadata(
         &self,
         mut files: Vec<(String, Bytes)>,
         location: &str,
@@ -137,11 +137,7 @@ impl Io {
     ///
     /// # Errors
     /// `Bug`, naming the file, when it is missing or can't be parsed.
-    pub(super) async fn manifest_list(
-        &self,
-        snapshot: &Snapshot,
-        version: FormatVersion,
-    ) -> Result<Arc<Vec<ManifestFile>>> {
+    pub async fn manifest_list(&self, snapshot: &Snapshot, version: FormatVersion) -> Result<Arc<Vec<ManifestFile>>> {
         let location = snapshot.manifest_list();
         if let Some(Cached::List(found)) = self.cached(location) {
             return Ok(found);
@@ -161,7 +157,7 @@ impl Io {
     ///
     /// # Errors
     /// `Bug`, naming the file, when it is missing or can't be parsed.
-    pub(super) async fn any_manifest(&self, file: &ManifestFile) -> Result<Arc<Manifest>> {
+    pub async fn any_manifest(&self, file: &ManifestFile) -> Result<Arc<Manifest>> {
         let location = &file.manifest_path;
         if let Some(found) = self.known_manifest(file) {
             return Ok(found);
@@ -183,7 +179,7 @@ impl Io {
     }
 
     /// A manifest that was read before.
-    pub(super) fn known_manifest(&self, file: &ManifestFile) -> Option<Arc<Manifest>> {
+    pub fn known_manifest(&self, file: &ManifestFile) -> Option<Arc<Manifest>> {
         match self.cached(&file.manifest_path) {
             Some(Cached::Manifest(found)) => Some(found),
             _ => None,
@@ -191,12 +187,12 @@ impl Io {
     }
 
     /// As [`Io::put_all`], one file.
-    pub(super) async fn put(&self, location: &str, bytes: Bytes) -> Result<()> {
+    pub async fn put(&self, location: &str, bytes: Bytes) -> Result<()> {
         self.storage.put(&self.url(location)?, bytes).await
     }
 
     /// Writes files under names that nobody else writes, so that a repeated request does no harm.
-    pub(super) async fn put_all(&self, files: Vec<(String, Bytes)>) -> Result<()> {
+    pub async fn put_all(&self, files: Vec<(String, Bytes)>) -> Result<()> {
         let puts = files.into_iter().map(|(location, bytes)| async move {
             let url = self.url(&location)?;
             self.storage.put(&url, bytes).await
@@ -208,7 +204,7 @@ impl Io {
     }
 
     /// Removes files that no snapshot names. What can't be removed is left behind and logged: it takes space, nothing else.
-    pub(super) async fn discard(&self, locations: impl IntoIterator<Item = String>) {
+    pub async fn discard(&self, locations: impl IntoIterator<Item = String>) {
         let removals: Vec<_> = locations
             .into_iter()
             .map(|location| async move {
@@ -233,7 +229,7 @@ impl Io {
     }
 
     /// Has a file read anew: it may be gone.
-    pub(super) fn forget(&self, location: &str) {
+    pub fn forget(&self, location: &str) {
         self.cache.lock().unwrap_or_else(PoisonError::into_inner).files.remove(location);
     }
 
@@ -252,28 +248,28 @@ impl Io {
 }
 
 /// Bytes that the `iceberg` crate writes to an output file, which we store ourselves.
-pub(super) struct Scratch {
+pub struct Scratch {
     memory: FileIO,
     location: String,
 }
 
 impl Scratch {
-    pub(super) fn new(location: &str) -> Self {
+    pub fn new(location: &str) -> Self {
         Self { memory: FileIO::new_with_memory(), location: location.to_owned() }
     }
 
-    pub(super) fn output(&self) -> Result<iceberg::io::OutputFile> {
+    pub fn output(&self) -> Result<iceberg::io::OutputFile> {
         self.memory.new_output(&self.location).map_err(|e| from_iceberg(e, || format!("writing `{}`", self.location)))
     }
 
-    pub(super) async fn bytes(&self) -> Result<Bytes> {
+    pub async fn bytes(&self) -> Result<Bytes> {
         let read = async { self.memory.new_input(&self.location)?.read().await };
         read.await.map_err(|e| from_iceberg(e, || format!("writing `{}`", self.location)))
     }
 }
 
 /// An error of the `iceberg` crate about values that we made ourselves.
-pub(super) fn from_iceberg(error: iceberg::Error, doing: impl FnOnce() -> String) -> Error {
+pub fn from_iceberg(error: iceberg::Error, doing: impl FnOnce() -> String) -> Error {
     let kind = match error.kind() {
         iceberg::ErrorKind::FeatureUnsupported => ErrorKind::Invalid,
         _ => ErrorKind::Bug,
@@ -286,7 +282,7 @@ fn damaged(expected: &str, location: &str) -> Error {
 }
 
 /// Adds what was being done to a result of the `iceberg` crate.
-pub(super) trait IcebergContext<T> {
+pub trait IcebergContext<T> {
     fn doing(self, doing: impl FnOnce() -> String) -> Result<T>;
 }
 

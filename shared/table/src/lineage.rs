@@ -17,25 +17,25 @@ use parquet::arrow::PARQUET_FIELD_ID_META_KEY;
 use shared::{Error, Result};
 
 /// The column with the row's id.
-pub(super) const ROW_ID: &str = "_row_id";
+pub const ROW_ID: &str = "_row_id";
 /// The column with the sequence number of the commit that gave the row its values.
-pub(super) const UPDATED: &str = "_last_updated_sequence_number";
+pub const UPDATED: &str = "_last_updated_sequence_number";
 
 /// Field ids that the specification reserves for these columns.
 const COLUMNS: [(&str, i32); 2] = [(ROW_ID, 2_147_483_540), (UPDATED, 2_147_483_539)];
 
 /// Whether the table's rows have a lineage.
-pub(super) fn is_kept(metadata: &TableMetadata) -> bool {
+pub fn is_kept(metadata: &TableMetadata) -> bool {
     metadata.format_version() >= FormatVersion::V3
 }
 
 /// The columns as data files have them: [`ROW_ID`], [`UPDATED`].
-pub(super) fn fields() -> [NestedFieldRef; 2] {
+pub fn fields() -> [NestedFieldRef; 2] {
     COLUMNS.map(|(name, id)| Arc::new(NestedField::optional(id, name, Type::Primitive(PrimitiveType::Long))))
 }
 
 /// The columns of a data file, with those of the lineage at the end.
-pub(super) fn with_columns(schema: &Schema) -> SchemaRef {
+pub fn with_columns(schema: &Schema) -> SchemaRef {
     let fields = COLUMNS.map(|(name, id)| {
         let id = HashMap::from([(PARQUET_FIELD_ID_META_KEY.to_owned(), id.to_string())]);
         Arc::new(Field::new(name, DataType::Int64, true).with_metadata(id))
@@ -45,7 +45,7 @@ pub(super) fn with_columns(schema: &Schema) -> SchemaRef {
 
 /// The id of the first row of a data file: its own, or the next of those that its manifest's entries inherit, which `next`
 /// counts from the manifest's on. `None` for a file that is older than the table's lineage.
-pub(super) fn first_row_id(entry: &ManifestEntry, next: &mut Option<u64>) -> Option<u64> {
+pub fn first_row_id(entry: &ManifestEntry, next: &mut Option<u64>) -> Option<u64> {
     let file = entry.data_file();
     if file.content_type() != DataContentType::Data {
         return None;
@@ -60,7 +60,7 @@ pub(super) fn first_row_id(entry: &ManifestEntry, next: &mut Option<u64>) -> Opt
 
 /// # Errors
 /// `Invalid` when a column of the table has a name that the lineage takes.
-pub(super) fn check_names(schema: &Schema) -> Result<()> {
+pub fn check_names(schema: &Schema) -> Result<()> {
     match schema.fields().iter().find(|field| COLUMNS.iter().any(|(name, _)| field.name() == name)) {
         None => Ok(()),
         Some(field) => Err(Error::invalid(format!(

@@ -16,7 +16,7 @@ use shared::{Error, Result};
 
 /// A file of a snapshot, in the manifest that lists it.
 #[derive(Debug, Clone)]
-pub(super) struct LiveFile {
+pub struct LiveFile {
     manifest: Arc<Manifest>,
     entry: usize,
     first_row_id: Option<u64>,
@@ -25,77 +25,77 @@ pub(super) struct LiveFile {
 }
 
 impl LiveFile {
-    pub(super) fn data(&self) -> &DataFile {
+    pub fn data(&self) -> &DataFile {
         self.entry().data_file()
     }
 
-    pub(super) fn entry(&self) -> &ManifestEntry {
+    pub fn entry(&self) -> &ManifestEntry {
         &self.manifest.entries()[self.entry]
     }
 
     /// The data sequence number; 0 for what was written to a v1 table.
-    pub(super) fn sequence(&self) -> i64 {
+    pub fn sequence(&self) -> i64 {
         self.entry().sequence_number().unwrap_or(0)
     }
 
     /// The id of a data file's first row, in tables that keep row lineage; the others follow.
-    pub(super) fn first_row_id(&self) -> Option<u64> {
+    pub fn first_row_id(&self) -> Option<u64> {
         self.first_row_id
     }
 
     /// Whether the file came with the snapshot `id`.
-    pub(super) fn added_by(&self, id: i64) -> bool {
+    pub fn added_by(&self, id: i64) -> bool {
         self.entry().status() == ManifestStatus::Added && self.entry().snapshot_id() == Some(id)
     }
 
-    pub(super) fn manifest(&self) -> &Manifest {
+    pub fn manifest(&self) -> &Manifest {
         &self.manifest
     }
 
     /// The partition spec that the file was written with.
-    pub(super) fn spec_id(&self) -> i32 {
+    pub fn spec_id(&self) -> i32 {
         self.manifest.metadata().partition_spec().spec_id()
     }
 
     /// The delete files that apply to a data file.
-    pub(super) fn delete_files(&self) -> BTreeSet<DeleteFile> {
+    pub fn delete_files(&self) -> BTreeSet<DeleteFile> {
         self.deletes.as_ref().map(|deletes| deletes.files(self.sequence())).unwrap_or_default()
     }
 
-    pub(super) fn deletes(&self) -> Option<&Arc<Deletes>> {
+    pub fn deletes(&self) -> Option<&Arc<Deletes>> {
         self.deletes.as_ref()
     }
 
     /// Whether the same delete files apply to both.
-    pub(super) fn same_deletes(&self, other: &Self) -> bool {
+    pub fn same_deletes(&self, other: &Self) -> bool {
         self.delete_files() == other.delete_files()
     }
 
     /// Whether both have the same rows with the same ids: rows that are older than a table's lineage get ids with the first
     /// commit after it begins.
-    pub(super) fn same_rows(&self, other: &Self) -> bool {
+    pub fn same_rows(&self, other: &Self) -> bool {
         self.same_deletes(other) && self.first_row_id == other.first_row_id
     }
 
-    pub(super) fn equality(&self) -> &[Arc<Scope>] {
+    pub fn equality(&self) -> &[Arc<Scope>] {
         self.deletes.as_ref().map_or(&[], |deletes| &deletes.equality)
     }
 }
 
 /// The data files of a snapshot, each with the row-level deletes that apply to it.
-pub(super) async fn live_files(io: &Io, metadata: &TableMetadata, snapshot: &Snapshot) -> Result<Vec<LiveFile>> {
+pub async fn live_files(io: &Io, metadata: &TableMetadata, snapshot: &Snapshot) -> Result<Vec<LiveFile>> {
     let list = io.manifest_list(snapshot, metadata.format_version()).await?;
     let (data, deletes) = live_manifests(&list);
     files_of(io, &data, &deletes).await
 }
 
 /// The manifests of a snapshot that list live files: of data files, of delete files.
-pub(super) fn live_manifests(list: &[ManifestFile]) -> (Vec<&ManifestFile>, Vec<&ManifestFile>) {
+pub fn live_manifests(list: &[ManifestFile]) -> (Vec<&ManifestFile>, Vec<&ManifestFile>) {
     live(list).partition(|m| m.content == ManifestContentType::Data)
 }
 
 /// The data files of some manifests, each with the deletes of others that apply to it.
-pub(super) async fn files_of(io: &Io, data: &[&ManifestFile], deletes: &[&ManifestFile]) -> Result<Vec<LiveFile>> {
+pub async fn files_of(io: &Io, data: &[&ManifestFile], deletes: &[&ManifestFile]) -> Result<Vec<LiveFile>> {
     let mut files = alive(io, data).await?;
     if !deletes.is_empty() && !files.is_empty() {
         let index = Index::new(alive(io, deletes).await?)?;
@@ -105,7 +105,7 @@ pub(super) async fn files_of(io: &Io, data: &[&ManifestFile], deletes: &[&Manife
 }
 
 /// The data files that came with a snapshot, without the deletes that came with it. Only the manifests that it wrote are read.
-pub(super) async fn added_files(io: &Io, metadata: &TableMetadata, snapshot: &Snapshot) -> Result<Vec<LiveFile>> {
+pub async fn added_files(io: &Io, metadata: &TableMetadata, snapshot: &Snapshot) -> Result<Vec<LiveFile>> {
     let id = snapshot.snapshot_id();
     let list = io.manifest_list(snapshot, metadata.format_version()).await?;
     let own = live(&list).filter(|m| m.content == ManifestContentType::Data && m.added_snapshot_id == id);
@@ -115,13 +115,13 @@ pub(super) async fn added_files(io: &Io, metadata: &TableMetadata, snapshot: &Sn
 }
 
 /// The delete files of a snapshot.
-pub(super) async fn live_deletes(io: &Io, metadata: &TableMetadata, snapshot: &Snapshot) -> Result<Vec<LiveFile>> {
+pub async fn live_deletes(io: &Io, metadata: &TableMetadata, snapshot: &Snapshot) -> Result<Vec<LiveFile>> {
     let list = io.manifest_list(snapshot, metadata.format_version()).await?;
     alive(io, &live(&list).filter(|m| m.content == ManifestContentType::Deletes).collect::<Vec<_>>()).await
 }
 
 /// All files of a snapshot, data and deletes.
-pub(super) async fn live_entries(io: &Io, metadata: &TableMetadata, snapshot: &Snapshot) -> Result<Vec<LiveFile>> {
+pub async fn live_entries(io: &Io, metadata: &TableMetadata, snapshot: &Snapshot) -> Result<Vec<LiveFile>> {
     let list = io.manifest_list(snapshot, metadata.format_version()).await?;
     alive(io, &live(&list).collect::<Vec<_>>()).await
 }

@@ -12,7 +12,6 @@ use iceberg::spec::{
     ManifestFile, ManifestWriter, ManifestWriterBuilder, PartitionSpec, PrimitiveLiteral, SchemaRef,
     UNASSIGNED_SEQUENCE_NUMBER,
 };
-use uuid::Uuid;
 
 use super::Table;
 use super::io::{IcebergContext, Io, Scratch};
@@ -25,14 +24,14 @@ use shared::model::keys;
 use shared::{Error, Result};
 
 /// Ids that the specification reserves for the columns of position deletes, `file_path` and `pos`.
-pub(super) const DELETED_PATH: i32 = 2_147_483_546;
-pub(super) const DELETED_POS: i32 = 2_147_483_545;
+pub const DELETED_PATH: i32 = 2_147_483_546;
+pub const DELETED_POS: i32 = 2_147_483_545;
 
 /// Bytes of manifests that wait in memory to be written along with what names them.
 const UNSAVED_BYTES: usize = 16 << 20;
 
 /// Writes the manifests of one commit, however often it is tried.
-pub(super) struct Manifests {
+pub struct Manifests {
     snapshot_id: i64,
     /// Part of the names of all manifests of this commit.
     id: String,
@@ -57,16 +56,16 @@ impl Carried {
 }
 
 /// The manifests of a try, and what is no longer alive in them.
-pub(super) struct Listed {
-    pub(super) manifests: Vec<ManifestFile>,
-    pub(super) removed: Counts,
+pub struct Listed {
+    pub manifests: Vec<ManifestFile>,
+    pub removed: Counts,
 }
 
 impl Manifests {
-    pub(super) fn new(snapshot_id: i64) -> Self {
+    pub fn new(base: &Table, snapshot_id: i64) -> Self {
         Self {
             snapshot_id,
-            id: Uuid::new_v4().to_string(),
+            id: base.ports.random.uuid().to_string(),
             written: HashMap::new(),
             files: Vec::new(),
             unsaved: Vec::new(),
@@ -74,23 +73,23 @@ impl Manifests {
     }
 
     /// What the manifests of the last list lack in the store: they are to be written before the list is of use.
-    pub(super) fn unsaved(&self) -> Vec<(String, Bytes)> {
+    pub fn unsaved(&self) -> Vec<(String, Bytes)> {
         self.unsaved.clone()
     }
 
     /// All of [`Manifests::unsaved`] is written.
-    pub(super) fn saved(&mut self) {
+    pub fn saved(&mut self) {
         self.unsaved.clear();
     }
 
     /// Every manifest that was begun.
-    pub(super) fn files(&self) -> &[String] {
+    pub fn files(&self) -> &[String] {
         &self.files
     }
 
     /// # Errors
     /// What the store answers; `Bug` for a damaged manifest, or when a file that is to leave is not there.
-    pub(super) async fn list(&mut self, base: &Table, delta: &Delta) -> Result<Listed> {
+    pub async fn list(&mut self, base: &Table, delta: &Delta) -> Result<Listed> {
         let mut listed = Listed { manifests: self.added(base, delta).await?, removed: Counts::default() };
         let carried = parent_manifests(base, delta, &mut listed.removed).await?;
         let mut groups: BTreeMap<(i32, i32), Vec<Carried>> = BTreeMap::new();
@@ -292,7 +291,7 @@ async fn parent_manifests(base: &Table, delta: &Delta, removed: &mut Counts) -> 
 }
 
 /// The data file whose rows a delete file removes, if it is a single one and the manifest tells.
-pub(super) fn only_target(file: &DataFile) -> Option<String> {
+pub fn only_target(file: &DataFile) -> Option<String> {
     if file.content_type() != DataContentType::PositionDeletes {
         return None;
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use iceberg::spec::TableMetadata;
 
+use shared::random::Random;
 use shared::{Error, Result, pause};
 
 /// How long a commit keeps trying once its rows are written.
@@ -23,7 +24,7 @@ const MANIFEST_BYTES: i64 = 8 << 20;
 
 /// # Errors
 /// `Invalid`, naming the property, for a value that can't be read.
-pub(super) fn read<T: FromStr>(metadata: &TableMetadata, key: &str, expected: &str) -> Result<Option<T>> {
+pub fn read<T: FromStr>(metadata: &TableMetadata, key: &str, expected: &str) -> Result<Option<T>> {
     let Some(found) = metadata.properties().get(key) else { return Ok(None) };
     let value = found.trim().parse().map(Some);
     value.map_err(|_| Error::invalid(format!("table property `{key}`: expected {expected}, found `{found}`")))
@@ -31,8 +32,8 @@ pub(super) fn read<T: FromStr>(metadata: &TableMetadata, key: &str, expected: &s
 
 /// How a commit is tried again.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Retries {
-    pub(super) deadline: Duration,
+pub struct Retries {
+    pub deadline: Duration,
     /// Tries in all.
     attempts: u32,
     shortest: Option<Duration>,
@@ -46,7 +47,7 @@ impl Default for Retries {
 }
 
 impl Retries {
-    pub(super) fn of(metadata: &TableMetadata) -> Result<Self> {
+    pub fn of(metadata: &TableMetadata) -> Result<Self> {
         let millis = |key| Ok::<_, Error>(read(metadata, key, "a number of milliseconds")?.map(Duration::from_millis));
         let retries: Option<u32> = read(metadata, "commit.retry.num-retries", "a number of tries")?;
         Ok(Self {
@@ -57,37 +58,37 @@ impl Retries {
         })
     }
 
-    pub(super) fn allow(&self, attempts: u32) -> bool {
+    pub fn allow(&self, attempts: u32) -> bool {
         attempts < self.attempts
     }
 
     /// The pause after an answer that was lost, or a look-up that failed.
-    pub(super) fn pause(&self, attempts: u32) -> Duration {
+    pub fn pause(&self, random: &dyn Random, attempts: u32) -> Duration {
         let longest = self.longest.unwrap_or(LONGEST);
-        pause::after(attempts, self.shortest.unwrap_or(SHORTEST * 5), longest)
+        pause::after(random, attempts, self.shortest.unwrap_or(SHORTEST * 5), longest)
     }
 
     /// The pause after a try that took so long and that others came before: at first it is about as long as the try itself, as
     /// that is when the others are done.
-    pub(super) fn pause_after(&self, attempts: u32, took: Duration) -> Duration {
+    pub fn pause_after(&self, random: &dyn Random, attempts: u32, took: Duration) -> Duration {
         let longest =
             || took.saturating_mul(TRIES_IN_A_PAUSE).min(self.deadline / PAUSES_TO_THE_DEADLINE).max(SHORTEST);
         let longest = self.longest.unwrap_or_else(longest);
         let first = self.shortest.unwrap_or(SHORTEST).max(took);
-        pause::after(attempts.saturating_sub(1), first, longest)
+        pause::after(random, attempts.saturating_sub(1), first, longest)
     }
 }
 
 /// When small manifests are merged.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct ManifestMerging {
+pub struct ManifestMerging {
     enabled: bool,
     min_count: usize,
     target_bytes: i64,
 }
 
 impl ManifestMerging {
-    pub(super) fn of(metadata: &TableMetadata) -> Result<Self> {
+    pub fn of(metadata: &TableMetadata) -> Result<Self> {
         let min_count = read(metadata, "commit.manifest.min-count-to-merge", "a number of manifests")?;
         let target_bytes = read(metadata, "commit.manifest.target-size-bytes", "a number of bytes")?;
         Ok(Self {
@@ -99,7 +100,7 @@ impl ManifestMerging {
 
     /// Which manifests, given by length, newest first, become one. The oldest are packed first, so that full ones stay as they
     /// are; the newest wait until they are many.
-    pub(super) fn bins(&self, lengths: &[i64]) -> Vec<Vec<usize>> {
+    pub fn bins(&self, lengths: &[i64]) -> Vec<Vec<usize>> {
         let alone = |places: &[usize]| places.iter().map(|i| vec![*i]).collect::<Vec<_>>();
         let places: Vec<usize> = (0..lengths.len()).collect();
         if !self.enabled {
@@ -134,18 +135,20 @@ impl ManifestMerging {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use shared::random::SystemRandom;
 
     #[test]
     fn pauses_grow_from_the_length_of_a_try_to_a_bound() {
         let retries = Retries::default();
         let took = Duration::from_millis(10);
-        let longest = |attempts, took| (0..200).map(|_| retries.pause_after(attempts, took)).max().unwrap();
+        let longest =
+            |attempts, took| (0..200).map(|_| retries.pause_after(&SystemRandom, attempts, took)).max().unwrap();
         assert!(longest(1, took) <= took);
         assert!((took..=took * 8).contains(&longest(4, took)));
         assert!((took * 8..=took * TRIES_IN_A_PAUSE).contains(&longest(30, took)));
         assert!(longest(30, DEADLINE) <= DEADLINE / PAUSES_TO_THE_DEADLINE);
         let asked = Retries { shortest: Some(took * 10), longest: Some(took * 20), ..retries };
-        let pauses: Vec<_> = (0..200).map(|_| asked.pause_after(30, took)).collect();
+        let pauses: Vec<_> = (0..200).map(|_| asked.pause_after(&SystemRandom, 30, took)).collect();
         assert!(pauses.iter().max().unwrap() > &(took * 10) && pauses.iter().max().unwrap() <= &(took * 20));
     }
 

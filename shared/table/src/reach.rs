@@ -28,25 +28,20 @@ pub enum FileKind {
 }
 
 /// Files by their location, each with its kind and its size in bytes, 0 where nothing tells.
-pub(super) type Files = HashMap<String, (FileKind, u64)>;
+pub type Files = HashMap<String, (FileKind, u64)>;
 
 /// The manifests of some snapshots, by location, and the lists that name them.
 #[derive(Default)]
-pub(super) struct Named {
-    pub(super) lists: HashSet<String>,
-    pub(super) manifests: HashMap<String, ManifestFile>,
+pub struct Named {
+    pub lists: HashSet<String>,
+    pub manifests: HashMap<String, ManifestFile>,
 }
 
 /// What the snapshots of `metadata` name that `wanted` lets pass. A list that is gone is passed over if `lenient`.
 ///
 /// # Errors
 /// As [`Io::manifest_list`].
-pub(super) async fn named(
-    io: &Io,
-    metadata: &TableMetadata,
-    lenient: bool,
-    wanted: impl Fn(i64) -> bool,
-) -> Result<Named> {
+pub async fn named(io: &Io, metadata: &TableMetadata, lenient: bool, wanted: impl Fn(i64) -> bool) -> Result<Named> {
     let snapshots: Vec<_> = metadata.snapshots().filter(|s| wanted(s.snapshot_id())).collect();
     let reads: Vec<_> = snapshots
         .into_iter()
@@ -79,7 +74,7 @@ pub(super) async fn named(
 ///
 /// # Errors
 /// As [`Io::any_manifest`].
-pub(super) async fn alive(
+pub async fn alive(
     io: &Io,
     manifests: impl IntoIterator<Item = &ManifestFile>,
     lenient: bool,
@@ -114,7 +109,7 @@ pub(super) async fn alive(
 ///
 /// # Errors
 /// As [`Io::manifest_list`]: without what a snapshot names nothing can be told from an orphan.
-pub(super) async fn everything(table: &Table) -> Result<Files> {
+pub async fn everything(table: &Table) -> Result<Files> {
     let (io, metadata) = (&table.io, &table.metadata);
     let named = named(io, metadata, false, |_| true).await?;
     let mut files = statistics(metadata, |_| true);
@@ -130,12 +125,12 @@ pub(super) async fn everything(table: &Table) -> Result<Files> {
 }
 
 /// A manifest among other files.
-pub(super) fn manifest(file: ManifestFile) -> (String, (FileKind, u64)) {
+pub fn manifest(file: ManifestFile) -> (String, (FileKind, u64)) {
     (file.manifest_path, (FileKind::Manifest, file.manifest_length.max(0).unsigned_abs()))
 }
 
 /// The files of statistics, of the snapshots that `wanted` lets pass.
-pub(super) fn statistics(metadata: &TableMetadata, wanted: impl Fn(i64) -> bool) -> Files {
+pub fn statistics(metadata: &TableMetadata, wanted: impl Fn(i64) -> bool) -> Files {
     let size = |bytes: i64| (FileKind::Statistics, bytes.max(0).unsigned_abs());
     let of_table = metadata.statistics_iter().filter(|s| wanted(s.snapshot_id));
     let of_partitions = metadata.partition_statistics_iter().filter(|s| wanted(s.snapshot_id));
@@ -146,7 +141,7 @@ pub(super) fn statistics(metadata: &TableMetadata, wanted: impl Fn(i64) -> bool)
 }
 
 /// Removes files; gives the number of those that could not be removed, which are logged.
-pub(super) async fn remove(io: &Io, files: impl IntoIterator<Item = Url>) -> u64 {
+pub async fn remove(io: &Io, files: impl IntoIterator<Item = Url>) -> u64 {
     let removals: Vec<_> = files
         .into_iter()
         .map(|url| async move {

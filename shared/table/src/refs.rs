@@ -12,7 +12,7 @@ use shared::{Error, Result};
 ///
 /// # Errors
 /// `Bug` when the metadata has no JSON.
-pub(super) fn all(metadata: &TableMetadata) -> Result<BTreeMap<String, SnapshotReference>> {
+pub fn all(metadata: &TableMetadata) -> Result<BTreeMap<String, SnapshotReference>> {
     #[derive(Deserialize)]
     struct References {
         #[serde(default)]

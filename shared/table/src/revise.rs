@@ -97,7 +97,7 @@ pub(super) async fn revise(mut base: Table, revision: &mut dyn Revision) -> Resu
         }
         base = now;
         drop(turn);
-        tokio::time::sleep(retries.pause(attempts)).await;
+        tokio::time::sleep(retries.pause(&*base.ports.random, attempts)).await;
     }
 }
 
@@ -159,7 +159,7 @@ async fn look_up(base: &Table, retries: Retries) -> Result<Table> {
         tries += 1;
         match base.reload().await {
             Err(error) if tries < LOOK_UPS && matches!(error.kind(), ErrorKind::Retry | ErrorKind::OutcomeUnknown) => {
-                tokio::time::sleep(retries.pause(tries)).await;
+                tokio::time::sleep(retries.pause(&*base.ports.random, tries)).await;
             }
             other => return other,
         }

@@ -17,10 +17,10 @@ use shared::model::{Column, ColumnType};
 use shared::{Error, Result};
 
 /// Hands out field ids.
-pub(super) struct Ids(pub(super) i32);
+pub struct Ids(pub i32);
 
 impl Ids {
-    pub(super) fn next(&mut self) -> i32 {
+    pub fn allot(&mut self) -> i32 {
         self.0 += 1;
         self.0
     }
@@ -30,7 +30,7 @@ impl Ids {
 ///
 /// # Errors
 /// `Invalid` for no columns, a name that is no identifier, or a name used twice.
-pub(super) fn new_schema(columns: &[Column]) -> Result<Schema> {
+pub fn new_schema(columns: &[Column]) -> Result<Schema> {
     check_columns(columns)?;
     let mut ids = Ids(columns.len().try_into().unwrap_or(i32::MAX));
     let fields = columns.iter().zip(1..).map(|(column, id)| Arc::new(new_field(column, id, &mut ids)));
@@ -50,7 +50,7 @@ fn check_columns(columns: &[Column]) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn new_field(column: &Column, id: i32, ids: &mut Ids) -> NestedField {
+pub fn new_field(column: &Column, id: i32, ids: &mut Ids) -> NestedField {
     let mut field = NestedField::new(id, &column.name, new_type(&column.ty, ids), column.required);
     field.doc.clone_from(&column.comment);
     field
@@ -76,17 +76,17 @@ fn new_type(ty: &ColumnType, ids: &mut Ids) -> Type {
         ColumnType::Time => PrimitiveType::Time,
         ColumnType::Uuid => PrimitiveType::Uuid,
         ColumnType::Array(item) => {
-            let id = ids.next();
+            let id = ids.allot();
             let element = NestedField::list_element(id, new_type(item, ids), false);
             return Type::List(ListType::new(Arc::new(element)));
         }
         ColumnType::Map(key, value) => {
-            let (key_id, value_id) = (ids.next(), ids.next());
+            let (key_id, value_id) = (ids.allot(), ids.allot());
             return Type::Map(MapType::optional(key_id, new_type(key, ids), value_id, new_type(value, ids)));
         }
         ColumnType::Struct(fields) => {
             let fields = fields.iter().map(|(name, ty)| {
-                let id = ids.next();
+                let id = ids.allot();
                 Arc::new(NestedField::optional(id, name, new_type(ty, ids)))
             });
             return Type::Struct(StructType::new(fields.collect()));
@@ -99,7 +99,7 @@ fn new_type(ty: &ColumnType, ids: &mut Ids) -> Type {
 ///
 /// # Errors
 /// `Invalid`, naming the column, when its type can't become the one asked for.
-pub(super) fn evolve(schema: &Schema, columns: &[Column], last_id: i32, is_empty: bool) -> Result<Option<Schema>> {
+pub fn evolve(schema: &Schema, columns: &[Column], last_id: i32, is_empty: bool) -> Result<Option<Schema>> {
     check_columns(columns)?;
     let mut ids = Ids(last_id);
     let mut fields: Vec<NestedFieldRef> = schema.as_struct().fields().to_vec();
@@ -107,7 +107,7 @@ pub(super) fn evolve(schema: &Schema, columns: &[Column], last_id: i32, is_empty
         match fields.iter_mut().find(|f| f.name == column.name) {
             Some(field) => *field = evolve_field(field, column, &mut ids)?,
             None => {
-                let id = ids.next();
+                let id = ids.allot();
                 let mut field = new_field(column, id, &mut ids);
                 field.required &= is_empty;
                 fields.push(Arc::new(field));
@@ -180,7 +180,7 @@ fn evolve_struct(have: &StructType, want: &[(String, ColumnType)], ids: &mut Ids
         match fields.iter_mut().find(|f| f.name == *name) {
             Some(field) => *field = evolve_nested(field, ty, ids)?,
             None => {
-                let id = ids.next();
+                let id = ids.allot();
                 fields.push(Arc::new(NestedField::optional(id, name, new_type(ty, ids))));
             }
         }
@@ -196,7 +196,7 @@ fn evolve_nested(field: &NestedFieldRef, want: &ColumnType, ids: &mut Ids) -> Op
 
 /// # Errors
 /// `Invalid`, naming the column, for a type that tables of the format don't have.
-pub(super) fn check_version(schema: &Schema, version: FormatVersion) -> Result<()> {
+pub fn check_version(schema: &Schema, version: FormatVersion) -> Result<()> {
     let nanoseconds =
         |ty: &Type| matches!(ty, Type::Primitive(PrimitiveType::TimestampNs | PrimitiveType::TimestamptzNs));
     let found = schema.field_id_to_name_map().keys().find_map(|id| {
@@ -213,7 +213,7 @@ pub(super) fn check_version(schema: &Schema, version: FormatVersion) -> Result<(
 ///
 /// # Errors
 /// `Invalid` for a type that no column type stands for.
-pub(super) fn columns(schema: &Schema) -> Result<Vec<Column>> {
+pub fn columns(schema: &Schema) -> Result<Vec<Column>> {
     let column = |field: &NestedFieldRef| {
         let ty = column_type(&field.field_type).map_err(|e| e.context(format!("column `{}`", field.name)))?;
         Ok(Column { name: field.name.clone(), ty, required: field.required, comment: field.doc.clone() })
@@ -221,7 +221,7 @@ pub(super) fn columns(schema: &Schema) -> Result<Vec<Column>> {
     schema.as_struct().fields().iter().map(column).collect()
 }
 
-pub(super) fn column_type(ty: &Type) -> Result<ColumnType> {
+pub fn column_type(ty: &Type) -> Result<ColumnType> {
     Ok(match ty {
         Type::Primitive(primitive) => match primitive {
             PrimitiveType::Boolean => ColumnType::Boolean,
@@ -265,7 +265,7 @@ fn decimal(precision: u32, scale: u32) -> Result<ColumnType> {
 ///
 /// # Errors
 /// As [`columns`].
-pub(super) fn arrow_schema(schema: &Schema) -> Result<ArrowSchemaRef> {
+pub fn arrow_schema(schema: &Schema) -> Result<ArrowSchemaRef> {
     let fields = schema.as_struct().fields().iter().map(arrow_field).collect::<Result<Vec<_>>>()?;
     Ok(Arc::new(ArrowSchema::new(fields)))
 }
@@ -276,7 +276,7 @@ fn arrow_field(field: &NestedFieldRef) -> Result<Field> {
     Ok(Field::new(&field.name, ty, !field.required).with_metadata(id))
 }
 
-pub(super) fn arrow_type(ty: &Type) -> Result<DataType> {
+pub fn arrow_type(ty: &Type) -> Result<DataType> {
     Ok(match ty {
         Type::Primitive(PrimitiveType::Fixed(size)) => DataType::FixedSizeBinary(
             (*size)
@@ -297,7 +297,7 @@ pub(super) fn arrow_type(ty: &Type) -> Result<DataType> {
 }
 
 /// The same schema without field ids, as SQL sees it.
-pub(super) fn without_ids(schema: &ArrowSchema) -> ArrowSchemaRef {
+pub fn without_ids(schema: &ArrowSchema) -> ArrowSchemaRef {
     let fields: Vec<_> = schema.fields().iter().map(|f| bare_field(f)).collect();
     Arc::new(ArrowSchema::new(fields))
 }
@@ -315,7 +315,7 @@ fn bare_field(field: &Field) -> Field {
 
 /// The columns as Athena wants them in the Glue table of an Iceberg table: there is one kind of `timestamp`, and text stands for
 /// times of day and uuids, as pyiceberg and Iceberg's own catalog have it.
-pub(super) fn catalog_columns(schema: &Schema) -> Result<Vec<Column>> {
+pub fn catalog_columns(schema: &Schema) -> Result<Vec<Column>> {
     let columns = columns(schema)?;
     Ok(columns.into_iter().map(|c| Column { ty: catalog_type(c.ty), required: false, ..c }).collect())
 }

@@ -8,10 +8,9 @@ use iceberg::spec::{
     DataFile, FormatVersion, MAIN_BRANCH, ManifestFile, ManifestListWriter, Snapshot, TableMetadata,
     TableMetadataBuilder,
 };
-use uuid::Uuid;
 
 use super::io::{IcebergContext, Scratch};
-pub(super) use super::live::{LiveFile, live_files};
+pub use super::live::{LiveFile, live_files};
 use super::manifests::Manifests;
 use super::summary::{Counts, summary};
 use super::{Table, Token};
@@ -19,84 +18,84 @@ use shared::Result;
 use shared::model::keys;
 
 /// Manifests that are read at the same time.
-pub(super) const PARALLEL_READS: usize = 16;
+pub const PARALLEL_READS: usize = 16;
 
 /// What a snapshot changes in the live files of its parent.
 #[derive(Debug, Default)]
-pub(super) struct Delta {
+pub struct Delta {
     /// Data files and delete files that come.
-    pub(super) added: Vec<AddedFile>,
+    pub added: Vec<AddedFile>,
     /// Locations of live data files that leave. Delete files that only concern one of them leave with it.
-    pub(super) removed: HashSet<String>,
+    pub removed: HashSet<String>,
     /// Live delete files that leave.
-    pub(super) removed_deletes: HashSet<DeleteFile>,
+    pub removed_deletes: HashSet<DeleteFile>,
     /// Whether the rows stay as they are: files are only arranged anew.
-    pub(super) replaces: bool,
+    pub replaces: bool,
     /// What the caller is told.
-    pub(super) rows: Rows,
+    pub rows: Rows,
 }
 
 /// Rows that a commit changes.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Rows {
-    pub(super) added: u64,
-    pub(super) updated: u64,
-    pub(super) deleted: u64,
+pub struct Rows {
+    pub added: u64,
+    pub updated: u64,
+    pub deleted: u64,
 }
 
 /// A file that comes with a snapshot.
 #[derive(Debug, Clone)]
-pub(super) struct AddedFile {
-    pub(super) file: DataFile,
+pub struct AddedFile {
+    pub file: DataFile,
     /// The partition spec that the file was written with.
-    pub(super) spec_id: i32,
+    pub spec_id: i32,
     /// The data sequence number, for rows that are older than the snapshot; otherwise the snapshot's own.
-    pub(super) sequence: Option<i64>,
+    pub sequence: Option<i64>,
 }
 
 impl AddedFile {
-    pub(super) fn new(file: DataFile, spec_id: i32) -> Self {
+    pub fn new(file: DataFile, spec_id: i32) -> Self {
         Self { file, spec_id, sequence: None }
     }
 }
 
 /// A delete file among others: deletion vectors share the file that they are in.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct DeleteFile {
-    pub(super) path: String,
-    pub(super) offset: Option<i64>,
+pub struct DeleteFile {
+    pub path: String,
+    pub offset: Option<i64>,
 }
 
 impl DeleteFile {
-    pub(super) fn of(file: &DataFile) -> Self {
+    pub fn of(file: &DataFile) -> Self {
         Self { path: file.file_path().to_owned(), offset: file.content_offset() }
     }
 }
 
 impl Delta {
-    pub(super) fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.added.is_empty() && self.removed.is_empty() && self.removed_deletes.is_empty()
     }
 }
 
 /// A snapshot that is written but not yet current.
-pub(super) struct Prepared {
-    pub(super) metadata: Arc<TableMetadata>,
+pub struct Prepared {
+    pub metadata: Arc<TableMetadata>,
     /// URL of `metadata`.
-    pub(super) location: String,
+    pub location: String,
     /// What was written for this try alone.
-    pub(super) files: Vec<String>,
+    pub files: Vec<String>,
     /// Manifests of the snapshot.
-    pub(super) manifests: HashSet<String>,
-    pub(super) added: Counts,
-    pub(super) removed: Counts,
+    pub manifests: HashSet<String>,
+    pub added: Counts,
+    pub removed: Counts,
 }
 
 /// Writes everything that a snapshot on top of `base` needs.
 ///
 /// # Errors
 /// What the store answers, `Bug` for a damaged manifest; files that were written for this try alone are removed by then.
-pub(super) async fn prepare(
+pub async fn prepare(
     base: &Table,
     manifests: &mut Manifests,
     snapshot_id: i64,
@@ -106,7 +105,7 @@ pub(super) async fn prepare(
     let listed = manifests.list(base, delta).await?;
     let mut added = Counts::default();
     delta.added.iter().for_each(|file| added.add(&file.file, file.spec_id));
-    let list = keys::manifest_list(base.metadata.location(), snapshot_id, &Uuid::new_v4().to_string());
+    let list = keys::manifest_list(base.metadata.location(), snapshot_id, &base.ports.random.uuid().to_string());
     let mut prepared = Prepared {
         metadata: base.metadata.clone(),
         location: base.next_location(),

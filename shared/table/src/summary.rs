@@ -8,21 +8,21 @@ use super::Token;
 
 /// Files that came, or that left.
 #[derive(Debug, Default, Clone)]
-pub(super) struct Counts {
-    pub(super) data_files: u64,
-    pub(super) rows: u64,
-    pub(super) delete_files: u64,
+pub struct Counts {
+    pub data_files: u64,
+    pub rows: u64,
+    pub delete_files: u64,
     position_delete_files: u64,
     vectors: u64,
     equality_delete_files: u64,
     position_deletes: u64,
     equality_deletes: u64,
-    pub(super) bytes: u64,
+    pub bytes: u64,
     partitions: HashSet<(i32, Struct)>,
 }
 
 impl Counts {
-    pub(super) fn add(&mut self, file: &DataFile, spec_id: i32) {
+    pub fn add(&mut self, file: &DataFile, spec_id: i32) {
         let bytes = file.content_size_in_bytes().map_or(file.file_size_in_bytes(), i64::unsigned_abs);
         self.bytes += bytes;
         self.partitions.insert((spec_id, file.partition().clone()));
@@ -75,7 +75,7 @@ impl Counts {
 }
 
 /// Counts, totals and the token. `replaces`: the rows stay as they are, only the files change.
-pub(super) fn summary(
+pub fn summary(
     parent: Option<&Snapshot>,
     added: &Counts,
     removed: &Counts,

@@ -8,11 +8,10 @@ use arrow::array::{
 };
 use arrow::compute::cast;
 use arrow::datatypes::{
-    ArrowPrimitiveType, DataType, Date32Type, Decimal128Type, Int32Type, Int64Type, Time64MicrosecondType, TimeUnit,
-    TimestampMicrosecondType, TimestampNanosecondType,
+    ArrowPrimitiveType, DataType, Date32Type, Decimal128Type, Float32Type, Float64Type, Int32Type, Int64Type,
+    Time64MicrosecondType, TimeUnit, TimestampMicrosecondType, TimestampNanosecondType,
 };
-use chrono::{Datelike, Days, NaiveDate};
-use datafusion::common::ScalarValue;
+use chrono::{DateTime, Datelike, Days, NaiveDate};
 use iceberg::spec::{Literal, PrimitiveLiteral, PrimitiveType, Transform, Type};
 
 use shared::{Error, Result};
@@ -25,7 +24,7 @@ const DAY_MICROS: i64 = 24 * HOUR_MICROS;
 ///
 /// # Errors
 /// `Invalid` for a type that the transform doesn't take, and for values whose result has no place in its type.
-pub(super) fn apply(transform: Transform, values: &ArrayRef) -> Result<ArrayRef> {
+pub fn apply(transform: Transform, values: &ArrayRef) -> Result<ArrayRef> {
     match transform {
         Transform::Identity => Ok(Arc::clone(values)),
         Transform::Void => Ok(new_null_array(values.data_type(), values.len())),
@@ -50,38 +49,63 @@ pub(super) fn apply(transform: Transform, values: &ArrayRef) -> Result<ArrayRef>
 ///
 /// # Errors
 /// `Invalid` for values of another type than `ty`.
-pub(super) fn literal(values: &ArrayRef, row: usize, ty: &Type) -> Result<Option<Literal>> {
-    let value = ScalarValue::try_from_array(values, row)?;
-    if value.is_null() {
+pub fn literal(values: &ArrayRef, row: usize, ty: &Type) -> Result<Option<Literal>> {
+    if values.is_null(row) {
         return Ok(None);
     }
-    let literal = match value {
-        ScalarValue::Boolean(Some(value)) => PrimitiveLiteral::Boolean(value),
-        ScalarValue::Int32(Some(value)) | ScalarValue::Date32(Some(value)) => PrimitiveLiteral::Int(value),
-        ScalarValue::Int64(Some(value))
-        | ScalarValue::Time64Microsecond(Some(value))
-        | ScalarValue::TimestampMicrosecond(Some(value), _)
-        | ScalarValue::TimestampNanosecond(Some(value), _) => PrimitiveLiteral::Long(value),
-        ScalarValue::Float32(Some(value)) => PrimitiveLiteral::Float(value.into()),
-        ScalarValue::Float64(Some(value)) => PrimitiveLiteral::Double(value.into()),
-        ScalarValue::Decimal128(Some(value), _, _) => PrimitiveLiteral::Int128(value),
-        ScalarValue::Utf8(Some(value)) | ScalarValue::LargeUtf8(Some(value)) | ScalarValue::Utf8View(Some(value)) => {
-            PrimitiveLiteral::String(value)
+    let bytes = || cast(&values.slice(row, 1), &DataType::Binary).map(|one| one.as_binary::<i32>().value(0).to_vec());
+    let literal = match values.data_type() {
+        DataType::Boolean => PrimitiveLiteral::Boolean(values.as_boolean().value(row)),
+        DataType::Int32 => PrimitiveLiteral::Int(values.as_primitive::<Int32Type>().value(row)),
+        DataType::Date32 => PrimitiveLiteral::Int(values.as_primitive::<Date32Type>().value(row)),
+        DataType::Int64 => PrimitiveLiteral::Long(values.as_primitive::<Int64Type>().value(row)),
+        DataType::Time64(TimeUnit::Microsecond) => {
+            PrimitiveLiteral::Long(values.as_primitive::<Time64MicrosecondType>().value(row))
         }
-        ScalarValue::FixedSizeBinary(16, Some(value)) if *ty == Type::Primitive(PrimitiveType::Uuid) => {
-            let bytes = value.try_into().map_err(|_| Error::bug("expected the 16 bytes of a uuid"))?;
+        DataType::Timestamp(TimeUnit::Microsecond, _) => {
+            PrimitiveLiteral::Long(values.as_primitive::<TimestampMicrosecondType>().value(row))
+        }
+        DataType::Timestamp(TimeUnit::Nanosecond, _) => {
+            PrimitiveLiteral::Long(values.as_primitive::<TimestampNanosecondType>().value(row))
+        }
+        DataType::Float32 => PrimitiveLiteral::Float(values.as_primitive::<Float32Type>().value(row).into()),
+        DataType::Float64 => PrimitiveLiteral::Double(values.as_primitive::<Float64Type>().value(row).into()),
+        DataType::Decimal128(..) => PrimitiveLiteral::Int128(values.as_primitive::<Decimal128Type>().value(row)),
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => {
+            let text = cast(&values.slice(row, 1), &DataType::Utf8)?;
+            PrimitiveLiteral::String(text.as_string::<i32>().value(0).to_owned())
+        }
+        DataType::FixedSizeBinary(16) if *ty == Type::Primitive(PrimitiveType::Uuid) => {
+            let bytes = bytes()?.try_into().map_err(|_| Error::bug("expected the 16 bytes of a uuid"))?;
             PrimitiveLiteral::UInt128(u128::from_be_bytes(bytes))
         }
-        ScalarValue::Binary(Some(value))
-        | ScalarValue::LargeBinary(Some(value))
-        | ScalarValue::BinaryView(Some(value))
-        | ScalarValue::FixedSizeBinary(_, Some(value)) => PrimitiveLiteral::Binary(value),
-        other => {
-            let found = other.data_type();
+        DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_) => {
+            PrimitiveLiteral::Binary(bytes()?)
+        }
+        found => {
             return Err(Error::invalid(format!("expected a partition value of type `{ty}`, found `{found}`")));
         }
     };
     Ok(Some(Literal::Primitive(literal)))
+}
+
+/// A time in the words of the `iceberg` crate where that itself panics: at most times with a zone before 1970, and at years that no
+/// calendar here has, of which the bare number is told.
+pub fn zoned(ty: &PrimitiveType, literal: &PrimitiveLiteral) -> Option<String> {
+    use PrimitiveType as P;
+    match (ty, literal) {
+        (P::Timestamptz, PrimitiveLiteral::Long(micros)) => {
+            Some(DateTime::from_timestamp_micros(*micros).map_or_else(|| micros.to_string(), |time| time.to_string()))
+        }
+        (P::TimestamptzNs, PrimitiveLiteral::Long(nanos)) => Some(DateTime::from_timestamp_nanos(*nanos).to_string()),
+        (P::Timestamp, PrimitiveLiteral::Long(micros)) => {
+            DateTime::from_timestamp_micros(*micros).is_none().then(|| micros.to_string())
+        }
+        (P::Date, PrimitiveLiteral::Int(days)) => {
+            DateTime::from_timestamp(i64::from(*days) * 86_400, 0).is_none().then(|| days.to_string())
+        }
+        _ => None,
+    }
 }
 
 fn unfit(transform: Transform, values: &ArrayRef) -> Error {

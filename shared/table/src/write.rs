@@ -29,9 +29,9 @@ use super::io::{IcebergContext, Io};
 use super::lineage;
 use super::metrics::{Written, data_file};
 use super::properties::read;
-use super::prune::zoned;
 use super::schema::{self, arrow_type};
 use super::transform;
+use super::transform::zoned;
 use shared::model::keys;
 use shared::{Error, Result};
 
@@ -50,7 +50,7 @@ const UPLOAD_BYTES: usize = 10 << 20;
 const UPLOAD_PARTS: usize = 2;
 
 /// Writes rows of one schema and partition spec.
-pub(super) struct Writer {
+pub struct Writer {
     io: Io,
     schema: SchemaRef,
     arrow: ArrowSchemaRef,
@@ -95,7 +95,7 @@ struct Waiting {
 impl Writer {
     /// # Errors
     /// `Invalid` for a schema or partition spec that Tarn can't write.
-    pub(super) fn new(io: &Io, metadata: &TableMetadata, prefix: String) -> Result<Self> {
+    pub fn new(io: &Io, metadata: &TableMetadata, prefix: String) -> Result<Self> {
         let (schema, spec) = (metadata.current_schema().clone(), metadata.default_partition_spec().clone());
         let splitter = if spec.is_unpartitioned() { None } else { Some(Splitter::new(&schema, &spec)?) };
         let file_bytes = read(metadata, "write.target-file-size-bytes", "a number of bytes")?.unwrap_or(FILE_BYTES);
@@ -127,17 +127,17 @@ impl Writer {
     }
 
     /// The same with files of another size.
-    pub(super) fn with_file_bytes(self, file_bytes: usize) -> Self {
+    pub fn with_file_bytes(self, file_bytes: usize) -> Self {
         Self { file_bytes, ..self }
     }
 
     /// The same for rows that come in this order of the table.
-    pub(super) fn with_sort_order(self, sort_order_id: Option<i32>) -> Self {
+    pub fn with_sort_order(self, sort_order_id: Option<i32>) -> Self {
         Self { sort_order_id, ..self }
     }
 
     /// The same for rows that may be older than the files they go to: with their lineage, if the table keeps one.
-    pub(super) fn with_lineage(self, metadata: &TableMetadata) -> Self {
+    pub fn with_lineage(self, metadata: &TableMetadata) -> Self {
         match lineage::is_kept(metadata) {
             true => Self { arrow: lineage::with_columns(&self.arrow), ..self },
             false => self,
@@ -145,7 +145,7 @@ impl Writer {
     }
 
     /// A name for a file of deletion vectors.
-    pub(super) fn next_vectors(&mut self) -> String {
+    pub fn next_vectors(&mut self) -> String {
         let location = keys::deletion_vectors(&self.location, &self.prefix, self.created.len());
         self.created.push(location.clone());
         location
@@ -153,7 +153,7 @@ impl Writer {
 
     /// A writer of rows out of a file of `bytes` whose files have other names: those of one partition stay together.
     /// [`Writer::adopt`] takes its files back.
-    pub(super) fn sibling(&mut self, metadata: &TableMetadata, bytes: u64) -> Result<Self> {
+    pub fn sibling(&mut self, metadata: &TableMetadata, bytes: u64) -> Result<Self> {
         self.siblings += 1;
         let mut sibling = Self::new(&self.io, metadata, format!("{}-{}", self.prefix, self.siblings))?;
         sibling.arrow = self.arrow.clone();
@@ -163,18 +163,18 @@ impl Writer {
     }
 
     /// Answers for everything that a sibling began, and has what it finished.
-    pub(super) fn adopt(&mut self, sibling: &Self, finished: Vec<DataFile>) {
+    pub fn adopt(&mut self, sibling: &Self, finished: Vec<DataFile>) {
         self.created.extend_from_slice(&sibling.created);
         self.done.extend(finished);
     }
 
     /// What batches must look like: the table's columns with their field ids, then those of the lineage if it is written.
-    pub(super) fn arrow_schema(&self) -> &ArrowSchemaRef {
+    pub fn arrow_schema(&self) -> &ArrowSchemaRef {
         &self.arrow
     }
 
     /// A name for a file of the partition `folder` that holds something else than rows of the table.
-    pub(super) fn next_location(&mut self, partition: &Struct, spec: &PartitionSpecRef, kind: &str) -> String {
+    pub fn next_location(&mut self, partition: &Struct, spec: &PartitionSpecRef, kind: &str) -> String {
         let folder = folder(spec, &self.schema, partition);
         let prefix = format!("{}-{kind}", self.prefix);
         let location = keys::data_file(&self.location, &folder, &prefix, self.created.len());
@@ -183,13 +183,13 @@ impl Writer {
     }
 
     /// Every file that was begun, finished or not.
-    pub(super) fn created(&self) -> &[String] {
+    pub fn created(&self) -> &[String] {
         &self.created
     }
 
     /// # Errors
     /// What the store answers (`Limit` on a full disk); `Invalid` for values that the partition transform refuses.
-    pub(super) async fn write(&mut self, batch: RecordBatch) -> Result<()> {
+    pub async fn write(&mut self, batch: RecordBatch) -> Result<()> {
         if batch.num_rows() == 0 {
             return Ok(());
         }
@@ -206,7 +206,7 @@ impl Writer {
     ///
     /// # Errors
     /// What the store answers.
-    pub(super) async fn finish(&mut self) -> Result<Vec<DataFile>> {
+    pub async fn finish(&mut self) -> Result<Vec<DataFile>> {
         self.roll().await?;
         while !self.closing.is_empty() {
             self.closed().await?;
@@ -219,7 +219,7 @@ impl Writer {
     ///
     /// # Errors
     /// What the store answers.
-    pub(super) async fn roll(&mut self) -> Result<()> {
+    pub async fn roll(&mut self) -> Result<()> {
         for key in self.open.keys().cloned().collect::<Vec<_>>() {
             self.close(&key).await?;
         }
@@ -231,7 +231,7 @@ impl Writer {
     }
 
     /// Waits until nothing is being written any more, so that what was begun can be removed.
-    pub(super) async fn settle(&mut self) {
+    pub async fn settle(&mut self) {
         while self.closing.join_next().await.is_some() {}
     }
 
@@ -443,7 +443,7 @@ fn count_nans(schema: &SchemaRef, rows: &RecordBatch, counts: &mut HashMap<i32, 
 ///
 /// # Errors
 /// `Invalid`, naming the field, when they can't.
-pub(super) fn check_partition_type(name: &str, transform: Transform, source: &Type) -> Result<()> {
+pub fn check_partition_type(name: &str, transform: Transform, source: &Type) -> Result<()> {
     use PrimitiveType as P;
     let (Transform::Identity, Type::Primitive(ty @ (P::Uuid | P::TimestampNs | P::TimestamptzNs))) =
         (transform, source)

@@ -70,7 +70,7 @@ async fn what_was_confirmed_survives_kill_9() {
 /// Runs the child until it has confirmed `rounds`, kills it, and gives how many it confirmed in all.
 fn kill_after(rounds: usize, data: &str) -> usize {
     let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "testing::kill::writes_until_it_is_killed", "--nocapture"])
+        .args(["--exact", "kill::writes_until_it_is_killed", "--nocapture"])
         .env(DATA, data)
         .stdout(Stdio::piped())
         .stderr(Stdio::null())

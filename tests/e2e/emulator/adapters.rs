@@ -6,6 +6,7 @@ use adapters_aws::glue::GlueCatalog;
 use adapters_aws::kinesis::KinesisStream;
 use adapters_aws::state::ObjectState;
 use shared::clock::SystemClock;
+use shared::random::SystemRandom;
 use shared::storage::Storage;
 use testing::{catalog, state, storage, stream};
 use url::Url;
@@ -28,14 +29,14 @@ async fn storage_on_s3_conforms() {
 #[tokio::test(flavor = "multi_thread")]
 async fn state_on_s3_conforms() {
     let (storage, root) = bucket(Emulator::ministack(), "conformance-state").await;
-    state::conforms(Arc::new(ObjectState::new(storage, root))).await;
+    state::conforms(Arc::new(ObjectState::new(storage, root, Arc::new(SystemRandom)))).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn streams_in_kinesis_conform() {
     let aws = Emulator::ministack().aws().await;
     let clock = Arc::new(SystemClock);
-    stream::conforms(Arc::new(KinesisStream::new(&aws, "a-prefix-", clock))).await;
+    stream::conforms(Arc::new(KinesisStream::new(&aws, "a-prefix-", clock, Arc::new(SystemRandom)))).await;
 }
 
 /// MiniStack keeps no earlier versions of tables.

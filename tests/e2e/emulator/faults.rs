@@ -23,6 +23,7 @@ use shared::clock::{Clock, SystemClock};
 use shared::config::Settings;
 use shared::ports::Ports;
 use shared::project::Project;
+use shared::random::SystemRandom;
 use shared::stream::{NewRecord, PutOutcome, ReadFrom, StreamSpec};
 use shared::{ErrorKind, deadline};
 use testing::{catalog, state, storage, stream};
@@ -60,7 +61,7 @@ async fn state_on_s3_conforms_whatever_fails() {
     let proxy = Proxy::start(&Emulator::ministack().endpoint, plan).await;
     let aws = aws_at(&proxy.endpoint).await;
     let storage = adapters_aws::storage::open(&aws, std::slice::from_ref(&root)).unwrap();
-    state::conforms(Arc::new(ObjectState::new(storage, root))).await;
+    state::conforms(Arc::new(ObjectState::new(storage, root, Arc::new(SystemRandom)))).await;
     proxy.has_injected_all();
 }
 

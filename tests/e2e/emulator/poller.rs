@@ -13,6 +13,7 @@ use futures::future::join_all;
 use serde_json::{Value, json};
 use shared::clock::SystemClock;
 use shared::model::ShardId;
+use shared::random::SystemRandom;
 use shared::stream::{NewRecord, PutOutcome, Record, Stream};
 use testing::stream::read_all;
 use url::Url;
@@ -220,7 +221,8 @@ async fn events_that_fail_or_come_twice_or_are_given_up_lose_no_record_and_doubl
     let glue = Proxy::start(&emulator.endpoint, Plan::random(1, 1_000, &[Fault::Unavailable]).at_most(OUTAGE)).await;
     lambda.set("AWS_ENDPOINT_URL_GLUE", &glue.endpoint).await;
 
-    let stream = KinesisStream::new(&emulator.aws().await, "tarn-poller-", Arc::new(SystemClock));
+    let stream =
+        KinesisStream::new(&emulator.aws().await, "tarn-poller-", Arc::new(SystemClock), Arc::new(SystemRandom));
     put(&stream).await;
     let shards = read_all(&stream, "events", 1_000).await;
     assert_eq!(shards.len(), 2);

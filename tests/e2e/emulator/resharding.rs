@@ -14,6 +14,7 @@ use aws_sdk_kinesis::types::StreamStatus;
 use serde_json::json;
 use shared::clock::SystemClock;
 use shared::model::ShardId;
+use shared::random::SystemRandom;
 use shared::stream::{NewRecord, PutOutcome, Record, Shard, Stream, StreamSpec};
 use testing::stream::read_all;
 
@@ -91,8 +92,10 @@ async fn shards_that_split_and_merge_lose_no_record_double_none_and_keep_the_ord
     lambda.set("AWS_ENDPOINT_URL_KINESIS", &kinesis.endpoint).await;
     let poller = Poller { lambda, stream: KINESIS_NAME.into(), damaged: |_| false };
     let aws = kinesis.aws().await;
-    let (client, stream) =
-        (Client::new(aws.config()), KinesisStream::new(&aws, "tarn-resharding-", Arc::new(SystemClock)));
+    let (client, stream) = (
+        Client::new(aws.config()),
+        KinesisStream::new(&aws, "tarn-resharding-", Arc::new(SystemClock), Arc::new(SystemRandom)),
+    );
 
     stream.create(&StreamSpec { name: "events".into(), shards: 2, retention_hours: 24 }).await.unwrap();
     let first = stream.shards("events").await.unwrap();

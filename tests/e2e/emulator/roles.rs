@@ -2,6 +2,7 @@
 //! is missing is named in the error. What else each role may do is checked in `tests/deploy`.
 
 use std::process::Command;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use adapters_aws::Aws;
@@ -15,6 +16,7 @@ use aws_sigv4::sign::v4::SigningParams;
 use serde_json::{Value, json};
 use shared::catalog::Catalog;
 use shared::model::TableName;
+use shared::random::SystemRandom;
 use shared::stream::{NewRecord, Stream};
 use shared::{Error, ErrorKind};
 use url::Url;
@@ -228,7 +230,7 @@ async fn errors_name_the_grant(lake: &Signed, root: &Aws) {
     assert!(storage(root).exists(&at(raw)).await.unwrap());
 
     let clock = std::sync::Arc::new(shared::clock::SystemClock);
-    let stream = KinesisStream::new(&lake.aws("insight", root).await, "tarn-roles-", clock);
+    let stream = KinesisStream::new(&lake.aws("insight", root).await, "tarn-roles-", clock, Arc::new(SystemRandom));
     let record = NewRecord { partition_key: "k".into(), data: "{}".into() };
     names(stream.put("orders", vec![record]).await, "kinesis:PutRecords", "stream `orders`");
 }

@@ -24,6 +24,7 @@ use shared::project::Write;
 use shared::state::State;
 use shared::{Error, ErrorKind, Result};
 use table::{Read, Tables};
+use table_datafusion::ReadTable;
 
 use crate::record::ReadMode;
 

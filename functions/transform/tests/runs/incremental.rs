@@ -1,7 +1,7 @@
 //! Incremental jobs read every row once, whatever crashes where.
 
 use serde_json::json;
-use table::Change;
+use table_datafusion::Change;
 
 use crate::lake::{Lake, start, succeed};
 

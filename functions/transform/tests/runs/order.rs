@@ -154,7 +154,8 @@ async fn merge_replaces_rows_by_key_and_overwrite_replaces_the_table() {
 "#,
     );
     succeed(&transform, "w").await;
-    lake.write("raw", "SELECT * FROM (VALUES (2, 'c'), (3, 'd')) AS t(id, v)", table::Change::Overwrite).await;
+    lake.write("raw", "SELECT * FROM (VALUES (2, 'c'), (3, 'd')) AS t(id, v)", table_datafusion::Change::Overwrite)
+        .await;
     lake.clock.advance(1);
     succeed(&transform, "w").await;
     let rows =

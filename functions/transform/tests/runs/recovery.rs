@@ -6,7 +6,7 @@ use serde_json::json;
 use shared::clock::Clock;
 use shared::ports::Ports;
 use shared::{ErrorKind, deadline};
-use table::Change;
+use table_datafusion::Change;
 use testing::catalog_faults::{Fault, FaultyCatalog};
 use testing::faults::{Faulty, Plan};
 use transform::Transform;

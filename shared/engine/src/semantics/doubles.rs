@@ -2,7 +2,7 @@
 //!
 //! DataFusion orders the bits: `-0.0` before `0.0`, and a NaN with a sign (which `0e0 / 0e0` gives on some processors) before all
 //! numbers. [`EqualNumbers`] has everything that compares, sorts, joins or numbers rows look at numbers as
-//! [`comparable`](table::floats::comparable) gives them, and puts a `min` and `max` in place that agree with it.
+//! [`comparable`](table_datafusion::floats::comparable) gives them, and puts a `min` and `max` in place that agree with it.
 
 use std::sync::{Arc, LazyLock};
 
@@ -35,7 +35,7 @@ use super::frames::framed;
 use super::numbers::compares;
 use super::{lists, named_value, under_its_name, whole_subqueries, without_values};
 use shared::Error;
-use table::floats;
+use table_datafusion::floats;
 
 /// Has numbers compared as equal where they are. Runs after the coercion of types, and after subqueries became joins.
 #[derive(Debug)]

@@ -7,7 +7,7 @@ use super::Writing;
 use super::define::{column, properties};
 use super::words::{Parsed, Words};
 use shared::model::Column;
-use shared::project::PartitionField;
+use shared::model::PartitionField;
 use table::{Alter, Keep, Position, SortField};
 
 /// One change of a table.

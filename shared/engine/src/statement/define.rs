@@ -8,7 +8,7 @@ use datafusion::sql::sqlparser::tokenizer::Token;
 use super::words::{Parsed, Words};
 use super::{Named, Writing};
 use shared::model::Column;
-use shared::project::PartitionField;
+use shared::model::PartitionField;
 
 /// `CREATE TABLE`, with columns or AS a query.
 #[derive(Debug)]

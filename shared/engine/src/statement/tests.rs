@@ -3,8 +3,9 @@
 use super::*;
 use shared::ErrorKind;
 use shared::model::ColumnType;
-use shared::project::Transform;
-use table::{Alter, Arrangement, SortField};
+use shared::model::Transform;
+use table::{Alter, SortField};
+use table_datafusion::Arrangement;
 
 fn written(sql: &str) -> Writing {
     match parse(sql) {

@@ -6,7 +6,7 @@ use datafusion::sql::sqlparser::tokenizer::Token;
 use super::Named;
 use super::alter::sort_field;
 use super::words::{Parsed, Words};
-use table::Arrangement;
+use table_datafusion::Arrangement;
 
 #[derive(Debug)]
 pub(crate) struct Optimize {

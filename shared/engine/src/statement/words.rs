@@ -10,7 +10,7 @@ use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Word};
 use super::Named;
 use crate::errors::Place;
 use shared::model::ColumnType;
-use shared::project::{PartitionField, Transform};
+use shared::model::{PartitionField, Transform};
 
 pub(super) type Parsed<T> = Result<T, ParserError>;
 

@@ -36,7 +36,7 @@ use super::files::CONCURRENCY;
 use format::parquet::check_footer;
 use format::rows::{BATCH_BYTES, MAX_ROW_BYTES};
 use shared::{Error, ErrorKind};
-use table::guarded;
+use table_datafusion::guarded;
 
 /// What the footer of a file says.
 #[derive(Debug, Clone)]

@@ -32,7 +32,7 @@ use format::json::decode::JsonDecoder;
 use format::records::Source;
 use format::rows::{BYTE_ORDER_MARK, RowDecoder, Span};
 use shared::Error;
-use table::writes_constants;
+use table_datafusion::writes_constants;
 
 /// Rows of a batch unless the scan says otherwise.
 const BATCH_ROWS: usize = 8192;

@@ -17,7 +17,6 @@ use uuid::Uuid;
 
 use shared::model::ColumnType;
 use shared::{Error, Result};
-use table;
 
 /// Gives its one argument the type of a column; a value that the type can't hold is an error that names the column.
 #[derive(Debug, PartialEq, Eq, Hash)]

@@ -8,6 +8,7 @@
 //! may stand alone. The first clause whose match and condition hold is a row's action.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use datafusion::common::Column as PlanColumn;
@@ -26,7 +27,8 @@ use crate::catalog::Given;
 use crate::functions::{fill, filled};
 use crate::statement::{Action, Arm, Delete, Match, Merge, Named, Update};
 use shared::{Error, Result};
-use table::{Change, RowChange, RowChangeKind, Table};
+use table::Table;
+use table_datafusion::{Change, ChangeTable, ReadTable, RowChange, RowChangeKind};
 
 /// What queries call the table that a statement changes.
 pub(super) const TARGET: &str = "$target";
@@ -81,7 +83,7 @@ impl Write<'_> {
         let committed = match statement {
             Rows::Delete(Delete { condition: None, .. }) => {
                 self.run.go_on_to_commit()?;
-                let none = Box::pin(EmptyRecordBatchStream::new(table.arrow_schema()));
+                let none = Box::pin(EmptyRecordBatchStream::new(Arc::clone(table.arrow_schema())));
                 Box::pin(table.commit(Change::Overwrite, none, token)).await
             }
             _ => {
@@ -97,7 +99,7 @@ impl Write<'_> {
     /// The plan of the rows that leave and come.
     pub(super) async fn changed(&self, statement: Rows<'_>, table: &Table) -> Result<(SessionState, Source)> {
         let mut state = self.run.session(self.engine);
-        assign::register(&mut state, &table.arrow_schema())?;
+        assign::register(&mut state, table.arrow_schema())?;
         let given: Given = [(TARGET.to_owned(), table.addressed().await?)].into();
         let source = self.query(&state, &statement.query(table)?, &given).await?;
         Ok((state, source))

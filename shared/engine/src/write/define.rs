@@ -13,6 +13,7 @@ use shared::model::Column;
 use shared::model::types::columns_of;
 use shared::{Error, ErrorKind, Result};
 use table::{Dropped, NewTable, Purge};
+use table_datafusion::row_stream;
 
 /// Properties of tables that Athena calls otherwise than Iceberg.
 const ATHENAS: &[(&str, &str)] = &[
@@ -41,7 +42,7 @@ impl Write<'_> {
         let created = match source.filter(|_| made.with_data) {
             Some(source) => {
                 let rows = self.run.in_time(self.start(&state, &source.plan)).await?;
-                let created = Box::pin(self.tables.create_with(&name, &new, rows, self.token()?)).await;
+                let created = Box::pin(self.tables.create_with(&name, &new, row_stream(rows), self.token()?)).await;
                 created.map(|committed| Outcome::of(statement, &name, &committed))
             }
             None => self.tables.create_as(&name, &new, self.token()?).await.map(|_| Outcome::new(statement, &name)),

@@ -19,7 +19,8 @@ use crate::errors::suggestion;
 use crate::statement::{Insert, Into};
 use shared::model::TableName;
 use shared::{Error, Result};
-use table::{Change, Read, Table};
+use table::{Read, Table};
+use table_datafusion::{Change, ChangeTable, ReadTable};
 
 impl Write<'_> {
     pub(super) async fn insert(&self, insert: Insert) -> Result<Outcome> {

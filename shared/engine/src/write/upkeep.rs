@@ -7,7 +7,8 @@ use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
 use super::{Outcome, Write};
 use crate::statement::{Named, Optimize};
 use shared::Result;
-use table::{Expire, Expired, FileKind, OrphanReport, Orphans, Rewrite, Rewritten};
+use table::{Expire, Expired, FileKind, OrphanReport, Orphans};
+use table_datafusion::{ChangeTable, Rewrite, Rewritten};
 
 /// What was done, or would be.
 #[derive(Debug, Default)]

@@ -114,7 +114,7 @@ impl Columns {
             Some(parent) => self.struct_of(parent)?,
             None => Group::Columns,
         };
-        let id = self.ids.next();
+        let id = self.ids.allot();
         let field = Arc::new(new_field(&Column { name: name.to_owned(), ..column.clone() }, id, &mut self.ids));
         self.edit(|group, mut fields| {
             if group != target {

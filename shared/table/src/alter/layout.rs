@@ -10,7 +10,7 @@ use iceberg::spec::{
 use super::SortField;
 use super::draft::Draft;
 use crate::write::check_partition_type;
-use shared::project::{PartitionField, Transform};
+use shared::model::{PartitionField, Transform};
 use shared::{Error, Result};
 
 impl Draft<'_> {
@@ -133,7 +133,7 @@ impl Draft<'_> {
     }
 }
 
-pub(crate) fn iceberg_transform(transform: Transform) -> IcebergTransform {
+pub fn iceberg_transform(transform: Transform) -> IcebergTransform {
     match transform {
         Transform::Identity => IcebergTransform::Identity,
         Transform::Year => IcebergTransform::Year,

@@ -16,14 +16,14 @@ use async_trait::async_trait;
 use iceberg::spec::TableMetadata;
 
 use self::draft::Draft;
-pub(super) use self::layout::iceberg_transform;
-pub(super) use self::properties::{FORMAT_VERSION, check_property, format_version};
+pub use self::layout::iceberg_transform;
+pub(crate) use self::properties::{FORMAT_VERSION, check_property, format_version};
 use super::Table;
 use super::revise::{Revision, revise};
 use shared::Result;
 use shared::error::Context;
 use shared::model::{Column, ColumnType};
-use shared::project::{PartitionField, Transform};
+use shared::model::{PartitionField, Transform};
 
 /// A change of a table. Columns are named as SQL names them, those inside others as `a.b`; the items of a list are its
 /// `element`, those of a map its `value`.

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, HashMap};
 use iceberg::spec::FormatVersion;
 
 use super::draft::Draft;
-use crate::{EXPIRED_TOKEN, files};
+use crate::files;
+use crate::token::EXPIRED_TOKEN;
 use shared::{Error, Result};
 
 /// What a property may hold.

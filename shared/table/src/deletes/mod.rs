@@ -1,23 +1,14 @@
-//! Row-level deletes of a snapshot: which delete files apply to which data file, and reading without the deleted rows.
-//!
-//! Places in a file (position delete files, deletion vectors) become a selection for DataFusion's own Parquet scan, so that
-//! its pruning still works. Deletes by value (equality delete files) are a node of the plan over the files they apply to.
-//! Files without deletes are read as if there were none. The rules are those of the specification's "scan planning".
+//! Row-level deletes of a snapshot: which delete files apply to which data file, by the rules of the specification's "scan
+//! planning".
 
-mod equality;
-mod loader;
-mod selection;
-mod vector;
+pub mod vector;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use iceberg::spec::{DataContentType, Struct};
 
-pub(super) use self::equality::{EqualityDeletes, ScopeUse};
-pub(super) use self::loader::{EqualityColumn, Loader};
-pub(super) use self::selection::{DeletedPlaces, DeletingMorselizer};
-pub(super) use self::vector::blob as vector_blob;
+pub use self::vector::blob as vector_blob;
 use super::live::LiveFile;
 use super::manifests::only_target;
 use super::snapshot::DeleteFile;
@@ -25,33 +16,33 @@ use shared::{Error, Result};
 
 /// The delete files that apply to a data file.
 #[derive(Debug, Default)]
-pub(super) struct Deletes {
+pub struct Deletes {
     /// Position delete files; none when there is a vector, which holds what they say.
-    pub(super) positions: Vec<LiveFile>,
-    pub(super) vector: Option<LiveFile>,
-    pub(super) equality: Vec<Arc<Scope>>,
+    pub positions: Vec<LiveFile>,
+    pub vector: Option<LiveFile>,
+    pub equality: Vec<Arc<Scope>>,
 }
 
 impl Deletes {
     /// The delete files that hold for a data file with the sequence number.
-    pub(super) fn files(&self, sequence: i64) -> BTreeSet<DeleteFile> {
+    pub fn files(&self, sequence: i64) -> BTreeSet<DeleteFile> {
         let compared = self.equality.iter().flat_map(|scope| &scope.files).filter(|file| file.sequence() > sequence);
         let all = self.positions.iter().chain(&self.vector).chain(compared);
         all.map(|file| DeleteFile::of(file.data())).collect()
     }
 
     /// Whether rows are deleted by their place.
-    pub(super) fn has_places(&self) -> bool {
+    pub fn has_places(&self) -> bool {
         self.vector.is_some() || !self.positions.is_empty()
     }
 }
 
 /// Equality deletes over the same columns for one partition, or for all. A row is deleted by those that came after it.
 #[derive(Debug)]
-pub(super) struct Scope {
+pub struct Scope {
     /// Field ids of the columns, in ascending order.
-    pub(super) ids: Vec<i32>,
-    pub(super) files: Vec<LiveFile>,
+    pub ids: Vec<i32>,
+    pub files: Vec<LiveFile>,
     newest: i64,
 }
 
@@ -59,7 +50,7 @@ type Partition = (i32, Struct);
 
 /// Finds the deletes of a data file.
 #[derive(Debug, Default)]
-pub(super) struct Index {
+pub struct Index {
     vectors: HashMap<String, LiveFile>,
     by_file: HashMap<String, Vec<LiveFile>>,
     by_partition: HashMap<Partition, Vec<LiveFile>>,
@@ -69,7 +60,7 @@ pub(super) struct Index {
 impl Index {
     /// # Errors
     /// `Bug` for an equality delete file that names no columns, or a vector that names no data file.
-    pub(super) fn new(deletes: Vec<LiveFile>) -> Result<Self> {
+    pub fn new(deletes: Vec<LiveFile>) -> Result<Self> {
         let mut index = Self::default();
         let mut scopes: HashMap<(Option<Partition>, Vec<i32>), Vec<LiveFile>> = HashMap::new();
         for file in deletes {
@@ -103,7 +94,7 @@ impl Index {
     }
 
     /// What applies to a data file; `None` when nothing does.
-    pub(super) fn of(&self, file: &LiveFile) -> Option<Arc<Deletes>> {
+    pub fn of(&self, file: &LiveFile) -> Option<Arc<Deletes>> {
         let (path, sequence) = (file.data().file_path(), file.sequence());
         let own = (!self.by_partition.is_empty() || !self.equality.is_empty()).then(|| partition(file));
         let vector = self.vectors.get(path).filter(|vector| vector.sequence() >= sequence).cloned();

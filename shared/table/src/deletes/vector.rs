@@ -11,7 +11,7 @@ use shared::{Error, ErrorKind, Result};
 
 const MAGIC: [u8; 4] = [0xD1, 0xD3, 0x39, 0x64];
 
-pub(super) fn is_vector(file: &DataFile) -> bool {
+pub fn is_vector(file: &DataFile) -> bool {
     file.content_type() == DataContentType::PositionDeletes && file.content_offset().is_some()
 }
 
@@ -19,7 +19,7 @@ pub(super) fn is_vector(file: &DataFile) -> bool {
 ///
 /// # Errors
 /// `Bug` when the manifest does not say.
-pub(super) fn range(file: &DataFile) -> Result<std::ops::Range<u64>> {
+pub fn range(file: &DataFile) -> Result<std::ops::Range<u64>> {
     let start = file.content_offset().and_then(|offset| u64::try_from(offset).ok());
     let length = file.content_size_in_bytes().and_then(|length| u64::try_from(length).ok());
     match start.zip(length) {
@@ -32,7 +32,7 @@ pub(super) fn range(file: &DataFile) -> Result<std::ops::Range<u64>> {
 ///
 /// # Errors
 /// `Bug`, naming the file, for bytes that are no vector or not what their checksum says.
-pub(super) fn parse(blob: &[u8], path: &str) -> Result<RoaringTreemap> {
+pub fn parse(blob: &[u8], path: &str) -> Result<RoaringTreemap> {
     let (Some((length, rest)), true) = (blob.split_first_chunk::<4>(), blob.len() >= 12) else {
         return Err(damaged("a vector of 12 bytes or more", path));
     };
@@ -61,7 +61,7 @@ fn damaged(expected: &str, path: &str) -> Error {
 ///
 /// # Errors
 /// `Limit` for a vector of 4 GiB or more.
-pub(crate) fn blob(places: &RoaringTreemap) -> Result<Vec<u8>> {
+pub fn blob(places: &RoaringTreemap) -> Result<Vec<u8>> {
     let mut content = MAGIC.to_vec();
     places.serialize_into(&mut content).map_err(|e| Error::bug("writing a deletion vector").with_source(e))?;
     let length = u32::try_from(content.len());

@@ -16,7 +16,8 @@ use shared::model::types::columns_of;
 use shared::model::{Column, TableName};
 use shared::ports::Ports;
 use shared::project::Project;
-use table::{Change, Table, Tables};
+use table::{Table, Tables};
+use table_datafusion::{Change, ChangeTable};
 use transform::Transform;
 use transform::run::Pace;
 

@@ -1,0 +1,122 @@
+//! Rows of a stream go into a table: appended, in place of all or some rows, or merged by key.
+//!
+//! Rows are written to data files once, before the first try to commit.
+
+use arrow::record_batch::RecordBatch;
+use async_trait::async_trait;
+use datafusion::execution::SendableRecordBatchStream;
+use shared::Result;
+use table::commit::{self, Operation, file_prefix};
+use table::live::live_deletes;
+use table::snapshot::{DeleteFile, Delta, live_files};
+use table::{Committed, Table, Token, Written, write_rows};
+
+use super::merge::Merge;
+use super::rows::{OverwriteWhere, ReplacePartitions, live_rows};
+use super::{Change, memory, row_stream};
+
+/// Rows that are written to files, and what is done with them.
+struct Incoming<'a> {
+    written: Written,
+    action: Action,
+    token: Option<&'a Token>,
+    created: Vec<String>,
+}
+
+enum Action {
+    Append,
+    Overwrite,
+    OverwriteWhere(Box<OverwriteWhere>),
+    ReplacePartitions,
+    Merge(Box<Merge>),
+}
+
+pub(super) async fn commit(
+    table: &Table,
+    change: Change,
+    rows: SendableRecordBatchStream,
+    token: Option<Token>,
+) -> Result<Committed> {
+    let base = table.reload().await?;
+    commit::check(&base, token.as_ref())?;
+    let mut incoming = write(&base, change, rows, token.as_ref()).await?;
+    commit::run(base, &mut incoming, token.as_ref()).await
+}
+
+/// Writes the rows to data files.
+async fn write<'a>(
+    base: &Table,
+    change: Change,
+    rows: SendableRecordBatchStream,
+    token: Option<&'a Token>,
+) -> Result<Incoming<'a>> {
+    let mut action = match change {
+        Change::Append => Action::Append,
+        Change::Overwrite => Action::Overwrite,
+        Change::OverwriteWhere(filters) => Action::OverwriteWhere(Box::new(OverwriteWhere::new(filters))),
+        Change::ReplacePartitions => Action::ReplacePartitions,
+        Change::Merge { key } => {
+            let schema_id = base.metadata().current_schema_id();
+            let memory = memory::reservation(base.io(), "keys of a merge");
+            Action::Merge(Box::new(Merge::new(&key, base.arrow_schema(), schema_id, memory)?))
+        }
+    };
+    let observe = |batch: &RecordBatch| match &mut action {
+        Action::Merge(merge) => merge.observe(batch),
+        _ => Ok(()),
+    };
+    let written = write_rows(base, row_stream(rows), token, observe).await?;
+    let created = written.created.clone();
+    Ok(Incoming { written, action, token, created })
+}
+
+#[async_trait]
+impl Operation for Incoming<'_> {
+    async fn delta(&mut self, base: &Table) -> Result<Delta> {
+        let mut delta = self.written.added();
+        let Some(parent) = base.metadata().current_snapshot() else { return Ok(delta) };
+        match &mut self.action {
+            Action::Append => {}
+            Action::Overwrite => {
+                let live = live_files(base.io(), base.metadata(), parent).await?;
+                delta.rows.deleted = live_rows(base, &live).await?;
+                delta.removed = live.iter().map(|file| file.data().file_path().to_owned()).collect();
+                let deletes = live_deletes(base.io(), base.metadata(), parent).await?;
+                delta.removed_deletes = deletes.iter().map(|delete| DeleteFile::of(delete.data())).collect();
+            }
+            Action::OverwriteWhere(overwrite) => {
+                let left = overwrite.delta(base, file_prefix(base, self.token), &mut self.created).await?;
+                delta.rows.deleted = left.rows.deleted;
+                delta.removed = left.removed;
+                delta.removed_deletes = left.removed_deletes;
+                delta.added.extend(left.added);
+            }
+            Action::ReplacePartitions => {
+                return ReplacePartitions::delta(base, &self.written.files, self.written.spec_id).await;
+            }
+            Action::Merge(_) if self.written.files.is_empty() => {}
+            Action::Merge(merge) => {
+                let live = live_files(base.io(), base.metadata(), parent).await?;
+                let replaced = merge.replace(base, &live, &file_prefix(base, self.token), &mut self.created).await?;
+                delta.rows.deleted = replaced.rows_removed;
+                delta.removed = replaced.removed;
+                delta.added.extend(replaced.added);
+            }
+        }
+        Ok(delta)
+    }
+
+    async fn holds(&mut self, base: &Table) -> Result<bool> {
+        match (&self.action, base.metadata().current_snapshot()) {
+            (Action::OverwriteWhere(overwrite), Some(_)) => overwrite.holds(base).await,
+            (Action::Merge(merge), Some(parent)) if !self.written.files.is_empty() => {
+                Ok(merge.knows(base, &live_files(base.io(), base.metadata(), parent).await?))
+            }
+            _ => Ok(true),
+        }
+    }
+
+    fn created(&self) -> Vec<String> {
+        self.created.clone()
+    }
+}
