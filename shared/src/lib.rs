@@ -3,13 +3,14 @@
 //!
 //! [`model`] and [`error`] are pure. The ports ([`storage`], [`stream`], [`catalog`], [`state`], and the [`clock`]) build on them;
 //! their adapters are the crates `adapters-embedded` and `adapters-aws`, which only the programs name, through `wiring`. On the
-//! ports stand `format`, `table`, `engine` and `jobs`, in this order.
+//! ports stand `format`, `table`, `table-datafusion` and `engine`, each on those before it, and `jobs`.
 
 pub mod api;
 pub mod catalog;
 pub mod clock;
 pub mod config;
 pub mod deadline;
+pub mod digest;
 pub mod error;
 pub mod heap;
 pub mod lambda;

@@ -7,12 +7,11 @@
 //!   else quoted: `WHERE day >= ${start} LIMIT ${n}` becomes `WHERE day >= '2013-01-01' LIMIT 10`;
 //! - in comments nothing is replaced.
 //!
-//! Pure.
+//! Where they stand is found by [`shared::project::parameters`].
 
 use std::collections::BTreeMap;
-use std::iter::Peekable;
-use std::str::CharIndices;
 
+use shared::project::parameters::{Piece, Region, pieces};
 use shared::{Error, Result};
 
 /// The run's id; a run can't set it.
@@ -48,95 +47,28 @@ pub fn resolve(
 /// `Invalid` for a name that has no value.
 pub fn substitute(sql: &str, values: &BTreeMap<String, String>) -> Result<String> {
     let mut out = String::with_capacity(sql.len());
-    let mut region = Region::Code;
-    let mut rest = sql.char_indices().peekable();
-    while let Some((at, c)) = rest.next() {
-        if region.takes_parameters()
-            && c == '$'
-            && let Some(name) = parameter_at(&sql[at..])
-        {
-            let value = values.get(name).ok_or_else(|| {
-                Error::invalid(format!("no parameter `{name}` for `${{{name}}}`: expected {}", one_of(values.keys())))
-            })?;
-            out.push_str(&region.write(value));
-            skip(&mut rest, at + name.len() + "${}".len());
-            continue;
-        }
-        out.push(c);
-        let (next, pair) = region.after(&sql[..at], &sql[at..]);
-        region = next;
-        if pair && let Some((_, second)) = rest.next() {
-            out.push(second);
+    for piece in pieces(sql) {
+        match piece {
+            Piece::Text(text) => out.push_str(text),
+            Piece::Parameter { name, region } => {
+                let value = values.get(name).ok_or_else(|| {
+                    let expected = one_of(values.keys());
+                    Error::invalid(format!("no parameter `{name}` for `${{{name}}}`: expected {expected}"))
+                })?;
+                out.push_str(&written(value, region));
+            }
         }
     }
     Ok(out)
 }
 
-/// Where in the text of a statement a character stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Region {
-    Code,
-    /// Between this quote and the next one.
-    Quoted(char),
-    /// In `E'…'`, where a backslash escapes.
-    Escaped,
-    LineComment,
-    /// With the number of comments that are open.
-    BlockComment(u32),
-}
-
-impl Region {
-    fn takes_parameters(self) -> bool {
-        matches!(self, Self::Code | Self::Quoted(_) | Self::Escaped)
+/// The value as it must be written in this part of a text.
+fn written(value: &str, region: Region) -> String {
+    match region {
+        Region::Quoted(quote) => value.replace(quote, &format!("{quote}{quote}")),
+        Region::Escaped => value.replace('\\', "\\\\").replace('\'', "''"),
+        _ => literal(value),
     }
-
-    /// The value as it must be written here.
-    fn write(self, value: &str) -> String {
-        match self {
-            Self::Quoted(quote) => value.replace(quote, &format!("{quote}{quote}")),
-            Self::Escaped => value.replace('\\', "\\\\").replace('\'', "''"),
-            _ => literal(value),
-        }
-    }
-
-    /// The place after the first character of `text`, which stands behind `before`; and whether its second character
-    /// belongs to it.
-    fn after(self, before: &str, text: &str) -> (Self, bool) {
-        let c = text.chars().next().unwrap_or_default();
-        match self {
-            Self::Code if text.starts_with("--") => (Self::LineComment, false),
-            Self::Code if text.starts_with("/*") => (Self::BlockComment(1), true),
-            Self::Code if c == '\'' && ends_with_word_e(before) => (Self::Escaped, false),
-            Self::Code if matches!(c, '\'' | '"' | '`') => (Self::Quoted(c), false),
-            // A doubled quote closes and opens again, which comes to the same.
-            Self::Quoted(quote) if c == quote => (Self::Code, false),
-            Self::Escaped if text.starts_with("''") => (Self::Escaped, true),
-            Self::Escaped if c == '\'' => (Self::Code, false),
-            Self::Escaped if c == '\\' => (Self::Escaped, true),
-            Self::LineComment if c == '\n' => (Self::Code, false),
-            Self::BlockComment(open) if text.starts_with("/*") => (Self::BlockComment(open + 1), true),
-            Self::BlockComment(1) if text.starts_with("*/") => (Self::Code, true),
-            Self::BlockComment(open) if text.starts_with("*/") => (Self::BlockComment(open - 1), true),
-            same => (same, false),
-        }
-    }
-}
-
-/// Whether a text ends with the letter that makes the string behind it one with backslash escapes: `E'…'`.
-fn ends_with_word_e(text: &str) -> bool {
-    let mut back = text.chars().rev();
-    matches!(back.next(), Some('e' | 'E')) && !back.next().is_some_and(|c| c.is_alphanumeric() || c == '_')
-}
-
-/// The name in a text that begins with `${name}`.
-fn parameter_at(text: &str) -> Option<&str> {
-    let (name, _) = text.strip_prefix("${")?.split_once('}')?;
-    let head_fits = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
-    (head_fits && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')).then_some(name)
-}
-
-fn skip(rest: &mut Peekable<CharIndices<'_>>, to: usize) {
-    while rest.next_if(|(at, _)| *at < to).is_some() {}
 }
 
 fn literal(value: &str) -> String {

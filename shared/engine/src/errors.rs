@@ -1,4 +1,5 @@
-//! DataFusion's errors about a statement, with the place in the SQL text where there is one.
+//! DataFusion's errors about a statement, with the place in the SQL text where there is one. Of which kind they are is
+//! told in [`shared::error::datafusion`].
 
 use std::fmt::Write as _;
 
@@ -70,7 +71,7 @@ pub(super) fn suggestion<'a>(name: &str, known: impl Iterator<Item = &'a str>) -
     let known: Vec<&str> = known.collect();
     let mut near: Vec<(usize, &str)> = known
         .iter()
-        .map(|k| (distance(name, k), *k))
+        .map(|k| (strsim::levenshtein(name, k), *k))
         .filter(|(d, k)| *d <= 1 + name.len().max(k.len()) / 4 || (name.len() > 2 && k.contains(name)))
         .collect();
     near.sort_unstable();
@@ -81,22 +82,6 @@ pub(super) fn suggestion<'a>(name: &str, known: impl Iterator<Item = &'a str>) -
         0 => format!("; expected one of {}", quoted(known)),
         _ => format!("; did you mean {}?", quoted(near.into_iter().take(3).map(|(_, k)| k).collect())),
     }
-}
-
-/// The Levenshtein distance.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut corner = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.iter().enumerate() {
-            let replaced = corner + usize::from(x != *y);
-            corner = row[j + 1];
-            row[j + 1] = replaced.min(row[j] + 1).min(corner + 1);
-        }
-    }
-    row.last().copied().unwrap_or_default()
 }
 
 #[cfg(test)]

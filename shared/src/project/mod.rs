@@ -9,6 +9,7 @@
 pub mod file;
 pub mod lineage;
 pub mod maintenance;
+pub mod parameters;
 mod problem;
 mod rules;
 mod shape;

@@ -10,6 +10,7 @@ use sqlparser::dialect::GenericDialect;
 use sqlparser::parser::Parser;
 use sqlparser::tokenizer::{Token, Tokenizer};
 
+use super::parameters::{Piece, Region, pieces};
 use crate::model::TableName;
 use crate::sql::check_operators;
 use crate::threads::deep;
@@ -158,64 +159,21 @@ fn normal(ident: &Ident) -> String {
 
 /// The parameters that `sql` takes as `${name}`, outside comments.
 pub(super) fn parameters(sql: &str) -> BTreeSet<String> {
-    pieces(sql)
-        .into_iter()
-        .filter_map(|piece| if let Piece::Parameter(name, _) = piece { Some(name) } else { None })
-        .collect()
+    let name = |piece| match piece {
+        Piece::Parameter { name, .. } => Some(name.to_owned()),
+        Piece::Text(_) => None,
+    };
+    pieces(sql).into_iter().filter_map(name).collect()
 }
 
 /// `sql` with something that parses in place of each parameter.
 fn with_placeholders(sql: &str) -> String {
     let text = |piece| match piece {
         Piece::Text(text) => text,
-        Piece::Parameter(_, true) => "x".into(),
-        Piece::Parameter(_, false) => "'1'".into(),
+        Piece::Parameter { region: Region::Code, .. } => "'1'",
+        Piece::Parameter { .. } => "x",
     };
     pieces(sql).into_iter().map(text).collect()
-}
-
-enum Piece {
-    Text(String),
-    /// The name, and whether it stands in quotes.
-    Parameter(String, bool),
-}
-
-/// Cuts a text at its parameters; those in comments are text.
-fn pieces(sql: &str) -> Vec<Piece> {
-    let (mut pieces, mut text, mut rest) = (Vec::new(), String::new(), sql);
-    let mut quote: Option<char> = None;
-    while let Some(c) = rest.chars().next() {
-        let taken = match quote {
-            None if rest.starts_with("--") => rest.find('\n').unwrap_or(rest.len()),
-            None if rest.starts_with("/*") => rest.find("*/").map_or(rest.len(), |end| end + 2),
-            _ => match parameter(rest) {
-                Some(name) => {
-                    pieces.push(Piece::Text(std::mem::take(&mut text)));
-                    pieces.push(Piece::Parameter(name.into(), quote.is_some()));
-                    rest = &rest[name.len() + "${}".len()..];
-                    continue;
-                }
-                None => c.len_utf8(),
-            },
-        };
-        if taken == c.len_utf8() && matches!(c, '\'' | '"') {
-            quote = match quote {
-                None => Some(c),
-                Some(open) if open == c => None,
-                same => same,
-            };
-        }
-        text.push_str(&rest[..taken]);
-        rest = &rest[taken..];
-    }
-    pieces.push(Piece::Text(text));
-    pieces
-}
-
-fn parameter(text: &str) -> Option<&str> {
-    let (name, _) = text.strip_prefix("${")?.split_once('}')?;
-    let head_fits = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
-    (head_fits && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')).then_some(name)
 }
 
 #[cfg(test)]

@@ -9,10 +9,10 @@ use aws_sdk_glue::types::{
     Column as GlueColumn, Database as GlueDatabase, DatabaseInput, Partition as GluePartition, PartitionInput,
     SerDeInfo, StorageDescriptor as GlueStorage, Table as GlueTable, TableInput as GlueTableInput,
 };
-use sha2::{Digest, Sha256};
 
-use super::words::{glue_type, key_of_url, url_of_key};
+use super::types::{glue_type, key_of_url, url_of_key};
 use shared::catalog::{Database, Partition, StorageDescriptor, Table, TableInput};
+use shared::digest::sha256_hex;
 use shared::model::{Column, ColumnType, TableName};
 use shared::{Error, Result};
 
@@ -33,7 +33,7 @@ impl VersionMark {
         let created = millis(table.create_time.as_ref());
         let content = serde_json::to_vec(&(input_of(table), created))
             .map_err(|e| Error::bug("a table has no JSON form").with_source(e))?;
-        let hash = Sha256::digest(content).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+        let hash = sha256_hex(content, 8);
         Ok(Self { id: table.version_id.clone(), hash })
     }
 }
