@@ -1,4 +1,4 @@
-//! One try of a job: parameters → bookmark → query → quality rules → commit; or the upkeep of a table ([`upkeep`]).
+//! One try of a job: parameters → bookmark → query → quality rules → commit; or the maintenance of a table ([`maintenance`]).
 //!
 //! Rows stream from the query into the commit. The token of the commit names the run, so a try that follows one whose outcome
 //! is unknown finds what was written and does nothing.
@@ -19,25 +19,25 @@ use table_datafusion::{Change, ChangeTable};
 use tokio::sync::oneshot;
 
 use crate::bookmark::{self, Mark, Reader, Reading};
+use crate::maintenance;
 use crate::parameters;
 use crate::quality::quarantine::Quarantine;
 use crate::quality::{self, Verdict};
 use crate::record::{Outcome, ReadMode};
-use crate::upkeep;
 
 /// What jobs work with.
 #[derive(Debug, Clone)]
-pub struct Workshop {
+pub struct JobContext {
     pub project: Arc<Project>,
     pub ports: Ports,
     pub engine: Engine,
     pub tables: Tables,
-    pub room: Room,
+    pub resources: Resources,
 }
 
 /// What a compaction may take.
 #[derive(Debug, Clone, Default)]
-pub struct Room {
+pub struct Resources {
     /// Bytes of memory (default: what [`table_datafusion::Rewrite`] says).
     pub memory_bytes: Option<u64>,
     /// The folder to spill to (default: the system's for temporary files).
@@ -89,12 +89,12 @@ impl Task {
         project: &Project,
         workflow: &str,
         name: &str,
-        upkeep: &Maintenance,
+        maintenance: &Maintenance,
         values: &BTreeMap<String, String>,
     ) -> Result<Self> {
-        let into = project.table_name(&upkeep.table).map_err(|e| e.context(called(workflow, name)))?;
-        let work = Work::Maintenance(upkeep.clone());
-        Ok(Self::first(workflow, name, values, into, upkeep.retries, upkeep.timeout, work))
+        let into = project.table_name(&maintenance.table).map_err(|e| e.context(called(workflow, name)))?;
+        let work = Work::Maintenance(maintenance.clone());
+        Ok(Self::first(workflow, name, values, into, maintenance.retries, maintenance.timeout, work))
     }
 
     /// A job of SQL.
@@ -161,7 +161,7 @@ fn with_conditions(job: &Job, values: &BTreeMap<String, String>) -> Result<Job> 
     Ok(job)
 }
 
-impl Workshop {
+impl JobContext {
     /// Does the job, unless an earlier try of this run already did. `outcome` is filled as far as the try gets.
     ///
     /// # Errors
@@ -169,7 +169,7 @@ impl Workshop {
     pub async fn try_once(&self, task: &Task, r#try: u32, outcome: &mut Outcome) -> Result<()> {
         match &task.work {
             Work::Query(query) => self.try_query(task, query, r#try, outcome).await,
-            Work::Maintenance(upkeep) => upkeep::keep(self, task, upkeep, outcome).await,
+            Work::Maintenance(maintenance) => maintenance::keep(self, task, maintenance, outcome).await,
         }
     }
 

@@ -9,19 +9,19 @@ pub mod bookmark;
 pub mod event;
 pub mod job;
 pub mod ledger;
+pub mod maintenance;
 pub mod parameters;
 pub mod plan;
 pub mod quality;
 mod queue;
 pub mod record;
 pub mod run;
-pub mod upkeep;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use engine::Engine;
-use jobs::schedule::{self, Kind, Progress, Turn};
+use jobs::schedule::{self, Kind, Occurrence, Progress};
 use serde_json::{Value, json};
 use shared::api::{Event, Request, Response};
 use shared::config::Settings;
@@ -34,18 +34,19 @@ use table_datafusion::with_memory;
 use tracing::Instrument;
 
 use event::Command;
-use job::{Room, Task, Workshop};
-use ledger::{Claim, Filed, Held, Ledger};
+use job::{JobContext, Resources, Task};
+use jobs::lease::{Claim, Lease};
+use ledger::{Ledger, StoredRun};
 use plan::Plan;
 pub use record::{Failure, JobRecord, Outcome, ReadMode, RuleReport, Run, Status};
-use run::{Orders, Pace};
+use run::{RunPlan, Timings};
 
 /// The function. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Transform {
-    workshop: Arc<Workshop>,
+    context: Arc<JobContext>,
     ledger: Ledger,
-    pace: Pace,
+    timings: Timings,
 }
 
 impl Transform {
@@ -54,22 +55,22 @@ impl Transform {
     pub fn new(project: Arc<Project>, ports: Ports, engine: Engine) -> Result<Self> {
         let ledger = Ledger::new(&ports);
         let tables = with_memory(Tables::new(ports.clone()), engine.memory_pool());
-        let workshop = Workshop { project, tables, ports, engine, room: Room::default() };
-        Ok(Self { workshop: Arc::new(workshop), ledger, pace: Pace::default() })
+        let context = JobContext { project, tables, ports, engine, resources: Resources::default() };
+        Ok(Self { context: Arc::new(context), ledger, timings: Timings::default() })
     }
 
     /// The same, whose compactions take half of the memory that queries may hold, and spill where they do.
     #[must_use]
     pub fn within(self, settings: &Settings) -> Self {
-        let room = Room { memory_bytes: Some(settings.memory / 2), spill: Some(settings.spill.clone()) };
-        let workshop = Arc::unwrap_or_clone(self.workshop);
-        Self { workshop: Arc::new(Workshop { room, ..workshop }), ..self }
+        let resources = Resources { memory_bytes: Some(settings.memory / 2), spill: Some(settings.spill.clone()) };
+        let context = Arc::unwrap_or_clone(self.context);
+        Self { context: Arc::new(JobContext { resources, ..context }), ..self }
     }
 
     /// The same with other waits.
     #[must_use]
-    pub fn with_pace(self, pace: Pace) -> Self {
-        Self { pace, ..self }
+    pub fn with_timings(self, timings: Timings) -> Self {
+        Self { timings, ..self }
     }
 
     /// Serves one event. HTTP requests are always answered, errors too; the answer of a schedule that names a workflow is the
@@ -99,7 +100,7 @@ impl Transform {
     /// # Errors
     /// What the state answers.
     pub async fn expire_leases(&self) -> Result<()> {
-        self.ledger.expire_all().await
+        self.ledger.leases.expire_all().await
     }
 
     async fn answer(&self, request: &Request) -> Result<Response> {
@@ -112,7 +113,7 @@ impl Transform {
                 Ok(Response::json(202, &run)?.with_header("location", format!("/runs/{}", run.run)))
             }
             Command::List { workflow, limit } => {
-                self.workshop.project.workflow(&workflow)?;
+                self.context.project.workflow(&workflow)?;
                 let runs = self.ledger.list(&workflow, limit).await?;
                 Response::json(200, &json!({"workflow": workflow, "runs": runs}))
             }
@@ -127,8 +128,8 @@ impl Transform {
 
     /// Runs what is due, and what waits in the queue.
     async fn tick(&self) -> Result<Value> {
-        let run = |turn: Turn| async move { self.scheduled(&turn.name, &turn.id()).await };
-        let due = schedule::tick(&self.workshop.ports, &self.workshop.project, Kind::Transform, run);
+        let run = |occurrence: Occurrence| async move { self.scheduled(&occurrence.name, &occurrence.id()).await };
+        let due = schedule::tick(&self.context.ports, &self.context.project, Kind::Transform, run);
         let (due, queue) = tokio::join!(due, self.serve_queue());
         let mut answer = due?;
         answer["queue"] = queue?;
@@ -168,25 +169,26 @@ impl Transform {
 
     /// Begins a run and waits for its end.
     async fn start(&self, workflow: &str, parameters: &BTreeMap<String, String>, cause: Option<&str>) -> Result<Run> {
-        let (orders, run) = self.draft(workflow, parameters, cause)?;
-        let held = self.take(workflow, &run.run).await?;
-        let filed = self.ledger.file(run).await?;
-        self.see_through(orders, filed, held).await
+        let (run_plan, run) = self.draft(workflow, parameters, cause)?;
+        let lease = self.take(workflow, &run.run).await?;
+        let stored = self.ledger.file(run).await?;
+        self.see_through(run_plan, stored, lease).await
     }
 
-    /// A run that is yet to be filed.
+    /// A run that is yet to be stored.
     fn draft(
         &self,
         workflow: &str,
         parameters: &BTreeMap<String, String>,
         cause: Option<&str>,
-    ) -> Result<(Orders, Run)> {
-        let declared = self.workshop.project.workflow(workflow)?;
+    ) -> Result<(RunPlan, Run)> {
+        let declared = self.context.project.workflow(workflow)?;
         let (id, now) = (self.ledger.new_id(workflow), self.ledger.now());
         let date = now.date_naive().to_string();
         let values = parameters::resolve(&declared.parameters, parameters, &id, &date)?;
-        let orders = self.orders(workflow, declared, &values)?;
-        let jobs = orders.tasks.iter().map(|(name, task)| (name.clone(), JobRecord::pending(task.into.to_string(), 1)));
+        let run_plan = self.run_plan(workflow, declared, &values)?;
+        let jobs =
+            run_plan.tasks.iter().map(|(name, task)| (name.clone(), JobRecord::pending(task.into.to_string(), 1)));
         let run = Run {
             run: id,
             workflow: workflow.into(),
@@ -201,109 +203,109 @@ impl Transform {
             trace: trace::current(),
             interrupted: false,
         };
-        Ok((orders, run))
+        Ok((run_plan, run))
     }
 
     /// Does what a run left undone, with the workflow as it is declared now and the run's own parameters.
     async fn resume(&self, id: &str) -> Result<Run> {
         let run = self.ledger.get(id).await?.run;
-        let declared = self.workshop.project.workflow(&run.workflow)?;
+        let declared = self.context.project.workflow(&run.workflow)?;
         if run.status == Status::Succeeded {
             return Err(Error::invalid(format!("expected a run with something left to do, but `{id}` succeeded")));
         }
-        let orders = self.orders(&run.workflow, declared, &run.parameters)?;
-        let held = self.take(&run.workflow, id).await?;
+        let run_plan = self.run_plan(&run.workflow, declared, &run.parameters)?;
+        let lease = self.take(&run.workflow, id).await?;
         self.close(id).await?;
-        let mut filed = self.ledger.get(id).await?;
-        filed.run.resume(orders.tasks.iter().map(|(name, task)| (name.clone(), task.into.to_string())));
-        filed.run.trace = trace::current().or(filed.run.trace);
-        self.ledger.save(&mut filed).await?;
-        self.see_through(orders, filed, held).await
+        let mut stored = self.ledger.get(id).await?;
+        stored.run.resume(run_plan.tasks.iter().map(|(name, task)| (name.clone(), task.into.to_string())));
+        stored.run.trace = trace::current().or(stored.run.trace);
+        self.ledger.save(&mut stored).await?;
+        self.see_through(run_plan, stored, lease).await
     }
 
     /// The plan and the jobs of a run.
-    fn orders(&self, name: &str, workflow: &Workflow, values: &BTreeMap<String, String>) -> Result<Orders> {
-        let project = &self.workshop.project;
+    fn run_plan(&self, name: &str, workflow: &Workflow, values: &BTreeMap<String, String>) -> Result<RunPlan> {
+        let project = &self.context.project;
         let mut tasks = BTreeMap::new();
         for (job, declared) in &workflow.jobs {
             tasks.insert(job.clone(), Task::new(project, name, job, declared, values)?);
         }
-        for (job, upkeep) in &workflow.maintenance {
-            tasks.insert(job.clone(), Task::maintenance(project, name, job, upkeep, values)?);
+        for (job, maintenance) in &workflow.maintenance {
+            tasks.insert(job.clone(), Task::maintenance(project, name, job, maintenance, values)?);
         }
         let parallel = usize::try_from(workflow.parallel).unwrap_or(1).max(1);
         let plan = Plan::new(job_needs(workflow, project.database()));
-        Ok(Orders {
+        Ok(RunPlan {
             plan,
             tasks,
             parallel,
-            pace: self.pace,
-            time: deadline::working_time(self.workshop.ports.clock.as_ref()),
+            timings: self.timings,
+            time: deadline::working_time(self.context.ports.clock.as_ref()),
         })
     }
 
     /// The lease of the workflow; a run that was left unfinished is closed first.
-    async fn take(&self, workflow: &str, run: &str) -> Result<Held> {
-        match self.ledger.claim(workflow, run).await? {
-            Claim::Held(held) => Ok(held),
-            Claim::Left(held) => {
-                self.close(held.run()).await?;
-                self.ledger.pass_on(held, run).await
+    async fn take(&self, workflow: &str, run: &str) -> Result<Lease> {
+        match self.ledger.leases.claim(workflow, run).await? {
+            Claim::Granted(lease) => Ok(lease),
+            Claim::TakenOver(lease) => {
+                self.close(lease.run()).await?;
+                self.ledger.leases.pass_on(lease, run).await
             }
         }
     }
 
     /// Ends a run whose runner is gone and adds it to `tarn.runs`.
     async fn close(&self, id: &str) -> Result<()> {
-        let mut filed = match self.ledger.get(id).await {
-            Ok(filed) => filed,
+        let mut stored = match self.ledger.get(id).await {
+            Ok(stored) => stored,
             // The runner stopped before it wrote anything.
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
             Err(error) => return Err(error),
         };
-        if !filed.run.status.is_over() {
-            filed.run.abandon(self.ledger.now());
-            self.ledger.save(&mut filed).await?;
+        if !stored.run.status.is_over() {
+            stored.run.abandon(self.ledger.now());
+            self.ledger.save(&mut stored).await?;
         }
-        self.record(&mut filed).await
+        self.record(&mut stored).await
     }
 
     /// Carries the run out in a task of its own, so that a caller who hangs up does not stop it.
-    async fn see_through(&self, orders: Orders, filed: Filed, held: Held) -> Result<Run> {
+    async fn see_through(&self, run_plan: RunPlan, stored: StoredRun, lease: Lease) -> Result<Run> {
         let this = self.clone();
         // What a run does belongs to the trace of whoever asked for it, whichever tick it is that does it.
-        let span = tracing::info_span!("run", run = filed.run.run, trace_id = filed.run.trace);
-        let task = tokio::spawn(async move { this.carry_out(orders, filed, held).await }.instrument(span));
+        let span = tracing::info_span!("run", run = stored.run.run, trace_id = stored.run.trace);
+        let task = tokio::spawn(async move { this.carry_out(run_plan, stored, lease).await }.instrument(span));
         task.await.map_err(|e| Error::bug("the task of a run broke off").with_source(e))?
     }
 
-    async fn carry_out(&self, orders: Orders, mut filed: Filed, mut held: Held) -> Result<Run> {
-        let id = filed.run.run.clone();
-        tracing::info!(run = id, jobs = orders.tasks.len(), "run begins");
-        run::carry_out(&self.workshop, &self.ledger, &orders, &mut filed, &mut held).await?;
-        filed.run.end(self.ledger.now());
-        self.ledger.save(&mut filed).await?;
-        tracing::info!(run = id, status = filed.run.status.as_str(), "run ended");
-        filed.run.count();
-        match self.record(&mut filed).await {
-            Ok(()) => self.ledger.release(held).await?,
+    async fn carry_out(&self, run_plan: RunPlan, mut stored: StoredRun, mut lease: Lease) -> Result<Run> {
+        let id = stored.run.run.clone();
+        tracing::info!(run = id, jobs = run_plan.tasks.len(), "run begins");
+        run::carry_out(&self.context, &self.ledger, &run_plan, &mut stored, &mut lease).await?;
+        stored.run.end(self.ledger.now());
+        self.ledger.save(&mut stored).await?;
+        tracing::info!(run = id, status = stored.run.status.as_str(), "run ended");
+        stored.run.count();
+        match self.record(&mut stored).await {
+            Ok(()) => self.ledger.leases.release(lease).await?,
             Err(error) => {
                 // The next run of the workflow adds it.
                 tracing::error!(run = id, %error, "run is not in `tarn.runs` yet");
-                self.ledger.expire(held).await?;
+                self.ledger.leases.expire(lease).await?;
             }
         }
-        self.ledger.prune(&filed.run.workflow).await?;
-        Ok(filed.run)
+        self.ledger.prune(&stored.run.workflow).await?;
+        Ok(stored.run)
     }
 
-    async fn record(&self, filed: &mut Filed) -> Result<()> {
-        if filed.run.recorded {
+    async fn record(&self, stored: &mut StoredRun) -> Result<()> {
+        if stored.run.recorded {
             return Ok(());
         }
-        archive::add(&self.workshop.tables, &self.workshop.project.runs_table()?, &filed.run).await?;
-        filed.run.recorded = true;
-        self.ledger.save(filed).await
+        archive::add(&self.context.tables, &self.context.project.runs_table()?, &stored.run).await?;
+        stored.run.recorded = true;
+        self.ledger.save(stored).await
     }
 }
 

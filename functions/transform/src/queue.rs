@@ -1,4 +1,4 @@
-//! Runs that nobody waits for: filed and queued by a request, done by whoever ticks next, and taken up again by later ticks when
+//! Runs that nobody waits for: stored and queued by a request, done by whoever ticks next, and taken up again by later ticks when
 //! a function's time was up or its process died, until they are over.
 
 use std::collections::BTreeMap;
@@ -29,9 +29,9 @@ impl Transform {
                 "expected at most {MOST_QUEUED} runs of workflow `{workflow}` to wait, found {waiting}"
             )));
         }
-        let filed = self.ledger.file(run).await?;
-        self.ledger.enqueue(&filed.run.run).await?;
-        Ok(filed.run)
+        let stored = self.ledger.file(run).await?;
+        self.ledger.enqueue(&stored.run.run).await?;
+        Ok(stored.run)
     }
 
     /// Does what waits: the runs of one workflow in the order they came, different workflows side by side. The answer names the
@@ -57,7 +57,7 @@ impl Transform {
     async fn serve_in_turn(&self, queued: Vec<&str>) -> (Vec<Run>, Option<Error>) {
         let mut ran = Vec::new();
         for id in queued {
-            if !ran.is_empty() && deadline::is_near(self.workshop.ports.clock.as_ref()) {
+            if !ran.is_empty() && deadline::is_near(self.context.ports.clock.as_ref()) {
                 break;
             }
             match self.serve(id).await {
@@ -80,70 +80,70 @@ impl Transform {
     /// Works on one run; `None` when it has to wait for another one, or needs no more work.
     async fn serve(&self, id: &str) -> Result<Option<Run>> {
         let workflow = ledger::workflow_of(id);
-        let held = match self.take(workflow, id).await {
+        let lease = match self.take(workflow, id).await {
             Err(error) if error.kind() == ErrorKind::Conflict => return Ok(None),
             other => other?,
         };
-        let mut filed = match self.ledger.get(id).await {
+        let mut stored = match self.ledger.get(id).await {
             Err(error) if error.kind() == ErrorKind::NotFound => {
-                self.ledger.release(held).await?;
+                self.ledger.leases.release(lease).await?;
                 self.ledger.dequeue(id).await?;
                 return Ok(None);
             }
             other => other?,
         };
-        let died = filed.run.status == Status::Running && filed.run.attempt >= MOST_ATTEMPTS;
+        let died = stored.run.status == Status::Running && stored.run.attempt >= MOST_ATTEMPTS;
         if died {
             self.close(id).await?;
         }
-        if died || filed.run.status.is_over() && !filed.run.interrupted {
-            self.ledger.release(held).await?;
+        if died || stored.run.status.is_over() && !stored.run.interrupted {
+            self.ledger.leases.release(lease).await?;
             self.ledger.dequeue(id).await?;
             return Ok(None);
         }
-        let run = filed.run.clone();
-        let declared = self.workshop.project.workflow(workflow);
-        let orders = match declared.and_then(|declared| self.orders(workflow, declared, &run.parameters)) {
-            Ok(orders) => orders,
+        let run = stored.run.clone();
+        let declared = self.context.project.workflow(workflow);
+        let run_plan = match declared.and_then(|declared| self.run_plan(workflow, declared, &run.parameters)) {
+            Ok(run_plan) => run_plan,
             Err(error) => {
-                filed.run.refuse(Status::Failed, &Failure::from(&error), self.ledger.now());
-                self.ledger.save(&mut filed).await?;
-                self.record(&mut filed).await?;
-                self.ledger.release(held).await?;
+                stored.run.refuse(Status::Failed, &Failure::from(&error), self.ledger.now());
+                self.ledger.save(&mut stored).await?;
+                self.record(&mut stored).await?;
+                self.ledger.leases.release(lease).await?;
                 self.ledger.dequeue(id).await?;
-                return Ok(Some(filed.run));
+                return Ok(Some(stored.run));
             }
         };
-        if filed.run.status == Status::Pending {
-            filed.run.status = Status::Running;
-            filed.run.started = self.ledger.now();
+        if stored.run.status == Status::Pending {
+            stored.run.status = Status::Running;
+            stored.run.started = self.ledger.now();
         } else {
             self.close(id).await?;
-            filed = self.ledger.get(id).await?;
-            filed.run.resume(orders.tasks.iter().map(|(name, task)| (name.clone(), task.into.to_string())));
+            stored = self.ledger.get(id).await?;
+            stored.run.resume(run_plan.tasks.iter().map(|(name, task)| (name.clone(), task.into.to_string())));
         }
-        self.ledger.save(&mut filed).await?;
-        let run = self.see_through(orders, filed, held).await?;
+        self.ledger.save(&mut stored).await?;
+        let run = self.see_through(run_plan, stored, lease).await?;
         if !(run.interrupted && run.got_on()) {
             self.ledger.dequeue(id).await?;
         }
         Ok(Some(run))
     }
 
-    /// Asks a run to stop: at once when it still waits, at its next pulse when it goes on.
+    /// Asks a run to stop: at once when it still waits, at its next heartbeat when it goes on.
     ///
     /// # Errors
     /// `NotFound`; `Conflict` when it is over.
     pub(crate) async fn cancel(&self, id: &str) -> Result<()> {
-        let mut filed = self.ledger.get(id).await?;
-        if filed.run.status != Status::Pending {
-            return self.ledger.cancel(&filed.run).await;
+        let mut stored = self.ledger.get(id).await?;
+        if stored.run.status != Status::Pending {
+            return self.ledger.cancel(&stored.run).await;
         }
         let asked = Failure::new(ErrorKind::Invalid, "cancelled before it began");
-        filed.run.refuse(Status::Cancelled, &asked, self.ledger.now());
+        stored.run.refuse(Status::Cancelled, &asked, self.ledger.now());
         // Whoever begins it at this moment writes the record too: one of both finds it changed.
-        self.ledger.save(&mut filed).await?;
+        self.ledger.save(&mut stored).await?;
         self.ledger.dequeue(id).await?;
-        self.record(&mut filed).await
+        self.record(&mut stored).await
     }
 }

@@ -121,14 +121,14 @@ pub struct Outcome {
     pub quarantine: Option<String>,
     /// What the reader of the record should know.
     pub note: Option<String>,
-    /// What the upkeep of a table did, for jobs that keep one.
+    /// What the maintenance of a table did, for jobs that keep one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub maintenance: Option<Upkeep>,
+    pub maintenance: Option<MaintenanceReport>,
 }
 
-/// What the upkeep of a table did, or would do; what was not asked for is none.
+/// What the maintenance of a table did, or would do; what was not asked for is none.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Upkeep {
+pub struct MaintenanceReport {
     pub dry_run: bool,
     pub compacted: Option<Compacted>,
     pub expired: Option<Expired>,

@@ -9,74 +9,75 @@ use shared::{Error, ErrorKind, Result};
 use tokio::task::{Id, JoinError, JoinSet};
 use tracing::Instrument;
 
-use crate::job::{Task, Workshop};
-use crate::ledger::{Filed, Held, Ledger, Pulse};
+use crate::job::{JobContext, Task};
+use crate::ledger::{Ledger, StoredRun};
 use crate::plan::Plan;
 use crate::record::{Failure, Outcome, Status};
+use jobs::lease::{Lease, Renewal};
 
 /// Waits of a run.
 #[derive(Debug, Clone, Copy)]
-pub struct Pace {
+pub struct Timings {
     /// Before the second try; each further wait is twice as long.
     pub first_wait: Duration,
     pub longest_wait: Duration,
     /// Between renewals of the lease.
-    pub pulse: Duration,
+    pub heartbeat: Duration,
 }
 
-impl Default for Pace {
+impl Default for Timings {
     fn default() -> Self {
         let seconds = Duration::from_secs;
-        Self { first_wait: seconds(1), longest_wait: seconds(60), pulse: seconds(5) }
+        Self { first_wait: seconds(1), longest_wait: seconds(60), heartbeat: seconds(5) }
     }
 }
 
 /// What a run needs besides its record.
 #[derive(Debug, Clone)]
-pub struct Orders {
+pub struct RunPlan {
     pub plan: Plan,
     pub tasks: BTreeMap<String, Task>,
     /// Jobs at once.
     pub parallel: usize,
-    pub pace: Pace,
+    pub timings: Timings,
     /// How long jobs may work before what is left has to wait for a resume; none: as long as they take.
     pub time: Option<Duration>,
 }
 
-/// Runs the pending jobs of `filed` until none is left; the record is saved at each step.
+/// Runs the pending jobs of `stored` until none is left; the record is saved at each step.
 ///
 /// # Errors
 /// `Conflict` when somebody else took the run over: the record is theirs then. Failures of jobs are in the record.
 pub async fn carry_out(
-    workshop: &Arc<Workshop>,
+    context: &Arc<JobContext>,
     ledger: &Ledger,
-    orders: &Orders,
-    filed: &mut Filed,
-    held: &mut Held,
+    run_plan: &RunPlan,
+    stored: &mut StoredRun,
+    lease: &mut Lease,
 ) -> Result<()> {
-    let mut floor = Floor { workshop, ledger, orders, filed, jobs: JoinSet::new(), names: HashMap::new() };
-    let mut pulse = tokio::time::interval(orders.pace.pulse);
+    let mut executor = Executor { context, ledger, run_plan, stored, jobs: JoinSet::new(), names: HashMap::new() };
+    let mut heartbeat = tokio::time::interval(run_plan.timings.heartbeat);
     let mut time_up = std::pin::pin!(async {
-        match orders.time {
+        match run_plan.time {
             Some(time) => tokio::time::sleep(time).await,
             None => std::future::pending().await,
         }
     });
-    floor.advance().await?;
-    while !floor.jobs.is_empty() {
+    executor.advance().await?;
+    while !executor.jobs.is_empty() {
         tokio::select! {
-            Some(done) = floor.jobs.join_next_with_id() => {
-                floor.take(done);
-                floor.advance().await?;
+            Some(done) = executor.jobs.join_next_with_id() => {
+                executor.take(done);
+                executor.advance().await?;
             }
             () = &mut time_up => {
-                floor.interrupt().await?;
+                executor.interrupt().await?;
                 return Ok(());
             }
-            _ = pulse.tick() => match ledger.renew(held).await {
-                Ok(Pulse::GoOn) => {}
-                Ok(Pulse::Cancel) => floor.cancel().await?,
-                Ok(Pulse::Lost) => return Err(lost(&floor.filed.run.run)),
+            _ = heartbeat.tick() => match ledger.leases.renew(lease).await {
+                Ok(Renewal::Renewed) => {}
+                Ok(Renewal::Cancel) => executor.cancel().await?,
+                Ok(Renewal::Lost) => return Err(lost(&executor.stored.run.run)),
                 // The lease outlasts some missed renewals.
                 Err(error) => tracing::warn!(%error, "the lease of a run was not renewed"),
             },
@@ -98,41 +99,43 @@ struct Done {
 }
 
 /// The jobs under way.
-struct Floor<'a> {
-    workshop: &'a Arc<Workshop>,
+struct Executor<'a> {
+    context: &'a Arc<JobContext>,
     ledger: &'a Ledger,
-    orders: &'a Orders,
-    filed: &'a mut Filed,
+    run_plan: &'a RunPlan,
+    stored: &'a mut StoredRun,
     jobs: JoinSet<Done>,
     names: HashMap<Id, String>,
 }
 
-impl Floor<'_> {
+impl Executor<'_> {
     /// Skips what can't start any more, starts what may, saves the record.
     async fn advance(&mut self) -> Result<()> {
         let now = self.ledger.now();
-        for (name, by) in self.orders.plan.blocked(&self.filed.run.statuses()) {
-            if let Some(job) = self.filed.run.jobs.get_mut(&name) {
+        for (name, by) in self.run_plan.plan.blocked(&self.stored.run.statuses()) {
+            if let Some(job) = self.stored.run.jobs.get_mut(&name) {
                 job.status = Status::Skipped;
                 job.error =
                     Some(Failure::new(ErrorKind::Invalid, format!("needs the job `{by}`, which did not succeed")));
                 job.ended = Some(now);
             }
         }
-        let free = self.orders.parallel.saturating_sub(self.jobs.len());
-        for name in self.orders.plan.ready(&self.filed.run.statuses()).into_iter().take(free) {
+        let free = self.run_plan.parallel.saturating_sub(self.jobs.len());
+        for name in self.run_plan.plan.ready(&self.stored.run.statuses()).into_iter().take(free) {
             self.start(&name);
         }
-        self.ledger.save(self.filed).await
+        self.ledger.save(self.stored).await
     }
 
     fn start(&mut self, name: &str) {
-        let (Some(job), Some(task)) = (self.filed.run.jobs.get_mut(name), self.orders.tasks.get(name)) else { return };
+        let (Some(job), Some(task)) = (self.stored.run.jobs.get_mut(name), self.run_plan.tasks.get(name)) else {
+            return;
+        };
         job.status = Status::Running;
         job.started = Some(self.ledger.now());
         let task = Task { attempt: job.attempt, ..task.clone() };
         tracing::info!(run = task.run, job = name, "job begins");
-        let handle = self.jobs.spawn(work(self.workshop.clone(), task, self.orders.pace).in_current_span());
+        let handle = self.jobs.spawn(work(self.context.clone(), task, self.run_plan.timings).in_current_span());
         self.names.insert(handle.id(), name.to_owned());
     }
 
@@ -146,7 +149,7 @@ impl Floor<'_> {
                 Done { name, tries: 1, outcome: Outcome::default(), result }
             }
         };
-        let Some(job) = self.filed.run.jobs.get_mut(&done.name) else { return };
+        let Some(job) = self.stored.run.jobs.get_mut(&done.name) else { return };
         job.tries = done.tries;
         job.outcome = done.outcome;
         job.ended = Some(self.ledger.now());
@@ -165,37 +168,37 @@ impl Floor<'_> {
     /// Stops the jobs under way because time is up. A commit that was under way may still have happened: a resume finds it.
     async fn interrupt(&mut self) -> Result<()> {
         self.jobs.shutdown().await;
-        self.filed.run.interrupt(self.ledger.now());
-        tracing::warn!(run = self.filed.run.run, "the function's time was up before the end of the run");
-        self.ledger.save(self.filed).await
+        self.stored.run.interrupt(self.ledger.now());
+        tracing::warn!(run = self.stored.run.run, "the function's time was up before the end of the run");
+        self.ledger.save(self.stored).await
     }
 
     /// Stops the jobs under way and lets no other begin. A commit that was under way may still have happened: a resume finds it.
     async fn cancel(&mut self) -> Result<()> {
         self.jobs.shutdown().await;
         let now = self.ledger.now();
-        for job in self.filed.run.jobs.values_mut().filter(|job| !job.status.is_over()) {
+        for job in self.stored.run.jobs.values_mut().filter(|job| !job.status.is_over()) {
             job.status = Status::Cancelled;
             job.ended = Some(now);
         }
-        self.ledger.save(self.filed).await
+        self.ledger.save(self.stored).await
     }
 }
 
 /// Tries a job until it succeeds, its tries are used up, or its error says that another try would end the same.
-async fn work(workshop: Arc<Workshop>, task: Task, pace: Pace) -> Done {
+async fn work(context: Arc<JobContext>, task: Task, timings: Timings) -> Done {
     let limit = Duration::from_secs(task.timeout.0);
     let tries = task.retries + 1;
     let mut r#try = 1;
     loop {
         let mut outcome = Outcome::default();
-        let tried = tokio::time::timeout(limit, workshop.try_once(&task, r#try, &mut outcome)).await;
+        let tried = tokio::time::timeout(limit, context.try_once(&task, r#try, &mut outcome)).await;
         let mut result = tried.unwrap_or_else(|_| {
             Err(Error::limit(format!("the job took longer than its timeout of `{}`", task.timeout)))
         });
         if r#try == tries && result.as_ref().is_err_and(|error| error.kind() == ErrorKind::Limit) {
             // The time may have run out just behind the commit.
-            result = match workshop.find_commit(&task, &mut outcome).await {
+            result = match context.find_commit(&task, &mut outcome).await {
                 Ok(true) => Ok(()),
                 _ => result,
             };
@@ -208,7 +211,7 @@ async fn work(workshop: Arc<Workshop>, task: Task, pace: Pace) -> Done {
             tracing::warn!(run = task.run, job = task.name, r#try, kind = %error.kind(), "job is tried again");
             tracing::debug!(job = task.name, %error, "the failure");
         }
-        tokio::time::sleep(wait(pace, r#try, &(&task.run, &task.name))).await;
+        tokio::time::sleep(wait(timings, r#try, &(&task.run, &task.name))).await;
         r#try += 1;
     }
 }
@@ -220,9 +223,9 @@ fn is_worth_another_try(kind: ErrorKind) -> bool {
 
 /// The wait after a failed try: twice as long each time, between half of it and all of it, so that jobs that failed together
 /// don't come back together. `seed` holds the run's id, which is random, and so is what is drawn from it.
-fn wait(pace: Pace, r#try: u32, seed: &impl Hash) -> Duration {
+fn wait(timings: Timings, r#try: u32, seed: &impl Hash) -> Duration {
     let doubled = 1 << r#try.saturating_sub(1).min(16);
-    let whole = pace.first_wait.saturating_mul(doubled).min(pace.longest_wait);
+    let whole = timings.first_wait.saturating_mul(doubled).min(timings.longest_wait);
     let mut hasher = DefaultHasher::new();
     (seed, r#try).hash(&mut hasher);
     let share = (hasher.finish() % 1000) as f64 / 1000.0;
@@ -236,17 +239,18 @@ mod tests {
 
     #[test]
     fn jobs_that_failed_together_come_back_apart() {
-        let waits: std::collections::BTreeSet<_> = (0..10).map(|job| wait(Pace::default(), 1, &("w-1", job))).collect();
+        let waits: std::collections::BTreeSet<_> =
+            (0..10).map(|job| wait(Timings::default(), 1, &("w-1", job))).collect();
         assert!(waits.len() > 5, "{waits:?}");
     }
 
     proptest! {
         #[test]
         fn waits_double_up_to_the_longest(r#try in 1u32..100, run in ".*") {
-            let pace = Pace::default();
-            let whole = pace.first_wait.as_secs_f64() * 2f64.powi(i32::try_from(r#try).unwrap() - 1);
-            let whole = whole.min(pace.longest_wait.as_secs_f64());
-            let wait = wait(pace, r#try, &run).as_secs_f64();
+            let timings = Timings::default();
+            let whole = timings.first_wait.as_secs_f64() * 2f64.powi(i32::try_from(r#try).unwrap() - 1);
+            let whole = whole.min(timings.longest_wait.as_secs_f64());
+            let wait = wait(timings, r#try, &run).as_secs_f64();
             prop_assert!((whole / 2.0..=whole).contains(&wait), "{wait} of {whole}");
         }
     }

@@ -1,3 +1,4 @@
-//! What runs when, and who runs it.
+//! What runs when, and who runs it: schedules and leases.
 
+pub mod lease;
 pub mod schedule;

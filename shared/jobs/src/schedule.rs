@@ -72,13 +72,13 @@ pub struct Due {
 
 /// One due time of an entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Turn {
+pub struct Occurrence {
     pub name: String,
     /// Milliseconds since the epoch.
     pub due_ms: i64,
 }
 
-impl Turn {
+impl Occurrence {
     /// The same for each run of this due time, and different from every other.
     pub fn id(&self) -> String {
         format!("{}-{}", self.name, self.due_ms)
@@ -164,7 +164,7 @@ pub fn named(detail: &Value) -> Result<Option<&str>> {
 /// When some failed, after all had their turn: the kind of the first failure, and each with its name.
 pub async fn tick<R, F>(ports: &Ports, project: &Project, kind: Kind, run: R) -> Result<Value>
 where
-    R: Fn(Turn) -> F,
+    R: Fn(Occurrence) -> F,
     F: Future<Output = Result<Progress<Value>>>,
 {
     let (mut ran, mut left, mut failed) = (Vec::new(), Vec::new(), Vec::new());
@@ -233,7 +233,7 @@ impl Entry {
     /// What the run fails with, and what the state answers.
     pub async fn run_if_due<T, R, F>(&self, ports: &Ports, run: R) -> Result<Option<T>>
     where
-        R: FnOnce(Turn) -> F,
+        R: FnOnce(Occurrence) -> F,
         F: Future<Output = Result<Progress<T>>>,
     {
         let (state, now_ms) = (ports.state.as_ref(), ports.clock.now_ms());
@@ -249,7 +249,7 @@ impl Entry {
             Decision::Run { claim, next } => (claim, next),
         };
         let Some(version) = self.swap(state, &claim, expect).await? else { return Ok(None) };
-        let outcome = run(Turn { name: self.name.clone(), due_ms: claim.next_ms }).await;
+        let outcome = run(Occurrence { name: self.name.clone(), due_ms: claim.next_ms }).await;
         let due = after(claim, next, &outcome, ports.clock.now_ms());
         let kept = self.swap(state, &due, Expect::Version(version)).await;
         let (Progress::Done(answer) | Progress::Unfinished(answer)) = outcome?;

@@ -4,8 +4,8 @@
 
 mod incremental;
 mod lake;
+mod maintenance;
 mod order;
 mod quality;
 mod queue;
 mod recovery;
-mod upkeep;

@@ -45,11 +45,11 @@ impl House {
 
     /// A tick in which the entries named in `faulty` fail.
     async fn tick(&self, faulty: &[(&str, ErrorKind)]) -> Result<Value> {
-        tick(&self.ports, &self.project, Kind::Crawl, |turn| async move {
-            self.ran.borrow_mut().push(turn.id());
-            match faulty.iter().find(|(name, _)| *name == turn.name) {
+        tick(&self.ports, &self.project, Kind::Crawl, |occurrence| async move {
+            self.ran.borrow_mut().push(occurrence.id());
+            match faulty.iter().find(|(name, _)| *name == occurrence.name) {
                 Some((_, kind)) => Err(Error::new(*kind, "no")),
-                None => Ok(Progress::Done(json!(turn.due_ms))),
+                None => Ok(Progress::Done(json!(occurrence.due_ms))),
             }
         })
         .await
@@ -107,7 +107,7 @@ async fn a_tick_runs_what_is_due_once_for_each_due_time() {
 async fn of_two_ticks_at_once_each_due_entry_is_run_by_one() {
     let house = House::new().await;
     house.clock.advance(1);
-    let slow = |_: Turn| async {
+    let slow = |_: Occurrence| async {
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         Ok(Progress::Done(Value::Null))
     };
@@ -176,7 +176,7 @@ async fn a_passing_fault_is_tried_again_after_a_wait_three_times_in_all() {
 async fn what_is_unfinished_is_due_at_once() {
     let house = House::new().await;
     house.clock.advance(1);
-    let half = |turn: Turn| async move { Ok(Progress::Unfinished(json!(turn.due_ms))) };
+    let half = |occurrence: Occurrence| async move { Ok(Progress::Unfinished(json!(occurrence.due_ms))) };
     let answer = tick(&house.ports, &house.project, Kind::Crawl, half).await.unwrap();
     assert_eq!(answer["ran"][0], json!({"name": "often", "answer": 300_000}));
     house.tick(&[]).await.unwrap();

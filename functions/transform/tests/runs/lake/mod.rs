@@ -19,7 +19,7 @@ use shared::project::Project;
 use table::{Table, Tables};
 use table_datafusion::{Change, ChangeTable};
 use transform::Transform;
-use transform::run::Pace;
+use transform::run::Timings;
 
 /// 2023-11-14T22:13:20Z.
 pub const NOW_MS: i64 = 1_700_000_000_000;
@@ -55,8 +55,8 @@ impl Lake {
         let text = format!("version: 1\ndatabase: nyc\nworkflows:\n{workflows}");
         let project = Arc::new(Project::parse(&text, "lakehouse.yaml").unwrap());
         let millis = Duration::from_millis;
-        let pace = Pace { first_wait: millis(1), longest_wait: millis(2), pulse: millis(20) };
-        Transform::new(project, ports, self.engine.clone()).unwrap().with_pace(pace)
+        let timings = Timings { first_wait: millis(1), longest_wait: millis(2), heartbeat: millis(20) };
+        Transform::new(project, ports, self.engine.clone()).unwrap().with_timings(timings)
     }
 
     /// Adds the rows of a query to an Iceberg table.

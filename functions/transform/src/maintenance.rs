@@ -1,4 +1,4 @@
-//! The upkeep of a table: compaction → expiry → orphans, each done again without harm when a try is repeated.
+//! The maintenance of a table: compaction → expiry → orphans, each done again without harm when a try is repeated.
 
 use shared::Result;
 use shared::model::Transform;
@@ -6,27 +6,27 @@ use shared::project::{Compaction, Expiry, Maintenance, OrphanRemoval, Seconds};
 use table::{Expire, SortField, Table};
 use table_datafusion::{Arrangement, ChangeTable, Rewrite};
 
-use crate::job::{Room, Task, Workshop};
-use crate::record::{Compacted, Expired, Orphans, Outcome, Upkeep};
+use crate::job::{JobContext, Resources, Task};
+use crate::record::{Compacted, Expired, MaintenanceReport, Orphans, Outcome};
 
 /// Keeps the task's table. `outcome` is filled as far as it gets.
 ///
 /// # Errors
 /// `NotFound` without the table; otherwise what [`Table::rewrite`], [`Table::expire`] and [`Table::remove_orphans`] answer.
-pub async fn keep(workshop: &Workshop, task: &Task, upkeep: &Maintenance, outcome: &mut Outcome) -> Result<()> {
-    let table = workshop.tables.load(&task.into).await?;
-    let dry_run = upkeep.dry_run;
-    let mut report = Upkeep { dry_run, ..Upkeep::default() };
-    let now_ms = workshop.ports.clock.now_ms();
+pub async fn keep(context: &JobContext, task: &Task, maintenance: &Maintenance, outcome: &mut Outcome) -> Result<()> {
+    let table = context.tables.load(&task.into).await?;
+    let dry_run = maintenance.dry_run;
+    let mut report = MaintenanceReport { dry_run, ..MaintenanceReport::default() };
+    let now_ms = context.ports.clock.now_ms();
     // One after the other: what is put together now is expired the next time, what is expired now is not taken for orphans.
     let done = async {
-        if let Some(compaction) = &upkeep.compact {
-            report.compacted = Some(compact(&table, compaction, &workshop.room, dry_run).await?);
+        if let Some(compaction) = &maintenance.compact {
+            report.compacted = Some(compact(&table, compaction, &context.resources, dry_run).await?);
         }
-        if let Some(expiry) = &upkeep.expire {
+        if let Some(expiry) = &maintenance.expire {
             report.expired = Some(expire(&table, expiry, now_ms, dry_run).await?);
         }
-        if let Some(removal) = &upkeep.orphans {
+        if let Some(removal) = &maintenance.orphans {
             report.orphans = Some(remove_orphans(&table, removal, now_ms, dry_run).await?);
         }
         Ok(())
@@ -40,7 +40,7 @@ pub async fn keep(workshop: &Workshop, task: &Task, upkeep: &Maintenance, outcom
     done
 }
 
-async fn compact(table: &Table, compaction: &Compaction, room: &Room, dry_run: bool) -> Result<Compacted> {
+async fn compact(table: &Table, compaction: &Compaction, resources: &Resources, dry_run: bool) -> Result<Compacted> {
     let sorted: Vec<_> = compaction
         .sort_columns()?
         .into_iter()
@@ -60,8 +60,8 @@ async fn compact(table: &Table, compaction: &Compaction, room: &Room, dry_run: b
         arrangement,
         filters: Vec::new(),
         target_file_bytes: compaction.file_size.map(|size| size.0),
-        memory_bytes: room.memory_bytes,
-        spill: room.spill.clone(),
+        memory_bytes: resources.memory_bytes,
+        spill: resources.spill.clone(),
         min_input_files: compaction.min_files.and_then(|files| usize::try_from(files).ok()),
         dry_run,
     };
