@@ -2,7 +2,7 @@
 //!
 //! [`ErrorKind`] is what the caller should do next, not where the error came from. The message says what was expected
 //! and what was found, in lowercase, with values in backticks. The edge ([`crate::api`]) maps kinds to HTTP and AWS
-//! codes, once; nothing parses error text.
+//! codes, once; nothing parses error text. What errors of DataFusion and SQLite become is in modules of their own, behind features.
 
 #[cfg(feature = "datafusion")]
 pub mod datafusion;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::catalog::{Catalog, Turns};
+use crate::catalog::{AdvisoryLocks, Catalog};
 use crate::clock::Clock;
 use crate::model::Keys;
 use crate::random::Random;
@@ -21,5 +21,5 @@ pub struct Ports {
     pub random: Arc<dyn Random>,
     pub keys: Keys,
     /// Shared by all that change tables in this process, and embedded with other processes over the same data.
-    pub turns: Turns,
+    pub locks: AdvisoryLocks,
 }

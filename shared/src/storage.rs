@@ -1,7 +1,8 @@
 //! Objects by URL: `s3://bucket/key`, `file:///path`, `memory:///path`.
 //!
 //! The port is [`object_store::ObjectStore`]; [`Storage`] chooses the store by URL, keeps every access below the roots it was
-//! opened with (SQL and requests can't reach the machine's own files), and names the URL in every error.
+//! opened with (SQL and requests can't reach the machine's own files), and names the URL in every error. What a store's own API does beside it is a
+//! [`NativeApi`].
 
 use std::fmt::Debug;
 use std::future::ready;

@@ -43,7 +43,7 @@ struct Journey {
     killer: Option<tokio::task::JoinHandle<()>>,
 }
 
-/// What the door said of the records.
+/// What `ingest` said of the records.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Taken {
     stored: u64,
@@ -153,7 +153,7 @@ impl Journey {
         self.survive().await;
     }
 
-    /// The whole way; what the door took.
+    /// The whole way; what `ingest` took.
     async fn travel(&mut self) -> Taken {
         self.upload(DIMENSIONS.iter().chain(&WEATHER[..1])).await;
         for (location, rows) in [("planes", 3_322), ("airports", 1_458), ("airlines", 16), ("weather", 2_226)] {

@@ -68,14 +68,14 @@ enum State {
     Left,
 }
 
-/// Room for the data of records; the first one always has room.
+/// Bytes for the data of records; the first one always fits.
 #[derive(Debug)]
-struct Room {
+struct Budget {
     taken: usize,
     bytes: usize,
 }
 
-impl Room {
+impl Budget {
     fn new(bytes: usize) -> Self {
         Self { taken: 0, bytes }
     }
@@ -106,14 +106,14 @@ impl Reading {
     ///
     /// # Errors
     /// As [`Stream::read`]; nothing has changed then.
-    async fn read_on(&mut self, stream: &dyn Stream, name: &str, room: &mut Room) -> Result<()> {
+    async fn read_on(&mut self, stream: &dyn Stream, name: &str, budget: &mut Budget) -> Result<()> {
         let batch = stream.read(name, &self.shard.id, self.at.clone(), MAX_READ_RECORDS).await?;
         if batch.records.is_empty() && batch.behind_ms == 0 {
             self.state = State::CaughtUp;
         }
         for record in batch.records {
             let beyond = self.until.as_ref().is_some_and(|until| record.sequence > *until);
-            if beyond || !room.take(record.data.len()) {
+            if beyond || !budget.take(record.data.len()) {
                 self.state = State::Left;
                 return Ok(());
             }
@@ -162,16 +162,16 @@ pub(crate) async fn read_new(
     let (begun_ms, stop_ms) = (clock.now_ms(), half_time_ms(clock));
     let shards = stream.shards(name).await?;
     let answers_bytes = MAX_READ_BYTES.saturating_mul(shards.len()).min(MAX_ANSWERS_BYTES);
-    let mut room = Room::new(max_bytes.clamp(answers_bytes, MAX_ROUND_BYTES));
+    let mut budget = Budget::new(max_bytes.clamp(answers_bytes, MAX_ROUND_BYTES));
     let begin = |shard: Shard| Reading::new(from.of(&shard.id), None, shard);
     let mut readings: Vec<_> = shards.into_iter().map(begin).collect();
     let (mut turn, mut failure) = (0, None);
     while let Some(next) = in_turn(&readings, turn) {
-        if room.is_full() || (!room.is_untouched() && clock.now_ms() >= stop_ms) {
+        if budget.is_full() || (!budget.is_untouched() && clock.now_ms() >= stop_ms) {
             break;
         }
         let reading = &mut readings[next];
-        match reading.read_on(stream, name, &mut room).await {
+        match reading.read_on(stream, name, &mut budget).await {
             Err(error) if error.kind() == ErrorKind::Retry => {
                 tracing::warn!(stream = name, shard = %reading.shard.id, %error, "a shard is left to the next round");
                 reading.state = State::Left;
@@ -183,7 +183,7 @@ pub(crate) async fn read_new(
         turn = next + 1;
     }
     match failure {
-        Some(error) if room.is_untouched() => Err(error),
+        Some(error) if budget.is_untouched() => Err(error),
         _ => Ok(Round::until_here(readings, from)),
     }
 }
@@ -196,10 +196,10 @@ pub(crate) async fn read_again(stream: &dyn Stream, name: &str, from: &Positions
     let begin = |shard: Shard| Reading::new(from.of(&shard.id), Some(to.of(&shard.id)), shard);
     let shards = stream.shards(name).await?.into_iter().filter(|shard| from.of(&shard.id) < to.of(&shard.id));
     let mut readings: Vec<_> = shards.map(begin).collect();
-    let mut room = Room::new(usize::MAX);
+    let mut budget = Budget::new(usize::MAX);
     while readings.iter().any(Reading::goes_on) {
         for reading in readings.iter_mut().filter(|reading| reading.goes_on()) {
-            reading.read_on(stream, name, &mut room).await?;
+            reading.read_on(stream, name, &mut budget).await?;
         }
     }
     let oldest_ms = readings.iter().filter_map(|reading| reading.records.first()).map(|r| r.arrival_ms).min();

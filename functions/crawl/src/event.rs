@@ -15,7 +15,7 @@ use crate::select::relative_path;
 
 /// What the messages of a queue ask for. Messages are told by their place among them.
 #[derive(Debug, Default)]
-pub struct Asked {
+pub struct CrawlRequests {
     pub scopes: BTreeMap<String, Scope>,
     /// The messages that name objects of a location.
     pub by_location: BTreeMap<String, BTreeSet<usize>>,
@@ -24,21 +24,21 @@ pub struct Asked {
 }
 
 /// The objects that the S3 events in `messages` name, by the locations that crawl on object events.
-pub fn asked(messages: &[Message], project: &Project, keys: &Keys) -> Asked {
-    let mut asked = Asked::default();
+pub fn crawl_requests(messages: &[Message], project: &Project, keys: &Keys) -> CrawlRequests {
+    let mut crawl_requests = CrawlRequests::default();
     for (at, message) in messages.iter().enumerate() {
         match message.objects().and_then(|records| scopes(&records, project, keys)) {
             Ok((found, errors)) => {
                 for (location, scope) in found {
-                    asked.by_location.entry(location.clone()).or_default().insert(at);
-                    asked.scopes.entry(location).or_insert_with(Scope::nothing).join(scope);
+                    crawl_requests.by_location.entry(location.clone()).or_default().insert(at);
+                    crawl_requests.scopes.entry(location).or_insert_with(Scope::nothing).join(scope);
                 }
-                asked.refused.extend(errors.into_iter().map(|error| (at, error)));
+                crawl_requests.refused.extend(errors.into_iter().map(|error| (at, error)));
             }
-            Err(error) => asked.refused.push((at, error)),
+            Err(error) => crawl_requests.refused.push((at, error)),
         }
     }
-    asked
+    crawl_requests
 }
 
 /// The objects that an event names, by the locations that crawl on object events, and what is wrong with its other records. An

@@ -8,7 +8,7 @@ pub(crate) use fit::{UNTYPED, untyped as fit_untyped};
 use std::collections::BTreeMap;
 
 use format::folders::values_under;
-use format::{Encoding, Flaw, Sample};
+use format::{Encoding, FileFault, Sample};
 use shared::catalog::Table;
 use shared::model::Column;
 use shared::model::name::to_identifier;
@@ -78,7 +78,7 @@ pub struct Proposal {
 #[derive(Debug, Default)]
 pub struct Grouping {
     pub proposals: Vec<Proposal>,
-    pub misfits: Vec<(String, Flaw)>,
+    pub misfits: Vec<(String, FileFault)>,
 }
 
 /// What a location says about its tables.
@@ -159,7 +159,7 @@ fn clusters(files: &[SoundFile]) -> Vec<(Group, Vec<usize>)> {
 
 impl Grouping {
     fn misfit(&mut self, path: &str, found: String) {
-        self.misfits.push((path.to_owned(), Flaw::Misfit { found }));
+        self.misfits.push((path.to_owned(), FileFault::Misfit { found }));
     }
 
     /// Files of a table that exists: each fits it or is left out.

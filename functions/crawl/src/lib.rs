@@ -34,7 +34,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use jobs::schedule::{self, Kind, Progress, Turn};
+use jobs::schedule::{self, Kind, Occurrence, Progress};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use shared::api::{Event, Message, Request, Response};
@@ -42,7 +42,7 @@ use shared::ports::Ports;
 use shared::project::Project;
 use shared::{Error, Result, deadline};
 
-use crate::event::Asked;
+use crate::event::CrawlRequests;
 use crate::report::Report;
 use crate::run::Scope;
 
@@ -84,7 +84,7 @@ impl Crawl {
                     Progress::Unfinished(_) => Err(out_of_time(name)),
                 },
                 None => {
-                    let run = |turn: Turn| async move { self.scheduled(&turn.name).await };
+                    let run = |occurrence: Occurrence| async move { self.scheduled(&occurrence.name).await };
                     schedule::tick(&self.ports, &self.project, Kind::Crawl, run).await
                 }
             },
@@ -126,7 +126,8 @@ impl Crawl {
     /// Crawls what the messages of a queue name, each location once for all of them. The answer names the messages that are to
     /// come again: those that can't be read, and those of a location whose crawl failed or did not reach its end.
     async fn messages(&self, messages: &[Message]) -> Result<Value> {
-        let Asked { scopes, by_location, refused } = event::asked(messages, &self.project, &self.ports.keys);
+        let CrawlRequests { scopes, by_location, refused } =
+            event::crawl_requests(messages, &self.project, &self.ports.keys);
         let mut failed: BTreeSet<usize> = BTreeSet::new();
         for (at, error) in refused {
             tracing::error!(message_id = messages.get(at).map(Message::id), %error, "a message could not be read");

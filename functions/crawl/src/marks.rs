@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use format::Flaw;
+use format::FileFault;
 use serde::{Deserialize, Serialize};
 use shared::Result;
 use shared::ports::Ports;
@@ -28,7 +28,7 @@ pub struct Mark {
     pub table: Option<String>,
     /// Why it belongs to none.
     #[serde(rename = "f", default, skip_serializing_if = "Option::is_none")]
-    pub flaw: Option<Flaw>,
+    pub fault: Option<FileFault>,
 }
 
 /// What a crawl found, to be added to whatever the marks are by then.

@@ -2,7 +2,7 @@
 
 use format::detect::{self, Magic, WHOLE_BYTES};
 use format::parquet::{self, Footer};
-use format::{Flaw, Sample};
+use format::{FileFault, Sample};
 use futures::StreamExt;
 use shared::ports::Ports;
 use shared::storage::Storage;
@@ -17,13 +17,13 @@ pub const CONCURRENCY: usize = 16;
 #[derive(Debug)]
 pub struct ReadFile {
     pub object: Object,
-    pub sample: Result<Sample, Flaw>,
+    pub sample: Result<Sample, FileFault>,
 }
 
 /// Reads the heads of all, some at a time, in the order given; when time is up those that were begun.
 ///
 /// # Errors
-/// What storage answers, but for a file that went away: that is the file's flaw.
+/// What storage answers, but for a file that went away: that is the file's fault.
 pub async fn read_all(ports: &Ports, objects: Vec<Object>) -> Result<Vec<ReadFile>> {
     let (storage, clock) = (&ports.storage, ports.clock.as_ref());
     let time = deadline::working_time(clock).map(|time| i64::try_from(time.as_millis()).unwrap_or(i64::MAX));
@@ -47,28 +47,28 @@ pub async fn read_all(ports: &Ports, objects: Vec<Object>) -> Result<Vec<ReadFil
 async fn read(storage: &Storage, object: Object) -> Result<ReadFile> {
     let sample = match sample(storage, &object).await {
         Ok(sample) => sample,
-        Err(error) if error.kind() == ErrorKind::NotFound => Err(Flaw::Vanished),
+        Err(error) if error.kind() == ErrorKind::NotFound => Err(FileFault::Vanished),
         Err(error) => return Err(error),
     };
     Ok(ReadFile { object, sample })
 }
 
-async fn sample(storage: &Storage, object: &Object) -> Result<Result<Sample, Flaw>> {
+async fn sample(storage: &Storage, object: &Object) -> Result<Result<Sample, FileFault>> {
     if object.size == 0 {
-        return Ok(Err(Flaw::Empty));
+        return Ok(Err(FileFault::Empty));
     }
     let length = detect::head_bytes(object.size);
     let name = object.path.rsplit('/').next().unwrap_or_default();
     let first = if is_named_parquet(name) { object.size.min(4) } else { length };
     let head = storage.get_range(&object.url, 0..first).await?;
     match detect::magic(&head) {
-        Err(flaw) => Ok(Err(flaw)),
+        Err(fault) => Ok(Err(fault)),
         Ok(Magic::Parquet) => footer(storage, object).await,
         Ok(Magic::Text) => {
             let head = if first < length { storage.get_range(&object.url, 0..length).await? } else { head };
             match detect::sample_text(name, head, length == object.size) {
                 // More of the file may show the end of its first record.
-                Err(Flaw::TooLarge { .. }) if length < WHOLE_BYTES.min(object.size) => {
+                Err(FileFault::TooLarge { .. }) if length < WHOLE_BYTES.min(object.size) => {
                     let length = WHOLE_BYTES.min(object.size);
                     let head = storage.get_range(&object.url, 0..length).await?;
                     Ok(detect::sample_text(name, head, length == object.size))
@@ -84,18 +84,18 @@ fn is_named_parquet(name: &str) -> bool {
     name.to_ascii_lowercase().ends_with(".parquet")
 }
 
-async fn footer(storage: &Storage, object: &Object) -> Result<Result<Sample, Flaw>> {
+async fn footer(storage: &Storage, object: &Object) -> Result<Result<Sample, FileFault>> {
     let tail = storage.get_range(&object.url, detect::footer_range(object.size)).await?;
     match parquet::footer(tail, object.size) {
-        Err(flaw) => Ok(Err(flaw)),
+        Err(fault) => Ok(Err(fault)),
         Ok(Footer::Sample(sample)) => Ok(Ok(*sample)),
         Ok(Footer::Needs(bytes)) => {
             let start = object.size.saturating_sub(bytes);
             let tail = storage.get_range(&object.url, start..object.size).await?;
             Ok(match parquet::footer(tail, object.size) {
                 Ok(Footer::Sample(sample)) => Ok(*sample),
-                Ok(Footer::Needs(_)) => Err(Flaw::Corrupt { found: "the Parquet footer has no end".into() }),
-                Err(flaw) => Err(flaw),
+                Ok(Footer::Needs(_)) => Err(FileFault::Corrupt { found: "the Parquet footer has no end".into() }),
+                Err(fault) => Err(fault),
             })
         }
     }

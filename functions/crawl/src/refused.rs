@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use format::Flaw;
+use format::FileFault;
 use format::listing::RefusedFile;
 
 use crate::group::Known;
@@ -17,12 +17,13 @@ pub fn of_tables(tables: &[Known], marks: &Marks, delta: &Delta) -> Vec<BTreeMap
     now.retain(|path, _| !gone.contains(path));
     now.extend(&delta.seen);
     for (path, mark) in now {
-        let Some(flaw) = mark.flaw.as_ref().filter(|flaw| !matches!(flaw, Flaw::Empty | Flaw::Vanished)) else {
+        let Some(fault) = mark.fault.as_ref().filter(|fault| !matches!(fault, FileFault::Empty | FileFault::Vanished))
+        else {
             continue;
         };
         let path = if path == "/" { "" } else { path.as_str() };
         for (at, table) in tables.iter().enumerate() {
-            let file = RefusedFile { mark: mark.mark.clone(), why: flaw.to_string() };
+            let file = RefusedFile { mark: mark.mark.clone(), why: fault.to_string() };
             // A table with a log may lie in a table, or a table in it.
             let logged = path.is_empty() || path.ends_with('/');
             if table.is_nearest(path, tables)
@@ -57,15 +58,15 @@ mod tests {
 
     #[test]
     fn a_file_is_missed_in_the_nearest_table_and_a_log_in_every_table_around_it() {
-        let flawed = |flaw: Flaw| Mark { mark: "m".into(), table: None, flaw: Some(flaw) };
-        let odd = || flawed(Flaw::Misfit { found: "odd".into() });
+        let faulty = |fault: FileFault| Mark { mark: "m".into(), table: None, fault: Some(fault) };
+        let odd = || faulty(FileFault::Misfit { found: "odd".into() });
         let marks = Marks {
             objects: BTreeMap::from([
                 ("a/x.csv".into(), odd()),
                 ("a/b/y.csv".into(), odd()),
-                ("a/empty.csv".into(), flawed(Flaw::Empty)),
+                ("a/empty.csv".into(), faulty(FileFault::Empty)),
                 ("c/gone.csv".into(), odd()),
-                ("a/delta/".into(), flawed(Flaw::Unsupported { format: "a Delta Lake table".into() })),
+                ("a/delta/".into(), faulty(FileFault::Unsupported { format: "a Delta Lake table".into() })),
             ]),
         };
         let delta = Delta { gone: vec!["c/gone.csv".into()], seen: BTreeMap::from([("c/new.csv".into(), odd())]) };

@@ -1,6 +1,6 @@
 //! What a crawl did: the answer of a crawl and the state document `crawl-reports/{location}`.
 
-use format::Flaw;
+use format::FileFault;
 use serde::{Deserialize, Serialize};
 use shared::Result;
 use shared::state::{Expect, State, get_json, put_json};
@@ -80,14 +80,14 @@ pub struct SkippedFile {
     /// Relative to the location.
     pub file: String,
     #[serde(flatten)]
-    pub flaw: Flaw,
-    /// The flaw in words.
+    pub fault: FileFault,
+    /// The fault in words.
     pub message: String,
 }
 
 impl SkippedFile {
-    pub fn new(file: impl Into<String>, flaw: Flaw) -> Self {
-        Self { file: file.into(), message: flaw.to_string(), flaw }
+    pub fn new(file: impl Into<String>, fault: FileFault) -> Self {
+        Self { file: file.into(), message: fault.to_string(), fault }
     }
 }
 

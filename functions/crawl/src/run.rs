@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use format::folders::{below_folder, values_under};
-use format::{FileFilter, Flaw};
+use format::{FileFault, FileFilter};
 use futures::StreamExt;
 use shared::model::TableName;
 use shared::ports::Ports;
@@ -145,7 +145,9 @@ impl Crawl<'_> {
         let units: BTreeSet<&str> = seen_before.map(|path| unit(path)).collect();
         let looked_at: BTreeSet<&String> = objects.iter().map(|object| &object.path).chain(removed).collect();
         let misfits = self.marks.objects.iter().filter(|(path, mark)| {
-            matches!(mark.flaw, Some(Flaw::Misfit { .. })) && units.contains(unit(path)) && !looked_at.contains(path)
+            matches!(mark.fault, Some(FileFault::Misfit { .. }))
+                && units.contains(unit(path))
+                && !looked_at.contains(path)
         });
         let urls = misfits.map(|(path, _)| below_folder(&self.base, path)).collect();
         Ok(heads(&self.ports.storage, &self.base, urls).await?.0)
@@ -157,18 +159,18 @@ impl Crawl<'_> {
         counts.unchanged = selection.unchanged;
         counts.ignored = selection.ignored;
         counts.gone = selection.gone.len();
-        for (file, flaw) in std::mem::take(&mut selection.known_flaws) {
-            self.report.skipped.push(SkippedFile::new(file, flaw));
+        for (file, fault) in std::mem::take(&mut selection.known_faults) {
+            self.report.skipped.push(SkippedFile::new(file, fault));
         }
         for (folder, kind) in &selection.logged {
-            self.report.skipped.push(SkippedFile::new(folder, Flaw::Unsupported { format: kind.clone() }));
+            self.report.skipped.push(SkippedFile::new(folder, FileFault::Unsupported { format: kind.clone() }));
         }
         if selection.is_empty(&self.marks) {
             return Ok(());
         }
         for (folder, kind) in selection.logged {
-            let flaw = Some(Flaw::Unsupported { format: kind });
-            self.delta.seen.insert(folder, Mark { mark: String::new(), table: None, flaw });
+            let fault = Some(FileFault::Unsupported { format: kind });
+            self.delta.seen.insert(folder, Mark { mark: String::new(), table: None, fault });
         }
         let known = self.known_tables().await?;
         let marks: BTreeMap<String, String> =
@@ -181,8 +183,8 @@ impl Crawl<'_> {
         }
         let naming = Naming { location: self.name, table: self.location.table.as_deref() };
         let Grouping { proposals, misfits } = group::group(files, &known, naming);
-        for (path, flaw) in misfits {
-            self.skip(path, &marks, flaw);
+        for (path, fault) in misfits {
+            self.skip(path, &marks, fault);
         }
         let terms = self.terms();
         for proposal in proposals {
@@ -195,7 +197,7 @@ impl Crawl<'_> {
                 }
                 Outcome::Refused(found) => {
                     for path in proposal.files {
-                        self.skip(path, &marks, Flaw::Misfit { found: found.clone() });
+                        self.skip(path, &marks, FileFault::Misfit { found: found.clone() });
                     }
                 }
             }
@@ -243,9 +245,9 @@ impl Crawl<'_> {
                     self.report.notes.extend(sample.notes.iter().map(|note| format!("`{path}`: {note}")));
                     sound.push(SoundFile { object: file.object, sample });
                 }
-                Err(flaw) => {
+                Err(fault) => {
                     let marks = BTreeMap::from([(file.object.path.clone(), file.object.mark)]);
-                    self.skip(file.object.path, &marks, flaw);
+                    self.skip(file.object.path, &marks, fault);
                 }
             }
         }
@@ -261,18 +263,18 @@ impl Crawl<'_> {
         }
     }
 
-    fn skip(&mut self, path: String, marks: &BTreeMap<String, String>, flaw: Flaw) {
+    fn skip(&mut self, path: String, marks: &BTreeMap<String, String>, fault: FileFault) {
         // A file that vanished is not marked: if it comes back, it is new.
-        if let (Some(mark), false) = (marks.get(&path), flaw == Flaw::Vanished) {
-            let mark = Mark { mark: mark.clone(), table: None, flaw: Some(flaw.clone()) };
+        if let (Some(mark), false) = (marks.get(&path), fault == FileFault::Vanished) {
+            let mark = Mark { mark: mark.clone(), table: None, fault: Some(fault.clone()) };
             self.delta.seen.insert(path.clone(), mark);
         }
-        self.report.skipped.push(SkippedFile::new(path, flaw));
+        self.report.skipped.push(SkippedFile::new(path, fault));
     }
 
     fn belongs(&mut self, path: String, marks: &BTreeMap<String, String>, name: &TableName) {
         if let Some(mark) = marks.get(&path) {
-            let mark = Mark { mark: mark.clone(), table: Some(name.table.clone()), flaw: None };
+            let mark = Mark { mark: mark.clone(), table: Some(name.table.clone()), fault: None };
             self.delta.seen.insert(path, mark);
         }
     }
@@ -288,7 +290,7 @@ impl Crawl<'_> {
             .collect();
         for object in objects {
             if let Some(table) = tables.get(folder(&object.path)) {
-                let mark = Mark { mark: object.mark, table: Some(table.clone()), flaw: None };
+                let mark = Mark { mark: object.mark, table: Some(table.clone()), fault: None };
                 self.delta.seen.insert(object.path, mark);
             }
         }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use format::listing::{self, log_of};
-use format::{FileFilter, Flaw};
+use format::{FileFault, FileFilter};
 use percent_encoding::percent_decode_str;
 use shared::storage::ObjectInfo;
 use url::Url;
@@ -51,8 +51,8 @@ pub struct Selection {
     pub unchanged: usize,
     /// Hidden and excluded ones, and those of tables with a log.
     pub ignored: usize,
-    /// Known to be flawed and still the same.
-    pub known_flaws: Vec<(String, Flaw)>,
+    /// Known to be faulty and still the same.
+    pub known_faults: Vec<(String, FileFault)>,
     /// Folders (with a final slash) that are tables whose log lists the files that count, and what they are.
     pub logged: BTreeMap<String, String>,
 }
@@ -89,14 +89,14 @@ pub fn select(
             selection.ignored += 1;
             continue;
         }
-        let misfit = marks.objects.get(&object.path).and_then(|mark| mark.flaw.clone());
+        let misfit = marks.objects.get(&object.path).and_then(|mark| mark.fault.clone());
         match misfit {
             _ if changed.contains(&object.path) => selection.read.push(object),
             // What did not fit may fit now that the files beside it have changed.
-            Some(Flaw::Misfit { .. }) if stirred.contains(unit(&object.path)) => selection.read.push(object),
-            Some(flaw) => {
+            Some(FileFault::Misfit { .. }) if stirred.contains(unit(&object.path)) => selection.read.push(object),
+            Some(fault) => {
                 selection.unchanged += 1;
-                selection.known_flaws.push((object.path, flaw));
+                selection.known_faults.push((object.path, fault));
             }
             None => selection.unchanged += 1,
         }
@@ -114,7 +114,7 @@ fn logged(objects: &[Object], everything: bool, marks: &Marks) -> BTreeMap<Strin
         shown.map(|(folder, kind)| (format!("{folder}/").replace("//", "/"), kind.to_owned())).collect();
     if !everything {
         for (path, mark) in marks.objects.iter().filter(|(path, _)| path.ends_with('/')) {
-            if let Some(Flaw::Unsupported { format }) = &mark.flaw {
+            if let Some(FileFault::Unsupported { format }) = &mark.fault {
                 logged.insert(path.clone(), format.clone());
             }
         }

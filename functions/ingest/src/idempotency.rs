@@ -9,8 +9,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use bytes::Bytes;
 use futures::{TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use shared::api::Request;
+use shared::digest::sha256_hex;
 use shared::ports::Ports;
 use shared::state::{Expect, State, Version, get_json, put_json};
 use shared::stream::{MAX_READ_RECORDS, ReadFrom, Stream};
@@ -28,7 +28,7 @@ const KEPT_DAYS: i64 = 4;
 const FORGOTTEN_AT_ONCE: usize = 32;
 const REMOVALS: usize = 8;
 /// How long a request may work before a repeat takes over; longer than it goes on putting and waits for what it has put.
-const LEASE_MS: i64 = 15_000;
+const WORK_MS: i64 = 15_000;
 /// How far the stream's clock may lie behind this one.
 const CLOCK_SKEW_MS: i64 = 5_000;
 const MAX_KEY_CHARACTERS: usize = 256;
@@ -74,7 +74,7 @@ pub(crate) struct Claim {
 
 /// What to do with a request that has a key.
 #[derive(Debug)]
-pub(crate) enum Turn {
+pub(crate) enum Admission {
     Work(Claim),
     /// It was answered before.
     Answered(Answer),
@@ -100,7 +100,7 @@ impl Key {
     ///
     /// # Errors
     /// `Conflict` when it came with another body; `Retry` while another request works on it.
-    pub(crate) async fn claim(&self, state: &dyn State, now_ms: i64) -> Result<Turn> {
+    pub(crate) async fn claim(&self, state: &dyn State, now_ms: i64) -> Result<Admission> {
         for day in [now_ms / DAY_MS, now_ms / DAY_MS - 1] {
             let document = self.document(day);
             match get_json::<Memory>(state, &document).await? {
@@ -113,9 +113,9 @@ impl Key {
         let document = self.document(now_ms / DAY_MS);
         let fingerprint = self.fingerprint.clone();
         let memory =
-            Memory { fingerprint, first_ms: now_ms, lease_ms: now_ms + LEASE_MS, earlier: Vec::new(), answer: None };
+            Memory { fingerprint, first_ms: now_ms, lease_ms: now_ms + WORK_MS, earlier: Vec::new(), answer: None };
         let version = put_json(state, &document, &memory, Expect::Absent).await.map_err(in_work)?;
-        Ok(Turn::Work(Claim { document, version, memory, taken_over: false }))
+        Ok(Admission::Work(Claim { document, version, memory, taken_over: false }))
     }
 
     /// A key that is known.
@@ -126,17 +126,17 @@ impl Key {
         mut memory: Memory,
         version: Version,
         now_ms: i64,
-    ) -> Result<Turn> {
+    ) -> Result<Admission> {
         if memory.fingerprint != self.fingerprint {
             return Err(Error::conflict("expected the body that this idempotency key came with first, found another"));
         }
         match memory.answer {
-            Some(answer) if answer.throttled == 0 => return Ok(Turn::Answered(answer)),
+            Some(answer) if answer.throttled == 0 => return Ok(Admission::Answered(answer)),
             _ if now_ms < memory.lease_ms => return Err(busy()),
             _ => memory.take_over(now_ms),
         }
         let version = put_json(state, &document, &memory, Expect::Version(version)).await.map_err(in_work)?;
-        Ok(Turn::Work(Claim { document, version, memory, taken_over: true }))
+        Ok(Admission::Work(Claim { document, version, memory, taken_over: true }))
     }
 
     fn document(&self, day: i64) -> String {
@@ -148,9 +148,9 @@ impl Memory {
     /// Gives the lease to a request that comes now.
     fn take_over(&mut self, now_ms: i64) {
         // The first span holds all that is not told apart.
-        let from_ms = if self.earlier.is_empty() { self.first_ms } else { self.lease_ms - LEASE_MS };
+        let from_ms = if self.earlier.is_empty() { self.first_ms } else { self.lease_ms - WORK_MS };
         self.earlier.push(Span { from_ms, to_ms: self.lease_ms.max(from_ms) });
-        self.lease_ms = now_ms + LEASE_MS;
+        self.lease_ms = now_ms + WORK_MS;
     }
 }
 
@@ -279,7 +279,7 @@ fn busy() -> Error {
 }
 
 fn hash(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    sha256_hex(bytes, 32)
 }
 
 #[cfg(test)]
@@ -289,14 +289,14 @@ mod tests {
     #[test]
     fn the_times_of_earlier_requests_are_those_of_their_leases() {
         let mut memory =
-            Memory { fingerprint: String::new(), first_ms: 0, lease_ms: LEASE_MS, earlier: Vec::new(), answer: None };
+            Memory { fingerprint: String::new(), first_ms: 0, lease_ms: WORK_MS, earlier: Vec::new(), answer: None };
         memory.take_over(20_000);
         memory.take_over(80_000_000);
         let span = |from_ms, to_ms| Span { from_ms, to_ms };
-        assert_eq!(memory.earlier, [span(0, LEASE_MS), span(20_000, 20_000 + LEASE_MS)]);
-        assert_eq!(memory.lease_ms, 80_000_000 + LEASE_MS);
+        assert_eq!(memory.earlier, [span(0, WORK_MS), span(20_000, 20_000 + WORK_MS)]);
+        assert_eq!(memory.lease_ms, 80_000_000 + WORK_MS);
         let skew = CLOCK_SKEW_MS;
-        assert_eq!(apart(&memory.earlier), [span(-skew, 20_000 + LEASE_MS + skew)], "they touch");
+        assert_eq!(apart(&memory.earlier), [span(-skew, 20_000 + WORK_MS + skew)], "they touch");
         let far = [span(500_000, 600_000), span(0, 1_000)];
         assert_eq!(apart(&far), [span(-skew, 1_000 + skew), span(500_000 - skew, 600_000 + skew)]);
     }

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 
 use crate::answer::{Answer, Entry, Outcome};
 use crate::check::{Spread, Verdict, check};
-use crate::idempotency::{self, Key, Turn};
+use crate::idempotency::{self, Admission, Key};
 use crate::put::put;
 use crate::split::split;
 use crate::{Ingest, Intake, body};
@@ -51,8 +51,8 @@ impl Ingest {
     async fn put_once(&self, intake: &Intake, verdicts: Vec<Verdict>, bytes: &[usize], key: &Key) -> Result<Response> {
         let (state, now_ms) = (&*self.ports.state, self.ports.clock.now_ms());
         let claim = match key.claim(state, now_ms).await? {
-            Turn::Answered(answer) => return Ok(answer.response()?.with_header("idempotent-replay", "true")),
-            Turn::Work(claim) => claim,
+            Admission::Answered(answer) => return Ok(answer.response()?.with_header("idempotent-replay", "true")),
+            Admission::Work(claim) => claim,
         };
         let stored = claim.stored(&self.ports, &intake.stream, &verdicts).await?;
         let answer = Answer::new(&intake.stream, put(&self.ports, intake, verdicts, stored, now_ms + WORK_MS).await);

@@ -14,7 +14,7 @@ const AD_HOC: &str = "ad_hoc";
 
 /// A question and the id of what asked it, under which its result is stored once. An empty id is none.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Asked {
+pub(crate) struct InsightRequest {
     pub(crate) question: Question,
     pub(crate) id: String,
 }
@@ -22,7 +22,7 @@ pub(crate) struct Asked {
 /// # Errors
 /// `NotFound` for another route or an insight that is not declared; `Invalid` for a body of another shape or a field out of
 /// range.
-pub(crate) fn from_http(request: &Request, project: &Project) -> Result<Asked> {
+pub(crate) fn from_http(request: &Request, project: &Project) -> Result<InsightRequest> {
     let question = match (request.method.as_str(), request.segments().as_slice()) {
         ("POST", ["insights", name]) => Question::new(name, project.insight(name)?, project)?,
         ("POST", ["insight"]) => {
@@ -42,15 +42,15 @@ pub(crate) fn from_http(request: &Request, project: &Project) -> Result<Asked> {
             ));
         }
     };
-    Ok(Asked { question, id: request.request_id.clone() })
+    Ok(InsightRequest { question, id: request.request_id.clone() })
 }
 
 /// A declared insight, asked by a schedule.
 ///
 /// # Errors
 /// `NotFound` for an insight that is not declared.
-pub(crate) fn declared(name: &str, id: String, project: &Project) -> Result<Asked> {
-    Ok(Asked { question: Question::new(name, project.insight(name)?, project)?, id })
+pub(crate) fn declared(name: &str, id: String, project: &Project) -> Result<InsightRequest> {
+    Ok(InsightRequest { question: Question::new(name, project.insight(name)?, project)?, id })
 }
 
 #[cfg(test)]
@@ -75,7 +75,7 @@ insights:
         Project::parse(FILE, "lakehouse.yaml").unwrap()
     }
 
-    fn post(path: &str, body: &Value) -> Result<Asked> {
+    fn post(path: &str, body: &Value) -> Result<InsightRequest> {
         let request = Request {
             method: "POST".into(),
             path: path.into(),

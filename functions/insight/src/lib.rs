@@ -23,7 +23,7 @@ mod tests;
 use std::sync::Arc;
 
 use engine::{Engine, QueryOptions};
-use jobs::schedule::{self, Kind, Progress, Turn};
+use jobs::schedule::{self, Kind, Occurrence, Progress};
 use serde_json::Value;
 use shared::api::{Event, Request, Response};
 use shared::ports::Ports;
@@ -33,7 +33,7 @@ use shared::{Error, Result};
 use table::Tables;
 
 use answer::Answer;
-use event::Asked;
+use event::InsightRequest;
 use question::Question;
 use series::{Rows, Series};
 
@@ -65,8 +65,9 @@ impl Insight {
             Event::Schedule(event) => match schedule::named(&event.detail)? {
                 Some(name) => self.scheduled(name, event.id.unwrap_or_default()).await,
                 None => {
-                    let run =
-                        |turn: Turn| async move { Ok(Progress::Done(self.scheduled(&turn.name, turn.id()).await?)) };
+                    let run = |occurrence: Occurrence| async move {
+                        Ok(Progress::Done(self.scheduled(&occurrence.name, occurrence.id()).await?))
+                    };
                     schedule::tick(&self.ports, &self.project, Kind::Insight, run).await
                 }
             },
@@ -85,8 +86,8 @@ impl Insight {
         Response::json(200, &answer)
     }
 
-    async fn ask(&self, asked: Asked) -> Result<Answer> {
-        let Asked { question, id } = asked;
+    async fn ask(&self, asked: InsightRequest) -> Result<Answer> {
+        let InsightRequest { question, id } = asked;
         let doing = format!("answering the insight `{}`", question.name);
         let run = async {
             let series = self.series(&question).await?;

@@ -61,7 +61,7 @@ const MAX_TIMEOUT: Duration = Duration::from_secs(840);
 
 /// A query and what it may take.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Asked {
+pub struct QueryRequest {
     pub sql: String,
     pub database: Option<String>,
     pub format: Format,
@@ -86,7 +86,7 @@ struct Body {
     timeout_seconds: Option<f64>,
 }
 
-impl Asked {
+impl QueryRequest {
     /// # Errors
     /// `Invalid` for a body that is neither the documented JSON nor SQL under a text type.
     pub fn from_request(request: &Request) -> Result<Self> {
@@ -162,7 +162,8 @@ mod tests {
 
     #[test]
     fn the_accept_header_chooses_where_the_body_is_silent() {
-        let asked = |accept: &str, body: &str| Asked::from_request(&request(&[("accept", accept)], &[], body)).unwrap();
+        let asked =
+            |accept: &str, body: &str| QueryRequest::from_request(&request(&[("accept", accept)], &[], body)).unwrap();
         assert_eq!(asked("text/csv;q=0.9, */*", r#"{"sql":"SELECT 1"}"#).format, Format::Csv);
         assert_eq!(asked("*/*", r#"{"sql":"SELECT 1"}"#).format, Format::Json);
         assert_eq!(asked("text/csv", r#"{"sql":"SELECT 1","format":"arrow"}"#).format, Format::Arrow);
@@ -171,7 +172,7 @@ mod tests {
     #[test]
     fn plain_sql_takes_the_rest_from_the_query_string() {
         let request = request(&[("content-type", "text/plain; charset=utf-8")], &[("limit", "5")], "SELECT 1");
-        let asked = Asked::from_request(&request).unwrap();
+        let asked = QueryRequest::from_request(&request).unwrap();
         assert_eq!((asked.sql.as_str(), asked.limit), ("SELECT 1", Some(5)));
     }
 
@@ -186,7 +187,7 @@ mod tests {
             r#"{}"#,
             "SELECT 1",
         ] {
-            assert!(Asked::from_request(&request(&[], &[], body)).is_err(), "{body}");
+            assert!(QueryRequest::from_request(&request(&[], &[], body)).is_err(), "{body}");
         }
     }
 }

@@ -23,7 +23,7 @@ use shared::project::Project;
 use shared::{Error, Result};
 
 use crate::answer::Delivery;
-use crate::event::{Asked, Format};
+use crate::event::{Format, QueryRequest};
 
 /// Answers queries.
 #[derive(Debug, Clone)]
@@ -61,13 +61,13 @@ impl Query {
 
     async fn respond(&self, request: &Request, id: &str) -> Result<Response> {
         match (request.method.as_str(), request.segments().as_slice()) {
-            ("POST", ["query"]) => self.query(Asked::from_request(request)?, id).await,
+            ("POST", ["query"]) => self.query(QueryRequest::from_request(request)?, id).await,
             (method, ["query"]) => Err(Error::invalid(format!("expected `POST /query`, found `{method} /query`"))),
             _ => Err(Error::not_found(format!("expected `POST /query`, found `{} {}`", request.method, request.path))),
         }
     }
 
-    async fn query(&self, asked: Asked, id: &str) -> Result<Response> {
+    async fn query(&self, asked: QueryRequest, id: &str) -> Result<Response> {
         let options = QueryOptions {
             databases: Some(self.project.databases().clone()),
             database: asked.database.unwrap_or_else(|| self.project.database().to_owned()),

@@ -13,8 +13,8 @@ use shared::lock::DataLock;
 use shared::{Error, ErrorKind, Result};
 
 use super::signing::Authorization;
-use crate::runtime::House;
-use crate::runtime::door::CLIENT;
+use crate::runtime::OpenLakehouse;
+use crate::runtime::access::CLIENT;
 
 /// What [`CLIENT`] says.
 const PROGRAM: &str = concat!("tarn/", env!("CARGO_PKG_VERSION"));
@@ -48,7 +48,7 @@ pub(crate) enum Caller {
     /// A runtime in another process (or in this one, by HTTP).
     Remote(Remote),
     /// The functions in this process.
-    Local(Box<House>),
+    Local(Box<OpenLakehouse>),
 }
 
 /// A runtime by its URL.
@@ -160,7 +160,7 @@ impl Caller {
                 tokio::time::sleep(LOOK).await;
                 continue;
             }
-            match House::open(settings, "").await {
+            match OpenLakehouse::open(settings, "").await {
                 // A runtime was quicker.
                 Err(error) if error.kind() == ErrorKind::Conflict && waited < COMES_BACK => {
                     tokio::time::sleep(LOOK).await;
@@ -179,7 +179,7 @@ impl Caller {
     pub(crate) async fn call(&self, request: Request) -> Result<Response> {
         match self {
             Self::Remote(remote) => remote.call(request).await,
-            Self::Local(house) => Ok(house.answer(request).await),
+            Self::Local(lakehouse) => Ok(lakehouse.answer(request).await),
         }
     }
 

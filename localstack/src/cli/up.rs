@@ -7,7 +7,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::arguments::{Format, Up};
 use super::output::Out;
-use crate::runtime::door::Door;
+use crate::runtime::access::AccessPolicy;
 use crate::runtime::{self, Options};
 
 /// Runs until SIGINT or SIGTERM, a second one of which ends it at once; one line with the URL says that it is ready.
@@ -15,8 +15,8 @@ pub(super) async fn run(settings: &Settings, up: &Up, out: &Out) -> Result<()> {
     let max_body = usize::try_from(up.max_body.0).map_err(|e| {
         Error::invalid(format!("expected a body size in range, found `{}`", up.max_body)).with_source(e)
     })?;
-    let door = Door { hosts: up.allow_host.clone(), origins: up.allow_origin.clone() };
-    let options = Options { port: up.port, max_body, in_flight: usize::from(up.in_flight), door };
+    let access = AccessPolicy { hosts: up.allow_host.clone(), origins: up.allow_origin.clone() };
+    let options = Options { port: up.port, max_body, in_flight: usize::from(up.in_flight), access };
     // Before anything is opened: a signal during the start is not lost.
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let mut running = runtime::start(settings, &options).await?;

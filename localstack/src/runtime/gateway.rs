@@ -1,5 +1,5 @@
-//! The HTTP door on 127.0.0.1: lets programs in ([`super::door`]), reads requests within the limits ([`super::body`]), lets the
-//! [`House`] answer them, wakes the triggers that a request gives work to.
+//! The HTTP server on 127.0.0.1: lets programs in ([`super::access`]), reads requests within the limits ([`super::body`]), lets the
+//! [`OpenLakehouse`] answer them, wakes the triggers that a request gives work to.
 //!
 //! Nothing that is slow holds what others need: a connection waits for its head and its body for a time only, a request counts
 //! as under way once it has arrived whole, and `GET /health` waits for nothing.
@@ -23,13 +23,13 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
+use super::access::AccessPolicy;
 use super::body::{Bodies, too_many};
-use super::door::Door;
 use super::events;
-use super::house::House;
+use super::lakehouse::OpenLakehouse;
 use super::objects::Watcher;
 use super::shutdown::Shutdown;
-use super::triggers::Pokes;
+use super::triggers::Wakeups;
 
 /// How long open requests may take after the runtime was told to stop.
 const GRACE: Duration = Duration::from_secs(5);
@@ -45,13 +45,13 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 const FOR_BROWSERS: [(&str, &str); 2] =
     [("x-content-type-options", "nosniff"), ("cross-origin-resource-policy", "same-origin")];
 
-/// What the door needs to answer.
+/// What the server needs to answer.
 #[derive(Debug)]
 pub(super) struct Gateway {
-    pub(super) house: Arc<House>,
-    pub(super) pokes: Pokes,
+    pub(super) lakehouse: Arc<OpenLakehouse>,
+    pub(super) wakeups: Wakeups,
     pub(super) watcher: Arc<Watcher>,
-    pub(super) door: Door,
+    pub(super) access: AccessPolicy,
     pub(super) bodies: Bodies,
     /// Requests under way at most; more are answered with 429.
     pub(super) in_flight: Semaphore,
@@ -118,11 +118,11 @@ impl Gateway {
 
     /// Lets a request in, reads it within the limits and answers it.
     async fn respond(&self, head: Parts, body: Body) -> Response {
-        if let Err(refusal) = self.door.admit(&head) {
+        if let Err(refusal) = self.access.admit(&head) {
             return *refusal;
         }
         if head.method == Method::GET && head.uri.path() == "/health" {
-            return self.house.health();
+            return self.lakehouse.health();
         }
         let body = match self.bodies.read(body).await {
             Ok(body) => body,
@@ -140,7 +140,7 @@ impl Gateway {
     /// The answer to a request; what it gives work to is woken.
     async fn answer(&self, request: Request) -> Response {
         let (method, path) = (request.method.clone(), request.path.clone());
-        let response = self.house.answer(request).await;
+        let response = self.lakehouse.answer(request).await;
         if (200..300).contains(&response.status) {
             self.follow_up(&method, &path);
         }
@@ -150,8 +150,8 @@ impl Gateway {
     /// Wakes the triggers that a successful request gives work to, so that they needn't wait for their next look.
     fn follow_up(&self, method: &str, path: &str) {
         match (method, path.split('/').filter(|s| !s.is_empty()).collect::<Vec<_>>().as_slice()) {
-            ("POST", ["streams", name, "records"]) => self.pokes.poke(name),
-            ("PUT", ["files", ..]) => self.watcher.poke(),
+            ("POST", ["streams", name, "records"]) => self.wakeups.wake(name),
+            ("PUT", ["files", ..]) => self.watcher.wake(),
             _ => {}
         }
     }

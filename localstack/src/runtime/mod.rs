@@ -5,12 +5,12 @@
 //! restart goes on where the last process was, however it ended: everything is delivered at least once, and the functions make
 //! once of it.
 
+pub mod access;
 mod body;
-pub mod door;
 pub mod events;
 pub mod functions;
 pub mod gateway;
-pub mod house;
+pub mod lakehouse;
 mod objects;
 mod scheduler;
 mod shutdown;
@@ -28,13 +28,13 @@ use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
+use access::AccessPolicy;
 use body::Bodies;
-use door::Door;
 use gateway::Gateway;
-pub use house::House;
+pub use lakehouse::OpenLakehouse;
 use objects::Watcher;
 use shutdown::Shutdown;
-use triggers::{Pokes, StreamTrigger};
+use triggers::{StreamTrigger, Wakeups};
 
 /// How long tasks may take to finish after the gateway has closed: what is cut off then is done again at the next start.
 const GRACE: Duration = Duration::from_secs(5);
@@ -49,12 +49,12 @@ pub struct Options {
     /// Requests under way at once at most.
     pub in_flight: usize,
     /// Whom requests may name and come from beside this machine.
-    pub door: Door,
+    pub access: AccessPolicy,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { port: 0, max_body: 64 << 20, in_flight: 256, door: Door::default() }
+        Self { port: 0, max_body: 64 << 20, in_flight: 256, access: AccessPolicy::default() }
     }
 }
 
@@ -66,60 +66,66 @@ pub struct Running {
     stop: watch::Sender<bool>,
     gateway: tokio::task::JoinHandle<Result<()>>,
     tasks: JoinSet<()>,
-    house: Arc<House>,
+    lakehouse: Arc<OpenLakehouse>,
 }
 
 /// Starts the runtime; it is ready when this returns.
 ///
 /// # Errors
-/// `Conflict` when the port is taken, otherwise as [`House::open`].
+/// `Conflict` when the port is taken, otherwise as [`OpenLakehouse::open`].
 pub async fn start(settings: &Settings, options: &Options) -> Result<Running> {
     let listener = TcpListener::bind(("127.0.0.1", options.port))
         .await
         .map_err(|e| Error::conflict(format!("port {} on 127.0.0.1 can't be had", options.port)).with_source(e))?;
     let url = format!("http://{}", listener.local_addr()?);
-    let house = Arc::new(House::open(settings, &url).await?);
+    let lakehouse = Arc::new(OpenLakehouse::open(settings, &url).await?);
     let (sender, stop) = shutdown::channel();
-    let pokes = Pokes::new(house.project.file().streams.keys());
-    let watcher = Arc::new(Watcher::new(house.project.clone(), house.ports.clone(), house.functions.clone()));
-    let tasks = spawn_triggers(&house, &pokes, &watcher, &stop);
+    let wakeups = Wakeups::new(lakehouse.project.file().streams.keys());
+    let watcher =
+        Arc::new(Watcher::new(lakehouse.project.clone(), lakehouse.ports.clone(), lakehouse.functions.clone()));
+    let tasks = spawn_triggers(&lakehouse, &wakeups, &watcher, &stop);
     let gateway = Gateway {
-        house: house.clone(),
-        pokes,
+        lakehouse: lakehouse.clone(),
+        wakeups,
         watcher,
-        door: options.door.clone(),
+        access: options.access.clone(),
         bodies: Bodies::new(options.max_body),
         in_flight: Semaphore::new(options.in_flight),
     };
     let gateway = tokio::spawn(Arc::new(gateway).serve(listener, stop));
     tracing::info!(url, data = %settings.data.display(), "ready");
-    Ok(Running { url, stop: sender, gateway, tasks, house })
+    Ok(Running { url, stop: sender, gateway, tasks, lakehouse })
 }
 
-fn spawn_triggers(house: &Arc<House>, pokes: &Pokes, watcher: &Arc<Watcher>, stop: &Shutdown) -> JoinSet<()> {
+fn spawn_triggers(
+    lakehouse: &Arc<OpenLakehouse>,
+    wakeups: &Wakeups,
+    watcher: &Arc<Watcher>,
+    stop: &Shutdown,
+) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
-    for stream in house.project.file().streams.keys() {
+    for stream in lakehouse.project.file().streams.keys() {
         let trigger = StreamTrigger {
             stream: stream.clone(),
-            ports: house.ports.clone(),
-            functions: house.functions.clone(),
-            pokes: pokes.clone(),
+            ports: lakehouse.ports.clone(),
+            functions: lakehouse.functions.clone(),
+            wakeups: wakeups.clone(),
         };
         tasks.spawn(trigger.clone().run(stop.clone()));
         tasks.spawn(trigger.tick(stop.clone()));
     }
     tasks.spawn(watcher.clone().run(stop.clone()));
-    for entry in jobs::schedule::entries(&house.project) {
-        tasks.spawn(scheduler::run(entry, house.ports.clone(), house.functions.clone(), stop.clone()));
+    for entry in jobs::schedule::entries(&lakehouse.project) {
+        tasks.spawn(scheduler::run(entry, lakehouse.ports.clone(), lakehouse.functions.clone(), stop.clone()));
     }
-    tasks.spawn(scheduler::serve_queue(house.ports.clone(), house.functions.clone(), stop.clone()));
+    tasks.spawn(scheduler::serve_queue(lakehouse.ports.clone(), lakehouse.functions.clone(), stop.clone()));
     tasks
 }
 
 impl Running {
     /// The opened lakehouse.
-    pub fn house(&self) -> &Arc<House> {
-        &self.house
+    pub fn lakehouse(&self) -> &Arc<OpenLakehouse> {
+        &self.lakehouse
     }
 
     /// Stops: takes no new requests, lets those under way and the triggers finish, for some seconds. What is buffered stays in the
@@ -134,9 +140,9 @@ impl Running {
         if tokio::time::timeout(GRACE, finished).await.is_err() {
             tracing::warn!(grace_s = GRACE.as_secs(), "triggers were still at work when the runtime stopped");
         }
-        if self.house.functions.are_at_work() {
+        if self.lakehouse.functions.are_at_work() {
             // They may write as long as the process lives: so long the data directory is nobody else's.
-            std::mem::forget(Arc::clone(&self.house));
+            std::mem::forget(Arc::clone(&self.lakehouse));
         }
         served
     }

@@ -44,7 +44,7 @@ impl Watcher {
     }
 
     /// An object was uploaded.
-    pub(super) fn poke(&self) {
+    pub(super) fn wake(&self) {
         self.uploaded.notify_one();
     }
 

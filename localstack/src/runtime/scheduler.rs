@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use jobs::schedule::{Entry, Kind, Progress, Turn};
+use jobs::schedule::{Entry, Kind, Occurrence, Progress};
 use serde_json::json;
 use shared::Result;
 use shared::ports::Ports;
@@ -20,7 +20,7 @@ const LOOK: Duration = Duration::from_millis(500);
 /// Runs the entry whenever it is due, until told to stop.
 pub(super) async fn run(entry: Entry, ports: Ports, functions: Arc<Functions>, mut stop: Shutdown) {
     loop {
-        let call = |turn| call(entry.kind, turn, &ports, &functions);
+        let call = |occurrence| call(entry.kind, occurrence, &ports, &functions);
         if let Err(error) = entry.run_if_due(&ports, call).await {
             tracing::error!(function = entry.kind.function(), name = entry.name, %error, "a schedule failed");
         }
@@ -52,9 +52,9 @@ async fn serve_what_waits(ledger: &Ledger, ports: &Ports, functions: &Arc<Functi
     functions.call(Function::Transform, event).await.map(|_| ())
 }
 
-async fn call(kind: Kind, turn: Turn, ports: &Ports, functions: &Arc<Functions>) -> Result<Progress<()>> {
-    let detail = json!({"function": kind.function(), "name": turn.name});
-    let event = events::schedule(&detail, &turn.id(), ports.clock.now_ms());
+async fn call(kind: Kind, occurrence: Occurrence, ports: &Ports, functions: &Arc<Functions>) -> Result<Progress<()>> {
+    let detail = json!({"function": kind.function(), "name": occurrence.name});
+    let event = events::schedule(&detail, &occurrence.id(), ports.clock.now_ms());
     functions.call(function(kind), event).await?;
     Ok(Progress::Done(()))
 }

@@ -28,21 +28,21 @@ const BACKOFF: [Duration; 4] =
 
 /// Wakes the trigger of a stream.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Pokes(Arc<BTreeMap<String, Notify>>);
+pub(super) struct Wakeups(Arc<BTreeMap<String, Notify>>);
 
-impl Pokes {
+impl Wakeups {
     pub(super) fn new<'a>(streams: impl Iterator<Item = &'a String>) -> Self {
         Self(Arc::new(streams.map(|name| (name.clone(), Notify::new())).collect()))
     }
 
     /// New records are in `stream`.
-    pub(super) fn poke(&self, stream: &str) {
+    pub(super) fn wake(&self, stream: &str) {
         if let Some(notify) = self.0.get(stream) {
             notify.notify_one();
         }
     }
 
-    async fn poked(&self, stream: &str) {
+    async fn woken(&self, stream: &str) {
         match self.0.get(stream) {
             Some(notify) => notify.notified().await,
             None => std::future::pending().await,
@@ -56,7 +56,7 @@ pub(super) struct StreamTrigger {
     pub(super) stream: String,
     pub(super) ports: Ports,
     pub(super) functions: Arc<Functions>,
-    pub(super) pokes: Pokes,
+    pub(super) wakeups: Wakeups,
 }
 
 impl StreamTrigger {
@@ -69,7 +69,7 @@ impl StreamTrigger {
                     failures = 0;
                     tokio::select! {
                         () = tokio::time::sleep(POLL) => {}
-                        () = self.pokes.poked(&self.stream) => {}
+                        () = self.wakeups.woken(&self.stream) => {}
                         () = stop.wait() => {}
                     }
                 }

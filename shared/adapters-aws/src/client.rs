@@ -26,7 +26,7 @@ mod errors;
 mod region;
 
 pub(crate) use errors::{Call, kind_of_code};
-use region::{Asked, InRegion};
+use region::{BucketRegion, InRegion};
 
 /// How long a connection may take to open.
 const CONNECT: Duration = Duration::from_secs(3);
@@ -115,7 +115,7 @@ impl Aws {
             .with_bucket_name(bucket)
             .with_region(region)
             .with_virtual_hosted_style_request(endpoint.is_none() && !bucket.contains('.'))
-            .with_http_connector(InRegion(Asked { bucket: bucket.to_owned(), region: region.to_owned() }))
+            .with_http_connector(InRegion(BucketRegion { bucket: bucket.to_owned(), region: region.to_owned() }))
             .with_credentials(Arc::new(Credentials::new(self.config.clone())))
             .with_client_options(ClientOptions::new().with_connect_timeout(CONNECT).with_timeout(CALL))
             .with_retry(StoreRetry { backoff, retry_timeout: 2 * CALL, ..StoreRetry::default() });

@@ -16,7 +16,7 @@ use shared::{Error, ErrorKind, Result};
 
 mod convert;
 mod expression;
-mod words;
+mod types;
 
 use convert::{VersionMark, database_of, partition_of, table_of, to_database, to_partition, to_table};
 

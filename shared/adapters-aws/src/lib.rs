@@ -11,7 +11,7 @@ pub mod storage;
 use std::sync::Arc;
 
 use shared::Result;
-use shared::catalog::Turns;
+use shared::catalog::AdvisoryLocks;
 use shared::clock::{Clock, SystemClock};
 use shared::config::Settings;
 use shared::model::Keys;
@@ -40,6 +40,6 @@ pub fn open(aws: &Aws, settings: &Settings, storage: Storage) -> Result<Ports> {
         clock,
         random,
         keys,
-        turns: Turns::default(),
+        locks: AdvisoryLocks::default(),
     })
 }

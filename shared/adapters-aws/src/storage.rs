@@ -1,4 +1,5 @@
-//! Objects in S3.
+//! Objects in S3: `object_store` reads and writes them; removals, presigned addresses and the reason why a folder can't be listed are
+//! the SDK's.
 
 use std::sync::Arc;
 use std::time::Duration;

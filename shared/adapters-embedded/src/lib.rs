@@ -10,7 +10,7 @@ pub mod stream;
 
 use std::sync::Arc;
 
-use shared::catalog::Turns;
+use shared::catalog::AdvisoryLocks;
 use shared::clock::{Clock, SystemClock};
 use shared::config::{OBJECTS, Settings};
 use shared::model::Keys;
@@ -64,7 +64,7 @@ pub fn over(settings: &Settings, storage: Storage) -> Result<Ports> {
         clock,
         random: Arc::new(SystemRandom),
         keys: Keys::new(settings.warehouse.clone())?,
-        turns: Turns::across(settings.data.join("turns")),
+        locks: AdvisoryLocks::across(settings.data.join("turns")),
     })
 }
 
@@ -89,7 +89,7 @@ pub fn in_memory_with(clock: Arc<dyn Clock>, random: Arc<dyn Random>) -> Result<
         state: Arc::new(EmbeddedState::in_memory(clock.clone())?),
         clock,
         random,
-        turns: Turns::default(),
+        locks: AdvisoryLocks::default(),
     })
 }
 

@@ -14,7 +14,7 @@ use futures::future::try_join_all;
 
 use super::errors::{Place, pointed, suggestion};
 use super::session::CATALOG;
-use super::sources::{self, Changes, Of, Source};
+use super::sources::{self, Changes, Source, SourceKind};
 use super::statement::Named;
 use super::tables::{FileTable, ScanLog};
 use super::{Input, QueryOptions, guard, information};
@@ -51,7 +51,7 @@ pub(super) struct Lookup<'a> {
     /// Versions of tables and changes, under the names that the statement has for them.
     pub(super) sources: &'a [Source],
     /// Tables that are there for this statement alone, by name.
-    pub(super) given: &'a Given,
+    pub(super) given: &'a NamedTables,
 }
 
 /// A provider, and the table behind it if the catalog has one.
@@ -71,7 +71,7 @@ fn resolved_names(state: &SessionState, statement: &Statement) -> Result<Vec<Res
 }
 
 /// Tables by name.
-pub(super) type Given = BTreeMap<String, Arc<dyn TableProvider>>;
+pub(super) type NamedTables = BTreeMap<String, Arc<dyn TableProvider>>;
 
 impl Lookup<'_> {
     /// Gives `state` a provider for each table that `statement` names.
@@ -155,9 +155,9 @@ impl Lookup<'_> {
         source: &Source,
     ) -> Result<(Arc<dyn TableProvider>, Option<Resolved>)> {
         let (table, read) = match &source.of {
-            Of::Time { table, at } => (table, Read::AsOf { ms: sources::instant(state, at).await? }),
-            Of::Version { table, at } => (table, sources::version(state, at).await?),
-            Of::Changes(arguments) => {
+            SourceKind::Time { table, at } => (table, Read::AsOf { ms: sources::instant(state, at).await? }),
+            SourceKind::Version { table, at } => (table, sources::version(state, at).await?),
+            SourceKind::Changes(arguments) => {
                 let changes = Changes::of(state, arguments, &self.options.database).await?;
                 let table = self.iceberg(&changes.table).await?;
                 let provider = table.changes(changes.after, changes.to, changes.key).await?;

@@ -55,12 +55,12 @@ use datafusion::sql::parser::Statement;
 use futures::TryStreamExt;
 use url::Url;
 
-use self::catalog::{Given, Lookup, Resolved};
+use self::catalog::{Lookup, NamedTables, Resolved};
 use self::guard::Reading;
 use self::meter::Meter;
 use self::session::Sessions;
 use self::slots::Slots;
-use self::statement::Statement as Asked;
+use self::statement::Statement as EngineStatement;
 use self::stats::Counted;
 pub use self::stats::Progress;
 use self::stop::Stop;
@@ -234,18 +234,18 @@ impl Engine {
 impl Run<'_> {
     async fn answered(&self, engine: &Engine, admits: Admits) -> Result<Answer> {
         let statement = match admits {
-            Admits::Reading => Asked::Reading(guard::parse(self.sql)?),
+            Admits::Reading => EngineStatement::Reading(guard::parse(self.sql)?),
             Admits::Everything => statement::parse(self.sql)?,
         };
         match statement {
-            Asked::Reading(reading) => self.in_time(self.read(engine, reading)).await,
-            Asked::Writing(writing) => {
+            EngineStatement::Reading(reading) => self.in_time(self.read(engine, reading)).await,
+            EngineStatement::Writing(writing) => {
                 if !writing.has_rows() {
                     self.go_on_to_commit()?;
                 }
                 Box::pin(write::run(self, engine, *writing)).await
             }
-            Asked::Explain { statement, verbose } => {
+            EngineStatement::Explain { statement, verbose } => {
                 self.in_time(write::explain(self, engine, *statement, verbose)).await
             }
         }
@@ -292,7 +292,12 @@ impl Run<'_> {
     }
 
     /// Gives `state` the tables that the statement names.
-    async fn register(&self, state: &SessionState, statement: &mut Statement, given: &Given) -> Result<Vec<Resolved>> {
+    async fn register(
+        &self,
+        state: &SessionState,
+        statement: &mut Statement,
+        given: &NamedTables,
+    ) -> Result<Vec<Resolved>> {
         let sources = sources::take(statement)?;
         let Self { ports, tables, options, log, .. } = self;
         let lookup = Lookup { ports, tables, options, log, sources: &sources, given };
@@ -300,7 +305,7 @@ impl Run<'_> {
     }
 
     async fn execute(&self, state: &SessionState, mut statement: Statement) -> Result<Answer> {
-        let tables = self.register(state, &mut statement, &Given::new()).await?;
+        let tables = self.register(state, &mut statement, &NamedTables::new()).await?;
         let explained = explain::inner(&statement);
         let plan = self.plan(state, statement).await?;
         if let Some(limit) = self.options.max_bytes_scanned {

@@ -44,12 +44,12 @@ struct State {
 #[derive(Debug)]
 struct Line {
     caller: String,
-    queries: VecDeque<oneshot::Sender<Turn>>,
+    queries: VecDeque<oneshot::Sender<Permit>>,
 }
 
 /// The right to run, given on when it is dropped.
 #[derive(Debug)]
-pub(super) struct Turn {
+pub(super) struct Permit {
     /// None for one that nobody took.
     queue: Option<Arc<Queue>>,
     number: u64,
@@ -70,11 +70,11 @@ impl Queue {
     ///
     /// # Errors
     /// `Retry` when too many wait.
-    pub(super) async fn turn(self: &Arc<Self>, caller: &str) -> Result<Turn> {
-        let mut turn = self.join(caller)?;
+    pub(super) async fn permit(self: &Arc<Self>, caller: &str) -> Result<Permit> {
+        let mut admit = self.join(caller)?;
         loop {
             self.admit();
-            match tokio::time::timeout(LOOK, &mut turn).await {
+            match tokio::time::timeout(LOOK, &mut admit).await {
                 Ok(next) => return next.map_err(|e| Error::bug("the queue of queries is gone").with_source(e)),
                 Err(_) => continue,
             }
@@ -82,21 +82,21 @@ impl Queue {
     }
 
     /// Lines up.
-    fn join(&self, caller: &str) -> Result<oneshot::Receiver<Turn>> {
+    fn join(&self, caller: &str) -> Result<oneshot::Receiver<Permit>> {
         let mut state = self.state();
         if state.waiting >= WAITING {
             state.forget_who_left();
         }
         if state.waiting >= WAITING {
-            return Err(Error::retry(format!("{WAITING} queries wait for their turn: send this one again later")));
+            return Err(Error::retry(format!("{WAITING} queries wait for their admit: send this one again later")));
         }
         state.waiting += 1;
-        let (sender, turn) = oneshot::channel();
+        let (sender, admit) = oneshot::channel();
         match state.lines.iter_mut().find(|line| line.caller == caller) {
             Some(line) => line.queries.push_back(sender),
             None => state.lines.push_back(Line { caller: caller.to_owned(), queries: VecDeque::from([sender]) }),
         }
-        Ok(turn)
+        Ok(admit)
     }
 
     /// Gives the room that there is to those who wait.
@@ -113,7 +113,7 @@ impl Queue {
                 state.running.insert(number, Instant::now());
                 (next, number)
             };
-            if let Err(mut unwanted) = next.send(Turn { queue: Some(Arc::clone(self)), number }) {
+            if let Err(mut unwanted) = next.send(Permit { queue: Some(Arc::clone(self)), number }) {
                 unwanted.queue = None;
                 self.state().running.remove(&number);
             }
@@ -141,7 +141,7 @@ impl State {
     }
 
     /// The next query of the next caller, who then goes to the end.
-    fn next_in_line(&mut self) -> Option<oneshot::Sender<Turn>> {
+    fn next_in_line(&mut self) -> Option<oneshot::Sender<Permit>> {
         while let Some(mut line) = self.lines.pop_front() {
             let Some(next) = line.queries.pop_front() else { continue };
             if !line.queries.is_empty() {
@@ -154,7 +154,7 @@ impl State {
     }
 }
 
-impl Drop for Turn {
+impl Drop for Permit {
     fn drop(&mut self) {
         if let Some(queue) = self.queue.take() {
             queue.state().running.remove(&self.number);
@@ -171,14 +171,14 @@ mod tests {
     #[tokio::test]
     async fn callers_take_turns_and_keep_the_order_of_their_own() {
         let queue = Queue::new(1);
-        let mut running = Some(queue.turn("a").await.unwrap());
+        let mut running = Some(queue.permit("a").await.unwrap());
         let mut waiting: Vec<_> =
             ["a1", "a2", "a3", "b1", "c1"].map(|name| (name, queue.join(&name[..1]).unwrap())).into_iter().collect();
         let mut order = Vec::new();
         while !waiting.is_empty() {
             drop(running.take());
-            let at = waiting.iter_mut().position(|(_, turn)| {
-                running = turn.try_recv().ok();
+            let at = waiting.iter_mut().position(|(_, admit)| {
+                running = admit.try_recv().ok();
                 running.is_some()
             });
             order.push(waiting.remove(at.expect("somebody has the place")).0);
@@ -189,7 +189,7 @@ mod tests {
     #[tokio::test]
     async fn a_query_that_no_longer_waits_is_passed_over() {
         let queue = Queue::new(1);
-        let running = queue.turn("a").await.unwrap();
+        let running = queue.permit("a").await.unwrap();
         let (gone, mut stays) = (queue.join("a").unwrap(), queue.join("a").unwrap());
         drop(gone);
         drop(running);
@@ -202,19 +202,19 @@ mod tests {
         let queue = Arc::new(Queue { places: 1, long: Duration::ZERO, state: Mutex::default() });
         let mut running = Vec::new();
         for _ in 0..queue.most() {
-            running.push(queue.turn("a").await.unwrap());
+            running.push(queue.permit("a").await.unwrap());
         }
-        assert!(tokio::time::timeout(3 * LOOK, queue.turn("a")).await.is_err());
+        assert!(tokio::time::timeout(3 * LOOK, queue.permit("a")).await.is_err());
         let short = Queue::new(1);
-        let _running = short.turn("a").await.unwrap();
-        assert!(tokio::time::timeout(3 * LOOK, short.turn("a")).await.is_err());
+        let _running = short.permit("a").await.unwrap();
+        assert!(tokio::time::timeout(3 * LOOK, short.permit("a")).await.is_err());
     }
 
     #[tokio::test]
     async fn too_many_are_told_to_come_back() {
         let queue = Queue::new(1);
-        let _running = queue.turn("a").await.unwrap();
+        let _running = queue.permit("a").await.unwrap();
         let _waiting: Vec<_> = (0..WAITING).map(|_| queue.join("a").unwrap()).collect();
-        assert_eq!(queue.turn("b").await.unwrap_err().kind(), ErrorKind::Retry);
+        assert_eq!(queue.permit("b").await.unwrap_err().kind(), ErrorKind::Retry);
     }
 }

@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::Sleep;
 
-use super::queue::{Queue, Turn};
+use super::queue::{Permit, Queue};
 use super::stats::timed_out;
 use super::stop::Stop;
 use super::{Answer, Outcome, Progress};
@@ -47,7 +47,7 @@ pub(super) struct Slots {
 struct Slot {
     threads: Option<Threads>,
     home: Arc<Slots>,
-    _turn: Turn,
+    _permit: Permit,
 }
 
 impl Slots {
@@ -65,14 +65,14 @@ impl Slots {
     where
         F: Future<Output = Result<Answer>> + Send + 'static,
     {
-        let turn = match stop.deadline() {
-            None => self.queue.turn(caller).await?,
+        let permit = match stop.deadline() {
+            None => self.queue.permit(caller).await?,
             Some((at, timeout)) => {
-                let turn = tokio::time::timeout_at(at, self.queue.turn(caller)).await;
-                turn.map_err(|_| timed_out(timeout))??
+                let permit = tokio::time::timeout_at(at, self.queue.permit(caller)).await;
+                permit.map_err(|_| timed_out(timeout))??
             }
         };
-        let slot = self.open(turn)?;
+        let slot = self.open(permit)?;
         let (head, mut first) = oneshot::channel();
         let (rows, rest) = mpsc::channel(AHEAD);
         let task = slot.start(deliver(work, head, rows))?;
@@ -88,14 +88,14 @@ impl Slots {
     }
 
     /// The idle threads that have the least to do; new ones while some of an earlier statement are still at work on all.
-    fn open(self: &Arc<Self>, turn: Turn) -> Result<Slot> {
+    fn open(self: &Arc<Self>, permit: Permit) -> Result<Slot> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         let least = (0..idle.len()).min_by_key(|at| idle[*at].tasks());
         let threads = match least {
             Some(at) if idle[at].tasks() == 0 || idle.len() >= self.queue.most() => idle.swap_remove(at),
             _ => Threads::start("query", self.threads)?,
         };
-        Ok(Slot { threads: Some(threads), home: Arc::clone(self), _turn: turn })
+        Ok(Slot { threads: Some(threads), home: Arc::clone(self), _permit: permit })
     }
 }
 

@@ -38,11 +38,11 @@ const MAX_DEPTH: usize = 100;
 pub(super) struct Source {
     /// What the statement calls it now.
     pub(super) name: String,
-    pub(super) of: Of,
+    pub(super) of: SourceKind,
 }
 
 #[derive(Debug, Clone)]
-pub(super) enum Of {
+pub(super) enum SourceKind {
     /// A table as it was at a time.
     Time { table: ObjectName, at: Expr },
     /// A table at the snapshot that a number, or a tag or branch that a text names.
@@ -116,7 +116,7 @@ fn version_at(tokens: &[TokenWithSpan], i: usize) -> Option<(&'static str, usize
 pub(super) fn take(statement: &mut Parsed) -> Result<Vec<Source>> {
     match statement {
         Parsed::Statement(inner) => {
-            let mut taken = Take(Vec::new());
+            let mut taken = SourceVisitor(Vec::new());
             match inner.as_mut().visit(&mut taken) {
                 ControlFlow::Continue(()) => Ok(taken.0),
                 ControlFlow::Break(error) => Err(error),
@@ -127,9 +127,9 @@ pub(super) fn take(statement: &mut Parsed) -> Result<Vec<Source>> {
     }
 }
 
-struct Take(Vec<Source>);
+struct SourceVisitor(Vec<Source>);
 
-impl VisitorMut for Take {
+impl VisitorMut for SourceVisitor {
     type Break = Error;
 
     fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<Error> {
@@ -153,7 +153,7 @@ impl VisitorMut for Take {
 }
 
 /// What a call in FROM is, if it is one of ours.
-fn source(name: &ObjectName, args: &TableFunctionArgs) -> Option<Result<Of>> {
+fn source(name: &ObjectName, args: &TableFunctionArgs) -> Option<Result<SourceKind>> {
     let plain = |arg: &FunctionArg| match arg {
         FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => Some(expr.clone()),
         _ => None,
@@ -164,12 +164,12 @@ fn source(name: &ObjectName, args: &TableFunctionArgs) -> Option<Result<Of>> {
     if own_name {
         let expected =
             "expected `table_changes('table', after, to)` or `table_changes('table', after, to, 'key columns')`";
-        return Some(given.map(Of::Changes).ok_or_else(|| Error::invalid(expected)));
+        return Some(given.map(SourceKind::Changes).ok_or_else(|| Error::invalid(expected)));
     }
     match given.as_deref() {
         Some([mark, at]) => match text_of(mark)? {
-            AT_TIME => Some(Ok(Of::Time { table: name.clone(), at: at.clone() })),
-            AT_VERSION => Some(Ok(Of::Version { table: name.clone(), at: at.clone() })),
+            AT_TIME => Some(Ok(SourceKind::Time { table: name.clone(), at: at.clone() })),
+            AT_VERSION => Some(Ok(SourceKind::Version { table: name.clone(), at: at.clone() })),
             _ => None,
         },
         _ => None,
@@ -312,15 +312,15 @@ mod tests {
             "SELECT * FROM \"$0\" AS a JOIN \"$1\" AS t ON a.id = t.id JOIN \"$2\" AS c ON true WHERE a.id > 1"
                 .replace("AS a", "a")
         );
-        assert!(matches!(&sources[0].of, Of::Version { table, .. } if table.to_string() == "nyc.t"));
-        assert!(matches!(&sources[2].of, Of::Time { at, .. } if at.to_string() == "now() - INTERVAL '1' DAY"));
+        assert!(matches!(&sources[0].of, SourceKind::Version { table, .. } if table.to_string() == "nyc.t"));
+        assert!(matches!(&sources[2].of, SourceKind::Time { at, .. } if at.to_string() == "now() - INTERVAL '1' DAY"));
     }
 
     #[test]
     fn changes_become_a_table_of_their_own() {
         let (sql, sources) = taken("SELECT * FROM table_changes('db.t', 1, 2, 'id') WHERE x");
         assert_eq!(sql, "SELECT * FROM \"$0\" AS table_changes WHERE x");
-        assert!(matches!(&sources[0].of, Of::Changes(args) if args.len() == 4));
+        assert!(matches!(&sources[0].of, SourceKind::Changes(args) if args.len() == 4));
     }
 
     #[test]

@@ -1,10 +1,10 @@
-//! From a file's first bytes to its format and schema.
+//! From a file's first bytes to its format and schema, and how many bytes are read for it.
 
 use std::io::Read;
 
 use bytes::{Buf, Bytes};
 
-use super::{Compression, Flaw, Sample, csv, json, parquet};
+use super::{Compression, FileFault, Sample, csv, json, parquet};
 
 /// Bytes of a large file that a crawl reads.
 pub const HEAD_BYTES: u64 = 1 << 20;
@@ -34,10 +34,10 @@ pub enum Magic {
 ///
 /// # Errors
 /// `Empty`; `Unsupported` for formats that are known but not read.
-pub fn magic(head: &[u8]) -> Result<Magic, Flaw> {
-    let unsupported = |format: &str| Err(Flaw::Unsupported { format: format.into() });
+pub fn magic(head: &[u8]) -> Result<Magic, FileFault> {
+    let unsupported = |format: &str| Err(FileFault::Unsupported { format: format.into() });
     match head {
-        [] => Err(Flaw::Empty),
+        [] => Err(FileFault::Empty),
         [b'P', b'A', b'R', b'1', ..] => Ok(Magic::Parquet),
         [b'P', b'A', b'R', b'E', ..] => unsupported("encrypted Parquet"),
         [b'O', b'R', b'C', ..] => unsupported("ORC"),
@@ -54,12 +54,12 @@ pub fn magic(head: &[u8]) -> Result<Magic, Flaw> {
 ///
 /// # Errors
 /// What is wrong with the file, as far as the bytes show it.
-pub fn sample_text(name: &str, head: Bytes, whole: bool) -> Result<Sample, Flaw> {
+pub fn sample_text(name: &str, head: Bytes, whole: bool) -> Result<Sample, FileFault> {
     let compression = Compression::of_bytes(&head);
     if let Some(named) = Compression::of_name(name)
         && named != compression
     {
-        return Err(Flaw::Corrupt {
+        return Err(FileFault::Corrupt {
             found: format!("expected {named} as the name says, found compression {compression}"),
         });
     }
@@ -68,28 +68,30 @@ pub fn sample_text(name: &str, head: Bytes, whole: bool) -> Result<Sample, Flaw>
         _ => inflate(compression, head, whole)?,
     };
     if compression != Compression::None && magic(&bytes)? == Magic::Parquet {
-        return Err(Flaw::Unsupported { format: format!("Parquet inside {compression}") });
+        return Err(FileFault::Unsupported { format: format!("Parquet inside {compression}") });
     }
     let text = text_of(&bytes, complete)?;
     if text.trim().is_empty() {
-        return Err(Flaw::Empty);
+        return Err(FileFault::Empty);
     }
     let mut sample = sample_plain(name, text, complete)?;
     sample.format.compression = compression;
     Ok(sample)
 }
 
-fn sample_plain(name: &str, text: &str, complete: bool) -> Result<Sample, Flaw> {
+fn sample_plain(name: &str, text: &str, complete: bool) -> Result<Sample, FileFault> {
     match text.trim_start().as_bytes().first() {
         Some(b'{' | b'[') => {
             if let Some(sample) = json::sample(text, complete) {
                 return sample;
             }
             if is_named_json(name) {
-                return Err(Flaw::Corrupt { found: "expected JSON as the name says, found text that is none".into() });
+                return Err(FileFault::Corrupt {
+                    found: "expected JSON as the name says, found text that is none".into(),
+                });
             }
         }
-        Some(b'<') => return Err(Flaw::Unrecognized { found: "XML or HTML".into() }),
+        Some(b'<') => return Err(FileFault::Unrecognized { found: "XML or HTML".into() }),
         _ => {}
     }
     csv::sample(text.as_bytes(), complete, name)
@@ -107,8 +109,8 @@ fn is_named_json(name: &str) -> bool {
 
 /// The first bytes that `head` holds compressed, and whether they are all. A file that was read whole is read to its end, so that
 /// a cut shows.
-fn inflate(compression: Compression, head: Bytes, whole: bool) -> Result<(Bytes, bool), Flaw> {
-    let corrupt = |found: String| Flaw::Corrupt { found };
+fn inflate(compression: Compression, head: Bytes, whole: bool) -> Result<(Bytes, bool), FileFault> {
+    let corrupt = |found: String| FileFault::Corrupt { found };
     let mut reader = compression.reader(head.reader()).map_err(|error| corrupt(error.to_string()))?;
     let mut bytes = Vec::new();
     let outcome =
@@ -122,7 +124,7 @@ fn inflate(compression: Compression, head: Bytes, whole: bool) -> Result<(Bytes,
         }
         Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
             if whole {
-                return Err(Flaw::Truncated { found: format!("{compression} data ends too early") });
+                return Err(FileFault::Truncated { found: format!("{compression} data ends too early") });
             }
             Ok((bytes.into(), false))
         }
@@ -131,17 +133,17 @@ fn inflate(compression: Compression, head: Bytes, whole: bool) -> Result<(Bytes,
 }
 
 /// The text without its byte order mark; a character that `complete` text would go on with is left out.
-fn text_of(bytes: &[u8], complete: bool) -> Result<&str, Flaw> {
+fn text_of(bytes: &[u8], complete: bool) -> Result<&str, FileFault> {
     let (bytes, skipped) = bytes.strip_prefix(b"\xef\xbb\xbf").map_or((bytes, 0), |rest| (rest, 3));
     if bytes.contains(&0) {
-        return Err(Flaw::Unrecognized { found: "binary data".into() });
+        return Err(FileFault::Unrecognized { found: "binary data".into() });
     }
     match std::str::from_utf8(bytes) {
         Ok(text) => Ok(text),
         Err(error) if error.error_len().is_none() && !complete => {
             Ok(std::str::from_utf8(&bytes[..error.valid_up_to()]).unwrap_or_default())
         }
-        Err(error) => Err(Flaw::InvalidUtf8 { offset: (skipped + error.valid_up_to()) as u64 }),
+        Err(error) => Err(FileFault::InvalidUtf8 { offset: (skipped + error.valid_up_to()) as u64 }),
     }
 }
 
@@ -163,7 +165,7 @@ mod tests {
         encoder.finish().unwrap()
     }
 
-    fn sample(name: &str, bytes: impl Into<Bytes>) -> Result<Sample, Flaw> {
+    fn sample(name: &str, bytes: impl Into<Bytes>) -> Result<Sample, FileFault> {
         sample_text(name, bytes.into(), true)
     }
 
@@ -182,7 +184,7 @@ mod tests {
         let whole = gzip(format!("a,b\n{text}").as_bytes());
         for length in [12, whole.len() / 2, whole.len() - 9, whole.len() - 1] {
             let cut = whole[..length].to_vec();
-            assert!(matches!(sample("a.csv.gz", cut), Err(Flaw::Truncated { .. })), "cut at {length}");
+            assert!(matches!(sample("a.csv.gz", cut), Err(FileFault::Truncated { .. })), "cut at {length}");
         }
         let head = Bytes::from(whole[..whole.len() / 2].to_vec());
         assert!(sample_text("a.csv.gz", head, false).is_ok());
@@ -190,22 +192,22 @@ mod tests {
 
     #[test]
     fn invalid_utf8_is_reported_with_its_place() {
-        assert_eq!(sample("a.csv", &b"a,b\n1,caf\xe9\n"[..]).unwrap_err(), Flaw::InvalidUtf8 { offset: 9 });
+        assert_eq!(sample("a.csv", &b"a,b\n1,caf\xe9\n"[..]).unwrap_err(), FileFault::InvalidUtf8 { offset: 9 });
         let cut_character = Bytes::from_static(b"a,b\n1,x\n2,\xc3");
         assert!(sample_text("a.csv", cut_character, false).is_ok());
     }
 
     #[test]
     fn files_that_are_no_tables_say_what_they_are() {
-        assert_eq!(sample("a.csv", "").unwrap_err(), Flaw::Empty);
-        assert_eq!(sample("a.csv", " \n\n").unwrap_err(), Flaw::Empty);
-        assert_eq!(sample("a.csv.gz", gzip(b"")).unwrap_err(), Flaw::Empty);
-        assert!(matches!(sample("a.gz", "a,b\n1,2\n"), Err(Flaw::Corrupt { .. })));
-        assert!(matches!(sample("a", &b"\x01\x00\x02"[..]), Err(Flaw::Unrecognized { .. })));
-        assert!(matches!(sample("a.html", "<html></html>"), Err(Flaw::Unrecognized { .. })));
+        assert_eq!(sample("a.csv", "").unwrap_err(), FileFault::Empty);
+        assert_eq!(sample("a.csv", " \n\n").unwrap_err(), FileFault::Empty);
+        assert_eq!(sample("a.csv.gz", gzip(b"")).unwrap_err(), FileFault::Empty);
+        assert!(matches!(sample("a.gz", "a,b\n1,2\n"), Err(FileFault::Corrupt { .. })));
+        assert!(matches!(sample("a", &b"\x01\x00\x02"[..]), Err(FileFault::Unrecognized { .. })));
+        assert!(matches!(sample("a.html", "<html></html>"), Err(FileFault::Unrecognized { .. })));
         let prose = "Dear reader,\nthis is a text, with commas, here and there.\nNothing more\nand, so, on, it, goes\n";
-        assert!(matches!(sample("README", prose), Err(Flaw::Unrecognized { .. })));
-        assert!(matches!(magic(b"ORC"), Err(Flaw::Unsupported { .. })));
+        assert!(matches!(sample("README", prose), Err(FileFault::Unrecognized { .. })));
+        assert!(matches!(magic(b"ORC"), Err(FileFault::Unsupported { .. })));
     }
 
     #[test]

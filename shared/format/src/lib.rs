@@ -7,7 +7,7 @@
 pub mod compression;
 pub mod csv;
 pub mod detect;
-pub mod flaw;
+pub mod fault;
 pub mod folders;
 pub mod glue;
 pub mod infer;
@@ -20,7 +20,7 @@ pub mod rows;
 pub(crate) mod text;
 
 pub use compression::Compression;
-pub use flaw::Flaw;
+pub use fault::FileFault;
 pub use listing::FileFilter;
 pub use merge::{SampledColumn, Shape};
 

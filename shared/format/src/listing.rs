@@ -17,12 +17,12 @@ use globset::{Glob, GlobSet, GlobSetBuilder};
 use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use url::Url;
 
 use super::folders::below_folder;
 use super::is_hidden;
 use shared::catalog::TableInput;
+use shared::digest::sha256_hex;
 use shared::error::Context;
 use shared::model::TableName;
 use shared::storage::Storage;
@@ -58,7 +58,7 @@ pub fn log_of(path: &str) -> Option<(&str, &'static str)> {
 /// What tells an object from what was under its name before.
 pub fn mark(etag: Option<&str>, size: u64, modified_ms: i64) -> String {
     let identity = format!("{}|{size}|{modified_ms}", etag.unwrap_or_default());
-    Sha256::digest(identity.as_bytes()).iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    sha256_hex(identity, 8)
 }
 
 /// A file that a crawl left out.

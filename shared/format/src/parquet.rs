@@ -7,7 +7,7 @@ use parquet::errors::ParquetError;
 use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 
 use super::merge::{SampledColumn, Shape};
-use super::{FileFormat, Flaw, Sample};
+use super::{FileFault, FileFormat, Sample};
 use shared::model::ColumnType;
 use shared::model::name::to_column_name;
 
@@ -29,10 +29,10 @@ pub enum Footer {
 ///
 /// # Errors
 /// `Truncated` when the file does not end as Parquet does; `Corrupt` when the footer makes no schema.
-pub fn footer(tail: Bytes, size: u64) -> Result<Footer, Flaw> {
+pub fn footer(tail: Bytes, size: u64) -> Result<Footer, FileFault> {
     // The parser panics at some footers that nobody wrote.
     std::panic::catch_unwind(|| parse(tail, size))
-        .unwrap_or_else(|_| Err(Flaw::Corrupt { found: "its footer can't be decoded".into() }))
+        .unwrap_or_else(|_| Err(FileFault::Corrupt { found: "its footer can't be decoded".into() }))
 }
 
 /// What of a footer can't be, in a file of `size` bytes.
@@ -69,21 +69,21 @@ pub fn check_footer(metadata: &ParquetMetaData, size: u64) -> Result<(), String>
     }
 }
 
-fn parse(tail: Bytes, size: u64) -> Result<Footer, Flaw> {
+fn parse(tail: Bytes, size: u64) -> Result<Footer, FileFault> {
     if !tail.ends_with(MAGIC) || size < 12 {
-        return Err(Flaw::Truncated { found: "Parquet begins but its footer is missing".into() });
+        return Err(FileFault::Truncated { found: "Parquet begins but its footer is missing".into() });
     }
     let mut reader = ParquetMetaDataReader::new();
     match reader.try_parse_sized(&tail, size) {
         Ok(()) => {}
         Err(ParquetError::NeedMoreData(bytes)) if (bytes as u64) > size => {
-            return Err(Flaw::Truncated { found: "the Parquet footer is longer than the file".into() });
+            return Err(FileFault::Truncated { found: "the Parquet footer is longer than the file".into() });
         }
         Err(ParquetError::NeedMoreData(bytes)) if bytes > tail.len() => return Ok(Footer::Needs(bytes as u64)),
         Err(error) => return Err(corrupt(&error)),
     }
     let metadata = reader.finish().map_err(|error| corrupt(&error))?;
-    check_footer(&metadata, size).map_err(|found| Flaw::Corrupt { found })?;
+    check_footer(&metadata, size).map_err(|found| FileFault::Corrupt { found })?;
     let file = metadata.file_metadata();
     let schema =
         parquet_to_arrow_schema(file.schema_descr(), file.key_value_metadata()).map_err(|error| corrupt(&error))?;
@@ -104,8 +104,8 @@ fn parse(tail: Bytes, size: u64) -> Result<Footer, Flaw> {
     Ok(Footer::Sample(Box::new(Sample { format: FileFormat::parquet(), columns, first_row: None, notes })))
 }
 
-fn corrupt(error: &ParquetError) -> Flaw {
-    Flaw::Corrupt { found: error.to_string() }
+fn corrupt(error: &ParquetError) -> FileFault {
+    FileFault::Corrupt { found: error.to_string() }
 }
 
 #[cfg(test)]

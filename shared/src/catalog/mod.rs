@@ -12,10 +12,10 @@ use crate::{Error, Result};
 pub mod declared;
 pub mod filter;
 pub mod hive;
-mod turns;
+mod locks;
 
 pub use self::filter::{KeyFilter, NULL_VALUE, Wanted};
-pub use self::turns::{Turn, Turns};
+pub use self::locks::{AdvisoryLock, AdvisoryLocks};
 
 /// Partitions in one call at most (Glue `BatchCreatePartition` and `BatchUpdatePartition`: 100); the adapters cut larger batches
 /// themselves.

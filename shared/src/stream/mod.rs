@@ -1,4 +1,5 @@
-//! Streams of records: ordered within a shard, readable from any retained position. The shape of Kinesis Data Streams.
+//! Streams of records: ordered within a shard, readable from any retained position. The shape of Kinesis Data Streams,
+//! and its limits of a record, a put and a read.
 
 use std::fmt::Debug;
 

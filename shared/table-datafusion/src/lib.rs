@@ -39,7 +39,7 @@ pub use self::memory::with_memory;
 pub use self::metadata_tables::MetadataTable;
 pub use self::rewrite::{Arrangement, Rewrite, Rewritten};
 pub use self::rows::{RowChange, RowChangeKind};
-pub use self::source::{constant_bytes, guarded, writes_constants};
+pub use self::source::{WrapMorselizer, constant_bytes, guarded, writes_constants};
 
 /// The rows of a query as the table layer takes them.
 pub fn row_stream(rows: SendableRecordBatchStream) -> RowStream {

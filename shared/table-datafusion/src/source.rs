@@ -39,15 +39,20 @@ pub fn constant_bytes(expr: &Arc<dyn PhysicalExpr>) -> usize {
     own + expr.children().into_iter().map(constant_bytes).sum::<usize>()
 }
 
-/// A source of Parquet files that leaves filters which statistics of Parquet can't decide to whoever asked.
-pub fn guarded(parquet: ParquetSource) -> Arc<dyn FileSource> {
-    Arc::new(PrunedSource::new(Arc::new(parquet)))
+/// Something around what reads the files of a scan.
+pub type WrapMorselizer = fn(Box<dyn Morselizer>) -> Box<dyn Morselizer>;
+
+/// A source of Parquet files that leaves filters which statistics of Parquet can't decide to whoever asked; `wrap` goes around what
+/// reads them.
+pub fn guarded(parquet: ParquetSource, wrap: WrapMorselizer) -> Arc<dyn FileSource> {
+    Arc::new(PrunedSource { wrap: Some(wrap), ..PrunedSource::new(Arc::new(parquet)) })
 }
 
 /// DataFusion's Parquet source, and what was pruned before it came into play.
 #[derive(Clone)]
 pub(super) struct PrunedSource {
     inner: Arc<dyn FileSource>,
+    wrap: Option<WrapMorselizer>,
     /// What reads footers, when files have deleted rows.
     readers: Option<Arc<dyn ParquetFileReaderFactory>>,
     /// Whether the sizes of the files are those of Parquet, so that they can be read in parts.
@@ -65,7 +70,15 @@ impl PrunedSource {
     pub(super) fn new(inner: Arc<dyn FileSource>) -> Self {
         let floats = floats::floating(inner.table_schema().table_schema()).map(str::to_owned);
         let floats = Arc::new(floats.collect::<HashSet<_>>());
-        Self { inner, readers: None, is_splittable: true, files: None, suspects: Arc::clone(&floats), floats }
+        Self {
+            inner,
+            wrap: None,
+            readers: None,
+            is_splittable: true,
+            files: None,
+            suspects: Arc::clone(&floats),
+            floats,
+        }
     }
 
     /// The same where only these columns may hold NaN.
@@ -119,7 +132,10 @@ impl FileSource for PrunedSource {
         base_config: &FileScanConfig,
         partition: usize,
     ) -> Result<Box<dyn Morselizer>> {
-        let inner = self.inner.create_morselizer(object_store, base_config, partition)?;
+        let mut inner = self.inner.create_morselizer(object_store, base_config, partition)?;
+        if let Some(wrap) = self.wrap {
+            inner = wrap(inner);
+        }
         let Some(readers) = self.readers.clone() else { return Ok(inner) };
         let metrics = self.inner.metrics().clone();
         Ok(Box::new(DeletingMorselizer { inner: Arc::from(inner), readers, metrics, partition }))

@@ -3,8 +3,9 @@
 //! In a loop: take the newest metadata as the base, check the token against it, ask the [`Operation`] what changes in its
 //! files, prepare a snapshot on top, write the metadata under a fresh name, and swap the catalog's pointer under the version
 //! that was read. What takes long is worked out ahead; for the rest the writers of one process wait for their turn, so that
-//! they don't undo each other's work. All tries share one snapshot id, so after any failure the table itself tells whether a try went through: its
-//! history holds the id or it does not. Only what certainly can't become current is removed.
+//! they don't undo each other's work. All tries share one snapshot id, so after any failure the table itself tells whether a try
+//! went through: its history holds the id or it does not. Only what certainly can't become current is removed. How often and
+//! after what pauses it is tried: [`Retries`].
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use super::manifests::Manifests;
 use super::properties::Retries;
 use super::snapshot::{Delta, Prepared, prepare};
 use super::{Committed, RowStream, Table, Token, append};
+use shared::digest::sha256_hex;
 use shared::telemetry::metrics::{self, Metric};
 use shared::{Error, ErrorKind, Result};
 
@@ -126,12 +128,10 @@ fn check_token(base: &Table, token: Option<&Token>) -> Result<()> {
 /// Names of one commit's data files begin with what the commit is for, if it says so. A uuid follows, because two tries at
 /// the same interval may write different bytes: neither may touch the other's files.
 pub fn file_prefix(base: &Table, token: Option<&Token>) -> String {
-    use sha2::{Digest, Sha256};
     let id = base.ports.random.uuid();
     match token {
         Some(token) => {
-            let digest = Sha256::digest(format!("{}\n{}", token.key, token.value));
-            let interval: String = digest.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
+            let interval = sha256_hex(format!("{}\n{}", token.key, token.value), 6);
             format!("{interval}-{id}")
         }
         None => id.to_string(),
@@ -346,7 +346,7 @@ impl Commit<'_> {
         if ahead && let Err(error) = self.work_ahead(base).await {
             return self.outdated(base, error).await;
         }
-        let _turn = base.ports.turns.take(base.name(), self.retries.deadline / 2).await;
+        let _lock = base.ports.locks.acquire(base.name(), self.retries.deadline / 2).await;
         // A try that is on its way, its outcome unknown, is found out about when this one fails.
         if self.pending.is_none() {
             *base = self.look_up(base).await?;

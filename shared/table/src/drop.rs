@@ -6,7 +6,7 @@ use url::Url;
 
 use super::expire::check_collected;
 use super::ownership::{Own, check_alone, folder, is_registered};
-use super::{Table, Tables, reach};
+use super::{Table, Tables, reachable};
 use shared::model::TableName;
 use shared::{Error, ErrorKind, Result, catalog};
 
@@ -53,14 +53,14 @@ pub(super) async fn drop(tables: &Tables, name: &TableName, purge: Purge) -> Res
     let (files, elsewhere) = files(&table).await?;
     remove_entry(tables, &entry).await?;
     let dropped = files.len() as u64;
-    let left_behind = reach::remove(&tables.io, files).await;
+    let left_behind = reachable::remove(&tables.io, files).await;
     tracing::info!(table = %name, files = dropped, left_behind, elsewhere, "table dropped");
     Ok(Dropped { files: dropped, left_behind, elsewhere, registered })
 }
 
 /// What the table names in its folders and whatever else is in its own; how many files it names elsewhere.
 async fn files(table: &Table) -> Result<(BTreeSet<Url>, u64)> {
-    let named = reach::everything(table).await?.into_keys();
+    let named = reachable::everything(table).await?.into_keys();
     let (own, elsewhere) = Own::of(table)?.among(&table.io, named)?;
     let listed = table.io.storage.list(&folder(table)?).await?.into_iter().map(|object| object.url);
     Ok((own.into_iter().chain(listed).collect(), elsewhere))

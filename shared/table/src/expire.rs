@@ -12,7 +12,7 @@ use iceberg::spec::{MAIN_BRANCH, SnapshotReference, SnapshotRetention, TableMeta
 
 use super::io::IcebergContext;
 use super::ownership::{Own, check_alone};
-use super::reach::{self, FileKind, Files};
+use super::reachable::{self, FileKind, Files};
 use super::revise::{Revision, revise};
 use super::token::{EXPIRED_TOKEN, is_kept_token};
 use super::{Table, ancestors, properties, refs};
@@ -87,7 +87,7 @@ async fn run(table: &Table, expire: &Expire) -> Result<Expired> {
     })?;
     let mut expired = told(expiry.expired, &files);
     let urls = files.keys().map(|location| table.io.url(location)).collect::<Result<Vec<_>>>()?;
-    expired.left_behind = reach::remove(&table.io, urls).await;
+    expired.left_behind = reachable::remove(&table.io, urls).await;
     let (snapshots, bytes) = (expired.snapshots.len(), expired.bytes);
     tracing::info!(table = %table.name(), snapshots, bytes, left_behind = expired.left_behind, "snapshots expired");
     Ok(expired)
@@ -116,25 +116,25 @@ fn told(mut expired: Expired, files: &Files) -> Expired {
 async fn removed_files(before: &Table, after: &TableMetadata) -> Result<Files> {
     let (io, metadata) = (&before.io, &before.metadata);
     let gone = |id: i64| after.snapshot_by_id(id).is_none();
-    let mut removed = reach::named(io, metadata, true, gone).await?;
-    let kept = reach::named(io, after, false, |_| true).await?;
+    let mut removed = reachable::named(io, metadata, true, gone).await?;
+    let kept = reachable::named(io, after, false, |_| true).await?;
     removed.lists.retain(|list| !kept.lists.contains(list));
     removed.manifests.retain(|location, _| !kept.manifests.contains_key(location));
     let mut files = Files::new();
-    reach::alive(io, removed.manifests.values(), true, |location, kind, size| {
+    reachable::alive(io, removed.manifests.values(), true, |location, kind, size| {
         files.insert(location.to_owned(), (kind, size));
     })
     .await?;
     if !files.is_empty() {
-        reach::alive(io, kept.manifests.values(), false, |location, _, _| {
+        reachable::alive(io, kept.manifests.values(), false, |location, _, _| {
             files.remove(location);
         })
         .await?;
     }
-    files.extend(removed.manifests.into_values().map(reach::manifest));
+    files.extend(removed.manifests.into_values().map(reachable::manifest));
     files.extend(removed.lists.into_iter().map(|list| (list, (FileKind::ManifestList, 0))));
-    let statistics_kept = reach::statistics(after, |_| true);
-    let statistics = reach::statistics(metadata, gone);
+    let statistics_kept = reachable::statistics(after, |_| true);
+    let statistics = reachable::statistics(metadata, gone);
     files.extend(statistics.into_iter().filter(|(location, _)| !statistics_kept.contains_key(location)));
     let own = Own::of(before)?;
     files.retain(|location, _| io.url(location).is_ok_and(|url| own.holds(&url)));
@@ -242,7 +242,7 @@ fn lost_tokens(metadata: &TableMetadata, kept: &HashSet<i64>) -> Vec<(String, St
 /// The partition specs and schemas that nothing retained was written with.
 async fn unused(base: &Table, kept: &HashSet<i64>) -> Result<(Vec<i32>, Vec<i32>)> {
     let metadata = &base.metadata;
-    let named = reach::named(&base.io, metadata, false, |id| kept.contains(&id)).await?;
+    let named = reachable::named(&base.io, metadata, false, |id| kept.contains(&id)).await?;
     let mut specs: HashSet<_> = named.manifests.values().map(|manifest| manifest.partition_spec_id).collect();
     specs.insert(metadata.default_partition_spec_id());
     let snapshots = metadata.snapshots().filter(|s| kept.contains(&s.snapshot_id()));

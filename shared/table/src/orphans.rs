@@ -1,4 +1,5 @@
-//! Orphans: files in a table's folder that nothing names, such as writers leave that were stopped.
+//! Orphans: files in a table's own folder that nothing names, such as writers leave that were stopped. No other folder is looked
+//! through, also when the table has files there.
 //!
 //! A file in flight is safe twice over: it is younger than the age that is asked for, which is a day or more, and the folder is
 //! listed before the table is read, so what was committed since is named. The table is read once more before anything goes.
@@ -7,7 +8,7 @@ use std::collections::HashSet;
 
 use super::expire::check_collected;
 use super::ownership::{check_alone, folder, place};
-use super::{Table, reach};
+use super::{Table, reachable};
 use shared::error::Context;
 use shared::storage::ObjectInfo;
 use shared::{Error, Result};
@@ -87,7 +88,7 @@ async fn run(table: &Table, orphans: &Orphans) -> Result<OrphanReport> {
         examples: old.iter().take(EXAMPLES).map(|object| object.url.to_string()).collect(),
     };
     if !orphans.dry_run {
-        report.left_behind = reach::remove(&table.io, old.iter().map(|object| object.url.clone())).await;
+        report.left_behind = reachable::remove(&table.io, old.iter().map(|object| object.url.clone())).await;
         tracing::info!(table = %table.name(), orphans = report.orphans, bytes = report.bytes, "orphans removed");
     }
     Ok(report)
@@ -95,7 +96,7 @@ async fn run(table: &Table, orphans: &Orphans) -> Result<OrphanReport> {
 
 /// Objects that nothing of the table names: those that are old enough, and the number of the others.
 async fn unnamed<'a>(listed: &'a [ObjectInfo], table: &Table, cutoff_ms: i64) -> Result<(Vec<&'a ObjectInfo>, u64)> {
-    let named = reach::everything(table).await?;
+    let named = reachable::everything(table).await?;
     let named: HashSet<_> =
         named.keys().map(|location| table.io.url(location).map(|url| place(&url))).collect::<Result<_>>()?;
     let unnamed = listed

@@ -53,8 +53,8 @@ pub(super) async fn revise(mut base: Table, revision: &mut dyn Revision) -> Resu
     let (mut attempts, mut unknown) = (0, 0);
     loop {
         attempts += 1;
-        let turn = base.ports.turns.take(base.name(), retries.deadline / 2).await;
-        if turn.waited && tries.is_empty() {
+        let lock = base.ports.locks.acquire(base.name(), retries.deadline / 2).await;
+        if lock.waited && tries.is_empty() {
             base = look_up(&base, retries).await?;
         }
         let revised = match revision.revise(&base).await {
@@ -96,7 +96,7 @@ pub(super) async fn revise(mut base: Table, revision: &mut dyn Revision) -> Resu
             return Err(worn_out(&tries, attempts, error));
         }
         base = now;
-        drop(turn);
+        drop(lock);
         tokio::time::sleep(retries.pause(&*base.ports.random, attempts)).await;
     }
 }

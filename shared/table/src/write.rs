@@ -5,7 +5,7 @@
 //! most. So any number of partitions works in bounded memory, and rows that come in order of their partition are written
 //! without waiting. A closed file is finished in the background, a few at a time: most of that is waiting for the store.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, Float32Array, Float64Array, RecordBatch, UInt32Array};
@@ -63,8 +63,8 @@ pub struct Writer {
     prefix: String,
     siblings: u32,
     splitter: Option<Splitter>,
-    open: HashMap<Arc<[u8]>, OpenFile>,
-    waiting: HashMap<Arc<[u8]>, Waiting>,
+    open: BTreeMap<Arc<[u8]>, OpenFile>,
+    waiting: BTreeMap<Arc<[u8]>, Waiting>,
     waiting_bytes: usize,
     clock: u64,
     created: Vec<String>,
@@ -113,8 +113,8 @@ impl Writer {
             prefix,
             siblings: 0,
             splitter,
-            open: HashMap::new(),
-            waiting: HashMap::new(),
+            open: BTreeMap::new(),
+            waiting: BTreeMap::new(),
             waiting_bytes: 0,
             clock: 0,
             created: Vec::new(),
@@ -500,7 +500,7 @@ impl Splitter {
             })
             .collect::<Result<_>>()?;
         let rows = self.converter.convert_columns(&values)?;
-        let mut groups: HashMap<&[u8], Vec<u32>> = HashMap::new();
+        let mut groups: BTreeMap<&[u8], Vec<u32>> = BTreeMap::new();
         let keys: Vec<_> = rows.iter().collect();
         for (row, key) in keys.iter().zip(0_u32..) {
             groups.entry(row.as_ref()).or_default().push(key);

@@ -42,7 +42,7 @@ async fn a_file_that_vanishes_after_it_was_listed_is_reported_and_read_when_it_c
     lake.put("a.csv", GOOD).await;
     let gone = crate::select::Object { path: "b.csv".into(), url: lake.url("b.csv"), size: 10, mark: "m".into() };
     let files = crate::read::read_all(&lake.ports, vec![gone]).await.unwrap();
-    assert_eq!(files[0].sample, Err(format::Flaw::Vanished));
+    assert_eq!(files[0].sample, Err(format::FileFault::Vanished));
     let report = lake.event("ObjectCreated:Put", "never.csv").await;
     assert_eq!(report["files"]["read"], 0);
     lake.crawl().await;

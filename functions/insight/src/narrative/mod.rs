@@ -2,12 +2,12 @@
 //!
 //! Sentences are made by a fixed grammar. Every number and date in them is also a fact of the answer.
 
-mod words;
+mod wording;
 
 use serde::Serialize;
 use shared::{ErrorKind, Result};
 
-pub use words::{Fact, FactValue, Facts};
+pub use wording::{Fact, FactValue, Facts};
 
 use crate::anomalies::{Anomalies, anomalies};
 use crate::decompose::{Fit, decompose};
@@ -15,7 +15,7 @@ use crate::forecast::{Forecast, forecast, prepared};
 use crate::question::Question;
 use crate::robust::mean;
 use crate::series::{Dimension, Series};
-use words::moved;
+use wording::moved;
 
 /// Periods that a narrative needs.
 const LEAST: usize = 2;

@@ -14,12 +14,12 @@ const REGION: &str = "x-amz-bucket-region";
 
 /// A bucket, and the region that requests are made for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Asked {
+pub(super) struct BucketRegion {
     pub(super) bucket: String,
     pub(super) region: String,
 }
 
-impl Asked {
+impl BucketRegion {
     /// That the bucket is in another region, `found` when the answer says which.
     fn misplaced(&self, found: Option<&str>) -> Impossible {
         let found = found.map_or_else(|| "another".to_owned(), |found| format!("`{found}`"));
@@ -29,7 +29,7 @@ impl Asked {
 
 /// Connects as `object_store` does; an answer that tells of another region is an error.
 #[derive(Debug)]
-pub(super) struct InRegion(pub(super) Asked);
+pub(super) struct InRegion(pub(super) BucketRegion);
 
 impl HttpConnector for InRegion {
     fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
@@ -41,7 +41,7 @@ impl HttpConnector for InRegion {
 #[derive(Debug)]
 struct Watched {
     inner: HttpClient,
-    asked: Asked,
+    asked: BucketRegion,
 }
 
 #[async_trait]

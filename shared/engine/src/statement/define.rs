@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use datafusion::sql::sqlparser::ast::Query;
 use datafusion::sql::sqlparser::tokenizer::Token;
 
-use super::words::{Parsed, Words};
+use super::cursor::{Cursor, Parsed};
 use super::{Named, Writing};
 use shared::model::Column;
 use shared::model::PartitionField;
@@ -26,15 +26,15 @@ pub(crate) struct CreateTable {
     pub(crate) with_data: bool,
 }
 
-pub(super) fn create(words: &mut Words<'_>) -> Parsed<Writing> {
-    if words.eat_one(&["DATABASE", "SCHEMA"]).is_some() {
-        let if_not_exists = words.eat("IF NOT EXISTS");
-        return Ok(Writing::CreateDatabase { name: words.ident()?, if_not_exists });
+pub(super) fn create(cursor: &mut Cursor<'_>) -> Parsed<Writing> {
+    if cursor.eat_one(&["DATABASE", "SCHEMA"]).is_some() {
+        let if_not_exists = cursor.eat("IF NOT EXISTS");
+        return Ok(Writing::CreateDatabase { name: cursor.ident()?, if_not_exists });
     }
-    words.expect("TABLE")?;
-    let if_not_exists = words.eat("IF NOT EXISTS");
+    cursor.expect("TABLE")?;
+    let if_not_exists = cursor.eat("IF NOT EXISTS");
     let mut made = CreateTable {
-        table: words.table()?,
+        table: cursor.table()?,
         if_not_exists,
         columns: Vec::new(),
         partition_by: Vec::new(),
@@ -44,35 +44,35 @@ pub(super) fn create(words: &mut Words<'_>) -> Parsed<Writing> {
         query: None,
         with_data: true,
     };
-    if words.parser.peek_token_ref().token == Token::LParen {
-        made.columns = words.list(column)?;
+    if cursor.parser.peek_token_ref().token == Token::LParen {
+        made.columns = cursor.list(column)?;
     }
-    while clause(words, &mut made)? {}
-    if words.eat("AS") {
-        made.query = Some(words.query()?);
-        made.with_data = !words.eat("WITH NO DATA");
-        words.eat("WITH DATA");
+    while clause(cursor, &mut made)? {}
+    if cursor.eat("AS") {
+        made.query = Some(cursor.query()?);
+        made.with_data = !cursor.eat("WITH NO DATA");
+        cursor.eat("WITH DATA");
     } else if made.columns.is_empty() {
-        return words.unexpected("`(` and the columns, or AS and a query");
+        return cursor.unexpected("`(` and the columns, or AS and a query");
     }
     Ok(Writing::CreateTable(made))
 }
 
 /// Takes one of the clauses that may follow in any order.
-fn clause(words: &mut Words<'_>, made: &mut CreateTable) -> Parsed<bool> {
-    if words.eat("PARTITIONED BY") {
-        made.partition_by = words.list(Words::partition_field)?;
-    } else if words.eat("LOCATION") {
-        made.location = Some(words.text()?);
-    } else if words.eat("COMMENT") {
-        made.comment = Some(words.text()?);
-    } else if words.eat("TBLPROPERTIES") {
-        made.properties.extend(properties(words)?);
-    } else if words.eat("USING") {
-        words.expect("ICEBERG")?;
-    } else if words.next_is("WITH") && !words.next_is("WITH NO DATA") {
-        words.expect("WITH")?;
-        options(words, made)?;
+fn clause(cursor: &mut Cursor<'_>, made: &mut CreateTable) -> Parsed<bool> {
+    if cursor.eat("PARTITIONED BY") {
+        made.partition_by = cursor.list(Cursor::partition_field)?;
+    } else if cursor.eat("LOCATION") {
+        made.location = Some(cursor.text()?);
+    } else if cursor.eat("COMMENT") {
+        made.comment = Some(cursor.text()?);
+    } else if cursor.eat("TBLPROPERTIES") {
+        made.properties.extend(properties(cursor)?);
+    } else if cursor.eat("USING") {
+        cursor.expect("ICEBERG")?;
+    } else if cursor.next_is("WITH") && !cursor.next_is("WITH NO DATA") {
+        cursor.expect("WITH")?;
+        options(cursor, made)?;
     } else {
         return Ok(false);
     }
@@ -80,81 +80,81 @@ fn clause(words: &mut Words<'_>, made: &mut CreateTable) -> Parsed<bool> {
 }
 
 /// `name type [NOT NULL] [COMMENT 'text']`
-pub(super) fn column(words: &mut Words<'_>) -> Parsed<Column> {
-    let mut column = Column::new(words.ident()?, words.column_type()?);
+pub(super) fn column(cursor: &mut Cursor<'_>) -> Parsed<Column> {
+    let mut column = Column::new(cursor.ident()?, cursor.column_type()?);
     loop {
-        if words.eat("NOT NULL") {
+        if cursor.eat("NOT NULL") {
             column.required = true;
-        } else if words.eat("COMMENT") {
-            column.comment = Some(words.text()?);
-        } else if !words.eat("NULL") {
+        } else if cursor.eat("COMMENT") {
+            column.comment = Some(cursor.text()?);
+        } else if !cursor.eat("NULL") {
             return Ok(column);
         }
     }
 }
 
 /// `('key' = 'value', …)`
-pub(super) fn properties(words: &mut Words<'_>) -> Parsed<BTreeMap<String, String>> {
-    let pair = |words: &mut Words<'_>| {
-        let key = words.text()?;
-        words.expect_token(&Token::Eq)?;
-        Ok((key, value(words)?))
+pub(super) fn properties(cursor: &mut Cursor<'_>) -> Parsed<BTreeMap<String, String>> {
+    let pair = |cursor: &mut Cursor<'_>| {
+        let key = cursor.text()?;
+        cursor.expect_token(&Token::Eq)?;
+        Ok((key, value(cursor)?))
     };
-    Ok(words.list(pair)?.into_iter().collect())
+    Ok(cursor.list(pair)?.into_iter().collect())
 }
 
 /// A text; numbers and truth values stand for theirs.
-fn value(words: &mut Words<'_>) -> Parsed<String> {
-    let token = words.parser.next_token();
+fn value(cursor: &mut Cursor<'_>) -> Parsed<String> {
+    let token = cursor.parser.next_token();
     match token.token {
         Token::SingleQuotedString(text) => Ok(text),
         Token::Number(digits, _) => Ok(digits),
         Token::Word(word) if ["true", "false"].contains(&word.value.to_ascii_lowercase().as_str()) => {
             Ok(word.value.to_ascii_lowercase())
         }
-        _ => words.parser.expected("a value in quotes", token),
+        _ => cursor.parser.expected("a value in quotes", token),
     }
 }
 
 /// `(key = value, …)` of CREATE TABLE AS; `partitioning = ARRAY['day(ts)']` are partition fields.
-fn options(words: &mut Words<'_>, made: &mut CreateTable) -> Parsed<()> {
-    words.expect_token(&Token::LParen)?;
+fn options(cursor: &mut Cursor<'_>, made: &mut CreateTable) -> Parsed<()> {
+    cursor.expect_token(&Token::LParen)?;
     loop {
-        let token = words.parser.peek_token();
-        let key = words.ident()?;
-        words.expect_token(&Token::Eq)?;
+        let token = cursor.parser.peek_token();
+        let key = cursor.ident()?;
+        cursor.expect_token(&Token::Eq)?;
         match key.as_str() {
             "partitioning" | "partitioned_by" => {
-                words.expect("ARRAY")?;
-                made.partition_by = texts(words)?;
+                cursor.expect("ARRAY")?;
+                made.partition_by = texts(cursor)?;
             }
             "bucketed_by" | "bucket_count" => {
-                return Words::refused(
+                return Cursor::refused(
                     &token,
                     "expected `partitioning = ARRAY['bucket(column, n)']`, found bucketing of Hive",
                 );
             }
-            "location" | "external_location" => made.location = Some(words.text()?),
+            "location" | "external_location" => made.location = Some(cursor.text()?),
             _ => {
-                made.properties.insert(key, value(words)?);
+                made.properties.insert(key, value(cursor)?);
             }
         }
-        if !words.eat_token(&Token::Comma) {
-            return words.expect_token(&Token::RParen);
+        if !cursor.eat_token(&Token::Comma) {
+            return cursor.expect_token(&Token::RParen);
         }
     }
 }
 
 /// Partition fields that are written as texts: `['day(ts)', 'carrier']`.
-fn texts(words: &mut Words<'_>) -> Parsed<Vec<PartitionField>> {
-    words.expect_token(&Token::LBracket)?;
+fn texts(cursor: &mut Cursor<'_>) -> Parsed<Vec<PartitionField>> {
+    cursor.expect_token(&Token::LBracket)?;
     let mut fields = Vec::new();
-    while !words.eat_token(&Token::RBracket) {
+    while !cursor.eat_token(&Token::RBracket) {
         if !fields.is_empty() {
-            words.expect_token(&Token::Comma)?;
+            cursor.expect_token(&Token::Comma)?;
         }
-        let token = words.parser.peek_token();
-        fields.push(of_text(&words.text()?).or_else(|e| Words::refused(&token, e))?);
+        let token = cursor.parser.peek_token();
+        fields.push(of_text(&cursor.text()?).or_else(|e| Cursor::refused(&token, e))?);
     }
     Ok(fields)
 }
@@ -166,20 +166,20 @@ fn of_text(text: &str) -> Result<PartitionField, String> {
         )
     };
     let tokens = crate::guard::tokens(text).map_err(|_| expected())?;
-    let mut words = Words::new(tokens);
-    words.partition_field().and_then(|field| words.end().map(|()| field)).map_err(|_| expected())
+    let mut cursor = Cursor::new(tokens);
+    cursor.partition_field().and_then(|field| cursor.end().map(|()| field)).map_err(|_| expected())
 }
 
-pub(super) fn drop(words: &mut Words<'_>) -> Parsed<Writing> {
-    if words.eat_one(&["DATABASE", "SCHEMA"]).is_some() {
-        let if_exists = words.eat("IF EXISTS");
-        let name = words.ident()?;
-        words.eat("RESTRICT");
+pub(super) fn drop(cursor: &mut Cursor<'_>) -> Parsed<Writing> {
+    if cursor.eat_one(&["DATABASE", "SCHEMA"]).is_some() {
+        let if_exists = cursor.eat("IF EXISTS");
+        let name = cursor.ident()?;
+        cursor.eat("RESTRICT");
         return Ok(Writing::DropDatabase { name, if_exists });
     }
-    words.expect("TABLE")?;
-    let if_exists = words.eat("IF EXISTS");
-    let table = words.table()?;
-    let purge = words.eat("PURGE");
+    cursor.expect("TABLE")?;
+    let if_exists = cursor.eat("IF EXISTS");
+    let table = cursor.table()?;
+    let purge = cursor.eat("PURGE");
     Ok(Writing::DropTable { table, if_exists, purge })
 }

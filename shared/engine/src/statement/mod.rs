@@ -5,20 +5,20 @@
 
 mod alter;
 mod call;
+mod cursor;
 mod define;
+mod maintenance;
 mod rows;
-mod upkeep;
-mod words;
 
 use datafusion::common::DataFusionError;
 use datafusion::sql::sqlparser::ast::{Ident, ObjectName};
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 
 pub(super) use self::alter::Alteration;
+use self::cursor::{Cursor, Parsed};
 pub(super) use self::define::CreateTable;
+pub(super) use self::maintenance::Optimize;
 pub(super) use self::rows::{Action, Arm, Delete, Insert, Into, Match, Merge, Update};
-pub(super) use self::upkeep::Optimize;
-use self::words::{Parsed, Words};
 use super::errors::Place;
 use super::guard::{self, Reading};
 use super::session::CATALOG;
@@ -161,11 +161,11 @@ const BEGINNINGS: [&str; 15] = [
 /// As [`guard::parse`]; `Denied` for a statement that is run by nobody.
 pub(super) fn parse(sql: &str) -> Result<Statement> {
     let tokens = guard::tokens(sql)?;
-    let mut words = Words::new(tokens.clone());
-    let explains = words.eat("EXPLAIN");
-    let verbose = explains && words.eat("VERBOSE");
-    let analyzes = explains && words.eat("ANALYZE");
-    if !BEGINNINGS.iter().any(|phrase| words.next_is(phrase)) {
+    let mut cursor = Cursor::new(tokens.clone());
+    let explains = cursor.eat("EXPLAIN");
+    let verbose = explains && cursor.eat("VERBOSE");
+    let analyzes = explains && cursor.eat("ANALYZE");
+    if !BEGINNINGS.iter().any(|phrase| cursor.next_is(phrase)) {
         return guard::parse_tokens(sql, tokens).map(Statement::Reading);
     }
     if analyzes {
@@ -173,13 +173,13 @@ pub(super) fn parse(sql: &str) -> Result<Statement> {
             "EXPLAIN ANALYZE of a statement that writes is not allowed: it would write; EXPLAIN does not",
         ));
     }
-    let parsed = writing(&mut words).and_then(|statement| words.end().map(|()| statement));
+    let parsed = writing(&mut cursor).and_then(|statement| cursor.end().map(|()| statement));
     match parsed {
         Ok(statement) if explains => Ok(Statement::Explain { statement: Box::new(statement), verbose }),
         Ok(statement) => Ok(Statement::Writing(Box::new(statement))),
         Err(error) => {
             check_alone(&tokens)?;
-            let stopped_at = words.parser.peek_token_ref().clone();
+            let stopped_at = cursor.parser.peek_token_ref().clone();
             let error = DataFusionError::SQL(Box::new(error), None);
             Err(guard::refuse_unparsed(error, &tokens, &stopped_at, sql))
         }
@@ -197,39 +197,39 @@ fn check_alone(tokens: &[TokenWithSpan]) -> Result<()> {
     }
 }
 
-fn writing(words: &mut Words<'_>) -> Parsed<Writing> {
-    if words.eat("INSERT") {
-        return rows::insert(words).map(Writing::Insert);
+fn writing(cursor: &mut Cursor<'_>) -> Parsed<Writing> {
+    if cursor.eat("INSERT") {
+        return rows::insert(cursor).map(Writing::Insert);
     }
-    if words.eat("DELETE") {
-        return rows::delete(words).map(Writing::Delete);
+    if cursor.eat("DELETE") {
+        return rows::delete(cursor).map(Writing::Delete);
     }
-    if words.eat("TRUNCATE") {
-        return rows::truncate(words).map(Writing::Delete);
+    if cursor.eat("TRUNCATE") {
+        return rows::truncate(cursor).map(Writing::Delete);
     }
-    if words.eat("UPDATE") {
-        return rows::update(words).map(Writing::Update);
+    if cursor.eat("UPDATE") {
+        return rows::update(cursor).map(Writing::Update);
     }
-    if words.eat("MERGE") {
-        return rows::merge(words).map(Writing::Merge);
+    if cursor.eat("MERGE") {
+        return rows::merge(cursor).map(Writing::Merge);
     }
-    if words.eat("CREATE") {
-        return define::create(words);
+    if cursor.eat("CREATE") {
+        return define::create(cursor);
     }
-    if words.eat("DROP") {
-        return define::drop(words);
+    if cursor.eat("DROP") {
+        return define::drop(cursor);
     }
-    if words.eat("ALTER TABLE") {
-        return alter::alter(words);
+    if cursor.eat("ALTER TABLE") {
+        return alter::alter(cursor);
     }
-    if words.eat("OPTIMIZE") {
-        return upkeep::optimize(words).map(Writing::Optimize);
+    if cursor.eat("OPTIMIZE") {
+        return maintenance::optimize(cursor).map(Writing::Optimize);
     }
-    if words.eat("CALL") {
-        return call::call(words);
+    if cursor.eat("CALL") {
+        return call::call(cursor);
     }
-    words.expect("VACUUM")?;
-    Ok(Writing::Vacuum { table: words.table()? })
+    cursor.expect("VACUUM")?;
+    Ok(Writing::Vacuum { table: cursor.table()? })
 }
 
 #[cfg(test)]

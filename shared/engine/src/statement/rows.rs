@@ -4,7 +4,7 @@ use datafusion::sql::sqlparser::ast::{Expr, Query, TableFactor};
 use datafusion::sql::sqlparser::tokenizer::Token;
 
 use super::Named;
-use super::words::{Parsed, Words};
+use super::cursor::{Cursor, Parsed};
 
 /// What becomes of the rows that are there.
 #[derive(Debug, Clone, PartialEq)]
@@ -82,42 +82,42 @@ pub(crate) enum Action {
     InsertAll,
 }
 
-pub(super) fn insert(words: &mut Words<'_>) -> Parsed<Insert> {
-    let overwrite = words.eat("OVERWRITE");
+pub(super) fn insert(cursor: &mut Cursor<'_>) -> Parsed<Insert> {
+    let overwrite = cursor.eat("OVERWRITE");
     if !overwrite {
-        words.expect("INTO")?;
+        cursor.expect("INTO")?;
     }
-    words.eat("TABLE");
-    let table = words.table()?;
-    let fixed = if words.eat("PARTITION") { words.list(equality)? } else { Vec::new() };
-    let columns = if begins_columns(words) { words.list(Words::ident)? } else { Vec::new() };
+    cursor.eat("TABLE");
+    let table = cursor.table()?;
+    let fixed = if cursor.eat("PARTITION") { cursor.list(equality)? } else { Vec::new() };
+    let columns = if begins_columns(cursor) { cursor.list(Cursor::ident)? } else { Vec::new() };
     let into = if overwrite {
         let conditions: Vec<Expr> = fixed.iter().map(|(column, value)| equals(column, value)).collect();
         if conditions.is_empty() { Into::Overwrite } else { Into::Replace(conditions) }
-    } else if words.eat("REPLACE WHERE") {
-        Into::Replace(vec![words.expr()?])
+    } else if cursor.eat("REPLACE WHERE") {
+        Into::Replace(vec![cursor.expr()?])
     } else {
         Into::Append
     };
-    Ok(Insert { table, columns, fixed, into, query: words.query()? })
+    Ok(Insert { table, columns, fixed, into, query: cursor.query()? })
 }
 
 /// Whether a bracket opens a list of columns and not a query.
-fn begins_columns(words: &Words<'_>) -> bool {
-    let second = words.parser.peek_nth_token_ref(1);
+fn begins_columns(cursor: &Cursor<'_>) -> bool {
+    let second = cursor.parser.peek_nth_token_ref(1);
     let query = ["SELECT", "WITH", "VALUES", "TABLE"];
     let opens_query = match &second.token {
         Token::LParen => true,
         Token::Word(word) => word.quote_style.is_none() && query.contains(&word.value.to_ascii_uppercase().as_str()),
         _ => false,
     };
-    words.parser.peek_token_ref().token == Token::LParen && !opens_query
+    cursor.parser.peek_token_ref().token == Token::LParen && !opens_query
 }
 
-fn equality(words: &mut Words<'_>) -> Parsed<(String, Expr)> {
-    let column = words.ident()?;
-    words.expect_token(&Token::Eq)?;
-    Ok((column, words.expr()?))
+fn equality(cursor: &mut Cursor<'_>) -> Parsed<(String, Expr)> {
+    let column = cursor.ident()?;
+    cursor.expect_token(&Token::Eq)?;
+    Ok((column, cursor.expr()?))
 }
 
 fn equals(column: &str, value: &Expr) -> Expr {
@@ -130,123 +130,123 @@ fn equals(column: &str, value: &Expr) -> Expr {
     }
 }
 
-pub(super) fn delete(words: &mut Words<'_>) -> Parsed<Delete> {
-    words.expect("FROM")?;
-    let (table, alias) = target(words, &["WHERE"])?;
-    let condition = if words.eat("WHERE") { Some(words.expr()?) } else { None };
+pub(super) fn delete(cursor: &mut Cursor<'_>) -> Parsed<Delete> {
+    cursor.expect("FROM")?;
+    let (table, alias) = target(cursor, &["WHERE"])?;
+    let condition = if cursor.eat("WHERE") { Some(cursor.expr()?) } else { None };
     Ok(Delete { table, alias, condition })
 }
 
-pub(super) fn truncate(words: &mut Words<'_>) -> Parsed<Delete> {
-    words.expect("TABLE")?;
-    Ok(Delete { table: words.table()?, alias: None, condition: None })
+pub(super) fn truncate(cursor: &mut Cursor<'_>) -> Parsed<Delete> {
+    cursor.expect("TABLE")?;
+    Ok(Delete { table: cursor.table()?, alias: None, condition: None })
 }
 
-pub(super) fn update(words: &mut Words<'_>) -> Parsed<Update> {
-    let (table, alias) = target(words, &["SET"])?;
-    words.expect("SET")?;
-    let set = assignments(words, table.table(), alias.as_deref())?;
-    let condition = if words.eat("WHERE") { Some(words.expr()?) } else { None };
+pub(super) fn update(cursor: &mut Cursor<'_>) -> Parsed<Update> {
+    let (table, alias) = target(cursor, &["SET"])?;
+    cursor.expect("SET")?;
+    let set = assignments(cursor, table.table(), alias.as_deref())?;
+    let condition = if cursor.eat("WHERE") { Some(cursor.expr()?) } else { None };
     Ok(Update { table, alias, set, condition })
 }
 
 /// `table [[AS] alias]`; words of `ends` are no alias.
-fn target(words: &mut Words<'_>, ends: &[&str]) -> Parsed<(Named, Option<String>)> {
-    let table = words.table()?;
-    let named = words.eat("AS")
-        || (matches!(words.parser.peek_token_ref().token, Token::Word(_))
-            && !ends.iter().any(|end| words.next_is(end)));
-    let alias = if named { Some(words.ident()?) } else { None };
+fn target(cursor: &mut Cursor<'_>, ends: &[&str]) -> Parsed<(Named, Option<String>)> {
+    let table = cursor.table()?;
+    let named = cursor.eat("AS")
+        || (matches!(cursor.parser.peek_token_ref().token, Token::Word(_))
+            && !ends.iter().any(|end| cursor.next_is(end)));
+    let alias = if named { Some(cursor.ident()?) } else { None };
     Ok((table, alias))
 }
 
 /// `column = value, …`; columns may be qualified with the table's name or alias.
-fn assignments(words: &mut Words<'_>, table: &str, alias: Option<&str>) -> Parsed<Vec<(String, Expr)>> {
+fn assignments(cursor: &mut Cursor<'_>, table: &str, alias: Option<&str>) -> Parsed<Vec<(String, Expr)>> {
     let mut set: Vec<(String, Expr)> = Vec::new();
     loop {
-        let token = words.parser.peek_token();
-        let path = words.path()?;
+        let token = cursor.parser.peek_token();
+        let path = cursor.path()?;
         let of_target = |prefix: &str| prefix == alias.unwrap_or(table) || prefix.rsplit('.').next() == Some(table);
         let column = match path.rsplit_once('.') {
             None => path,
             Some((prefix, column)) if of_target(prefix) => column.to_owned(),
             Some(_) => {
                 let expected = format!("expected a column of `{}` to set, found `{path}`", alias.unwrap_or(table));
-                return Words::refused(&token, expected);
+                return Cursor::refused(&token, expected);
             }
         };
         if set.iter().any(|(known, _)| *known == column) {
-            return Words::refused(&token, format!("expected every column once, found `{column}` a second time"));
+            return Cursor::refused(&token, format!("expected every column once, found `{column}` a second time"));
         }
-        words.expect_token(&Token::Eq)?;
-        set.push((column, words.expr()?));
-        if !words.eat_token(&Token::Comma) {
+        cursor.expect_token(&Token::Eq)?;
+        set.push((column, cursor.expr()?));
+        if !cursor.eat_token(&Token::Comma) {
             return Ok(set);
         }
     }
 }
 
-pub(super) fn merge(words: &mut Words<'_>) -> Parsed<Merge> {
-    words.expect("INTO")?;
-    let (table, alias) = target(words, &["USING"])?;
-    words.expect("USING")?;
-    let source = words.parser.parse_table_factor()?;
-    words.expect("ON")?;
-    let on = words.expr()?;
+pub(super) fn merge(cursor: &mut Cursor<'_>) -> Parsed<Merge> {
+    cursor.expect("INTO")?;
+    let (table, alias) = target(cursor, &["USING"])?;
+    cursor.expect("USING")?;
+    let source = cursor.parser.parse_table_factor()?;
+    cursor.expect("ON")?;
+    let on = cursor.expr()?;
     let mut arms = Vec::new();
-    while words.eat("WHEN") {
-        arms.push(arm(words, table.table(), alias.as_deref())?);
+    while cursor.eat("WHEN") {
+        arms.push(arm(cursor, table.table(), alias.as_deref())?);
     }
     match arms.is_empty() {
-        true => words.unexpected("WHEN MATCHED or WHEN NOT MATCHED"),
+        true => cursor.unexpected("WHEN MATCHED or WHEN NOT MATCHED"),
         false => Ok(Merge { table, alias, source, on, arms }),
     }
 }
 
-fn arm(words: &mut Words<'_>, table: &str, alias: Option<&str>) -> Parsed<Arm> {
-    let when = match words.eat_one(&["MATCHED", "NOT MATCHED BY SOURCE", "NOT MATCHED BY TARGET", "NOT MATCHED"]) {
+fn arm(cursor: &mut Cursor<'_>, table: &str, alias: Option<&str>) -> Parsed<Arm> {
+    let when = match cursor.eat_one(&["MATCHED", "NOT MATCHED BY SOURCE", "NOT MATCHED BY TARGET", "NOT MATCHED"]) {
         Some("MATCHED") => Match::Both,
         Some("NOT MATCHED BY SOURCE") => Match::Target,
         Some(_) => Match::Source,
-        None => return words.unexpected("MATCHED, NOT MATCHED or NOT MATCHED BY SOURCE"),
+        None => return cursor.unexpected("MATCHED, NOT MATCHED or NOT MATCHED BY SOURCE"),
     };
-    let condition = if words.eat("AND") { Some(words.expr()?) } else { None };
-    words.expect("THEN")?;
-    let token = words.parser.peek_token();
-    let action = match words.eat_one(&["DELETE", "UPDATE SET", "INSERT"]) {
+    let condition = if cursor.eat("AND") { Some(cursor.expr()?) } else { None };
+    cursor.expect("THEN")?;
+    let token = cursor.parser.peek_token();
+    let action = match cursor.eat_one(&["DELETE", "UPDATE SET", "INSERT"]) {
         Some("DELETE") => Action::Delete,
-        Some("UPDATE SET") if words.eat_token(&Token::Mul) => Action::UpdateAll,
-        Some("UPDATE SET") => Action::Update(assignments(words, table, alias)?),
-        Some(_) if words.eat_token(&Token::Mul) => Action::InsertAll,
-        Some(_) => inserted(words)?,
-        None => return words.unexpected("UPDATE SET, DELETE or INSERT"),
+        Some("UPDATE SET") if cursor.eat_token(&Token::Mul) => Action::UpdateAll,
+        Some("UPDATE SET") => Action::Update(assignments(cursor, table, alias)?),
+        Some(_) if cursor.eat_token(&Token::Mul) => Action::InsertAll,
+        Some(_) => inserted(cursor)?,
+        None => return cursor.unexpected("UPDATE SET, DELETE or INSERT"),
     };
     let inserts = matches!(action, Action::Insert(..) | Action::InsertAll);
     match (when, &action) {
         (Match::Source, _) if !inserts => {
-            Words::refused(&token, "expected INSERT: there is no row of the table to change")
+            Cursor::refused(&token, "expected INSERT: there is no row of the table to change")
         }
         (Match::Both | Match::Target, _) if inserts => {
-            Words::refused(&token, "expected UPDATE SET or DELETE: there is a row of the table")
+            Cursor::refused(&token, "expected UPDATE SET or DELETE: there is a row of the table")
         }
         (Match::Target, Action::UpdateAll) => {
-            Words::refused(&token, "expected UPDATE SET with columns: there is no row of the source")
+            Cursor::refused(&token, "expected UPDATE SET with columns: there is no row of the source")
         }
         _ => Ok(Arm { when, condition, action }),
     }
 }
 
-fn inserted(words: &mut Words<'_>) -> Parsed<Action> {
-    let columns = match words.next_is("VALUES") {
+fn inserted(cursor: &mut Cursor<'_>) -> Parsed<Action> {
+    let columns = match cursor.next_is("VALUES") {
         true => Vec::new(),
-        false => words.list(Words::ident)?,
+        false => cursor.list(Cursor::ident)?,
     };
-    words.expect("VALUES")?;
-    let token = words.parser.peek_token();
-    let values = words.list(Words::expr)?;
+    cursor.expect("VALUES")?;
+    let token = cursor.parser.peek_token();
+    let values = cursor.list(Cursor::expr)?;
     if !columns.is_empty() && columns.len() != values.len() {
         let found = format!("expected {} values, one for each column, found {}", columns.len(), values.len());
-        return Words::refused(&token, found);
+        return Cursor::refused(&token, found);
     }
     Ok(Action::Insert(columns, values))
 }

@@ -32,7 +32,7 @@ use datafusion::physical_plan::{ExecutionPlan, PhysicalExpr};
 use url::Url;
 
 use self::files::TableFile;
-use self::parquet::{Footer, ParquetFiles};
+use self::parquet::{Footer, parquet_source};
 use self::rows::{RowFiles, RowFormat};
 use format::csv::decode::CsvTable;
 use format::folders;
@@ -238,7 +238,7 @@ impl FileTable {
             let files = files::with_statistics(state, &self.table, &schema, files, &footers)?;
             let groups = FileGroup::new(files).split_files(execution.target_partitions);
             let statistics = files::merged_statistics(&groups, schema.table_schema())?;
-            let source = Arc::new(ParquetFiles::new(state, &group.store, schema)?);
+            let source = parquet_source(state, &group.store, schema)?;
             let config = FileScanConfigBuilder::new(group.store.clone(), source)
                 .with_file_groups(groups)
                 .with_statistics(statistics)

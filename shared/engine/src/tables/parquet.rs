@@ -3,27 +3,19 @@
 //! A file that somebody broke must not look like a passing fault of the store, nor like one of this program: what its footer
 //! promises is checked against the file's size, and a panic of the decoder is that file's fault.
 
-use std::fmt;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use arrow::datatypes::Schema;
 use arrow::record_batch::RecordBatch;
 use datafusion::catalog::Session;
-use datafusion::common::config::ConfigOptions;
-use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{DataFusionError, Result};
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::physical_plan::parquet::CachedParquetFileReaderFactory;
 use datafusion::datasource::physical_plan::parquet::metadata::DFParquetMetadata;
-use datafusion::datasource::physical_plan::{FileOpener, FileScanConfig, FileSource, ParquetSource};
+use datafusion::datasource::physical_plan::{FileSource, ParquetSource};
 use datafusion::datasource::table_schema::TableSchema;
 use datafusion::execution::object_store::ObjectStoreUrl;
-use datafusion::physical_expr::projection::ProjectionExprs;
-use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr, PhysicalSortExpr};
-use datafusion::physical_plan::filter_pushdown::FilterPushdownPropagation;
-use datafusion::physical_plan::metrics::ExecutionPlanMetricsSet;
-use datafusion::physical_plan::{DisplayFormatType, SortOrderPushdownResult};
 use datafusion_datasource::morsel::{Morsel, MorselPlan, MorselPlanner, Morselizer};
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
@@ -130,117 +122,20 @@ fn named(error: DataFusionError, doing: &str) -> DataFusionError {
     DataFusionError::from(error.context(doing))
 }
 
-/// A Parquet source whose errors, panics among them, name the file.
-#[derive(Clone)]
-pub(super) struct ParquetFiles(Arc<dyn FileSource>);
-
-impl ParquetFiles {
-    /// Over files of `store`, whose footers are kept.
-    pub(super) fn new(state: &dyn Session, store: &ObjectStoreUrl, schema: TableSchema) -> Result<Self> {
-        let runtime = state.runtime_env();
-        let footers = runtime.cache_manager.get_file_metadata_cache();
-        let readers = CachedParquetFileReaderFactory::new(runtime.object_store(store)?, footers);
-        let options = state.default_table_options().parquet;
-        let source = ParquetSource::new(schema)
-            .with_table_parquet_options(options)
-            .with_parquet_file_reader_factory(Arc::new(readers));
-        Ok(Self(guarded(source)))
-    }
-
-    fn around(source: Arc<dyn FileSource>) -> Arc<dyn FileSource> {
-        Arc::new(Self(source))
-    }
-}
-
-impl FileSource for ParquetFiles {
-    fn create_file_opener(
-        &self,
-        store: Arc<dyn ObjectStore>,
-        config: &FileScanConfig,
-        partition: usize,
-    ) -> Result<Arc<dyn FileOpener>> {
-        self.0.create_file_opener(store, config, partition)
-    }
-
-    fn create_morselizer(
-        &self,
-        store: Arc<dyn ObjectStore>,
-        config: &FileScanConfig,
-        partition: usize,
-    ) -> Result<Box<dyn Morselizer>> {
-        Ok(Box::new(NamedMorsels(self.0.create_morselizer(store, config, partition)?)))
-    }
-
-    fn table_schema(&self) -> &TableSchema {
-        self.0.table_schema()
-    }
-
-    fn with_batch_size(&self, batch_size: usize) -> Arc<dyn FileSource> {
-        Self::around(self.0.with_batch_size(batch_size))
-    }
-
-    fn filter(&self) -> Option<Arc<dyn PhysicalExpr>> {
-        self.0.filter()
-    }
-
-    fn projection(&self) -> Option<&ProjectionExprs> {
-        self.0.projection()
-    }
-
-    fn metrics(&self) -> &ExecutionPlanMetricsSet {
-        self.0.metrics()
-    }
-
-    fn file_type(&self) -> &str {
-        self.0.file_type()
-    }
-
-    fn fmt_extra(&self, kind: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt_extra(kind, f)
-    }
-
-    fn supports_repartitioning(&self) -> bool {
-        self.0.supports_repartitioning()
-    }
-
-    fn reorder_files(&self, files: Vec<PartitionedFile>) -> Vec<PartitionedFile> {
-        self.0.reorder_files(files)
-    }
-
-    fn apply_expressions(
-        &self,
-        f: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
-    ) -> Result<TreeNodeRecursion> {
-        self.0.apply_expressions(f)
-    }
-
-    fn try_pushdown_filters(
-        &self,
-        filters: Vec<Arc<dyn PhysicalExpr>>,
-        config: &ConfigOptions,
-    ) -> Result<FilterPushdownPropagation<Arc<dyn FileSource>>> {
-        let mut pushed = self.0.try_pushdown_filters(filters, config)?;
-        pushed.updated_node = pushed.updated_node.map(Self::around);
-        Ok(pushed)
-    }
-
-    fn try_pushdown_sort(
-        &self,
-        order: &[PhysicalSortExpr],
-        properties: &EquivalenceProperties,
-    ) -> Result<SortOrderPushdownResult<Arc<dyn FileSource>>> {
-        Ok(match self.0.try_pushdown_sort(order, properties)? {
-            SortOrderPushdownResult::Exact { inner } => SortOrderPushdownResult::Exact { inner: Self::around(inner) },
-            SortOrderPushdownResult::Inexact { inner } => {
-                SortOrderPushdownResult::Inexact { inner: Self::around(inner) }
-            }
-            SortOrderPushdownResult::Unsupported => SortOrderPushdownResult::Unsupported,
-        })
-    }
-
-    fn try_pushdown_projection(&self, projection: &ProjectionExprs) -> Result<Option<Arc<dyn FileSource>>> {
-        Ok(self.0.try_pushdown_projection(projection)?.map(Self::around))
-    }
+/// A source of Parquet files in `store`, whose footers are kept, and whose errors, panics among them, name the file.
+pub(super) fn parquet_source(
+    state: &dyn Session,
+    store: &ObjectStoreUrl,
+    schema: TableSchema,
+) -> Result<Arc<dyn FileSource>> {
+    let runtime = state.runtime_env();
+    let footers = runtime.cache_manager.get_file_metadata_cache();
+    let readers = CachedParquetFileReaderFactory::new(runtime.object_store(store)?, footers);
+    let options = state.default_table_options().parquet;
+    let source = ParquetSource::new(schema)
+        .with_table_parquet_options(options)
+        .with_parquet_file_reader_factory(Arc::new(readers));
+    Ok(guarded(source, |morsels| Box::new(NamedMorsels(morsels))))
 }
 
 #[derive(Debug)]

@@ -22,8 +22,8 @@ use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::parser::Parser;
 
 use super::insert::field;
-use super::{Outcome, Source, Turn, Write, assign};
-use crate::catalog::Given;
+use super::{Idempotency, Outcome, Source, Write, assign};
+use crate::catalog::NamedTables;
 use crate::functions::{fill, filled};
 use crate::statement::{Action, Arm, Delete, Match, Merge, Named, Update};
 use shared::{Error, Result};
@@ -76,9 +76,9 @@ impl RowChange for Changing<'_> {
 impl Write<'_> {
     pub(super) async fn change(&self, statement: Rows<'_>) -> Result<Outcome> {
         let table = self.iceberg(statement.table()).await?;
-        let token = match self.turn(statement.word(), &table)? {
-            Turn::Now(token) => token,
-            Turn::Done(outcome) => return Ok(outcome),
+        let token = match self.idempotency(statement.word(), &table)? {
+            Idempotency::New(token) => token,
+            Idempotency::Done(outcome) => return Ok(outcome),
         };
         let committed = match statement {
             Rows::Delete(Delete { condition: None, .. }) => {
@@ -100,7 +100,7 @@ impl Write<'_> {
     pub(super) async fn changed(&self, statement: Rows<'_>, table: &Table) -> Result<(SessionState, Source)> {
         let mut state = self.run.session(self.engine);
         assign::register(&mut state, table.arrow_schema())?;
-        let given: Given = [(TARGET.to_owned(), table.addressed().await?)].into();
+        let given: NamedTables = [(TARGET.to_owned(), table.addressed().await?)].into();
         let source = self.query(&state, &statement.query(table)?, &given).await?;
         Ok((state, source))
     }

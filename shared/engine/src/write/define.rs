@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use datafusion::execution::session_state::SessionState;
 
-use super::{Outcome, Source, Turn, Write, assign, of_files};
-use crate::catalog::Given;
+use super::{Idempotency, Outcome, Source, Write, assign, of_files};
+use crate::catalog::NamedTables;
 use crate::semantics::shown_name;
 use crate::statement::{CreateTable, Named};
 use shared::catalog::Database;
@@ -85,7 +85,9 @@ impl Write<'_> {
     /// The statement's table is there already.
     async fn exists(&self, statement: &'static str, made: &CreateTable, is_iceberg: bool) -> Result<Outcome> {
         let name = self.name(&made.table)?;
-        if is_iceberg && let Turn::Done(outcome) = self.turn(statement, &self.tables.load(&name).await?)? {
+        if is_iceberg
+            && let Idempotency::Done(outcome) = self.idempotency(statement, &self.tables.load(&name).await?)?
+        {
             return Ok(outcome);
         }
         match made.if_not_exists {
@@ -102,7 +104,7 @@ impl Write<'_> {
                 return Err(Error::invalid("expected columns or a query, found both"));
             }
             Some(query) => {
-                let source = self.query(state, query, &Given::new()).await?;
+                let source = self.query(state, query, &NamedTables::new()).await?;
                 let columns: Vec<Column> = columns_of(source.plan.schema().as_arrow())?
                     .into_iter()
                     .map(|column| Column {

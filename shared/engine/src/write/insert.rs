@@ -13,8 +13,8 @@ use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::parser::Parser;
 
 use super::change::{TARGET, bare, quoted, template};
-use super::{Outcome, Source, Turn, Write, assign};
-use crate::catalog::Given;
+use super::{Idempotency, Outcome, Source, Write, assign};
+use crate::catalog::NamedTables;
 use crate::errors::suggestion;
 use crate::statement::{Insert, Into};
 use shared::model::TableName;
@@ -25,9 +25,9 @@ use table_datafusion::{Change, ChangeTable, ReadTable};
 impl Write<'_> {
     pub(super) async fn insert(&self, insert: Insert) -> Result<Outcome> {
         let table = self.iceberg(&insert.table).await?;
-        let token = match self.turn("INSERT", &table)? {
-            Turn::Now(token) => token,
-            Turn::Done(outcome) => return Ok(outcome),
+        let token = match self.idempotency("INSERT", &table)? {
+            Idempotency::New(token) => token,
+            Idempotency::Done(outcome) => return Ok(outcome),
         };
         let state = self.run.session(self.engine);
         let planned = async {
@@ -54,7 +54,7 @@ impl Write<'_> {
         let mut whole = Vec::new();
         for condition in conditions {
             let text = format!("SELECT 1 FROM \"{TARGET}\" AS {} WHERE $1", quoted(&table.name().table));
-            let given: Given = [(TARGET.to_owned(), table.provider(Read::Current).await?)].into();
+            let given: NamedTables = [(TARGET.to_owned(), table.provider(Read::Current).await?)].into();
             let source = self.query(&state, &template(&text, std::slice::from_ref(condition))?, &given).await?;
             let found = filter_of(&source.plan)?;
             let found = found.ok_or_else(|| {
@@ -72,7 +72,7 @@ impl Write<'_> {
     pub(super) async fn inserted(&self, state: &SessionState, insert: &Insert, table: &Table) -> Result<Source> {
         let targets = targets(insert, table)?;
         let query = with_fixed(named(&insert.query), &insert.fixed)?;
-        let source = self.query(state, &query, &Given::new()).await?;
+        let source = self.query(state, &query, &NamedTables::new()).await?;
         let found = source.plan.schema().fields().len();
         if found != targets.len() {
             let names: Vec<_> = targets.iter().map(|f| format!("`{}`", f.name())).collect();

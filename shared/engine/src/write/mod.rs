@@ -15,7 +15,7 @@ mod assign;
 mod change;
 mod define;
 mod insert;
-mod upkeep;
+mod maintenance;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -30,15 +30,15 @@ use datafusion::sql::parser::Statement as Parsed;
 use datafusion::sql::sqlparser::ast::{Query, Statement};
 use futures::StreamExt;
 use serde::{Serialize, Serializer};
-use sha2::{Digest, Sha256};
 
 use self::change::Rows;
-use self::upkeep::Report;
-use super::catalog::{Given, Lookup, Resolved};
+use self::maintenance::Report;
+use super::catalog::{Lookup, NamedTables, Resolved};
 use super::errors::pointed;
 use super::statement::{Named, Writing};
 use super::stats::{Counted, Progress};
 use super::{Answer, Engine, Run, explain, functions, guard, limit, semantics};
+use shared::digest::sha256_hex;
 use shared::model::TableName;
 use shared::ports::Ports;
 use shared::{Error, ErrorKind, Result};
@@ -167,9 +167,9 @@ struct Write<'a> {
 }
 
 /// Whether a statement's work is still to be done.
-enum Turn {
+enum Idempotency {
     /// It is, under this token.
-    Now(Option<Token>),
+    New(Option<Token>),
     /// It was done under the same idempotency key.
     Done(Outcome),
 }
@@ -263,7 +263,7 @@ impl<'a> Write<'a> {
 
     async fn unknown(&self, named: &Named, name: &TableName) -> Error {
         let Run { ports, tables, options, log, sql, .. } = self.run;
-        let lookup = Lookup { ports, tables, options, log, sources: &[], given: &Given::new() };
+        let lookup = Lookup { ports, tables, options, log, sources: &[], given: &NamedTables::new() };
         let error = lookup.unknown(&name.database, &name.table).await;
         match error.kind() {
             ErrorKind::NotFound => Error::not_found(pointed(&error.to_string(), sql, named.place)),
@@ -272,7 +272,7 @@ impl<'a> Write<'a> {
     }
 
     /// Plans a query whose rows are to be written.
-    async fn query(&self, state: &SessionState, query: &Query, given: &Given) -> Result<Source> {
+    async fn query(&self, state: &SessionState, query: &Query, given: &NamedTables) -> Result<Source> {
         guard::check_query(query)?;
         let mut statement = Parsed::Statement(Box::new(Statement::Query(Box::new(query.clone()))));
         functions::rewrite(&mut statement)?;
@@ -325,14 +325,14 @@ impl<'a> Write<'a> {
     ///
     /// # Errors
     /// `Invalid` for a key that can't be, `Conflict` for one that another statement had.
-    fn turn(&self, statement: &'static str, table: &Table) -> Result<Turn> {
-        let Some(token) = self.token()? else { return Ok(Turn::Now(None)) };
+    fn idempotency(&self, statement: &'static str, table: &Table) -> Result<Idempotency> {
+        let Some(token) = self.token()? else { return Ok(Idempotency::New(None)) };
         match table.token(&token.key) {
-            None => Ok(Turn::Now(Some(token))),
+            None => Ok(Idempotency::New(Some(token))),
             Some(found) if found == token.value => {
                 let snapshot = table.history().into_iter().find(|s| s.summary.get(&token.key) == Some(&token.value));
                 let outcome = Outcome { snapshot_id: snapshot.map(|s| s.id), ..Outcome::new(statement, table.name()) };
-                Ok(Turn::Done(outcome.noted("done before under this idempotency key")))
+                Ok(Idempotency::Done(outcome.noted("done before under this idempotency key")))
             }
             Some(_) => {
                 Err(Error::conflict("expected the statement that this idempotency key came with first, found another"))
@@ -344,10 +344,12 @@ impl<'a> Write<'a> {
     async fn settled(&self, statement: &'static str, table: &Table, committed: Result<Committed>) -> Result<Outcome> {
         match committed {
             Ok(committed) => Ok(Outcome::of(statement, table.name(), &committed)),
-            Err(error) if error.kind() == ErrorKind::Conflict => match self.turn(statement, &table.reload().await?)? {
-                Turn::Done(outcome) => Ok(outcome),
-                Turn::Now(_) => Err(error),
-            },
+            Err(error) if error.kind() == ErrorKind::Conflict => {
+                match self.idempotency(statement, &table.reload().await?)? {
+                    Idempotency::Done(outcome) => Ok(outcome),
+                    Idempotency::New(_) => Err(error),
+                }
+            }
             Err(error) => Err(error),
         }
     }
@@ -369,7 +371,7 @@ fn of_files(name: &TableName) -> Error {
 }
 
 fn hash(text: &str) -> String {
-    Sha256::digest(text).iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+    sha256_hex(text, 16)
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use rows::{Marks, Rows};
 
 use super::infer::{NULL_TEXTS, text_shape};
 use super::merge::{SampledColumn, Shape, positional_name};
-use super::{Compression, CsvFormat, Encoding, FileFormat, FirstRow, Flaw, Sample, unique_name};
+use super::{Compression, CsvFormat, Encoding, FileFault, FileFormat, FirstRow, Sample, unique_name};
 use shared::model::name::to_column_name;
 
 /// Delimiters that are tried, likeliest first.
@@ -32,11 +32,13 @@ const ROWS: usize = 20_000;
 /// # Errors
 /// `Unrecognized` when no dialect makes a table of the text; `Truncated` when a quote is never closed; `TooLarge` when not even one
 /// row ends in the text.
-pub fn sample(text: &[u8], complete: bool, name: &str) -> Result<Sample, Flaw> {
+pub fn sample(text: &[u8], complete: bool, name: &str) -> Result<Sample, FileFault> {
     let marks = sniff(text, complete, name)?;
     let first = Rows::cut(text, marks, complete, ROWS);
     if first.len() == 0 && !complete {
-        return Err(Flaw::TooLarge { found: format!("a row that does not end within the first {} bytes", text.len()) });
+        return Err(FileFault::TooLarge {
+            found: format!("a row that does not end within the first {} bytes", text.len()),
+        });
     }
     let mut seen = Seen::of(&first);
     let mut at = first.taken;
@@ -49,10 +51,10 @@ pub fn sample(text: &[u8], complete: bool, name: &str) -> Result<Sample, Flaw> {
         at += more.taken;
     }
     if complete && seen.open_quote {
-        return Err(Flaw::Truncated { found: "a quoted field is not closed before the end of the file".into() });
+        return Err(FileFault::Truncated { found: "a quoted field is not closed before the end of the file".into() });
     }
     if seen.rows == 0 {
-        return Err(Flaw::Unrecognized { found: "no complete row in the beginning of the file".into() });
+        return Err(FileFault::Unrecognized { found: "no complete row in the beginning of the file".into() });
     }
     let nulls = null_texts(&seen.tallies);
     let mut notes = seen.notes();
@@ -245,7 +247,7 @@ struct Candidate {
     rows: usize,
 }
 
-fn sniff(text: &[u8], complete: bool, name: &str) -> Result<Marks, Flaw> {
+fn sniff(text: &[u8], complete: bool, name: &str) -> Result<Marks, FileFault> {
     let (head, whole) = if text.len() > SNIFF_BYTES { (&text[..SNIFF_BYTES], false) } else { (text, complete) };
     let mut best: Option<Candidate> = None;
     for (quote, escape) in quotings(head) {
@@ -265,7 +267,7 @@ fn sniff(text: &[u8], complete: bool, name: &str) -> Result<Marks, Flaw> {
         Some(found) => Ok(found.marks),
         // One column has no delimiter, so only the name can say that it is a table.
         None if named => Ok(Marks { delimiter: b',', quote: Some(b'"'), escape: None }),
-        None => Err(Flaw::Unrecognized { found: "text that no delimiter cuts into columns".into() }),
+        None => Err(FileFault::Unrecognized { found: "text that no delimiter cuts into columns".into() }),
     }
 }
 

@@ -122,13 +122,13 @@ fn ragged_rows_are_noted_and_nothing_of_them_is_lost() {
 #[test]
 fn one_column_is_a_table_when_the_name_says_so() {
     assert_eq!(types(&found("id\n1\n2\n")), ["id:bigint"]);
-    assert!(matches!(sample(b"id\n1\n2\n", true, "notes.txt"), Err(Flaw::Unrecognized { .. })));
+    assert!(matches!(sample(b"id\n1\n2\n", true, "notes.txt"), Err(FileFault::Unrecognized { .. })));
 }
 
 #[test]
 fn a_quote_that_never_closes_is_a_cut_file() {
     let text = "id,text\n1,\"a\"\n2,\"b\"\n3,\"c, d\n";
-    assert!(matches!(sample(text.as_bytes(), true, "a.csv"), Err(Flaw::Truncated { .. })));
+    assert!(matches!(sample(text.as_bytes(), true, "a.csv"), Err(FileFault::Truncated { .. })));
     assert!(sample(text.as_bytes(), false, "a.csv").is_ok());
 }
 
@@ -196,5 +196,5 @@ fn a_telephone_number_is_text() {
 
 #[test]
 fn a_row_that_does_not_end_in_what_was_read_is_too_large() {
-    assert!(matches!(sample(b"a,\"bcd", false, "a.csv"), Err(Flaw::TooLarge { .. })));
+    assert!(matches!(sample(b"a,\"bcd", false, "a.csv"), Err(FileFault::TooLarge { .. })));
 }

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use self::shape::{Observer, Trouble};
 use self::split::{Next, Splitter};
 use super::merge::{SampledColumn, Shape};
-use super::{Compression, Encoding, FileFormat, Flaw, JsonFormat, Sample};
+use super::{Compression, Encoding, FileFault, FileFormat, JsonFormat, Sample};
 use shared::model::name::to_column_name;
 
 /// The layout and columns of `text`, which begins with `{` or `[`. `None` when the first value is no JSON, so that the text may be
@@ -18,13 +18,13 @@ use shared::model::name::to_column_name;
 /// # Errors
 /// `Truncated` or `Corrupt` when JSON begins and then breaks; `Unrecognized` for JSON that is not made of objects; `TooLarge` when
 /// the first object goes on behind the end of `text`, or is nested too deeply.
-pub fn sample(text: &str, complete: bool) -> Option<Result<Sample, Flaw>> {
+pub fn sample(text: &str, complete: bool) -> Option<Result<Sample, FileFault>> {
     let mut reading = Reading::default();
     match reading.read(text, complete) {
-        Ok(()) if reading.objects == 0 && !complete => Some(Err(Flaw::TooLarge {
+        Ok(()) if reading.objects == 0 && !complete => Some(Err(FileFault::TooLarge {
             found: format!("a JSON object that does not end within the first {} bytes", text.len()),
         })),
-        Ok(()) if reading.objects == 0 => Some(Err(Flaw::Empty)),
+        Ok(()) if reading.objects == 0 => Some(Err(FileFault::Empty)),
         Ok(()) => {
             let mut sample = reading.sample();
             if !complete {
@@ -36,7 +36,7 @@ pub fn sample(text: &str, complete: bool) -> Option<Result<Sample, Flaw>> {
             Some(Ok(sample))
         }
         Err(None) => None,
-        Err(Some(flaw)) => Some(Err(flaw)),
+        Err(Some(fault)) => Some(Err(fault)),
     }
 }
 
@@ -54,7 +54,7 @@ struct Reading {
 
 impl Reading {
     /// Reads all objects. `None` as an error: the text is no JSON from its first value on.
-    fn read(&mut self, text: &str, complete: bool) -> Result<(), Option<Flaw>> {
+    fn read(&mut self, text: &str, complete: bool) -> Result<(), Option<FileFault>> {
         let mut splitter = Splitter::new();
         let mut last = 0;
         loop {
@@ -81,7 +81,7 @@ impl Reading {
         Ok(())
     }
 
-    fn object(&mut self, text: &str, range: std::ops::Range<usize>) -> Result<(), Option<Flaw>> {
+    fn object(&mut self, text: &str, range: std::ops::Range<usize>) -> Result<(), Option<FileFault>> {
         let (columns, by_key) = (&mut self.columns, &mut self.by_key);
         let mut find = |key: &str| match by_key.get(key) {
             Some(at) => *at,
@@ -104,7 +104,7 @@ impl Reading {
                 self.objects += 1;
                 Ok(())
             }
-            Err(Trouble::TooDeep) => Err(Some(Flaw::TooLarge {
+            Err(Trouble::TooDeep) => Err(Some(FileFault::TooLarge {
                 found: format!(
                     "a value at line {} that is nested more than {} levels deep",
                     line_of(text, start),
@@ -112,30 +112,32 @@ impl Reading {
                 ),
             })),
             Err(Trouble::Invalid(_)) if self.objects == 0 && !text.trim_start().starts_with('[') => Err(None),
-            Err(Trouble::Invalid(found)) => Err(Some(Flaw::Corrupt {
+            Err(Trouble::Invalid(found)) => Err(Some(FileFault::Corrupt {
                 found: format!("{found} in the JSON object at line {}", line_of(text, start)),
             })),
         }
     }
 
-    fn stray(&self, text: &str, splitter: &Splitter, stray: &split::Stray) -> Option<Flaw> {
+    fn stray(&self, text: &str, splitter: &Splitter, stray: &split::Stray) -> Option<FileFault> {
         if self.objects == 0 {
             let other = "a JSON array of other things than objects";
-            return splitter.has_arrays().then(|| Flaw::Unrecognized { found: other.into() });
+            return splitter.has_arrays().then(|| FileFault::Unrecognized { found: other.into() });
         }
         let line = line_of(text, stray.at);
-        Some(Flaw::Corrupt { found: format!("expected {}, found `{}` at line {line}", stray.expected, stray.found) })
+        Some(FileFault::Corrupt {
+            found: format!("expected {}, found `{}` at line {line}", stray.expected, stray.found),
+        })
     }
 
-    fn cut(&self, text: &str, splitter: &Splitter) -> Option<Flaw> {
+    fn cut(&self, text: &str, splitter: &Splitter) -> Option<FileFault> {
         if !splitter.is_inside_object() {
-            return Some(Flaw::Truncated { found: "a JSON array is not closed".into() });
+            return Some(FileFault::Truncated { found: "a JSON array is not closed".into() });
         }
         let start = splitter.done();
         if self.objects == 0 && !shape::may_go_on(&text.as_bytes()[start..]) {
             return None;
         }
-        Some(Flaw::Truncated { found: format!("JSON ends inside the object at line {}", line_of(text, start)) })
+        Some(FileFault::Truncated { found: format!("JSON ends inside the object at line {}", line_of(text, start)) })
     }
 
     fn sample(mut self) -> Sample {
@@ -196,19 +198,19 @@ mod tests {
     fn a_head_that_ends_inside_a_value_is_enough() {
         for text in ["{\"a\":1}\n{\"a\":", "[{\"a\":1},{\"a\"", "[{\"a\":1}", "[{\"a\":1},"] {
             assert_eq!(types(&sample(text, false).unwrap().unwrap()), ["a:bigint"], "{text}");
-            assert!(matches!(sample(text, true).unwrap(), Err(Flaw::Truncated { .. })), "{text}");
+            assert!(matches!(sample(text, true).unwrap(), Err(FileFault::Truncated { .. })), "{text}");
         }
     }
 
     #[test]
     fn what_is_no_json_may_be_something_else_and_what_breaks_later_is_broken() {
         assert!(sample("{name},{value}\n1,2\n", true).is_none());
-        assert!(matches!(sample("{\"a\":1}\nnot json\n", true).unwrap(), Err(Flaw::Corrupt { .. })));
+        assert!(matches!(sample("{\"a\":1}\nnot json\n", true).unwrap(), Err(FileFault::Corrupt { .. })));
         assert!(sample("{name", false).is_none());
-        assert!(matches!(sample("{\"a\":\"long", false).unwrap(), Err(Flaw::TooLarge { .. })));
-        assert!(matches!(sample("{\"a\":1}\n5\n", true).unwrap(), Err(Flaw::Corrupt { .. })));
-        assert!(matches!(sample("[1,2]", true).unwrap(), Err(Flaw::Unrecognized { .. })));
-        assert!(matches!(sample("[]", true).unwrap(), Err(Flaw::Empty)));
+        assert!(matches!(sample("{\"a\":\"long", false).unwrap(), Err(FileFault::TooLarge { .. })));
+        assert!(matches!(sample("{\"a\":1}\n5\n", true).unwrap(), Err(FileFault::Corrupt { .. })));
+        assert!(matches!(sample("[1,2]", true).unwrap(), Err(FileFault::Unrecognized { .. })));
+        assert!(matches!(sample("[]", true).unwrap(), Err(FileFault::Empty)));
     }
 
     #[test]
@@ -259,7 +261,7 @@ mod tests {
     #[test]
     fn what_is_nested_too_deeply_is_told_as_that() {
         let deep = format!("{{\"a\":{}1{}}}", "[".repeat(200), "]".repeat(200));
-        let Err(Flaw::TooLarge { found }) = sample(&deep, true).unwrap() else { panic!("expected a flaw") };
+        let Err(FileFault::TooLarge { found }) = sample(&deep, true).unwrap() else { panic!("expected a fault") };
         assert!(found.contains("128 levels"), "{found}");
     }
 }

@@ -7,7 +7,7 @@ use datafusion::prelude::{col, lit};
 use iceberg::spec::{FormatVersion, Operation as Kind};
 
 use super::*;
-use crate::tests::rows::Asked;
+use crate::tests::rows::TestChange;
 use crate::tests::{append, ids, name, ports, rows, sql, stream, table};
 use crate::{Change, ChangeTable};
 use shared::ErrorKind;
@@ -283,7 +283,7 @@ async fn delete_files(table: &Table) -> usize {
 async fn deleted_rows_are_left_out_and_their_delete_files_go() {
     let ports = ports();
     let table = merging_on_read(&ports).await;
-    table.change_rows(&Asked::delete("id = 10"), None).await.unwrap();
+    table.change_rows(&TestChange::delete("id = 10"), None).await.unwrap();
     assert_eq!(delete_files(&table).await, 1);
     // The file with the deleted row is worth it alone, the others wait for more.
     let done = table.rewrite(&Rewrite::default()).await.unwrap();
@@ -294,8 +294,8 @@ async fn deleted_rows_are_left_out_and_their_delete_files_go() {
     let summary = &now.metadata().current_snapshot().unwrap().summary().additional_properties;
     assert_eq!((summary["total-delete-files"].as_str(), summary["total-records"].as_str()), ("0", "3"));
     // A file of which every row is deleted leaves nothing behind.
-    table.change_rows(&Asked::delete("id = 1"), None).await.unwrap();
-    table.change_rows(&Asked::delete("id = 2"), None).await.unwrap();
+    table.change_rows(&TestChange::delete("id = 1"), None).await.unwrap();
+    table.change_rows(&TestChange::delete("id = 2"), None).await.unwrap();
     table.rewrite(&pack()).await.unwrap();
     assert_eq!(delete_files(&table).await, 0);
     assert_eq!(ids(&table, Read::Current).await, ["20"]);
@@ -306,7 +306,7 @@ async fn rows_that_are_deleted_meanwhile_stay_deleted() {
     let ports = ports();
     let table = merging_on_read(&ports).await;
     let done = interrupted(&table, |table| async move {
-        table.change_rows(&Asked::delete("id = 10"), None).await.unwrap();
+        table.change_rows(&TestChange::delete("id = 10"), None).await.unwrap();
     });
     let done = done.await;
     assert_eq!((done.groups, done.conflicts), (1, 1));

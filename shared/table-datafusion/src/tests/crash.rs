@@ -1,6 +1,6 @@
 //! Writers that are killed at any step, and calls that fail at any step: what others read, and what a second try does.
 
-use super::rows::{Asked, with_properties};
+use super::rows::{TestChange, with_properties};
 use super::*;
 use shared::ErrorKind;
 use testing::catalog_faults::{self, FaultyCatalog};
@@ -53,13 +53,13 @@ async fn change(table: &Table, kind: Kind) -> Result<Committed> {
         }
         Kind::ReplacePartitions => table.commit(Change::ReplacePartitions, new(), token).await,
         Kind::MergeByKey => table.commit(Change::Merge { key: vec!["id".into()] }, new(), token).await,
-        Kind::Delete | Kind::DeleteOnRead => table.change_rows(&Asked::delete("id = 1 OR id = 4"), token).await,
+        Kind::Delete | Kind::DeleteOnRead => table.change_rows(&TestChange::delete("id = 1 OR id = 4"), token).await,
         Kind::Update | Kind::UpdateOnRead => {
-            table.change_rows(&Asked::update("new", "id >= 2 AND id < 4"), token).await
+            table.change_rows(&TestChange::update("new", "id >= 2 AND id < 4"), token).await
         }
         Kind::Merge | Kind::MergeOnRead => {
             table
-                .change_rows(&Asked::merge(rows(&[(1, None, 0), (2, Some("new"), 0), (9, Some("new"), 0)])), token)
+                .change_rows(&TestChange::merge(rows(&[(1, None, 0), (2, Some("new"), 0), (9, Some("new"), 0)])), token)
                 .await
         }
     }
@@ -267,9 +267,13 @@ async fn storm(mut seed: u64, mode: &str) {
                 let new = rows(&[(id, Some(value.as_str()), 0)]);
                 match what {
                     0 => table.commit(Change::Merge { key: vec!["id".into()] }, stream(new), Some(token.clone())).await,
-                    1 => table.change_rows(&Asked::delete(&format!("id = {id}")), Some(token.clone())).await,
-                    2 => table.change_rows(&Asked::update(&value, &format!("id >= {id}")), Some(token.clone())).await,
-                    _ => table.change_rows(&Asked::merge(new), Some(token.clone())).await,
+                    1 => table.change_rows(&TestChange::delete(&format!("id = {id}")), Some(token.clone())).await,
+                    2 => {
+                        table
+                            .change_rows(&TestChange::update(&value, &format!("id >= {id}")), Some(token.clone()))
+                            .await
+                    }
+                    _ => table.change_rows(&TestChange::merge(new), Some(token.clone())).await,
                 }
             };
             let result = tried.await;

@@ -18,7 +18,7 @@ async fn stored(ports: &Ports) -> BTreeSet<String> {
 }
 
 async fn named(table: &Table) -> BTreeSet<String> {
-    reach::everything(&table.reload().await.unwrap()).await.unwrap().into_keys().collect()
+    reachable::everything(&table.reload().await.unwrap()).await.unwrap().into_keys().collect()
 }
 
 /// Three appends, then everything overwritten, then one more append.

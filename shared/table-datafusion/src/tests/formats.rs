@@ -17,7 +17,7 @@ use prost::Message;
 use serde_json::json;
 
 use super::foreign::{commit, equality_deletes, location, position_deletes};
-use super::rows::Asked;
+use super::rows::TestChange;
 use super::*;
 use shared::ErrorKind;
 
@@ -146,7 +146,7 @@ async fn deletes_of_every_kind_apply_to_avro_and_orc() {
         assert_eq!(addresses(&table, &of_file).await, ["2 26"], "{format}");
         assert_eq!(ids(&table, Read::Snapshot(before)).await.len(), 15, "{format}");
         // A row that goes has the others written anew, in Parquet.
-        table.change_rows(&Asked::delete("id < 20 OR old = 240"), None).await.unwrap();
+        table.change_rows(&TestChange::delete("id < 20 OR old = 240"), None).await.unwrap();
         assert_eq!(ids(&table, Read::Current).await, ["20", "22", "26", "28"], "{format}");
         let file = data_file(&table.reload().await.unwrap()).await;
         assert_eq!(file.file_format(), DataFileFormat::Parquet, "{format}");

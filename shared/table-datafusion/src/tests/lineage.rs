@@ -10,7 +10,7 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use proptest::prelude::*;
 
 use super::foreign::{commit, data_files, equality_deletes, position_deletes};
-use super::rows::Asked;
+use super::rows::TestChange;
 use super::*;
 use shared::model::Transform;
 
@@ -119,16 +119,16 @@ async fn take(table: &Table, step: &Step, next: i64) {
             append(table, rows(&(next..).take(*count).map(|id| (id, Some("a"), id % 2)).collect::<Vec<_>>())).await;
         }
         Step::Update(rest) => {
-            table.change_rows(&Asked::update("new", &format!("id % 3 = {rest}")), None).await.unwrap();
+            table.change_rows(&TestChange::update("new", &format!("id % 3 = {rest}")), None).await.unwrap();
         }
         Step::Delete(rest) => {
-            table.change_rows(&Asked::delete(&format!("id % 3 = {rest}")), None).await.unwrap();
+            table.change_rows(&TestChange::delete(&format!("id % 3 = {rest}")), None).await.unwrap();
         }
         Step::Merge(ids) => {
             // Rows that are not there and have no carrier are no rows to insert.
             let there = lineage(table).await;
             let ids = ids.iter().filter(|id| *id % 2 == 1 || there.contains_key(id)).copied().collect();
-            table.change_rows(&Asked::merge(of_ids(&ids, true)), None).await.unwrap();
+            table.change_rows(&TestChange::merge(of_ids(&ids, true)), None).await.unwrap();
         }
         Step::MergeByKey(ids) => {
             table.commit(Change::Merge { key: vec!["id".into()] }, stream(of_ids(ids, false)), None).await.unwrap();
@@ -251,7 +251,7 @@ async fn files_hold_the_lineage_of_rows_that_were_there_before_under_the_reserve
         (ids, reader.build().unwrap().map(|batch| batch.unwrap()).collect::<Vec<_>>(), file)
     };
     assert_eq!(columns(&table).await.0.len(), 3, "rows that come inherit all of it");
-    table.change_rows(&Asked::update("new", "id = 2"), None).await.unwrap();
+    table.change_rows(&TestChange::update("new", "id = 2"), None).await.unwrap();
     let (ids, batches, file) = columns(&table).await;
     let reserved = [("_row_id".to_owned(), 2_147_483_540), ("_last_updated_sequence_number".to_owned(), 2_147_483_539)];
     assert_eq!(ids[3..], reserved);
@@ -286,7 +286,7 @@ async fn rows_that_get_their_ids_meanwhile_keep_them() {
     append(&table, rows(&[(1, None, 0), (2, None, 0)])).await;
     let table = to_v3(&table).await;
     // The other's commit, which comes first, gives the old rows their ids.
-    let update = Asked::update("new", "id = 1").filtered(col("id").eq(lit(1_i64)));
+    let update = TestChange::update("new", "id = 1").filtered(col("id").eq(lit(1_i64)));
     let update = update.while_another_appends(&table, rows(&[(7, None, 0)]));
     table.change_rows(&update, None).await.unwrap();
     assert_eq!(update.asked(), 2);

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 use datafusion::logical_expr::lit;
 use datafusion::prelude::col;
 
-use super::rows::Asked;
+use super::rows::TestChange;
 use super::*;
-use shared::catalog::Turns;
+use shared::catalog::AdvisoryLocks;
 
 const WRITERS: i64 = 100;
 /// The time that a writer gets by default, after which it gives up, and a little more to read and write its rows.
@@ -21,7 +21,7 @@ async fn a_hundred_writers_at_once_lose_and_double_no_row() {
     let started = Instant::now();
     let mut writers = tokio::task::JoinSet::new();
     for writer in 0..WRITERS {
-        let ports = Ports { turns: Turns::default(), ..ports.clone() };
+        let ports = Ports { locks: AdvisoryLocks::default(), ..ports.clone() };
         writers.spawn(async move {
             // Nothing is shared but catalog and store: no cache, no queue.
             let table = Tables::new(ports).load(&name()).await.unwrap();
@@ -33,7 +33,7 @@ async fn a_hundred_writers_at_once_lose_and_double_no_row() {
                     table.commit(Change::Merge { key }, stream(shared), None).await.unwrap()
                 }
                 1 => {
-                    let merge = Asked::merge(own).filtered(col("id").eq(lit(writer)));
+                    let merge = TestChange::merge(own).filtered(col("id").eq(lit(writer)));
                     table.change_rows(&merge, None).await.unwrap()
                 }
                 _ => append(&table, own).await,

@@ -49,7 +49,7 @@ use shared::model::{Column, PartitionField, TableName};
 use shared::ports::Ports;
 use table::{
     Alter, Dropped, Expire, Expired, FileKind, Keep, NewTable, Orphans, Position, Purge, SortField, Tables, live,
-    manifests, reach, refs, snapshot,
+    manifests, reachable, refs, snapshot,
 };
 
 pub(super) fn ports() -> Ports {

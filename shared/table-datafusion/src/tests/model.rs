@@ -4,7 +4,7 @@ use datafusion::logical_expr::lit;
 use datafusion::prelude::col;
 use proptest::prelude::*;
 
-use super::rows::{Asked, with_properties};
+use super::rows::{TestChange, with_properties};
 use super::*;
 
 /// Id, carrier, day.
@@ -84,11 +84,11 @@ async fn in_table(table: &Table, step: &Step) {
         Step::OverwriteWhere(from, new) => commit(Change::OverwriteWhere(vec![col("id").gt_eq(lit(*from))]), new).await,
         Step::ReplacePartitions(new) => commit(Change::ReplacePartitions, new).await,
         Step::MergeByKey(new) => commit(Change::Merge { key: vec!["id".into()] }, new).await,
-        Step::Delete(rest) => table.change_rows(&Asked::delete(&format!("id % 3 = {rest}")), None).await.unwrap(),
+        Step::Delete(rest) => table.change_rows(&TestChange::delete(&format!("id % 3 = {rest}")), None).await.unwrap(),
         Step::Update(rest) => {
-            table.change_rows(&Asked::update("new", &format!("id % 3 = {rest}")), None).await.unwrap()
+            table.change_rows(&TestChange::update("new", &format!("id % 3 = {rest}")), None).await.unwrap()
         }
-        Step::Merge(new) => table.change_rows(&Asked::merge(rows(new)), None).await.unwrap(),
+        Step::Merge(new) => table.change_rows(&TestChange::merge(rows(new)), None).await.unwrap(),
     };
 }
 

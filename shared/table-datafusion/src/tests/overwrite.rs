@@ -2,7 +2,7 @@ use datafusion::common::ScalarValue;
 use datafusion::logical_expr::{Expr, lit};
 use datafusion::prelude::col;
 
-use super::rows::{Asked, with_properties};
+use super::rows::{TestChange, with_properties};
 use super::version::upgraded;
 use super::*;
 use shared::ErrorKind;
@@ -95,7 +95,7 @@ async fn rows_that_were_deleted_before_do_not_count_as_deleted_again() {
             let table = with_properties(&table, &properties).await;
             let table = if version == "3" { upgraded(&table).await } else { table };
             for id in [1, 2] {
-                let deleted = table.change_rows(&Asked::delete(&format!("id = {id}")), None).await.unwrap();
+                let deleted = table.change_rows(&TestChange::delete(&format!("id = {id}")), None).await.unwrap();
                 assert_eq!((deleted.rows_deleted, deleted.files_removed), (1, 0), "by delete files");
             }
             let new = if change == Change::OverwriteWhere(vec![]) { rows(&[]) } else { rows(&[(9, None, 0)]) };

@@ -10,7 +10,7 @@ use super::*;
 use shared::ErrorKind;
 
 /// A change whose rows a query over `t`, the table with addresses, and `s`, some new rows, gives.
-pub(crate) struct Asked {
+pub(crate) struct TestChange {
     kind: RowChangeKind,
     filters: Vec<Expr>,
     query: String,
@@ -25,7 +25,7 @@ enum Meanwhile {
     Delete(&'static str),
 }
 
-impl Asked {
+impl TestChange {
     fn new(kind: RowChangeKind, query: impl Into<String>) -> Self {
         let (filters, source, meanwhile, asked) = (Vec::new(), None, None, AtomicUsize::new(0));
         Self { kind, filters, query: query.into(), source, meanwhile, asked }
@@ -62,7 +62,7 @@ impl Asked {
 }
 
 #[async_trait]
-impl RowChange for Asked {
+impl RowChange for TestChange {
     fn kind(&self) -> RowChangeKind {
         self.kind
     }
@@ -94,7 +94,7 @@ impl RowChange for Asked {
     }
 }
 
-async fn change(table: &Table, change: Asked) -> Committed {
+async fn change(table: &Table, change: TestChange) -> Committed {
     table.change_rows(&change, None).await.unwrap()
 }
 
@@ -133,7 +133,7 @@ async fn three_days() -> Table {
 async fn a_delete_rewrites_the_files_that_held_the_rows_and_no_others() {
     let table = three_days().await;
     let before = files(&table).await;
-    let done = change(&table, Asked::delete("id = 2 OR id = 4")).await;
+    let done = change(&table, TestChange::delete("id = 2 OR id = 4")).await;
     assert_eq!((done.rows_added, done.rows_updated, done.rows_deleted), (0, 0, 2));
     assert_eq!((done.files_added, done.files_removed), (1, 2), "the file that lost every row is not written anew");
     assert_eq!(ids(&table, Read::Current).await, ["1", "3"]);
@@ -143,7 +143,7 @@ async fn a_delete_rewrites_the_files_that_held_the_rows_and_no_others() {
     for (key, value) in [("deleted-records", "3"), ("added-records", "1"), ("total-records", "2")] {
         assert_eq!(newest.summary[key], value, "{key}");
     }
-    let done = change(&table, Asked::delete("id = 3")).await;
+    let done = change(&table, TestChange::delete("id = 3")).await;
     assert_eq!((done.files_added, done.files_removed), (0, 1));
     assert_eq!(table.reload().await.unwrap().history()[0].operation, "delete");
 }
@@ -152,12 +152,12 @@ async fn a_delete_rewrites_the_files_that_held_the_rows_and_no_others() {
 async fn a_change_of_no_row_commits_nothing_unless_it_has_a_token() {
     let table = three_days().await;
     let before = table.reload().await.unwrap().current_snapshot();
-    let done = change(&table, Asked::delete("id = 77")).await;
+    let done = change(&table, TestChange::delete("id = 77")).await;
     assert_eq!((done.attempts, Some(done.snapshot_id)), (0, before));
-    let nothing = Asked::delete("id = 77");
+    let nothing = TestChange::delete("id = 77");
     let done = table.change_rows(&nothing, Some(token(None, "1"))).await.unwrap();
     assert_eq!(done.attempts, 1);
-    let replay = table.change_rows(&Asked::delete("id = 1"), Some(token(None, "1"))).await.unwrap_err();
+    let replay = table.change_rows(&TestChange::delete("id = 1"), Some(token(None, "1"))).await.unwrap_err();
     assert_eq!(replay.kind(), ErrorKind::Conflict);
     assert_eq!(ids(&table, Read::Current).await, ["1", "2", "3", "4"]);
 }
@@ -166,7 +166,7 @@ async fn a_change_of_no_row_commits_nothing_unless_it_has_a_token() {
 async fn an_update_gives_new_values_and_moves_rows_between_partitions() {
     let table = table(&ports(), &["carrier"]).await;
     append(&table, rows(&[(1, Some("a"), 0), (2, Some("b"), 0), (3, Some("a"), 1)])).await;
-    let done = change(&table, Asked::update("b", "id = 3")).await;
+    let done = change(&table, TestChange::update("b", "id = 3")).await;
     assert_eq!((done.rows_added, done.rows_updated, done.rows_deleted), (0, 1, 0));
     assert_eq!(
         sql(&table, Read::Current, "SELECT id, carrier, at FROM t ORDER BY id").await,
@@ -178,7 +178,7 @@ async fn an_update_gives_new_values_and_moves_rows_between_partitions() {
 #[tokio::test]
 async fn a_merge_updates_deletes_and_inserts_at_once() {
     let table = three_days().await;
-    let done = change(&table, Asked::merge(rows(&[(1, Some("A"), 0), (3, None, 0), (9, Some("i"), 9)]))).await;
+    let done = change(&table, TestChange::merge(rows(&[(1, Some("A"), 0), (3, None, 0), (9, Some("i"), 9)]))).await;
     assert_eq!((done.rows_added, done.rows_updated, done.rows_deleted), (1, 1, 1));
     assert_eq!(sql(&table, Read::Current, "SELECT id, carrier FROM t ORDER BY id").await, ["1 A", "2 b", "4 ", "9 i"]);
 }
@@ -187,7 +187,7 @@ async fn a_merge_updates_deletes_and_inserts_at_once() {
 async fn a_row_matched_twice_is_refused_and_leaves_no_file() {
     let table = three_days().await;
     let before = table.ports().storage.list(&table.ports().keys.table(&name())).await.unwrap();
-    let twice = Asked::merge(rows(&[(1, Some("A"), 0), (1, Some("B"), 0)]));
+    let twice = TestChange::merge(rows(&[(1, Some("A"), 0), (1, Some("B"), 0)]));
     let error = table.change_rows(&twice, None).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Invalid);
     assert!(error.to_string().contains("more than one row of the source"), "{error}");
@@ -203,7 +203,7 @@ async fn work_serves_again_when_what_came_does_not_concern_it() {
     ] {
         let table = three_days().await;
         let table = with_properties(&table, &[("write.delete.isolation-level", isolation)]).await;
-        let delete = Asked::delete("id = 2").filtered(col("id").eq(lit(2_i64)));
+        let delete = TestChange::delete("id = 2").filtered(col("id").eq(lit(2_i64)));
         let delete = delete.while_another_appends(&table, rows(&[came]));
         let done = table.change_rows(&delete, None).await.unwrap();
         assert_eq!((delete.asked(), done.attempts as usize), (asked, asked), "{isolation}");
@@ -220,7 +220,7 @@ async fn work_serves_again_when_what_came_does_not_concern_it() {
 #[tokio::test]
 async fn files_of_a_try_that_did_not_hold_are_removed() {
     let table = three_days().await;
-    let update = Asked::update("new", "id <= 2").while_another_appends(&table, rows(&[(0, Some("x"), 0)]));
+    let update = TestChange::update("new", "id <= 2").while_another_appends(&table, rows(&[(0, Some("x"), 0)]));
     table.change_rows(&update, None).await.unwrap();
     assert_eq!(update.asked(), 2);
     assert_eq!(sql(&table, Read::Current, "SELECT count(*) FROM t WHERE carrier = 'new'").await, ["3"]);
@@ -236,7 +236,7 @@ async fn a_property_with_another_value_is_named() {
     let table = three_days().await;
     for key in ["write.delete.mode", "write.delete.isolation-level"] {
         let table = with_properties(&table, &[(key, "sometimes")]).await;
-        let error = table.change_rows(&Asked::delete("id = 1"), None).await.unwrap_err();
+        let error = table.change_rows(&TestChange::delete("id = 1"), None).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Invalid);
         assert!(error.to_string().contains(key) && error.to_string().contains("sometimes"), "{error}");
         with_properties(&table, &[(key, if key.ends_with("mode") { "copy-on-write" } else { "snapshot" })]).await;
@@ -251,7 +251,7 @@ async fn merge_on_read_names_the_rows_in_sorted_delete_files_of_their_partition(
     append(&table, rows(&[(5, Some("a"), 0), (6, Some("a"), 0)])).await;
     let before = files(&table).await;
     let table = with_properties(&table, &[("write.delete.mode", "merge-on-read")]).await;
-    let done = change(&table, Asked::delete("id IN (2, 6, 4, 1)")).await;
+    let done = change(&table, TestChange::delete("id IN (2, 6, 4, 1)")).await;
     assert_eq!((done.rows_deleted, done.files_added, done.files_removed, done.delete_files_added), (4, 0, 0, 2));
     let now = table.reload().await.unwrap();
     let newest = &now.history()[0];
@@ -295,7 +295,7 @@ async fn merge_on_read_of_a_v3_table_writes_vectors_that_others_can_find() {
     use iceberg::puffin::{DELETION_VECTOR_V1, PuffinReader};
     let table = version::upgraded(&three_days().await).await;
     let table = with_properties(&table, &[("write.delete.mode", "merge-on-read")]).await;
-    let done = change(&table, Asked::delete("id IN (1, 3)")).await;
+    let done = change(&table, TestChange::delete("id IN (1, 3)")).await;
     assert_eq!((done.rows_deleted, done.files_added, done.files_removed, done.delete_files_added), (2, 0, 0, 2));
     let now = table.reload().await.unwrap();
     let newest = &now.history()[0];
@@ -321,7 +321,7 @@ async fn merge_on_read_of_a_v3_table_writes_vectors_that_others_can_find() {
     }
     assert_eq!(ids(&table, Read::Current).await, ["2", "4"]);
     // A data file has one vector at most: the new one holds what the old one did.
-    let done = change(&table, Asked::delete("id = 2")).await;
+    let done = change(&table, TestChange::delete("id = 2")).await;
     assert_eq!((done.rows_deleted, done.delete_files_added), (1, 1));
     let vectors = live_deletes(&table.reload().await.unwrap()).await;
     let mut rows: Vec<_> = vectors.iter().map(|vector| vector.data().record_count()).collect();
@@ -340,10 +340,10 @@ async fn deletes_of_a_file_leave_with_it() {
         let table = three_days().await;
         let table = if v3 { version::upgraded(&table).await } else { table };
         let table = with_properties(&table, &[("write.delete.mode", "merge-on-read")]).await;
-        change(&table, Asked::delete("id IN (1, 3)")).await;
+        change(&table, TestChange::delete("id IN (1, 3)")).await;
         assert_eq!(live_deletes(&table.reload().await.unwrap()).await.len(), 2);
         // Updates copy: the file of the first day goes, and what deleted from it alone.
-        change(&table, Asked::update("new", "id = 2")).await;
+        change(&table, TestChange::update("new", "id = 2")).await;
         assert_eq!(sql(&table, Read::Current, "SELECT id, carrier FROM t ORDER BY id").await, ["2 new", "4 "]);
         assert_eq!(live_deletes(&table.reload().await.unwrap()).await.len(), 1, "{v3}");
         table.commit(Change::Overwrite, stream(rows(&[(7, None, 0)])), None).await.unwrap();
@@ -358,8 +358,8 @@ async fn deletes_of_a_file_leave_with_it() {
 #[tokio::test]
 async fn rows_that_another_writer_deleted_meanwhile_do_not_come_back() {
     let table = with_properties(&three_days().await, &[("write.delete.mode", "merge-on-read")]).await;
-    let update = Asked::update("new", "id = 1").filtered(col("id").eq(lit(1_i64)));
-    let update = Asked { meanwhile: Some((table.clone(), Meanwhile::Delete("id = 2"))), ..update };
+    let update = TestChange::update("new", "id = 1").filtered(col("id").eq(lit(1_i64)));
+    let update = TestChange { meanwhile: Some((table.clone(), Meanwhile::Delete("id = 2"))), ..update };
     table.change_rows(&update, None).await.unwrap();
     assert_eq!(update.asked(), 2, "the file that it rewrote has got deletes");
     assert_eq!(sql(&table, Read::Current, "SELECT id, carrier FROM t ORDER BY id").await, ["1 new", "3 c", "4 "]);
@@ -372,7 +372,7 @@ async fn rows_deleted_while_a_merge_by_key_is_written_do_not_come_back() {
     let new = rows(&[(1, Some("new"), 0)]);
     let (schema, other) = (new.schema(), table.clone());
     let end = async move {
-        change(&other, Asked::delete("id = 2")).await;
+        change(&other, TestChange::delete("id = 2")).await;
         Ok(rows(&[]))
     };
     let batches = futures::stream::iter([Ok(new)]).chain(futures::stream::once(end));
@@ -383,7 +383,7 @@ async fn rows_deleted_while_a_merge_by_key_is_written_do_not_come_back() {
 }
 
 /// A MERGE over the whole table that takes a while to work out.
-struct Slow(Asked);
+struct Slow(TestChange);
 
 #[async_trait]
 impl RowChange for Slow {
@@ -416,7 +416,7 @@ async fn a_merge_of_the_whole_table_gets_its_turn_beside_a_stream_of_appends() {
     while table.reload().await.unwrap().history().len() < 4 {
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;
     }
-    let merge = Slow(Asked::merge(rows(&[(1, Some("A"), 0), (9, Some("i"), 9)])));
+    let merge = Slow(TestChange::merge(rows(&[(1, Some("A"), 0), (9, Some("i"), 9)])));
     let done = table.change_rows(&merge, None).await.unwrap();
     appends.abort();
     assert!(done.attempts <= 3, "appends came first {} times", done.attempts);

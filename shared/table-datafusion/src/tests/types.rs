@@ -8,7 +8,7 @@ use parquet::basic::LogicalType;
 use proptest::prelude::*;
 
 use super::foreign::data_files;
-use super::rows::Asked;
+use super::rows::TestChange;
 use super::*;
 use shared::ErrorKind;
 use shared::model::Transform;
@@ -159,7 +159,10 @@ async fn rows_are_parted_changed_and_rewritten_by_values_of_these_types() {
         table.commit(Change::Merge { key }, stream(batch(&[new])), None).await.unwrap();
         let mut model = vec![SMALL[0], SMALL[2], LARGE[0], LARGE[1], new];
         assert_eq!(found(&table, None).await, model, "{partition_by:?}");
-        table.change_rows(&Asked::delete("t = arrow_cast('00:00:07', 'Time64(Microsecond)')"), None).await.unwrap();
+        table
+            .change_rows(&TestChange::delete("t = arrow_cast('00:00:07', 'Time64(Microsecond)')"), None)
+            .await
+            .unwrap();
         model.remove(3);
         assert_eq!(found(&table, None).await, model, "{partition_by:?}");
         let fields = ["t", "u", "n", "z"].map(str::to_owned);

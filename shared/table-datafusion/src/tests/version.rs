@@ -2,7 +2,7 @@
 
 use iceberg::spec::FormatVersion;
 
-use super::rows::{Asked, with_properties};
+use super::rows::{TestChange, with_properties};
 use super::*;
 use shared::ErrorKind;
 
@@ -54,7 +54,7 @@ async fn rows_of_a_v3_table_get_ids_that_stay_when_manifests_are_merged() {
     let after = row_ids(&table).await;
     assert!(before.iter().all(|ids| after.contains(ids)), "{before:?} {after:?}");
     assert_eq!(ids(&table, Read::Current).await, ["1", "2", "3", "4", "5", "6"]);
-    table.change_rows(&Asked::delete("id = 4"), None).await.unwrap();
+    table.change_rows(&TestChange::delete("id = 4"), None).await.unwrap();
     assert_eq!(ids(&table, Read::Current).await, ["1", "2", "3", "5", "6"]);
     let mut next = 0;
     for (first, rows) in row_ids(&table).await {

@@ -22,7 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What the runtime and the commands work on. One process at a time has a data directory.
 #[derive(Debug)]
-pub struct House {
+pub struct OpenLakehouse {
     pub project: Arc<Project>,
     pub ports: Ports,
     pub functions: Arc<Functions>,
@@ -30,7 +30,7 @@ pub struct House {
     _lock: DataLock,
 }
 
-impl House {
+impl OpenLakehouse {
     /// Locks and opens the data directory, loads the lakehouse file, makes the declared databases and streams, builds the
     /// functions. A command that has the directory is waited for.
     /// `address` is what other processes learn from the lock: the URL of the runtime, or nothing.

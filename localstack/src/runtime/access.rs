@@ -26,14 +26,14 @@ const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// Names and origins that are let in beside this machine's own: of a proxy in front of it, say.
 #[derive(Debug, Clone, Default)]
-pub struct Door {
+pub struct AccessPolicy {
     /// Host names without a port.
     pub hosts: Vec<String>,
     /// E.g. `https://lake.example`.
     pub origins: Vec<String>,
 }
 
-impl Door {
+impl AccessPolicy {
     /// Lets the request in, or gives the answer that refuses it.
     pub(super) fn admit(&self, head: &Parts) -> Result<(), Box<Response>> {
         let authority = self.host(head)?;
@@ -137,11 +137,11 @@ mod tests {
 
     use super::*;
 
-    fn status(door: &Door, method: &str, headers: &[(&str, &str)]) -> u16 {
+    fn status(policy: &AccessPolicy, method: &str, headers: &[(&str, &str)]) -> u16 {
         let request =
             headers.iter().fold(Request::builder().method(method).uri("/query"), |r, (n, v)| r.header(*n, *v));
         let (head, ()) = request.body(()).unwrap().into_parts();
-        door.admit(&head).map_or_else(|refusal| refusal.status, |()| 200)
+        policy.admit(&head).map_or_else(|refusal| refusal.status, |()| 200)
     }
 
     const HERE: (&str, &str) = ("host", "127.0.0.1:4000");
@@ -149,44 +149,44 @@ mod tests {
 
     #[test]
     fn only_names_of_this_machine_are_hosts() {
-        let door = Door { hosts: vec!["lake.example".into()], ..Door::default() };
+        let policy = AccessPolicy { hosts: vec!["lake.example".into()], ..AccessPolicy::default() };
         for host in ["127.0.0.1:4000", "localhost", "LOCALHOST:1", "[::1]:4000", "127.8.9.1", "lake.example:80"] {
-            assert_eq!(status(&door, "GET", &[("host", host)]), 200, "{host}");
+            assert_eq!(status(&policy, "GET", &[("host", host)]), 200, "{host}");
         }
         for host in
             ["evil.example", "127.0.0.1.evil.example:4000", "localhost.evil.example", "0.0.0.0:4000", "", "[::1"]
         {
-            assert_eq!(status(&door, "GET", &[("host", host)]), 403, "{host}");
+            assert_eq!(status(&policy, "GET", &[("host", host)]), 403, "{host}");
         }
-        assert_eq!(status(&door, "GET", &[]), 403);
-        assert_eq!(status(&door, "GET", &[HERE, ("host", "evil.example")]), 403);
+        assert_eq!(status(&policy, "GET", &[]), 403);
+        assert_eq!(status(&policy, "GET", &[HERE, ("host", "evil.example")]), 403);
     }
 
     #[test]
     fn pages_of_other_origins_are_refused_whatever_they_send() {
-        let door = Door { origins: vec!["https://lake.example".into()], ..Door::default() };
+        let policy = AccessPolicy { origins: vec!["https://lake.example".into()], ..AccessPolicy::default() };
         for method in ["GET", "POST", "PUT", "DELETE", "OPTIONS"] {
             for origin in ["http://evil.example", "http://127.0.0.1:9999", "https://127.0.0.1:4000", "null", ""] {
-                assert_eq!(status(&door, method, &[HERE, JSON, ("origin", origin)]), 403, "{method} {origin}");
+                assert_eq!(status(&policy, method, &[HERE, JSON, ("origin", origin)]), 403, "{method} {origin}");
             }
             for site in ["cross-site", "same-site"] {
-                assert_eq!(status(&door, method, &[HERE, JSON, ("sec-fetch-site", site)]), 403, "{method} {site}");
+                assert_eq!(status(&policy, method, &[HERE, JSON, ("sec-fetch-site", site)]), 403, "{method} {site}");
             }
         }
         for origin in ["http://127.0.0.1:4000", "https://lake.example"] {
             assert_eq!(
-                status(&door, "POST", &[HERE, JSON, ("origin", origin), ("sec-fetch-site", "same-origin")]),
+                status(&policy, "POST", &[HERE, JSON, ("origin", origin), ("sec-fetch-site", "same-origin")]),
                 200
             );
         }
-        assert_eq!(status(&door, "GET", &[HERE, ("sec-fetch-site", "none")]), 200, "a typed address");
+        assert_eq!(status(&policy, "GET", &[HERE, ("sec-fetch-site", "none")]), 200, "a typed address");
     }
 
     #[test]
     fn a_post_is_none_that_a_form_or_a_beacon_could_send() {
-        let door = Door::default();
+        let policy = AccessPolicy::default();
         for ty in ["application/json", "application/x-ndjson", "text/csv; charset=utf-8", "application/octet-stream"] {
-            assert_eq!(status(&door, "POST", &[HERE, ("content-type", ty)]), 200, "{ty}");
+            assert_eq!(status(&policy, "POST", &[HERE, ("content-type", ty)]), 200, "{ty}");
         }
         for ty in [
             "text/plain",
@@ -198,10 +198,10 @@ mod tests {
             "json",
             "",
         ] {
-            assert_eq!(status(&door, "POST", &[HERE, ("content-type", ty)]), 415, "{ty}");
-            assert_eq!(status(&door, "POST", &[HERE, ("content-type", ty), (CLIENT, "curl")]), 200, "{ty}");
+            assert_eq!(status(&policy, "POST", &[HERE, ("content-type", ty)]), 415, "{ty}");
+            assert_eq!(status(&policy, "POST", &[HERE, ("content-type", ty), (CLIENT, "curl")]), 200, "{ty}");
         }
-        assert_eq!(status(&door, "POST", &[HERE]), 415);
-        assert_eq!(status(&door, "POST", &[HERE, JSON, ("content-type", "text/plain")]), 415);
+        assert_eq!(status(&policy, "POST", &[HERE]), 415);
+        assert_eq!(status(&policy, "POST", &[HERE, JSON, ("content-type", "text/plain")]), 415);
     }
 }

@@ -1,4 +1,4 @@
-//! The local door: a page of another origin, in a real browser, can do nothing; programs can.
+//! Who may call the local server: a page of another origin, in a real browser, can do nothing; programs can.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};

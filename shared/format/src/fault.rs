@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 /// What is wrong with a file. The file is reported and passed over; the crawl goes on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "reason", rename_all = "snake_case")]
-pub enum Flaw {
+pub enum FileFault {
     /// No bytes, or nothing but white space.
     Empty,
     /// The file ends before its content does.
@@ -28,7 +28,7 @@ pub enum Flaw {
     Misfit { found: String },
 }
 
-impl fmt::Display for Flaw {
+impl fmt::Display for FileFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Empty => f.write_str("the file holds nothing"),

@@ -1,9 +1,9 @@
-//! Writers of the same table, one after the other, as far as they know of each other.
+//! Advisory locks of tables: writers of the same one go one after the other, as far as they know of each other.
 //!
 //! A commit needs no lock: the catalog swaps a table's pointer only under the version that was read, and who came second
-//! tries again. But those who try at the same time make each other work for nothing, so those of one process wait for their
-//! turn, in the order in which they came, and those of other processes on the same machine by a locked file. It is a courtesy
-//! and no more: whoever has waited long enough, or can't lock, goes on without, and a turn ends with the future or the process
+//! tries again. But those who try at the same time make each other work for nothing, so those of one process wait for a
+//! lock, in the order in which they came, and those of other processes on the same machine by a locked file. It is a courtesy
+//! and no more: whoever has waited long enough, or can't lock, goes on without, and a lock ends with the future or the process
 //! that holds it, however that ends.
 
 use std::collections::HashMap;
@@ -25,32 +25,32 @@ type Queue = tokio::sync::Mutex<()>;
 /// From this number of tables on those that nobody waits for are forgotten.
 const TABLES: usize = 64;
 
-/// The queues of a process, one for each table. Clones share them.
+/// The locks of a process, one for each table. Clones share them.
 #[derive(Debug, Clone, Default)]
-pub struct Turns {
+pub struct AdvisoryLocks {
     tables: Arc<Mutex<HashMap<TableName, Weak<Queue>>>>,
     /// Where processes lock files, if others may be on the same machine.
     folder: Option<Arc<Path>>,
 }
 
-/// Whoever holds it changes the table; the next one's turn is when it is dropped.
+/// Whoever holds it changes the table; it is released when it is dropped.
 #[derive(Debug)]
-pub struct Turn {
+pub struct AdvisoryLock {
     // In the order in which they end: the next one of this process finds the file free.
     _file: Option<File>,
     _held: Option<OwnedMutexGuard<()>>,
-    /// Whether others had their turn meanwhile, so that what was read of the table before may be old.
+    /// Whether others had it meanwhile, so that what was read of the table before may be old.
     pub waited: bool,
 }
 
-impl Turns {
-    /// Turns with all processes that lock files in `folder`, which is made when it is needed.
+impl AdvisoryLocks {
+    /// Locks shared with all processes that lock files in `folder`, which is made when it is needed.
     pub fn across(folder: PathBuf) -> Self {
         Self { folder: Some(folder.into()), ..Self::default() }
     }
 
     /// Waits for those that came before, but not longer than `patience`.
-    pub async fn take(&self, table: &TableName, patience: Duration) -> Turn {
+    pub async fn acquire(&self, table: &TableName, patience: Duration) -> AdvisoryLock {
         let until = Instant::now() + patience;
         let queue = self.queue(table);
         let (held, waited) = match queue.clone().try_lock_owned() {
@@ -58,14 +58,14 @@ impl Turns {
             Err(_) => (timeout_at(until, queue.lock_owned()).await.ok(), true),
         };
         if held.is_none() {
-            tracing::debug!(%table, ?patience, "goes on without its turn: another writer of this process takes long");
-            return Turn { _file: None, _held: None, waited };
+            tracing::debug!(%table, ?patience, "goes on without its lock: another writer of this process takes long");
+            return AdvisoryLock { _file: None, _held: None, waited };
         }
         let (file, waited_too) = match &self.folder {
             Some(folder) => locked(folder.join(format!("{table}.lock")), until).await,
             None => (None, false),
         };
-        Turn { _file: file, _held: held, waited: waited || waited_too }
+        AdvisoryLock { _file: file, _held: held, waited: waited || waited_too }
     }
 
     fn queue(&self, table: &TableName) -> Arc<Queue> {
@@ -98,7 +98,7 @@ async fn locked(path: PathBuf, until: Instant) -> (Option<File>, bool) {
             match file.try_lock() {
                 Ok(()) => return (Some(file), waited),
                 Err(TryLockError::WouldBlock) if Instant::now() >= until => {
-                    tracing::debug!(path = %path.display(), "goes on without its turn: another process takes long");
+                    tracing::debug!(path = %path.display(), "goes on without its lock: another process takes long");
                     return (None, true);
                 }
                 Err(TryLockError::WouldBlock) => waited = true,
@@ -107,7 +107,7 @@ async fn locked(path: PathBuf, until: Instant) -> (Option<File>, bool) {
             tokio::time::sleep(LOOKS).await;
         },
     };
-    tracing::debug!(%error, path = %path.display(), "goes on without its turn: the file can't be locked");
+    tracing::debug!(%error, path = %path.display(), "goes on without its lock: the file can't be locked");
     (None, waited)
 }
 
@@ -119,13 +119,13 @@ mod tests {
     async fn processes_wait_for_each_other_by_a_file() {
         let folder = tempfile::tempdir().unwrap();
         // As in two processes: a lock is that of an open file.
-        let [one, other] = [(); 2].map(|()| Turns::across(folder.path().join("turns")));
-        let first = one.take(&table(1), LONG).await;
+        let [one, other] = [(); 2].map(|()| AdvisoryLocks::across(folder.path().join("turns")));
+        let first = one.acquire(&table(1), LONG).await;
         assert!(first._file.is_some() && !first.waited);
-        let late = other.take(&table(1), Duration::from_millis(30)).await;
+        let late = other.acquire(&table(1), Duration::from_millis(30)).await;
         assert!(late._file.is_none() && late.waited, "it goes on without");
         drop(late);
-        let second = tokio::spawn(async move { other.take(&table(1), LONG).await });
+        let second = tokio::spawn(async move { other.acquire(&table(1), LONG).await });
         tokio::time::sleep(Duration::from_millis(30)).await;
         assert!(!second.is_finished());
         drop(first);
@@ -136,8 +136,8 @@ mod tests {
     #[tokio::test]
     async fn where_no_file_can_be_locked_writers_go_on() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        let turns = Turns::across(file.path().join("turns"));
-        assert!(!turns.take(&table(1), LONG).await.waited);
+        let locks = AdvisoryLocks::across(file.path().join("turns"));
+        assert!(!locks.acquire(&table(1), LONG).await.waited);
     }
 
     const LONG: Duration = Duration::from_secs(3600);
@@ -148,21 +148,21 @@ mod tests {
 
     #[tokio::test]
     async fn writers_go_in_the_order_in_which_they_came() {
-        let turns = Turns::default();
-        let first = turns.take(&table(1), LONG).await;
+        let locks = AdvisoryLocks::default();
+        let first = locks.acquire(&table(1), LONG).await;
         assert!(!first.waited);
         let order = Arc::new(Mutex::new(Vec::new()));
         let mut writers = tokio::task::JoinSet::new();
         for writer in 0..3 {
-            let (turns, order) = (turns.clone(), order.clone());
+            let (locks, order) = (locks.clone(), order.clone());
             writers.spawn(async move {
-                let turn = turns.take(&table(1), LONG).await;
-                assert!(turn.waited);
+                let lock = locks.acquire(&table(1), LONG).await;
+                assert!(lock.waited);
                 order.lock().unwrap().push(writer);
             });
             tokio::task::yield_now().await;
         }
-        assert!(!turns.take(&table(2), LONG).await.waited, "another table");
+        assert!(!locks.acquire(&table(2), LONG).await.waited, "another table");
         assert!(order.lock().unwrap().is_empty());
         drop(first);
         writers.join_all().await;
@@ -171,40 +171,40 @@ mod tests {
 
     #[tokio::test]
     async fn a_turn_ends_when_its_holder_is_cancelled() {
-        let turns = Turns::default();
+        let locks = AdvisoryLocks::default();
         let holder = tokio::spawn({
-            let turns = turns.clone();
+            let locks = locks.clone();
             async move {
-                let _turn = turns.take(&table(1), LONG).await;
+                let _lock = locks.acquire(&table(1), LONG).await;
                 std::future::pending::<()>().await;
             }
         });
         tokio::task::yield_now().await;
         holder.abort();
-        let next = tokio::time::timeout(LONG / 60, turns.take(&table(1), LONG)).await.unwrap();
+        let next = tokio::time::timeout(LONG / 60, locks.acquire(&table(1), LONG)).await.unwrap();
         assert!(next._held.is_some());
     }
 
     #[tokio::test]
     async fn who_has_waited_long_enough_goes_on() {
-        let turns = Turns::default();
-        let _first = turns.take(&table(1), LONG).await;
+        let locks = AdvisoryLocks::default();
+        let _first = locks.acquire(&table(1), LONG).await;
         let started = tokio::time::Instant::now();
-        let second = turns.take(&table(1), Duration::from_millis(30)).await;
+        let second = locks.acquire(&table(1), Duration::from_millis(30)).await;
         assert!(second.waited && second._held.is_none());
         assert!(started.elapsed() >= Duration::from_millis(30));
     }
 
     #[tokio::test]
     async fn tables_that_nobody_writes_to_are_forgotten() {
-        let turns = Turns::default();
-        let kept = turns.take(&table(0), LONG).await;
+        let locks = AdvisoryLocks::default();
+        let kept = locks.acquire(&table(0), LONG).await;
         for number in 1..1000 {
-            turns.take(&table(number), LONG).await;
+            locks.acquire(&table(number), LONG).await;
         }
-        assert!(turns.tables.lock().unwrap().len() <= TABLES);
-        assert!(turns.queue(&table(0)).try_lock().is_err(), "held");
+        assert!(locks.tables.lock().unwrap().len() <= TABLES);
+        assert!(locks.queue(&table(0)).try_lock().is_err(), "held");
         drop(kept);
-        assert!(turns.queue(&table(0)).try_lock().is_ok());
+        assert!(locks.queue(&table(0)).try_lock().is_ok());
     }
 }

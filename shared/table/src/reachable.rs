@@ -1,6 +1,6 @@
 //! The files that snapshots name, and their removal.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 
 use futures::{StreamExt, TryStreamExt, stream};
 use iceberg::spec::{DataContentType, ManifestFile, TableMetadata};
@@ -28,13 +28,13 @@ pub enum FileKind {
 }
 
 /// Files by their location, each with its kind and its size in bytes, 0 where nothing tells.
-pub type Files = HashMap<String, (FileKind, u64)>;
+pub type Files = BTreeMap<String, (FileKind, u64)>;
 
 /// The manifests of some snapshots, by location, and the lists that name them.
 #[derive(Default)]
 pub struct Named {
-    pub lists: HashSet<String>,
-    pub manifests: HashMap<String, ManifestFile>,
+    pub lists: BTreeSet<String>,
+    pub manifests: BTreeMap<String, ManifestFile>,
 }
 
 /// What the snapshots of `metadata` name that `wanted` lets pass. A list that is gone is passed over if `lenient`.
@@ -42,7 +42,8 @@ pub struct Named {
 /// # Errors
 /// As [`Io::manifest_list`].
 pub async fn named(io: &Io, metadata: &TableMetadata, lenient: bool, wanted: impl Fn(i64) -> bool) -> Result<Named> {
-    let snapshots: Vec<_> = metadata.snapshots().filter(|s| wanted(s.snapshot_id())).collect();
+    let mut snapshots: Vec<_> = metadata.snapshots().filter(|s| wanted(s.snapshot_id())).collect();
+    snapshots.sort_by_key(|snapshot| (snapshot.sequence_number(), snapshot.snapshot_id()));
     let reads: Vec<_> = snapshots
         .into_iter()
         .map(|snapshot| async move {

@@ -17,11 +17,11 @@ pub(super) type Parsed<T> = Result<T, ParserError>;
 /// Depth of nesting that the parser follows.
 const MAX_DEPTH: usize = 100;
 
-pub(super) struct Words<'a> {
+pub(super) struct Cursor<'a> {
     pub(super) parser: Parser<'a>,
 }
 
-impl Words<'_> {
+impl Cursor<'_> {
     pub(super) fn new(tokens: Vec<TokenWithSpan>) -> Self {
         let parser = Parser::new(&GenericDialect {}).with_recursion_limit(MAX_DEPTH);
         Self { parser: parser.with_tokens_with_locations(tokens) }
