@@ -52,8 +52,9 @@ test: setup emulator-setup ## Pass all tests
 
 SQLLOGIC ?= ../shared/data/sqllogic
 .PHONY: test-long
-test-long: setup ## Compare answers with DuckDB's: made-up statements, TPC-DS, public logic tests (an hour)
+test-long: setup ## Simulated lives of 500 seeds; answers beside DuckDB's: made-up statements, TPC-DS, logic tests (an hour and a quarter)
 	@$(CARGO) build --workspace --bin tarn --locked
+	@TARN_SEEDS=500 $(CARGO) test --workspace --locked --test e2e -- simulation
 	@.venv/bin/python tests/long/sqllogic.py --tarn $(TARN) --files $(SQLLOGIC) --statements 1000
 	@.venv/bin/python tests/long/sqllogic.py --tarn $(TARN) --datafusion
 	@.venv/bin/python tests/long/tpcds.py --tarn $(TARN)

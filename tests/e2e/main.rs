@@ -1,7 +1,8 @@
 //! End to end: the real programs, over HTTP and the command line, on files in a temporary directory.
 //!
 //! [`lake`] starts and stops `tarn up`; every other module is one promise of the README. Build the programs first
-//! (`make test` does): the tests run what lies beside them in the target folder.
+//! (`make test` does): the tests run what lies beside them in the target folder. [`simulation`] alone runs the libraries in its own
+//! process.
 
 #![allow(
     clippy::unwrap_used,
@@ -13,6 +14,7 @@
 // The programs under test have the time of the machine.
 #![allow(clippy::disallowed_methods)]
 
+mod access;
 mod bad_events;
 mod bad_input;
 mod busy;
@@ -21,7 +23,6 @@ mod crash;
 mod demo;
 mod demo_killed;
 mod directory;
-mod door;
 mod emulator;
 mod flow;
 mod foreign;
@@ -31,6 +32,7 @@ mod lake;
 mod lambda;
 mod resend;
 mod shell;
+mod simulation;
 mod slt;
 mod tables_page;
 mod telemetry;

@@ -1,4 +1,4 @@
-//! For tests: one conformance suite per port, and faults.
+//! For tests: one conformance suite per port, faults, and a simulation of processes among them.
 //!
 //! A suite is one async function over the port's trait that asserts what the trait's documentation promises. Every adapter
 //! runs it: those in SQLite here, those on AWS against an emulator.
@@ -9,6 +9,7 @@
 pub mod catalog;
 pub mod catalog_faults;
 pub mod faults;
+pub mod simulation;
 pub mod state;
 pub mod storage;
 pub mod stream;
