@@ -3,7 +3,7 @@
 //!
 //! [`model`] and [`error`] are pure. The ports ([`storage`], [`stream`], [`catalog`], [`state`], and the [`clock`]) build on them;
 //! their adapters are the crates `adapters-embedded` and `adapters-aws`, which only the programs name, through `wiring`. On the
-//! ports stand `format`, `table`, `table-datafusion` and `engine`, each on those before it, and `jobs`.
+//! ports stand `format`, `jobs` and `table`; on that `table-datafusion`, and the `engine` on it and on `format`.
 
 pub mod api;
 pub mod catalog;

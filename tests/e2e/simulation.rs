@@ -1,5 +1,5 @@
-//! The life of a stream and its table over days of virtual time, with one seed for all that happens: producers, two of each
-//! function, maintenance, readers, kills, lost replies, slow and busy stores, clocks that jump.
+//! The life of a stream and its table over days of virtual time, with one seed for all that happens: producers, two of `ingest` and of
+//! `batcher`, two that maintain the table, a reader; kills, lost replies, slow and busy stores, clocks that jump.
 //!
 //! After each life: every record of the stream is a row or a reject, once; every acknowledged record is in the stream; every
 //! snapshot that is left can be read, the current one by another reader too; no file is left in the table's folder that nothing
@@ -21,6 +21,7 @@ use iceberg::TableIdent;
 use iceberg::io::FileIO;
 use ingest::Ingest;
 use serde_json::{Value, json};
+use shared::ErrorKind;
 use shared::api::Response;
 use shared::clock::Clock;
 use shared::model::TableName;
@@ -39,6 +40,19 @@ const SEEDS: u64 = 30;
 const REPLAYED: u64 = 3;
 /// Lines of its log that a seed shows which fails.
 const SHOWN: usize = 200;
+/// What has to happen in the lives of a whole run.
+const EVENTS: [&str; 10] = [
+    "KilledBefore",
+    "KilledAfter",
+    "Busy",
+    "Lost",
+    "flushed",
+    "compacted",
+    "expired",
+    "orphans removed",
+    "read",
+    "repeated",
+];
 const HOUR: u64 = 3_600;
 /// How long things go wrong.
 const TROUBLED: Duration = Duration::from_secs(3 * 24 * HOUR);
@@ -65,11 +79,11 @@ streams:
 struct Ledger {
     /// Of each producer, the requests that were answered.
     done: BTreeMap<&'static str, u64>,
-    /// The next id of a record: each try of each record has its own.
+    /// Of each producer that repeats a request until it is answered, the ids in it.
+    open: BTreeMap<&'static str, Vec<i64>>,
+    /// The next id of a record. Who repeats a request without a key gives its records new ones.
     next: i64,
     sent: BTreeSet<i64>,
-    /// Those of them that no row can hold.
-    bad: BTreeSet<i64>,
     acknowledged: BTreeSet<i64>,
 }
 
@@ -79,6 +93,15 @@ impl Ledger {
         self.next += count as i64;
         self.sent.extend(&ids);
         ids
+    }
+
+    /// The ids of the request of `name` that is not answered yet, or of a new one.
+    fn open(&mut self, name: &'static str, count: u64) -> Vec<i64> {
+        if !self.open.contains_key(name) {
+            let ids = self.ids(count);
+            self.open.insert(name, ids);
+        }
+        self.open[name].clone()
     }
 }
 
@@ -96,20 +119,24 @@ fn nothing_is_lost_or_doubled_whatever_happens() {
         Some(seed) => (seed, 1),
         None => (1, number("TARN_SEEDS").unwrap_or(SEEDS)),
     };
+    let mut counts = BTreeMap::new();
     for seed in first..first + count {
-        let log = run(seed);
+        let log = run(seed, &mut counts);
         if seed < first + REPLAYED {
-            let again = run(seed);
+            let again = run(seed, &mut BTreeMap::new());
             let differs = log.iter().zip(&again).position(|(one, other)| one != other);
             let at = differs.unwrap_or(log.len().min(again.len()));
             let around = |log: &[String]| log[at.saturating_sub(5)..log.len().min(at + 3)].join("\n");
             assert!(log == again, "seed {seed}: expected\n{}\nagain, found\n{}", around(&log), around(&again));
         }
     }
+    for what in EVENTS {
+        assert!(count < SEEDS || counts.contains_key(what), "expected some `{what}`, found {counts:?}");
+    }
 }
 
 /// One life, in a runtime of its own; gives its log.
-fn run(seed: u64) -> Vec<String> {
+fn run(seed: u64, counts: &mut BTreeMap<String, u64>) -> Vec<String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
     runtime.block_on(async {
         let life = Life::new(seed).await;
@@ -121,7 +148,9 @@ fn run(seed: u64) -> Vec<String> {
             eprintln!("seed {seed} failed; the end of its log:\n{}", log[log.len().saturating_sub(SHOWN)..].join("\n"));
             std::panic::resume_unwind(panic);
         }
-        assert!(world.troubles() > 0, "seed {seed}: nothing went wrong");
+        for (what, count) in world.counts() {
+            *counts.entry(what).or_default() += count;
+        }
         world.log()
     })
 }
@@ -130,7 +159,7 @@ impl Life {
     async fn new(seed: u64) -> Self {
         let world = World::new(seed, Rates { busy: 30, lost: 20, killed: 12, slow: 20 });
         let random = Arc::new(world.random("sound"));
-        let sound = adapters_embedded::in_memory_with(world.clone(), random).unwrap();
+        let sound = world.sound(&adapters_embedded::in_memory_with(world.clone(), random).unwrap());
         let spec = StreamSpec { name: "events".into(), shards: 2, retention_hours: 30 * 24 };
         sound.stream.create(&spec).await.unwrap();
         let project = Arc::new(Project::parse(LAKEHOUSE, "simulation").unwrap());
@@ -140,7 +169,7 @@ impl Life {
     async fn live(self) {
         let world = &self.world;
         let producers = async {
-            tokio::join!(self.request("ingest-1"), self.request("ingest-2"), self.put("raw"));
+            tokio::join!(self.request("ingest-1", false), self.request("ingest-2", true), self.put("raw"));
         };
         let calm = async {
             sleep(TROUBLED).await;
@@ -159,8 +188,9 @@ impl Life {
         self.check().await;
     }
 
-    /// A producer that sends requests to an `ingest` of its own, each until it is acknowledged.
-    async fn request(&self, name: &'static str) {
+    /// A producer that sends requests to an `ingest` of its own. With a key it repeats each, also after it was killed, until all of
+    /// its records are stored; without one it sends the records of a request that failed under new ids.
+    async fn request(&self, name: &'static str, with_key: bool) {
         let (world, project, ledger) = (self.world.clone(), self.project.clone(), self.ledger.clone());
         let main = move |ports: Ports| {
             let (world, project, ledger) = (world.clone(), project.clone(), ledger.clone());
@@ -168,46 +198,52 @@ impl Life {
                 let random = Arc::clone(&ports.random);
                 let ingest = Ingest::new(project, ports).unwrap();
                 while ledger.lock().unwrap().done.get(name).copied().unwrap_or(0) < REQUESTS {
-                    sleep(Duration::from_secs(random.between(60, 12 * HOUR))).await;
-                    let ids = ledger.lock().unwrap().ids(random.between(1, 6));
-                    let body: String = ids.iter().map(|id| line(*id, name, world.now_ms())).collect();
-                    let response = ingest.handle(event(&body)).await.and_then(Response::from_value);
-                    let Ok(response) = response else { continue };
-                    let answer: Value = serde_json::from_slice(&response.body).unwrap_or_default();
+                    let repeats = ledger.lock().unwrap().open.contains_key(name);
+                    let wait = if repeats { random.between(1, 120) } else { random.between(60, 12 * HOUR) };
+                    sleep(Duration::from_secs(wait)).await;
+                    let ids = match with_key {
+                        true => ledger.lock().unwrap().open(name, random.between(1, 6)),
+                        false => ledger.lock().unwrap().ids(random.between(1, 6)),
+                    };
+                    let body: String = ids.iter().map(|id| line(*id, name)).collect();
+                    let key = with_key.then(|| format!("{name}-{}", ids[0]));
+                    let response =
+                        Response::from_value(ingest.handle(event(&body, key.as_deref())).await.unwrap()).unwrap();
+                    let answer: Value = serde_json::from_slice(&response.body).unwrap();
+                    assert!([200, 207, 429, 500, 503, 504].contains(&response.status), "{} {answer}", response.status);
+                    if repeats {
+                        world.count("repeated");
+                    }
                     let statuses = answer["records"].as_array().cloned().unwrap_or_default();
                     let mut ledger = ledger.lock().unwrap();
-                    match response.status {
-                        200 | 207 => {
-                            let stored = |status: &Value| status["status"] == "stored";
-                            let stored = ids.iter().zip(&statuses).filter(|(_, status)| stored(status));
-                            ledger.acknowledged.extend(stored.map(|(id, _)| *id));
-                        }
-                        _ => continue,
+                    let stored = ids.iter().zip(&statuses).filter(|(_, status)| status["status"] == "stored");
+                    ledger.acknowledged.extend(stored.map(|(id, _)| *id));
+                    if !with_key || response.status == 200 {
+                        ledger.open.remove(name);
+                        *ledger.done.entry(name).or_default() += u64::from(response.status < 400);
                     }
-                    *ledger.done.entry(name).or_default() += 1;
                 }
             }
         };
-        world_run(&self.world, name, &self.sound, main).await;
+        self.world.run(name, &self.sound, main).await;
     }
 
     /// A producer that puts records into the stream itself, bad ones among them.
     async fn put(&self, name: &'static str) {
-        let (world, ledger) = (self.world.clone(), self.ledger.clone());
+        let ledger = self.ledger.clone();
         let main = move |ports: Ports| {
-            let (world, ledger) = (world.clone(), ledger.clone());
+            let ledger = ledger.clone();
             async move {
                 while ledger.lock().unwrap().done.get(name).copied().unwrap_or(0) < REQUESTS {
                     sleep(Duration::from_secs(ports.random.between(60, 12 * HOUR))).await;
                     let ids = ledger.lock().unwrap().ids(ports.random.between(1, 6));
-                    ledger.lock().unwrap().bad.extend(ids.iter().filter(|id| *id % 4 == 0));
                     let text = |id: &i64| match id % 4 {
-                        0 => format!(r#"{{"id":"bad {id}"}}"#),
-                        _ => line(*id, name, world.now_ms()),
+                        0 => json!({"id": format!("bad {id}")}).to_string(),
+                        _ => line(*id, name),
                     };
                     let record = |id| NewRecord { partition_key: format!("{id}"), data: text(id).into() };
                     let put = ports.stream.put("events", ids.iter().map(record).collect()).await;
-                    let Ok(outcomes) = put else { continue };
+                    let outcomes = put.unwrap();
                     let mut ledger = ledger.lock().unwrap();
                     let stored = |outcome: &PutOutcome| matches!(outcome, PutOutcome::Stored { .. });
                     let stored = ids.iter().zip(&outcomes).filter(|(_, outcome)| stored(outcome));
@@ -216,7 +252,7 @@ impl Life {
                 }
             }
         };
-        world_run(&self.world, name, &self.sound, main).await;
+        self.world.run(name, &self.sound, main).await;
     }
 
     /// A batcher that a scheduler ticks, or calls with a flush.
@@ -229,12 +265,12 @@ impl Life {
                 let batcher = Batcher::new(project, ports).unwrap();
                 while !world.is_calm() {
                     sleep(Duration::from_secs(random.between(60, 3 * HOUR))).await;
-                    let failed = batcher.handle(tick(random.between(0, 3) > 0)).await.err();
-                    world.note(format_args!("{name}: {}", failed.map_or("flushed".into(), |e| e.kind().to_string())));
+                    let flushed = batcher.handle(tick(random.between(0, 3) > 0)).await;
+                    tell(&world, name, "flushed", flushed.map(drop));
                 }
             }
         };
-        world_run(&self.world, name, &self.sound, main).await;
+        self.world.run(name, &self.sound, main).await;
     }
 
     /// Compaction, expiry, removal of orphans, in any order.
@@ -246,28 +282,36 @@ impl Life {
                 let tables = Tables::new(ports.clone());
                 while !world.is_calm() {
                     sleep(Duration::from_secs(ports.random.between(HOUR, 10 * HOUR))).await;
-                    let Ok(table) = tables.load(&target()).await else { continue };
+                    let table = match tables.load(&target()).await {
+                        Ok(table) => table,
+                        Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                        Err(error) => {
+                            tell(&world, name, "loaded", Err(error));
+                            continue;
+                        }
+                    };
                     let now_ms = world.now_ms();
-                    let done = match ports.random.between(0, 2) {
-                        0 => table.rewrite(&Rewrite { min_input_files: Some(2), ..Rewrite::default() }).await.map(drop),
+                    let (what, done) = match ports.random.between(0, 2) {
+                        0 => {
+                            let rewrite = Rewrite { min_input_files: Some(2), ..Rewrite::default() };
+                            ("compacted", table.rewrite(&rewrite).await.map(drop))
+                        }
                         1 => {
                             let older_than_ms = Some(now_ms - 12 * 3_600_000);
-                            table
-                                .expire(&Expire { older_than_ms, retain_last: Some(2), dry_run: false })
-                                .await
-                                .map(drop)
+                            let expire = Expire { older_than_ms, retain_last: Some(2), dry_run: false };
+                            ("expired", table.expire(&expire).await.map(drop))
                         }
                         _ => {
                             let older_than_ms = Some(now_ms - 24 * 3_600_000);
-                            table.remove_orphans(&Orphans { older_than_ms, dry_run: false }).await.map(drop)
+                            let orphans = Orphans { older_than_ms, dry_run: false };
+                            ("orphans removed", table.remove_orphans(&orphans).await.map(drop))
                         }
                     };
-                    let failed = done.err().map_or("maintained".into(), |error| error.kind().to_string());
-                    world.note(format_args!("{name}: {failed}"));
+                    tell(&world, name, what, done);
                 }
             }
         };
-        world_run(&self.world, name, &self.sound, main).await;
+        self.world.run(name, &self.sound, main).await;
     }
 
     /// Whoever reads finds all that was there before, and nothing twice.
@@ -277,7 +321,11 @@ impl Life {
         let mut seen = BTreeSet::new();
         while !world.is_calm() {
             sleep(Duration::from_secs(random.between(HOUR, 8 * HOUR))).await;
-            let Ok(table) = Tables::new(sound.clone()).load(&target()).await else { continue };
+            let table = match Tables::new(sound.clone()).load(&target()).await {
+                Err(error) if error.kind() == ErrorKind::NotFound && seen.is_empty() => continue,
+                loaded => loaded.unwrap(),
+            };
+            world.count("read");
             let found = ids(&table, Read::Current).await;
             let unique: BTreeSet<i64> = found.iter().copied().collect();
             assert_eq!(unique.len(), found.len(), "expected each row once, found {found:?}");
@@ -299,25 +347,23 @@ impl Life {
     async fn check(&self) {
         let batcher = Batcher::new(self.project.clone(), self.sound.clone()).unwrap();
         batcher.handle(tick(true)).await.unwrap();
-        let (mut in_stream, mut bad) = (BTreeSet::new(), 0);
+        let (mut in_stream, mut bad) = (BTreeSet::new(), BTreeSet::new());
         for (_, records) in read_all(&*self.sound.stream, "events", 10_000).await {
             for record in records {
                 let value: Value = serde_json::from_slice(&record.data).unwrap();
-                match value["id"].as_i64() {
-                    Some(id) => assert!(
-                        in_stream.insert(id),
-                        "expected each try of a record once in the stream, found {id} twice"
-                    ),
-                    None => bad += 1,
-                }
+                let is_new = match &value["id"] {
+                    Value::String(text) => bad.insert(text.strip_prefix("bad ").unwrap().parse::<i64>().unwrap()),
+                    id => in_stream.insert(id.as_i64().unwrap()),
+                };
+                assert!(is_new, "expected each record once in the stream, found {value} twice");
             }
         }
         {
             let ledger = self.ledger.lock().unwrap();
-            let kept: BTreeSet<i64> = in_stream.union(&ledger.bad).copied().collect();
-            let missing: Vec<_> = ledger.acknowledged.difference(&kept).collect();
+            let all: BTreeSet<i64> = in_stream.union(&bad).copied().collect();
+            let missing: Vec<_> = ledger.acknowledged.difference(&all).collect();
             assert!(missing.is_empty(), "acknowledged, but not in the stream: {missing:?}");
-            assert!(in_stream.is_subset(&ledger.sent));
+            assert!(all.is_subset(&ledger.sent));
         }
 
         let table = Tables::new(self.sound.clone()).load(&target()).await.unwrap();
@@ -328,9 +374,11 @@ impl Life {
             (in_stream.len(), &in_stream),
             "expected each record of the stream as one row"
         );
-        assert_eq!(self.rejects().await, bad, "expected each bad record of the stream as one reject");
+        assert_eq!(self.rejects().await, bad.len(), "expected each bad record of the stream as one reject");
         for snapshot in table.history() {
-            ids(&table, Read::Snapshot(snapshot.id)).await;
+            let then = ids(&table, Read::Snapshot(snapshot.id)).await;
+            let unique: BTreeSet<i64> = then.iter().copied().collect();
+            assert!(unique.len() == then.len() && unique.is_subset(&in_stream), "snapshot {}: {then:?}", snapshot.id);
         }
         assert_eq!(rows_for_another_reader(&table, &self.sound).await, rows.len());
 
@@ -366,28 +414,40 @@ impl Life {
     }
 }
 
-async fn world_run<F, W>(world: &Arc<World>, name: &str, sound: &Ports, main: F)
-where
-    F: Fn(Ports) -> W,
-    W: Future<Output = ()> + Send + 'static,
-{
-    world.run(name, sound, main).await;
+/// Notes and counts what a process came to. It may meet what goes wrong here, and others before it, nothing else.
+fn tell(world: &World, name: &str, what: &str, done: shared::Result<()>) {
+    match done {
+        Ok(()) => {
+            world.count(what);
+            world.note(format_args!("{name}: {what}"));
+        }
+        Err(error) => {
+            let passing = matches!(error.kind(), ErrorKind::Retry | ErrorKind::Conflict | ErrorKind::OutcomeUnknown);
+            assert!(passing, "{name}: expected `{what}` or a passing fault, found {}: {error}", error.kind());
+            world.note(format_args!("{name}: {error}"));
+        }
+    }
 }
 
 fn target() -> TableName {
     TableName::new("sim", "events").unwrap()
 }
 
-fn line(id: i64, producer: &str, now_ms: i64) -> String {
-    let at = chrono::DateTime::from_timestamp_millis(now_ms).unwrap().to_rfc3339();
+/// A record of five hours after the one before.
+fn line(id: i64, producer: &str) -> String {
+    let at = chrono::DateTime::from_timestamp_millis(id * 5 * 3_600_000).unwrap().to_rfc3339();
     format!("{}\n", json!({"id": id, "producer": producer, "at": at}))
 }
 
-fn event(body: &str) -> Value {
+fn event(body: &str, key: Option<&str>) -> Value {
     let path = "/streams/events/records";
+    let mut headers = json!({"content-type": "application/x-ndjson"});
+    if let Some(key) = key {
+        headers["idempotency-key"] = key.into();
+    }
     json!({
         "version": "2.0", "routeKey": "$default", "rawPath": path, "rawQueryString": "",
-        "headers": {"content-type": "application/x-ndjson"},
+        "headers": headers,
         "requestContext": {
             "http": {"method": "POST", "path": path, "protocol": "HTTP/1.1", "sourceIp": "", "userAgent": ""},
             "requestId": "r", "accountId": "1", "apiId": "a", "stage": "$default", "time": "", "timeEpoch": 0,

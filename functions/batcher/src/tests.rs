@@ -37,7 +37,7 @@ streams:
 ";
 
 /// A lakehouse in memory with the stream `flights` of two shards.
-struct House {
+struct Lake {
     ports: Ports,
     clock: Arc<ManualClock>,
 }
@@ -62,7 +62,7 @@ impl Contents {
     }
 }
 
-impl House {
+impl Lake {
     async fn new() -> Self {
         let clock = Arc::new(ManualClock::at(1_000_000));
         let ports = adapters_embedded::in_memory(clock.clone()).unwrap();
@@ -186,28 +186,28 @@ async fn killed_after<F: Future>(polls: usize, future: F) -> Option<F::Output> {
 
 #[tokio::test]
 async fn records_wait_until_they_are_old_enough() {
-    let house = House::new().await;
-    let batcher = house.batcher();
-    house.put_ids(1..4).await;
-    let answer = batcher.handle(house.event().await).await.unwrap();
+    let lake = Lake::new().await;
+    let batcher = lake.batcher();
+    lake.put_ids(1..4).await;
+    let answer = batcher.handle(lake.event().await).await.unwrap();
     assert_eq!(answer, json!({"batchItemFailures": [], "flushed": []}));
-    house.clock.advance(59_999);
+    lake.clock.advance(59_999);
     assert_eq!(batcher.handle(tick(false)).await.unwrap(), json!({"flushed": []}));
-    house.clock.advance(1);
+    lake.clock.advance(1);
     let answer = batcher.handle(tick(false)).await.unwrap();
     assert_eq!(answer["flushed"][0]["stored"], 3);
     assert_eq!(batcher.handle(tick(false)).await.unwrap(), json!({"flushed": []}));
-    assert_eq!(house.contents().await.stored, [1, 2, 3]);
+    assert_eq!(lake.contents().await.stored, [1, 2, 3]);
 }
 
 #[tokio::test]
 async fn enough_bytes_are_written_at_once() {
-    let house = House::new().await;
+    let lake = Lake::new().await;
     let name = "x".repeat(700_000);
-    house.put(&[format!(r#"{{"id":1,"name":"{name}"}}"#), format!(r#"{{"id":2,"name":"{name}"}}"#)]).await;
-    let answer = house.batcher().handle(house.event().await).await.unwrap();
+    lake.put(&[format!(r#"{{"id":1,"name":"{name}"}}"#), format!(r#"{{"id":2,"name":"{name}"}}"#)]).await;
+    let answer = lake.batcher().handle(lake.event().await).await.unwrap();
     assert_eq!(answer["flushed"][0]["stored"], 2, "{answer}");
-    assert_eq!(house.contents().await.stored, [1, 2]);
+    assert_eq!(lake.contents().await.stored, [1, 2]);
 }
 
 /// A request as API Gateway sends it; status and body of its answer.
@@ -223,12 +223,12 @@ async fn http(batcher: &Batcher, method: &str, path: &str) -> (u16, Value) {
 
 #[tokio::test]
 async fn a_flush_over_http_writes_what_is_buffered() {
-    let house = House::new().await;
-    let batcher = house.batcher();
-    house.put_ids(1..4).await;
+    let lake = Lake::new().await;
+    let batcher = lake.batcher();
+    lake.put_ids(1..4).await;
     let (status, answer) = http(&batcher, "POST", "/streams/flights/flush").await;
     assert_eq!((status, &answer["flushed"][0]["stored"]), (200, &json!(3)), "{answer}");
-    assert_eq!(house.contents().await.stored, [1, 2, 3]);
+    assert_eq!(lake.contents().await.stored, [1, 2, 3]);
     for (method, path) in [("POST", "/streams/trains/flush"), ("GET", "/streams/flights/flush"), ("POST", "/flush")] {
         let (status, answer) = http(&batcher, method, path).await;
         assert_eq!((status, &answer["error"]["kind"]), (404, &json!("NotFound")), "{method} {path}");
@@ -237,25 +237,25 @@ async fn a_flush_over_http_writes_what_is_buffered() {
 
 #[tokio::test]
 async fn a_replayed_event_changes_nothing() {
-    let house = House::new().await;
-    let batcher = house.batcher();
-    let put = house.put_ids(1..40).await.sorted();
-    let event = house.event().await;
+    let lake = Lake::new().await;
+    let batcher = lake.batcher();
+    let put = lake.put_ids(1..40).await.sorted();
+    let event = lake.event().await;
     batcher.handle(event.clone()).await.unwrap();
     batcher.handle(tick(true)).await.unwrap();
-    let snapshot = house.table().await.current_snapshot();
+    let snapshot = lake.table().await.current_snapshot();
     batcher.handle(event).await.unwrap();
-    house.clock.advance(3_600_000);
+    lake.clock.advance(3_600_000);
     assert_eq!(batcher.handle(tick(false)).await.unwrap(), json!({"flushed": []}));
     let answer = batcher.handle(tick(true)).await.unwrap();
     assert_eq!((&answer["flushed"][0]["records"], &answer["flushed"][0]["commits"]), (&json!(0), &json!(0)));
-    assert_eq!(house.table().await.current_snapshot(), snapshot);
-    assert_eq!(house.contents().await, put);
+    assert_eq!(lake.table().await.current_snapshot(), snapshot);
+    assert_eq!(lake.contents().await, put);
 }
 
 #[tokio::test]
 async fn bad_records_are_set_aside_with_the_reason_and_the_counts_reconcile() {
-    let house = House::new().await;
+    let lake = Lake::new().await;
     let good = r#"{"id":1,"name":"a","at":"2013-01-01 05:00:00"}"#;
     let put = [
         NewRecord { partition_key: "a".into(), data: good.into() },
@@ -265,12 +265,12 @@ async fn bad_records_are_set_aside_with_the_reason_and_the_counts_reconcile() {
         NewRecord { partition_key: "a".into(), data: r#"{"name":"b"}"#.into() },
         NewRecord { partition_key: "a".into(), data: r#"{"id":3,"extra":true}"#.into() },
     ];
-    house.ports.stream.put("flights", put.to_vec()).await.unwrap();
-    let report = house.batcher().flush("flights").await.unwrap();
+    lake.ports.stream.put("flights", put.to_vec()).await.unwrap();
+    let report = lake.batcher().flush("flights").await.unwrap();
     assert_eq!((report.records, report.stored, report.rejected), (6, 2, 4));
     assert_eq!(report.ignored, BTreeMap::from([("extra".to_owned(), 1)]));
-    assert_eq!(house.contents().await.stored, [1, 3]);
-    let object = house.ports.storage.get(&report.error_objects[0].parse().unwrap()).await.unwrap();
+    assert_eq!(lake.contents().await.stored, [1, 3]);
+    let object = lake.ports.storage.get(&report.error_objects[0].parse().unwrap()).await.unwrap();
     let lines: Vec<Value> = object
         .split(|b| *b == b'\n')
         .filter(|line| !line.is_empty())
@@ -285,47 +285,47 @@ async fn bad_records_are_set_aside_with_the_reason_and_the_counts_reconcile() {
 
 #[tokio::test]
 async fn a_commit_that_fails_after_the_error_object_leaves_nothing_double() {
-    let house = House::new().await;
-    let mut put = house.put_ids(1..10).await;
-    house.batcher().flush("flights").await.unwrap();
-    put.extend(house.put_ids(10..30).await);
+    let lake = Lake::new().await;
+    let mut put = lake.put_ids(1..10).await;
+    lake.batcher().flush("flights").await.unwrap();
+    put.extend(lake.put_ids(10..30).await);
     // The first put is an error object; the table's files fail.
     let plan = Plan::from(Operation::Put, 3, Fault::Refused);
-    let event = house.event().await;
-    house.faulty(&plan).flush("flights").await.unwrap_err();
+    let event = lake.event().await;
+    lake.faulty(&plan).flush("flights").await.unwrap_err();
     assert!(plan.injected() > 0);
-    put.extend(house.put_ids(30..50).await);
-    house.clock.advance(60_000);
-    let failing = house.faulty(&Plan::from(Operation::Put, 1, Fault::Refused));
+    put.extend(lake.put_ids(30..50).await);
+    lake.clock.advance(60_000);
+    let failing = lake.faulty(&Plan::from(Operation::Put, 1, Fault::Refused));
     let answer = failing.handle(event.clone()).await.unwrap();
     assert_eq!(answer["batchItemFailures"].as_array().unwrap().len(), 2, "{answer}");
-    house.batcher().handle(event).await.unwrap();
-    house.batcher().flush("flights").await.unwrap();
-    assert_eq!(house.contents().await, put.sorted());
+    lake.batcher().handle(event).await.unwrap();
+    lake.batcher().flush("flights").await.unwrap();
+    assert_eq!(lake.contents().await, put.sorted());
 }
 
 #[tokio::test]
 async fn a_flush_without_time_stops_between_commits_and_the_next_one_goes_on() {
-    let house = House::new().await;
-    let put = house.put_ids(1..30).await;
-    let batcher = house.batcher_reading(&Narrow::over(&house));
-    let soon = house.ports.clock.now_ms() + 16_000;
+    let lake = Lake::new().await;
+    let put = lake.put_ids(1..30).await;
+    let batcher = lake.batcher_reading(&Narrow::over(&lake));
+    let soon = lake.ports.clock.now_ms() + 16_000;
     let first = deadline::until(soon, batcher.flush("flights")).await.unwrap();
     assert!(first.unfinished, "{first:?}");
     assert_eq!((first.commits, first.records), (1, 6), "half of the 12 s before the reserve, a record a second");
     let rest = batcher.flush("flights").await.unwrap();
     assert!(!rest.unfinished && first.records + rest.records == 29, "{rest:?}");
-    assert_eq!(house.contents().await, put.sorted());
+    assert_eq!(lake.contents().await, put.sorted());
 }
 
 #[tokio::test]
 async fn what_left_the_stream_before_it_was_written_is_reported() {
-    let house = House::new().await;
-    let batcher = house.batcher();
-    house.put_ids(1..4).await;
-    batcher.handle(house.event().await).await.unwrap();
-    house.clock.advance(25 * 3_600_000);
-    house.put_ids(6..8).await;
+    let lake = Lake::new().await;
+    let batcher = lake.batcher();
+    lake.put_ids(1..4).await;
+    batcher.handle(lake.event().await).await.unwrap();
+    lake.clock.advance(25 * 3_600_000);
+    lake.put_ids(6..8).await;
     let report = batcher.flush("flights").await.unwrap();
     assert_eq!((report.stored, report.missing), (2, 3));
     assert_eq!(batcher.flush("flights").await.unwrap().missing, 0);
@@ -333,8 +333,8 @@ async fn what_left_the_stream_before_it_was_written_is_reported() {
 
 #[tokio::test]
 async fn what_is_no_event_of_a_declared_stream_is_refused() {
-    let house = House::new().await;
-    let batcher = house.batcher();
+    let lake = Lake::new().await;
+    let batcher = lake.batcher();
     let mut event = json!({"Records": [{
         "eventSource": "aws:kinesis", "eventSourceARN": "arn:aws:kinesis:local:0:stream/trains", "eventID": "s:1",
         "kinesis": {"sequenceNumber": "1", "data": "", "partitionKey": "k", "approximateArrivalTimestamp": 0},
@@ -371,37 +371,37 @@ fn act() -> impl Strategy<Value = Act> {
 }
 
 async fn live(acts: Vec<Act>) -> (Contents, Contents) {
-    let house = House::new().await;
+    let lake = Lake::new().await;
     let mut put = Contents::default();
     let mut next = 1i64;
     for act in acts {
         match act {
             Act::Put(count) => {
                 let end = next + i64::from(count);
-                put.extend(house.put_ids(next..end).await);
+                put.extend(lake.put_ids(next..end).await);
                 next = end;
             }
             Act::Event if next > 1 => {
-                house.clock.advance(61_000);
-                house.batcher().handle(house.event().await).await.unwrap();
+                lake.clock.advance(61_000);
+                lake.batcher().handle(lake.event().await).await.unwrap();
             }
             Act::Event => {}
-            Act::Killed(steps) => drop(killed_after(steps, house.batcher().flush("flights")).await),
-            Act::Faulty(seed) => drop(house.faulty(&Plan::random(seed, 100)).flush("flights").await),
+            Act::Killed(steps) => drop(killed_after(steps, lake.batcher().flush("flights")).await),
+            Act::Faulty(seed) => drop(lake.faulty(&Plan::random(seed, 100)).flush("flights").await),
             Act::Throttled(a, b) => {
-                let narrow = Narrow::over(&house);
+                let narrow = Narrow::over(&lake);
                 narrow.refuse_after([a, b]);
-                drop(house.batcher_reading(&narrow).flush("flights").await);
+                drop(lake.batcher_reading(&narrow).flush("flights").await);
             }
             Act::Both(a, b) => {
-                let (one, other) = (house.batcher(), house.batcher());
+                let (one, other) = (lake.batcher(), lake.batcher());
                 let (one, other) = (killed_after(a, one.flush("flights")), killed_after(b, other.flush("flights")));
                 drop(futures::join!(one, other));
             }
         }
     }
-    house.batcher().flush("flights").await.unwrap();
-    (put.sorted(), house.contents().await)
+    lake.batcher().flush("flights").await.unwrap();
+    (put.sorted(), lake.contents().await)
 }
 
 proptest! {

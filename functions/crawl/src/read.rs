@@ -23,7 +23,7 @@ pub struct ReadFile {
 /// Reads the heads of all, some at a time, in the order given; when time is up those that were begun.
 ///
 /// # Errors
-/// What storage answers, but for a file that went away: that is the file's fault.
+/// What storage answers, but for a file that went away: that is reported as a fault of the file.
 pub async fn read_all(ports: &Ports, objects: Vec<Object>) -> Result<Vec<ReadFile>> {
     let (storage, clock) = (&ports.storage, ports.clock.as_ref());
     let time = deadline::working_time(clock).map(|time| i64::try_from(time.as_millis()).unwrap_or(i64::MAX));

@@ -1,4 +1,4 @@
-//! The way of an answer to its client: in the response, or stored when it is too large for one.
+//! Writes the answer into the response, or to storage when it is too large.
 //!
 //! JSON: `{"queryId", "columns": [{"name", "type"}], "rows": [[…]], "truncated", "stats": {…}}`; `truncated` says that the
 //! request's `limit` cut rows off. A statement that wrote has `"committed": {…}` too. CSV and Arrow: the rows alone.

@@ -169,7 +169,7 @@ impl JobContext {
     pub async fn try_once(&self, task: &Task, r#try: u32, outcome: &mut Outcome) -> Result<()> {
         match &task.work {
             Work::Query(query) => self.try_query(task, query, r#try, outcome).await,
-            Work::Maintenance(maintenance) => maintenance::keep(self, task, maintenance, outcome).await,
+            Work::Maintenance(maintenance) => maintenance::run(self, task, maintenance, outcome).await,
         }
     }
 

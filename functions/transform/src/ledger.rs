@@ -47,7 +47,7 @@ impl Ledger {
             state: ports.state.clone(),
             clock: ports.clock.clone(),
             random: ports.random.clone(),
-            leases: Leases::new(ports, "workflow"),
+            leases: Leases::of_workflows(ports),
         }
     }
 

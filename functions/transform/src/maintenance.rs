@@ -13,7 +13,7 @@ use crate::record::{Compacted, Expired, MaintenanceReport, Orphans, Outcome};
 ///
 /// # Errors
 /// `NotFound` without the table; otherwise what [`Table::rewrite`], [`Table::expire`] and [`Table::remove_orphans`] answer.
-pub async fn keep(context: &JobContext, task: &Task, maintenance: &Maintenance, outcome: &mut Outcome) -> Result<()> {
+pub async fn run(context: &JobContext, task: &Task, maintenance: &Maintenance, outcome: &mut Outcome) -> Result<()> {
     let table = context.tables.load(&task.into).await?;
     let dry_run = maintenance.dry_run;
     let mut report = MaintenanceReport { dry_run, ..MaintenanceReport::default() };

@@ -121,7 +121,7 @@ pub struct Outcome {
     pub quarantine: Option<String>,
     /// What the reader of the record should know.
     pub note: Option<String>,
-    /// What the maintenance of a table did, for jobs that keep one.
+    /// What the maintenance of a table did, for maintenance jobs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub maintenance: Option<MaintenanceReport>,
 }

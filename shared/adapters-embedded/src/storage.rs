@@ -45,7 +45,7 @@ fn store(url: &Url) -> Result<Arc<dyn ObjectStore>> {
             Ok(Arc::new(DurableFiles::new(folder.map_err(not_here)?)))
         }
         other => Err(Error::invalid(format!(
-            "expected a URL with the scheme `s3`, `file` or `memory`, found `{other}` in `{url}`"
+            "expected a URL with the scheme `file` or `memory`, found `{other}` in `{url}`"
         ))),
     }
 }

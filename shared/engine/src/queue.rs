@@ -71,10 +71,10 @@ impl Queue {
     /// # Errors
     /// `Retry` when too many wait.
     pub(super) async fn permit(self: &Arc<Self>, caller: &str) -> Result<Permit> {
-        let mut admit = self.join(caller)?;
+        let mut permit = self.join(caller)?;
         loop {
             self.admit();
-            match tokio::time::timeout(LOOK, &mut admit).await {
+            match tokio::time::timeout(LOOK, &mut permit).await {
                 Ok(next) => return next.map_err(|e| Error::bug("the queue of queries is gone").with_source(e)),
                 Err(_) => continue,
             }
@@ -88,15 +88,15 @@ impl Queue {
             state.forget_who_left();
         }
         if state.waiting >= WAITING {
-            return Err(Error::retry(format!("{WAITING} queries wait for their admit: send this one again later")));
+            return Err(Error::retry(format!("{WAITING} queries wait for their turn: send this one again later")));
         }
         state.waiting += 1;
-        let (sender, admit) = oneshot::channel();
+        let (sender, permit) = oneshot::channel();
         match state.lines.iter_mut().find(|line| line.caller == caller) {
             Some(line) => line.queries.push_back(sender),
             None => state.lines.push_back(Line { caller: caller.to_owned(), queries: VecDeque::from([sender]) }),
         }
-        Ok(admit)
+        Ok(permit)
     }
 
     /// Gives the room that there is to those who wait.
@@ -177,8 +177,8 @@ mod tests {
         let mut order = Vec::new();
         while !waiting.is_empty() {
             drop(running.take());
-            let at = waiting.iter_mut().position(|(_, admit)| {
-                running = admit.try_recv().ok();
+            let at = waiting.iter_mut().position(|(_, permit)| {
+                running = permit.try_recv().ok();
                 running.is_some()
             });
             order.push(waiting.remove(at.expect("somebody has the place")).0);

@@ -1,6 +1,6 @@
 //! Leases: one worker of a thing at a time, as long as it says now and then that it lives.
 //!
-//! `leases/{name}` in the state says which run goes on, who has it, and until when that one counts as alive. A holder renews its
+//! A document of the state, `leases/{name}` for workflows, says which run goes on, who has it, and until when that one counts as alive. A holder renews its
 //! lease while it works. One that ran out means that its holder is gone: whoever comes next first closes the run that was left,
 //! then begins its own. Each holder has a mark of its own, so that one whose reply was lost knows its own writing again.
 
@@ -14,12 +14,10 @@ use shared::state::{Expect, State, Version, get_json, put_json};
 use shared::{Error, ErrorKind, Result};
 
 /// How long a lease lasts without being renewed.
-pub const LEASE_MS: i64 = 60_000;
+const LEASE_MS: i64 = 60_000;
 
 /// Tries to cancel a run between two renewals of its lease.
 const CANCEL_TRIES: u32 = 10;
-
-const LEASES: &str = "leases/";
 
 /// What the state holds of a lease.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -76,12 +74,15 @@ pub struct Leases {
     random: Arc<dyn Random>,
     /// What messages call such a thing, e.g. `workflow`.
     kind: &'static str,
+    /// What the keys of their documents begin with.
+    prefix: &'static str,
 }
 
 impl Leases {
-    pub fn new(ports: &Ports, kind: &'static str) -> Self {
+    /// Those of workflows.
+    pub fn of_workflows(ports: &Ports) -> Self {
         let Ports { state, clock, random, .. } = ports.clone();
-        Self { state, clock, random, kind }
+        Self { state, clock, random, kind: "workflow", prefix: "leases/" }
     }
 
     /// Takes the lease of `name` for `run`.
@@ -126,9 +127,10 @@ impl Leases {
             Err(error) if error.kind() == ErrorKind::Conflict => match self.document(&lease.name).await? {
                 Some((document, _)) if document.holder != lease.holder => Ok(Renewal::Lost),
                 Some((document, _)) if document.cancel => Ok(Renewal::Cancel),
-                // A renewal of ours whose reply was lost.
+                // A renewal of ours whose reply was lost: from then on.
                 Some((_, version)) => {
-                    lease.version = version;
+                    let expect = Expect::Version(version);
+                    *lease = self.write(&lease.name, &lease.run, lease.holder.clone(), expect).await?;
                     Ok(Renewal::Renewed)
                 }
                 None => Ok(Renewal::Lost),
@@ -144,7 +146,7 @@ impl Leases {
     pub async fn release(&self, lease: Lease) -> Result<()> {
         match self.document(&lease.name).await? {
             Some((document, version)) if document.holder == lease.holder => {
-                self.state.delete(&key(&lease.name), Expect::Version(version)).await
+                self.state.delete(&self.key(&lease.name), Expect::Version(version)).await
             }
             _ => Ok(()),
         }
@@ -162,7 +164,7 @@ impl Leases {
                 return Ok(false);
             }
             let document = LeaseDocument { cancel: true, ..document };
-            match put_json(self.state.as_ref(), &key(name), &document, Expect::Version(version)).await {
+            match put_json(self.state.as_ref(), &self.key(name), &document, Expect::Version(version)).await {
                 Err(error) if error.kind() == ErrorKind::Conflict => {}
                 other => return other.map(|_| true),
             }
@@ -170,12 +172,12 @@ impl Leases {
         Err(Error::retry(format!("the lease of run `{run}` changed {CANCEL_TRIES} times while it was to be cancelled")))
     }
 
-    /// Ends every lease: only for a host that knows that no worker is alive, such as one that has just started alone.
+    /// Ends every lease of this kind: only for a host that knows that no worker is alive, such as one that has just started alone.
     ///
     /// # Errors
     /// What the state answers.
     pub async fn expire_all(&self) -> Result<()> {
-        for key in self.state.list(LEASES).await? {
+        for key in self.state.list(self.prefix).await? {
             let found: Option<(LeaseDocument, Version)> = get_json(self.state.as_ref(), &key).await?;
             let Some((document, _)) = found else { continue };
             // Whoever renews it nevertheless finds another holder and stops.
@@ -193,21 +195,25 @@ impl Leases {
         match self.document(&lease.name).await? {
             Some((document, version)) if document.holder == lease.holder => {
                 let document = LeaseDocument { until_ms: 0, ..document };
-                put_json(self.state.as_ref(), &key(&lease.name), &document, Expect::Version(version)).await?;
+                put_json(self.state.as_ref(), &self.key(&lease.name), &document, Expect::Version(version)).await?;
                 Ok(())
             }
             _ => Ok(()),
         }
     }
 
+    fn key(&self, name: &str) -> String {
+        format!("{}{name}", self.prefix)
+    }
+
     async fn document(&self, name: &str) -> Result<Option<(LeaseDocument, Version)>> {
-        get_json(self.state.as_ref(), &key(name)).await
+        get_json(self.state.as_ref(), &self.key(name)).await
     }
 
     async fn write(&self, name: &str, run: &str, holder: String, expect: Expect) -> Result<Lease> {
         let until_ms = self.clock.now_ms() + LEASE_MS;
         let document = LeaseDocument { run: run.into(), until_ms, cancel: false, holder };
-        let version = match put_json(self.state.as_ref(), &key(name), &document, expect).await {
+        let version = match put_json(self.state.as_ref(), &self.key(name), &document, expect).await {
             Ok(version) => version,
             Err(error) if error.kind() == ErrorKind::Conflict => {
                 let message = format!("another run of {} `{name}` began just now", self.kind);
@@ -223,13 +229,9 @@ impl Leases {
     }
 }
 
-fn key(name: &str) -> String {
-    format!("{LEASES}{name}")
-}
-
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
     use async_trait::async_trait;
     use bytes::Bytes;
@@ -240,7 +242,7 @@ mod tests {
 
     fn leases() -> (Leases, Arc<ManualClock>) {
         let clock = Arc::new(ManualClock::at(1_700_000_000_000));
-        (Leases::new(&adapters_embedded::in_memory(clock.clone()).unwrap(), "workflow"), clock)
+        (Leases::of_workflows(&adapters_embedded::in_memory(clock.clone()).unwrap()), clock)
     }
 
     fn granted(claim: Claim) -> Lease {
@@ -291,14 +293,20 @@ mod tests {
         assert!(!leases.cancel("w", "w-1").await.unwrap());
     }
 
-    /// A state whose next write takes effect without an answer.
+    /// A state whose next write takes effect without an answer, and which then does not tell so often.
     #[derive(Debug)]
-    struct Forgetful(Arc<dyn State>, AtomicBool);
+    struct Forgetful(Arc<dyn State>, AtomicBool, AtomicU32);
 
     #[async_trait]
     impl State for Forgetful {
         async fn get(&self, key: &str) -> Result<Option<Document>> {
-            self.0.get(key).await
+            match self.2.load(Ordering::SeqCst) {
+                0 => self.0.get(key).await,
+                left => {
+                    self.2.store(left - 1, Ordering::SeqCst);
+                    Err(Error::retry("busy"))
+                }
+            }
         }
 
         async fn put(&self, key: &str, bytes: Bytes, expect: Expect) -> Result<Version> {
@@ -322,15 +330,21 @@ mod tests {
     async fn a_write_whose_reply_was_lost_is_known_again() {
         let clock = Arc::new(ManualClock::at(1_700_000_000_000));
         let mut ports = adapters_embedded::in_memory(clock.clone()).unwrap();
-        let state = Arc::new(Forgetful(ports.state.clone(), AtomicBool::new(true)));
+        let state = Arc::new(Forgetful(ports.state.clone(), AtomicBool::new(true), AtomicU32::new(0)));
         ports.state = state.clone();
-        let leases = Leases::new(&ports, "workflow");
+        let leases = Leases::of_workflows(&ports);
         let mut lease = granted(leases.claim("w", "w-1").await.unwrap());
         state.1.store(true, Ordering::SeqCst);
         clock.advance(LEASE_MS / 2);
         assert_eq!(leases.renew(&mut lease).await.unwrap(), Renewal::Renewed);
         clock.advance(LEASE_MS - 1);
         assert!(leases.claim("w", "w-2").await.is_err(), "it was renewed");
+        state.1.store(true, Ordering::SeqCst);
+        state.2.store(1, Ordering::SeqCst);
+        assert!(leases.renew(&mut lease).await.is_err(), "neither the answer nor a look tells");
+        clock.advance(LEASE_MS - 1);
         assert_eq!(leases.renew(&mut lease).await.unwrap(), Renewal::Renewed);
+        clock.advance(LEASE_MS - 1);
+        assert!(leases.claim("w", "w-2").await.is_err(), "from the last renewal on");
     }
 }

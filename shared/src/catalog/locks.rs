@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_turn_ends_when_its_holder_is_cancelled() {
+    async fn a_lock_ends_when_its_holder_is_cancelled() {
         let locks = AdvisoryLocks::default();
         let holder = tokio::spawn({
             let locks = locks.clone();

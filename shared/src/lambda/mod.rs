@@ -33,8 +33,7 @@ const MAX_ANSWER: usize = 6 * 1024 * 1024 + 100;
 const MARGIN: Duration = Duration::from_secs(1);
 
 /// Runs the function `name` until Lambda ends the process. `connect` opens the ports that the settings name, `open` makes the
-/// function of them, `handle` gives it an event. What can't be
-/// opened is tried again at each event, and is that event's error.
+/// function of them, `handle` gives it an event. What can't be opened is tried again at each event, and is that event's error.
 ///
 /// # Errors
 /// When the environment variables of the log are wrong, or the runtime can't be reached.

@@ -182,7 +182,7 @@ pub struct Workflow {
     /// The SQL jobs, by name.
     #[serde(default)]
     pub jobs: BTreeMap<String, Job>,
-    /// Upkeep of tables, by name; these are jobs of the workflow like the others.
+    /// Maintenance of tables, by name; these are jobs of the workflow like the others.
     #[serde(default)]
     pub maintenance: BTreeMap<String, Maintenance>,
     /// Jobs that may run at once, 1 to 16 (default: 2).

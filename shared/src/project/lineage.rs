@@ -80,7 +80,7 @@ pub(super) fn databases(file: &LakehouseFile) -> Result<BTreeSet<String>> {
     let jobs: Vec<&Job> = file.workflows.values().flat_map(|workflow| workflow.jobs.values()).collect();
     let selects = jobs.iter().map(|job| &job.sql).chain(file.insights.values().map(|insight| &insight.sql));
     let kept = file.workflows.values().flat_map(|workflow| workflow.maintenance.values());
-    let written = jobs.iter().map(|job| &job.into).chain(kept.map(|upkeep| &upkeep.table));
+    let written = jobs.iter().map(|job| &job.into).chain(kept.map(|maintenance| &maintenance.table));
     let written = written.chain(file.streams.values().filter_map(|stream| stream.table.as_ref()));
     let written = written.chain(file.insights.values().filter_map(|insight| insight.into.as_ref()));
     let own = [file.database.clone(), file.system_database.clone()];
@@ -129,15 +129,14 @@ impl Workflow {
 /// it (it wants their rows of the run before). A job may read the table that it writes. SQL that does not parse reads nothing.
 pub fn job_needs(workflow: &Workflow, database: &str) -> BTreeMap<String, BTreeSet<String>> {
     let after = workflow.jobs.iter().map(|(name, job)| (name, &job.after));
-    let after = after.chain(workflow.maintenance.iter().map(|(name, upkeep)| (name, &upkeep.after)));
+    let after = after.chain(workflow.maintenance.iter().map(|(name, maintenance)| (name, &maintenance.after)));
     let declared: BTreeMap<String, BTreeSet<String>> =
         after.map(|(name, after)| (name.clone(), after.iter().cloned().collect())).collect();
     let reads =
         workflow.jobs.iter().filter_map(|(name, job)| Some((name, Select::parse(&job.sql, database).ok()?.reads)));
-    let kept = workflow
-        .maintenance
-        .iter()
-        .filter_map(|(name, upkeep)| Some((name, BTreeSet::from([TableName::parse(&upkeep.table, database).ok()?]))));
+    let kept = workflow.maintenance.iter().filter_map(|(name, maintenance)| {
+        Some((name, BTreeSet::from([TableName::parse(&maintenance.table, database).ok()?])))
+    });
     let mut needs = declared.clone();
     for (name, reads) in reads.chain(kept) {
         let writes = |other: &Job| TableName::parse(&other.into, database).is_ok_and(|t| reads.contains(&t));
@@ -212,7 +211,7 @@ impl Project {
             for (at, job) in self.job_order(name)?.iter().enumerate() {
                 let job_text = match (workflow.jobs.get(job), workflow.maintenance.get(job)) {
                     (Some(job), _) => self.explain_job(job)?,
-                    (None, Some(upkeep)) => self.explain_maintenance(upkeep)?,
+                    (None, Some(maintenance)) => self.explain_maintenance(maintenance)?,
                     (None, None) => continue,
                 };
                 line(&mut text, format_args!("  {}. {job}: {job_text}", at + 1));
@@ -279,15 +278,15 @@ impl Project {
         Ok(format!("{} → {} ({how}{rules})", list(&reads), self.table_name(&job.into)?))
     }
 
-    fn explain_maintenance(&self, upkeep: &Maintenance) -> Result<String> {
+    fn explain_maintenance(&self, maintenance: &Maintenance) -> Result<String> {
         let parts = [
-            upkeep.compact.as_ref().map(|_| "compacted"),
-            upkeep.expire.as_ref().map(|_| "old snapshots expired"),
-            upkeep.orphans.as_ref().map(|_| "orphans removed"),
-            upkeep.dry_run.then_some("as a dry run"),
+            maintenance.compact.as_ref().map(|_| "compacted"),
+            maintenance.expire.as_ref().map(|_| "old snapshots expired"),
+            maintenance.orphans.as_ref().map(|_| "orphans removed"),
+            maintenance.dry_run.then_some("as a dry run"),
         ];
         let parts: Vec<_> = parts.into_iter().flatten().collect();
-        Ok(format!("{} ({})", self.table_name(&upkeep.table)?, parts.join(", ")))
+        Ok(format!("{} ({})", self.table_name(&maintenance.table)?, parts.join(", ")))
     }
 
     fn explain_insight(&self, insight: &Insight) -> Result<String> {

@@ -1,4 +1,4 @@
-//! Upkeep of tables, as workflows declare it beside their SQL jobs.
+//! Maintenance of tables, as workflows declare it beside their SQL jobs.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::file::fifteen_minutes;
 use super::units::{ByteSize, Seconds};
 
-/// Upkeep of an Iceberg table: its files are put together, then old snapshots expire, then orphans go. What is not named is not
+/// Maintenance of an Iceberg table: its files are put together, then old snapshots expire, then orphans go. What is not named is not
 /// done.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

@@ -18,7 +18,7 @@ impl Region {
         matches!(self, Self::Code | Self::Quoted(_) | Self::Escaped)
     }
 
-    /// The place after the first character of `text`, which stands behind `before`; and whether its second character
+    /// The region after the first character of `text`, which stands behind `before`; and whether its second character
     /// belongs to it.
     fn after(self, before: &str, text: &str) -> (Self, bool) {
         let c = text.chars().next().unwrap_or_default();

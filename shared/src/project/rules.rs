@@ -173,28 +173,28 @@ impl<'a> Rules<'a> {
             self.name(&path, "job", name);
             self.job(&path, name, job, workflow);
         }
-        for (name, upkeep) in &workflow.maintenance {
+        for (name, maintenance) in &workflow.maintenance {
             let path = path.key("maintenance").key(name);
             self.name(&path, "job", name);
             if workflow.jobs.contains_key(name) {
                 self.report(&path, format!("expected a name that no other job has, found `{name}`"));
             }
-            self.maintenance(&path, name, upkeep, workflow);
+            self.maintenance(&path, name, maintenance, workflow);
         }
         if let Err(error) = lineage::job_order(workflow, &self.file.database) {
             self.report(&path.key("jobs"), error.to_string());
         }
     }
 
-    fn maintenance(&mut self, path: &Path, name: &str, upkeep: &Maintenance, workflow: &Workflow) {
-        self.table(&path.key("table"), &upkeep.table);
-        if upkeep.compact.is_none() && upkeep.expire.is_none() && upkeep.orphans.is_none() {
+    fn maintenance(&mut self, path: &Path, name: &str, maintenance: &Maintenance, workflow: &Workflow) {
+        self.table(&path.key("table"), &maintenance.table);
+        if maintenance.compact.is_none() && maintenance.expire.is_none() && maintenance.orphans.is_none() {
             self.report(path, "expected something to do: `compact`, `expire` or `orphans`, found none");
         }
-        self.after(path, name, &upkeep.after, workflow);
-        self.range(&path.key("retries"), u64::from(upkeep.retries), 0..=10);
-        self.range(&path.key("timeout"), upkeep.timeout, units::Seconds(1)..=units::Seconds(DAY));
-        if let Some(compaction) = &upkeep.compact {
+        self.after(path, name, &maintenance.after, workflow);
+        self.range(&path.key("retries"), u64::from(maintenance.retries), 0..=10);
+        self.range(&path.key("timeout"), maintenance.timeout, units::Seconds(1)..=units::Seconds(DAY));
+        if let Some(compaction) = &maintenance.compact {
             let path = path.key("compact");
             for (at, column) in compaction.sort.iter().enumerate() {
                 self.good(&path.key("sort").item(at), SortColumn::parse(column));
@@ -212,10 +212,10 @@ impl<'a> Rules<'a> {
                 self.range(&path.key("min_files"), files, 2..=1000);
             }
         }
-        if let Some(keep) = upkeep.expire.as_ref().and_then(|expiry| expiry.keep) {
+        if let Some(keep) = maintenance.expire.as_ref().and_then(|expiry| expiry.keep) {
             self.range(&path.key("expire").key("keep"), keep, 1..=u32::MAX);
         }
-        if let Some(age) = upkeep.orphans.as_ref().and_then(|orphans| orphans.older_than) {
+        if let Some(age) = maintenance.orphans.as_ref().and_then(|orphans| orphans.older_than) {
             let path = path.key("orphans").key("older_than");
             self.range(&path, age, units::Seconds(DAY)..=units::Seconds(3650 * DAY));
         }

@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 
 use sqlparser::ast::{Expr, Ident, ObjectName, Query, SelectItem, SetExpr, Statement, Visit, Visitor};
 use sqlparser::dialect::GenericDialect;
-use sqlparser::parser::Parser;
+use sqlparser::parser::{Parser, ParserError};
 use sqlparser::tokenizer::{Token, Tokenizer};
 
 use super::parameters::{Piece, Region, pieces};
@@ -39,8 +39,14 @@ impl Select {
     }
 
     fn parse_plain(sql: &str, database: &str) -> Result<Self> {
-        let statements = Parser::parse_sql(&DIALECT, sql);
-        let statements = statements.map_err(|e| Error::invalid(format!("expected a SELECT: {e}")))?;
+        let parse = || {
+            let mut parser = Parser::new(&DIALECT).try_with_sql(sql)?;
+            let statements = parser.parse_statements()?;
+            // It ends at the word `END` too.
+            parser.expect_token(&Token::EOF)?;
+            Ok::<_, ParserError>(statements)
+        };
+        let statements = parse().map_err(|e| Error::invalid(format!("expected a SELECT: {e}")))?;
         let query = match statements.as_slice() {
             [Statement::Query(query)] => query,
             [other] => return Err(not_a_select(&other.to_string())),
@@ -196,6 +202,10 @@ mod tests {
             ["nyc.a", "nyc.b", "nyc.c"]
         );
         assert_eq!(reads("SELECT 1"), Vec::<String>::new());
+        assert_eq!(reads("WITH b AS (SELECT * FROM b) SELECT * FROM b"), ["nyc.b"]);
+        assert_eq!(reads("WITH RECURSIVE b AS (SELECT 1 UNION SELECT * FROM b) SELECT * FROM b"), Vec::<String>::new());
+        assert_eq!(reads("SELECT * FROM (WITH a AS (SELECT 1) SELECT * FROM a) JOIN a ON true"), ["nyc.a"]);
+        assert_eq!(reads("WITH A AS (SELECT 1) SELECT * FROM a, nyc.a"), ["nyc.a"]);
     }
 
     #[test]
@@ -230,7 +240,9 @@ mod tests {
 
     #[test]
     fn what_is_not_one_select_is_refused() {
-        for bad in ["DELETE FROM t", "SELECT 1; SELECT 2", "SELEC 1", "", "SELECT * FROM a.b.c"] {
+        for bad in
+            ["DELETE FROM t", "SELECT 1; SELECT 2", "SELEC 1", "", "SELECT * FROM a.b.c", "SELECT a FROM t END x"]
+        {
             assert!(Select::parse(bad, "nyc").is_err(), "{bad}");
         }
         assert!(check_condition("a > 1 AND b IS NOT NULL").is_ok());

@@ -10,6 +10,7 @@ mod changes;
 mod deletes;
 mod field_id;
 pub mod floats;
+mod footers;
 mod memory;
 mod merge;
 mod metadata_tables;
@@ -35,6 +36,7 @@ use shared::error::Context;
 use shared::{Error, Result};
 use table::{Committed, Read, RowStream, Table, Token};
 
+pub use self::footers::FooterReaders;
 pub use self::memory::with_memory;
 pub use self::metadata_tables::MetadataTable;
 pub use self::rewrite::{Arrangement, Rewrite, Rewritten};

@@ -33,7 +33,7 @@ pub struct Io {
     pub storage: Storage,
     cache: Arc<Mutex<Cache>>,
     /// Bytes that the cache holds at most.
-    room: usize,
+    capacity: usize,
     extensions: Extensions,
 }
 
@@ -52,7 +52,7 @@ enum Cached {
 
 impl Io {
     pub fn new(storage: Storage) -> Self {
-        Self { storage, cache: Arc::default(), room: CACHE_BYTES, extensions: Extensions::default() }
+        Self { storage, cache: Arc::default(), capacity: CACHE_BYTES, extensions: Extensions::default() }
     }
 
     /// The same over another way to the same objects: what was read by one is known to the other.
@@ -62,7 +62,7 @@ impl Io {
 
     /// With room for fewer bytes in memory.
     pub fn within(self, bytes: usize) -> Self {
-        Self { room: self.room.min(bytes), ..self }
+        Self { capacity: self.capacity.min(bytes), ..self }
     }
 
     pub fn with_extension<T: Any + Send + Sync>(self, extension: T) -> Self {
@@ -239,7 +239,7 @@ impl Io {
 
     fn keep(&self, location: &str, size: usize, what: Cached) {
         let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
-        if cache.bytes + size > self.room {
+        if cache.bytes + size > self.capacity {
             *cache = Cache::default();
         }
         cache.bytes += size;

@@ -7,6 +7,7 @@
 
 pub mod alter;
 mod append;
+mod clocked;
 pub mod commit;
 pub mod conform;
 mod create;

@@ -11,6 +11,7 @@ use iceberg::spec::TableMetadata;
 use tokio::time::Instant;
 
 use super::Table;
+use super::clocked::Clocked;
 use super::properties::Retries;
 use shared::{Error, ErrorKind, Result};
 
@@ -57,7 +58,12 @@ pub(super) async fn revise(mut base: Table, revision: &mut dyn Revision) -> Resu
         if lock.waited && tries.is_empty() {
             base = look_up(&base, retries).await?;
         }
-        let revised = match revision.revise(&base).await {
+        let clocked = match Clocked::new(&base) {
+            Ok(clocked) => clocked,
+            Err(error) => return Err(given_up(&tries, error)),
+        };
+        let revised = revision.revise(&clocked.base).await;
+        let revised = match revised.and_then(|revised| revised.map(|revised| clocked.back(revised)).transpose()) {
             Ok(revised) => revised,
             Err(error) => return Err(given_up(&tries, error)),
         };

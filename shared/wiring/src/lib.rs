@@ -1,18 +1,23 @@
 //! Settings to adapters: the one place that names them all, for the programs alone.
 
 use adapters_aws::Aws;
-use shared::Result;
 use shared::config::{Backend, Settings};
 use shared::ports::Ports;
+use shared::{Error, Result};
 
 /// Opens the adapters that the settings name. On AWS nothing is called yet.
 ///
 /// # Errors
-/// `Denied` or `Limit` when the data directory can't be written; `Invalid` when AWS is named without a region.
+/// `Denied` or `Limit` when the data directory can't be written; `Invalid` for another scheme, or when AWS is named without a
+/// region.
 pub async fn connect(settings: &Settings) -> Result<Ports> {
     match settings.warehouse.scheme() {
         "s3" => through(&Aws::load().await?, settings),
-        _ => adapters_embedded::open(settings),
+        "file" | "memory" => adapters_embedded::open(settings),
+        other => Err(Error::invalid(format!(
+            "expected a warehouse with the scheme `s3`, `file` or `memory`, found `{other}` in `{}`",
+            settings.warehouse
+        ))),
     }
 }
 

@@ -9,7 +9,7 @@ use shared::stream::{ReadBatch, Shard, Stream};
 use super::*;
 use crate::round::{Round, read_again, read_new};
 
-/// A house's stream: a record an answer, each after a second.
+/// A lake's stream: a record an answer, each after a second.
 #[derive(Debug)]
 pub(super) struct Narrow {
     inner: Arc<dyn Stream>,
@@ -25,12 +25,12 @@ pub(super) struct Narrow {
 }
 
 impl Narrow {
-    pub(super) fn over(house: &House) -> Arc<Self> {
-        Arc::new(Self::new(house, false))
+    pub(super) fn over(lake: &Lake) -> Arc<Self> {
+        Arc::new(Self::new(lake, false))
     }
 
-    fn new(house: &House, split: bool) -> Self {
-        let (inner, clock) = (house.ports.stream.clone(), house.clock.clone());
+    fn new(lake: &Lake, split: bool) -> Self {
+        let (inner, clock) = (lake.ports.stream.clone(), lake.clock.clone());
         Self { inner, clock, answers: Mutex::default(), split, flows: AtomicBool::default(), read: Mutex::default() }
     }
 
@@ -96,19 +96,19 @@ fn counts(round: &Round) -> [usize; 2] {
     [of(0), of(1)]
 }
 
-/// A house with 29 records, and how many each shard has.
-async fn full_house() -> (House, [usize; 2]) {
-    let house = House::new().await;
-    house.put_ids(1..30).await;
-    let all = counts(&Narrow::new(&house, false).read_new().await.unwrap());
+/// A lake with 29 records, and how many each shard has.
+async fn full_house() -> (Lake, [usize; 2]) {
+    let lake = Lake::new().await;
+    lake.put_ids(1..30).await;
+    let all = counts(&Narrow::new(&lake, false).read_new().await.unwrap());
     assert!(all[0] > 5 && all[1] > 5 && all[0] + all[1] == 29, "{all:?}");
-    (house, all)
+    (lake, all)
 }
 
 #[tokio::test]
 async fn shards_take_turns() {
-    let (house, all) = full_house().await;
-    let narrow = Narrow::new(&house, false);
+    let (lake, all) = full_house().await;
+    let narrow = Narrow::new(&lake, false);
     let round = narrow.read_new().await.unwrap();
     assert_eq!((counts(&round), round.left_ms), (all, None));
     let turns: Vec<_> = (0..10).map(|turn| shard(turn % 2)).collect();
@@ -117,8 +117,8 @@ async fn shards_take_turns() {
 
 #[tokio::test]
 async fn a_shard_that_refuses_is_left_to_the_next_round() {
-    let (house, all) = full_house().await;
-    let narrow = Narrow::new(&house, false);
+    let (lake, all) = full_house().await;
+    let narrow = Narrow::new(&lake, false);
     narrow.refuse_after([2, usize::MAX]);
     let round = narrow.read_new().await.unwrap();
     assert_eq!(counts(&round), [2, all[1]]);
@@ -136,8 +136,8 @@ async fn a_shard_that_refuses_is_left_to_the_next_round() {
 
 #[tokio::test]
 async fn a_child_waits_for_the_rest_of_its_parent() {
-    let (house, all) = full_house().await;
-    let narrow = Narrow::new(&house, true);
+    let (lake, all) = full_house().await;
+    let narrow = Narrow::new(&lake, true);
     narrow.refuse_after([all[0], usize::MAX]);
     let round = narrow.read_new().await.unwrap();
     assert_eq!(counts(&round), [all[0], 0], "the parent did not say that this was all");
@@ -149,9 +149,9 @@ async fn a_child_waits_for_the_rest_of_its_parent() {
 
 #[tokio::test]
 async fn an_interval_is_read_again_whole_or_not_at_all() {
-    let (house, all) = full_house().await;
+    let (lake, all) = full_house().await;
     for split in [false, true] {
-        let narrow = Narrow::new(&house, split);
+        let narrow = Narrow::new(&lake, split);
         let from = Positions::default();
         let mut to = from.clone();
         let whole = narrow.read_new().await.unwrap();
@@ -172,12 +172,12 @@ async fn an_interval_is_read_again_whole_or_not_at_all() {
 
 #[tokio::test]
 async fn a_flush_ends_though_records_go_on_coming() {
-    let house = House::new().await;
-    house.put_ids(1..5).await;
-    let narrow = Narrow::over(&house);
+    let lake = Lake::new().await;
+    lake.put_ids(1..5).await;
+    let narrow = Narrow::over(&lake);
     narrow.flows.store(true, Ordering::SeqCst);
-    let batcher = house.batcher_reading(&narrow);
-    let report = deadline::until(house.ports.clock.now_ms() + 300_000, batcher.flush("flights")).await.unwrap();
+    let batcher = lake.batcher_reading(&narrow);
+    let report = deadline::until(lake.ports.clock.now_ms() + 300_000, batcher.flush("flights")).await.unwrap();
     assert!(report.records > 4 && report.commits == 1 && !report.unfinished, "{report:?}");
     assert!(report.elapsed_ms < 30_000, "{report:?}");
     narrow.flows.store(false, Ordering::SeqCst);
@@ -187,37 +187,37 @@ async fn a_flush_ends_though_records_go_on_coming() {
 
 #[tokio::test]
 async fn what_was_read_before_the_shards_refused_is_written() {
-    let house = House::new().await;
-    let put = house.put_ids(1..30).await;
-    let narrow = Narrow::over(&house);
-    let batcher = house.batcher_reading(&narrow);
+    let lake = Lake::new().await;
+    let put = lake.put_ids(1..30).await;
+    let narrow = Narrow::over(&lake);
+    let batcher = lake.batcher_reading(&narrow);
     for written in [4, 8] {
         narrow.refuse_after([2, 2]);
         assert_eq!(batcher.flush("flights").await.unwrap_err().kind(), ErrorKind::Retry, "there is more");
-        let Contents { stored, rejected } = house.contents().await;
+        let Contents { stored, rejected } = lake.contents().await;
         assert_eq!(stored.len() + rejected.len(), written);
     }
     narrow.refuse_no_more();
     batcher.flush("flights").await.unwrap();
-    assert_eq!(house.contents().await, put.sorted());
+    assert_eq!(lake.contents().await, put.sorted());
 }
 
 #[tokio::test]
 async fn a_planned_interval_is_not_cut_short_where_shards_refuse() {
-    let house = House::new().await;
-    let mut put = house.put_ids(1..5).await;
-    house.batcher().flush("flights").await.unwrap();
-    let before = house.contents().await;
-    put.extend(house.put_ids(5..35).await);
-    let event = house.event().await;
-    house.faulty(&Plan::from(Operation::Put, 1, Fault::Refused)).flush("flights").await.unwrap_err();
-    let narrow = Narrow::over(&house);
+    let lake = Lake::new().await;
+    let mut put = lake.put_ids(1..5).await;
+    lake.batcher().flush("flights").await.unwrap();
+    let before = lake.contents().await;
+    put.extend(lake.put_ids(5..35).await);
+    let event = lake.event().await;
+    lake.faulty(&Plan::from(Operation::Put, 1, Fault::Refused)).flush("flights").await.unwrap_err();
+    let narrow = Narrow::over(&lake);
     narrow.refuse_after([2, 2]);
-    assert_eq!(house.batcher_reading(&narrow).flush("flights").await.unwrap_err().kind(), ErrorKind::Retry);
-    house.clock.advance(60_000);
-    let answer = house.batcher_reading(&narrow).handle(event).await.unwrap();
+    assert_eq!(lake.batcher_reading(&narrow).flush("flights").await.unwrap_err().kind(), ErrorKind::Retry);
+    lake.clock.advance(60_000);
+    let answer = lake.batcher_reading(&narrow).handle(event).await.unwrap();
     assert_eq!(answer["batchItemFailures"].as_array().unwrap().len(), 2, "{answer}");
-    assert_eq!(house.contents().await, before);
-    house.batcher().flush("flights").await.unwrap();
-    assert_eq!(house.contents().await, put.sorted());
+    assert_eq!(lake.contents().await, before);
+    lake.batcher().flush("flights").await.unwrap();
+    assert_eq!(lake.contents().await, put.sorted());
 }

@@ -8,7 +8,7 @@ use super::*;
 const GOOD: &str = "id,name\n1,Anna\n2,Bo\n";
 
 #[tokio::test]
-async fn every_flawed_file_is_reported_and_the_sound_ones_make_their_table() {
+async fn every_faulty_file_is_reported_and_the_sound_ones_make_their_table() {
     let lake = Lake::with("{table: people}");
     lake.put("good.csv", GOOD).await;
     lake.put("empty.csv", "").await;

@@ -11,7 +11,6 @@ use arrow::record_batch::RecordBatch;
 use datafusion::catalog::Session;
 use datafusion::common::{DataFusionError, Result};
 use datafusion::datasource::listing::PartitionedFile;
-use datafusion::datasource::physical_plan::parquet::CachedParquetFileReaderFactory;
 use datafusion::datasource::physical_plan::parquet::metadata::DFParquetMetadata;
 use datafusion::datasource::physical_plan::{FileSource, ParquetSource};
 use datafusion::datasource::table_schema::TableSchema;
@@ -28,7 +27,7 @@ use super::files::CONCURRENCY;
 use format::parquet::check_footer;
 use format::rows::{BATCH_BYTES, MAX_ROW_BYTES};
 use shared::{Error, ErrorKind};
-use table_datafusion::guarded;
+use table_datafusion::{FooterReaders, guarded};
 
 /// What the footer of a file says.
 #[derive(Debug, Clone)]
@@ -128,9 +127,7 @@ pub(super) fn parquet_source(
     store: &ObjectStoreUrl,
     schema: TableSchema,
 ) -> Result<Arc<dyn FileSource>> {
-    let runtime = state.runtime_env();
-    let footers = runtime.cache_manager.get_file_metadata_cache();
-    let readers = CachedParquetFileReaderFactory::new(runtime.object_store(store)?, footers);
+    let readers = FooterReaders::new(state.runtime_env(), store)?;
     let options = state.default_table_options().parquet;
     let source = ParquetSource::new(schema)
         .with_table_parquet_options(options)

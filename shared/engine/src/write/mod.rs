@@ -3,7 +3,7 @@
 //! | statement | what happens |
 //! |---|---|
 //! | CREATE, DROP | [`define`] |
-//! | OPTIMIZE, VACUUM | [`upkeep`] |
+//! | OPTIMIZE, VACUUM | [`maintenance`] |
 //! | ALTER TABLE | [`alter`] |
 //! | DELETE, UPDATE, MERGE | [`change`]: a query over rows with their addresses |
 //! | INSERT, CREATE TABLE AS | [`insert`]: the rows of the query, in the table's types ([`assign`]), as one commit |

@@ -25,22 +25,22 @@ fn due(schedule: &str, next_ms: i64) -> Due {
 }
 
 /// A lakehouse in memory at five minutes less one millisecond, whose schedules are known already.
-struct House {
+struct Lake {
     ports: Ports,
     clock: Arc<ManualClock>,
     project: Project,
     ran: RefCell<Vec<String>>,
 }
 
-impl House {
+impl Lake {
     async fn new() -> Self {
         let clock = Arc::new(ManualClock::at(1));
         let ports = adapters_embedded::in_memory(clock.clone()).unwrap();
         let project = Project::parse(LAKEHOUSE, "test").unwrap();
-        let house = Self { ports, clock, project, ran: RefCell::default() };
-        assert_eq!(house.tick(&[]).await.unwrap(), json!({"ran": [], "left": []}));
-        house.clock.advance(5 * MINUTE - 2);
-        house
+        let lake = Self { ports, clock, project, ran: RefCell::default() };
+        assert_eq!(lake.tick(&[]).await.unwrap(), json!({"ran": [], "left": []}));
+        lake.clock.advance(5 * MINUTE - 2);
+        lake
     }
 
     /// A tick in which the entries named in `faulty` fail.
@@ -90,13 +90,13 @@ fn what_an_earlier_version_stored_is_read() {
 
 #[tokio::test]
 async fn a_tick_runs_what_is_due_once_for_each_due_time() {
-    let house = House::new().await;
-    assert_eq!(house.tick(&[]).await.unwrap()["ran"], json!([]));
+    let lake = Lake::new().await;
+    assert_eq!(lake.tick(&[]).await.unwrap()["ran"], json!([]));
     let mut runs = Vec::new();
     for _ in 0..20 {
-        house.clock.advance(MINUTE);
-        house.tick(&[]).await.unwrap();
-        runs.extend(house.ran());
+        lake.clock.advance(MINUTE);
+        lake.tick(&[]).await.unwrap();
+        runs.extend(lake.ran());
     }
     let often: Vec<_> = runs.iter().filter(|id| id.starts_with("often-")).collect();
     assert_eq!(often, ["often-300000", "often-600000", "often-900000", "often-1200000"]);
@@ -105,14 +105,14 @@ async fn a_tick_runs_what_is_due_once_for_each_due_time() {
 
 #[tokio::test]
 async fn of_two_ticks_at_once_each_due_entry_is_run_by_one() {
-    let house = House::new().await;
-    house.clock.advance(1);
+    let lake = Lake::new().await;
+    lake.clock.advance(1);
     let slow = |_: Occurrence| async {
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         Ok(Progress::Done(Value::Null))
     };
-    let one = tick(&house.ports, &house.project, Kind::Crawl, slow);
-    let other = tick(&house.ports, &house.project, Kind::Crawl, slow);
+    let one = tick(&lake.ports, &lake.project, Kind::Crawl, slow);
+    let other = tick(&lake.ports, &lake.project, Kind::Crawl, slow);
     let (one, other) = futures::join!(one, other);
     let ran = [one.unwrap(), other.unwrap()].map(|answer| answer["ran"].as_array().unwrap().clone()).concat();
     let mut names: Vec<_> = ran.iter().map(|r| r["name"].as_str().unwrap()).collect();
@@ -122,87 +122,87 @@ async fn of_two_ticks_at_once_each_due_entry_is_run_by_one() {
 
 #[tokio::test]
 async fn an_entry_whose_runner_died_is_run_again_when_its_claim_has_run_out() {
-    let house = House::new().await;
-    house.clock.advance(1);
-    let hangs = tick(&house.ports, &house.project, Kind::Crawl, |_| std::future::pending());
+    let lake = Lake::new().await;
+    lake.clock.advance(1);
+    let hangs = tick(&lake.ports, &lake.project, Kind::Crawl, |_| std::future::pending());
     assert!(tokio::time::timeout(std::time::Duration::from_millis(50), hangs).await.is_err());
-    house.clock.advance(CLAIM_MS - 1);
-    house.tick(&[]).await.unwrap();
-    assert_eq!(house.ran(), ["other-300000"], "`often` is still claimed");
-    house.clock.advance(1);
-    house.tick(&[]).await.unwrap();
-    assert_eq!(house.ran(), ["often-300000"]);
+    lake.clock.advance(CLAIM_MS - 1);
+    lake.tick(&[]).await.unwrap();
+    assert_eq!(lake.ran(), ["other-300000"], "`often` is still claimed");
+    lake.clock.advance(1);
+    lake.tick(&[]).await.unwrap();
+    assert_eq!(lake.ran(), ["often-300000"]);
 }
 
 #[tokio::test]
 async fn a_claim_ends_with_the_deadline_of_its_runner() {
-    let house = House::new().await;
-    house.clock.advance(1);
-    let entry = entries(&house.project).into_iter().find(|entry| entry.name == "often").unwrap();
+    let lake = Lake::new().await;
+    lake.clock.advance(1);
+    let entry = entries(&lake.project).into_iter().find(|entry| entry.name == "often").unwrap();
     let run = |_| std::future::pending::<Result<Progress<()>>>();
-    let hangs = deadline::until(house.clock.now_ms() + 30_000, entry.run_if_due(&house.ports, run));
+    let hangs = deadline::until(lake.clock.now_ms() + 30_000, entry.run_if_due(&lake.ports, run));
     assert!(tokio::time::timeout(std::time::Duration::from_millis(50), hangs).await.is_err());
-    let held = entry.due(&house.ports).await.unwrap().unwrap().held_until_ms;
-    assert_eq!(held, house.clock.now_ms() + 30_000 + AFTER_DEADLINE_MS);
+    let held = entry.due(&lake.ports).await.unwrap().unwrap().held_until_ms;
+    assert_eq!(held, lake.clock.now_ms() + 30_000 + AFTER_DEADLINE_MS);
 }
 
 #[tokio::test]
 async fn one_that_fails_keeps_no_other_from_running_and_is_named() {
-    let house = House::new().await;
-    house.clock.advance(1);
-    let error = house.tick(&[("often", ErrorKind::Denied)]).await.unwrap_err();
-    assert_eq!((house.ran().len(), error.kind()), (2, ErrorKind::Denied));
+    let lake = Lake::new().await;
+    lake.clock.advance(1);
+    let error = lake.tick(&[("often", ErrorKind::Denied)]).await.unwrap_err();
+    assert_eq!((lake.ran().len(), error.kind()), (2, ErrorKind::Denied));
     assert_eq!(error.message(), "1 of 2 due runs failed; `often`: no; `other` ran");
-    house.clock.advance(MINUTE);
-    house.tick(&[]).await.unwrap();
-    assert!(house.ran().is_empty(), "what is wrong stays wrong until the next due time");
+    lake.clock.advance(MINUTE);
+    lake.tick(&[]).await.unwrap();
+    assert!(lake.ran().is_empty(), "what is wrong stays wrong until the next due time");
 }
 
 #[tokio::test]
 async fn a_passing_fault_is_tried_again_after_a_wait_three_times_in_all() {
-    let house = House::new().await;
-    house.clock.advance(1);
+    let lake = Lake::new().await;
+    lake.clock.advance(1);
     let mut tries = 0;
     for _ in 0..30 {
         // The error is looked at through the count of runs.
-        let _ = house.tick(&[("often", ErrorKind::Retry)]).await;
-        tries += house.ran().iter().filter(|id| *id == "often-300000").count();
-        house.clock.advance(1_000);
+        let _ = lake.tick(&[("often", ErrorKind::Retry)]).await;
+        tries += lake.ran().iter().filter(|id| *id == "often-300000").count();
+        lake.clock.advance(1_000);
     }
     assert_eq!(tries, 3);
 }
 
 #[tokio::test]
 async fn what_is_unfinished_is_due_at_once() {
-    let house = House::new().await;
-    house.clock.advance(1);
+    let lake = Lake::new().await;
+    lake.clock.advance(1);
     let half = |occurrence: Occurrence| async move { Ok(Progress::Unfinished(json!(occurrence.due_ms))) };
-    let answer = tick(&house.ports, &house.project, Kind::Crawl, half).await.unwrap();
+    let answer = tick(&lake.ports, &lake.project, Kind::Crawl, half).await.unwrap();
     assert_eq!(answer["ran"][0], json!({"name": "often", "answer": 300_000}));
-    house.tick(&[]).await.unwrap();
-    assert_eq!(house.ran(), ["often-300000", "other-300000"]);
+    lake.tick(&[]).await.unwrap();
+    assert_eq!(lake.ran(), ["often-300000", "other-300000"]);
 }
 
 #[tokio::test]
 async fn a_tick_without_time_leaves_the_rest_to_the_next() {
-    let house = House::new().await;
-    house.clock.advance(1);
-    let soon = house.clock.now_ms() + 10_000;
-    let answer = deadline::until(soon, house.tick(&[])).await.unwrap();
-    assert_eq!((house.ran(), &answer["left"]), (vec!["often-300000".to_owned()], &json!(["other"])));
-    house.tick(&[]).await.unwrap();
-    assert_eq!(house.ran(), ["other-300000"]);
+    let lake = Lake::new().await;
+    lake.clock.advance(1);
+    let soon = lake.clock.now_ms() + 10_000;
+    let answer = deadline::until(soon, lake.tick(&[])).await.unwrap();
+    assert_eq!((lake.ran(), &answer["left"]), (vec!["often-300000".to_owned()], &json!(["other"])));
+    lake.tick(&[]).await.unwrap();
+    assert_eq!(lake.ran(), ["other-300000"]);
 }
 
 #[tokio::test]
 async fn a_host_that_starts_alone_frees_what_the_last_one_held() {
-    let house = House::new().await;
-    house.clock.advance(1);
-    let hangs = tick(&house.ports, &house.project, Kind::Crawl, |_| std::future::pending());
+    let lake = Lake::new().await;
+    lake.clock.advance(1);
+    let hangs = tick(&lake.ports, &lake.project, Kind::Crawl, |_| std::future::pending());
     assert!(tokio::time::timeout(std::time::Duration::from_millis(50), hangs).await.is_err());
-    release_all(&house.ports, &house.project).await.unwrap();
-    house.tick(&[]).await.unwrap();
-    assert_eq!(house.ran(), ["often-300000", "other-300000"]);
+    release_all(&lake.ports, &lake.project).await.unwrap();
+    lake.tick(&[]).await.unwrap();
+    assert_eq!(lake.ran(), ["often-300000", "other-300000"]);
 }
 
 #[test]

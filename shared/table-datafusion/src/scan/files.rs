@@ -33,6 +33,7 @@ use crate::address::{self, AddressedSource};
 use crate::deletes::{DeletedPlaces, EqualityColumn, EqualityDeletes, Loader, ScopeUse};
 use crate::field_id::{FieldIdAdapterFactory, name_mapping};
 use crate::floats::{floating, on_values};
+use crate::footers::FooterReaders;
 use crate::prune::{Files, Manifests, add_constants, statistics};
 use crate::source::PrunedSource;
 use crate::transcode::{Foreign, Transcoder, TranscodingReaders};
@@ -403,10 +404,9 @@ impl IcebergTable {
         else {
             return Err(DataFusionError::from(Error::bug("expected a scan of Parquet files")));
         };
-        let parquet = match is_foreign {
-            true => self.transcoded(state, parquet)?,
-            false => parquet.clone(),
-        };
+        let readers = FooterReaders::new(state.runtime_env(), &config.object_store_url)?;
+        let parquet = parquet.clone().with_parquet_file_reader_factory(Arc::new(readers));
+        let parquet = if is_foreign { self.transcoded(state, &parquet)? } else { parquet };
         let readers = parquet.parquet_file_reader_factory().filter(|_| loader.is_some()).cloned();
         let inner: Arc<dyn FileSource> = match self.is_addressed() {
             true => Arc::new(AddressedSource::new(parquet)),

@@ -383,3 +383,20 @@ async fn changes_of_the_metadata_and_appends_at_once_all_take_effect() {
         table.metadata().current_schema().as_struct().fields().iter().map(|f| f.id).collect();
     assert_eq!(ids.len(), 5, "no id twice");
 }
+
+#[tokio::test]
+async fn a_table_that_a_clock_which_is_ahead_has_changed_can_be_altered_by_one_that_is_not() {
+    let now_ms = chrono::Utc::now().timestamp_millis();
+    let ahead = adapters_embedded::in_memory(Arc::new(ManualClock::at(now_ms + 3_600_000))).unwrap();
+    let table = table(&ahead, &[]).await;
+    append(&table, rows(&[(1, None, 0)])).await;
+    let behind = Ports { clock: Arc::new(ManualClock::at(now_ms)), ..ahead };
+    let tables = Tables::new(behind);
+    let before = tables.load(&name()).await.unwrap().metadata().clone();
+    tables.load(&name()).await.unwrap().alter(&[set("owner", "ops")]).await.unwrap();
+    let table = tables.load(&name()).await.unwrap();
+    let now = table.metadata();
+    assert_eq!(now.properties()["owner"], "ops");
+    assert_eq!((now.last_updated_ms(), now.history()), (before.last_updated_ms(), before.history()));
+    assert_eq!(now.metadata_log().len(), before.metadata_log().len() + 1);
+}

@@ -166,3 +166,19 @@ async fn of_many_with_the_same_token_one_commits() {
     assert_eq!(refused.count(), 7);
     assert_eq!(ids(&table, Read::Current).await, ["1"]);
 }
+
+#[tokio::test]
+async fn a_passing_fault_of_the_store_under_a_footer_is_no_broken_file() {
+    let ports = ports();
+    let table = table(&ports, &[]).await;
+    append(&table, rows(&[(1, None, 0)])).await;
+    let plan = Plan::from(Operation::Get, 1, Fault::Busy);
+    let storage = ports.storage.wrapped(|store| Faulty::wrap(store, &plan));
+    let session = SessionContext::new();
+    let root = ports.keys.root();
+    session.register_object_store(root, storage.resolve(root).unwrap().0);
+    let now = table.reload().await.unwrap();
+    session.register_table("t", now.provider(Read::Current).await.unwrap()).unwrap();
+    let error = session.sql("SELECT id FROM t").await.unwrap().collect().await.unwrap_err();
+    assert_eq!(Error::from(error).kind(), ErrorKind::Retry);
+}

@@ -10,6 +10,7 @@
 mod ports;
 mod store;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::future::{Future, pending};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
@@ -21,6 +22,8 @@ use shared::ports::Ports;
 use shared::random::{Random, SeededRandom};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
+
+use self::store::TimedStore;
 
 /// The first time of a world, milliseconds since the epoch: later than any that a library takes from the machine.
 const FIRST_MS: i64 = 4_102_444_800_000;
@@ -50,7 +53,9 @@ pub struct World {
     effects: tokio::sync::Mutex<()>,
     /// What happened, in order.
     log: Mutex<Vec<String>>,
-    troubles: AtomicU64,
+    counts: Mutex<BTreeMap<String, u64>>,
+    /// When each object was written, as objects in memory bear the time of the machine.
+    written_ms: Arc<Mutex<BTreeMap<String, i64>>>,
 }
 
 impl fmt::Debug for World {
@@ -77,7 +82,8 @@ impl World {
             is_quiet: AtomicBool::new(false),
             effects: tokio::sync::Mutex::new(()),
             log: Mutex::default(),
-            troubles: AtomicU64::new(0),
+            counts: Mutex::default(),
+            written_ms: Arc::default(),
         })
     }
 
@@ -97,9 +103,21 @@ impl World {
         self.is_quiet.load(Ordering::SeqCst)
     }
 
-    /// How often something went wrong: a simulation in which nothing did has tested nothing.
-    pub fn troubles(&self) -> u64 {
-        self.troubles.load(Ordering::SeqCst)
+    /// The ports of whoever nothing goes wrong for: objects of `ports`, which are in memory, bear the time of this world.
+    pub fn sound(self: &Arc<Self>, ports: &Ports) -> Ports {
+        let storage = ports.storage.wrapped(|store| TimedStore::wrap(self, store));
+        Ports { storage, ..ports.clone() }
+    }
+
+    /// Counts that something happened.
+    pub fn count(&self, what: &str) {
+        *self.counts.lock().unwrap().entry(what.to_owned()).or_default() += 1;
+    }
+
+    /// How often what happened, kills, lost replies and busy calls among it: a simulation in which something never did has not
+    /// tested it.
+    pub fn counts(&self) -> BTreeMap<String, u64> {
+        self.counts.lock().unwrap().clone()
     }
 
     /// Chance of one purpose, which no other purpose disturbs.
@@ -219,14 +237,14 @@ impl Process {
             }
             _ => {}
         }
-        let done = {
-            let _alone = self.world.effects.lock().await;
-            // Others may have been at work while it waited for its turn.
-            self.stop_if_dead().await;
-            let done = work.await;
-            self.note(what, if done.is_ok() { "is done" } else { "is refused" });
-            done
-        };
+        let alone = self.world.effects.lock().await;
+        if self.is_dead.load(Ordering::SeqCst) {
+            drop(alone);
+            return pending().await;
+        }
+        let done = work.await;
+        self.note(what, if done.is_ok() { "is done" } else { "is refused" });
+        drop(alone);
         self.wait(&dice).await;
         match trouble {
             Some(Trouble::KilledAfter) => self.die(what).await,
@@ -249,7 +267,9 @@ impl Process {
             roll if roll < busy + lost + killed => Some(Trouble::KilledAfter),
             _ => None,
         };
-        self.world.troubles.fetch_add(u64::from(trouble.is_some()), Ordering::SeqCst);
+        if let Some(trouble) = trouble {
+            self.world.count(&format!("{trouble:?}"));
+        }
         trouble
     }
 
