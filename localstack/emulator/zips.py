@@ -69,10 +69,10 @@ def pack(program: Path, path: Path, lakehouse: Lakehouse, release: bool) -> None
         if path.is_file() and path.stat().st_mtime > program.stat().st_mtime:
             with_lakehouse(path, made, lakehouse)
         else:
-            # Most of a debug program is debug information.
+            # Most of a debug program is debug information and symbols; with them it is past what Lambda takes.
             stripped = program if release else Path(folder) / "bootstrap"
             if not release:
-                subprocess.run(["strip", "--strip-debug", "-o", str(stripped), str(program)], check=True)
+                subprocess.run(["strip", "--strip-all", "-o", str(stripped), str(program)], check=True)
             with zipfile.ZipFile(made, "w", compresslevel=9 if release else 1) as zipped:
                 with stripped.open("rb") as source, zipped.open(entry("bootstrap", 0o755, zipfile.ZIP_DEFLATED), "w") as packed:
                     shutil.copyfileobj(source, packed, 1 << 20)
