@@ -264,7 +264,9 @@ impl Life {
                 let random = Arc::clone(&ports.random);
                 let batcher = Batcher::new(project, ports).unwrap();
                 while !world.is_calm() {
-                    sleep(Duration::from_secs(random.between(60, 3 * HOUR))).await;
+                    // Both at the same time, as schedulers do.
+                    let passed_ms = world.now_ms().unsigned_abs() % (HOUR * 1_000);
+                    sleep(Duration::from_millis(HOUR * 1_000 - passed_ms + random.between(0, 20))).await;
                     let flushed = batcher.handle(tick(random.between(0, 3) > 0)).await;
                     tell(&world, name, "flushed", flushed.map(drop));
                 }
