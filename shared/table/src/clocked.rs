@@ -1,6 +1,8 @@
 //! Revisions of metadata at the time of our clock. The `iceberg` crate takes the machine's, and refuses a revision that it takes to be
 //! older than what the table's logs say: the clock of another writer may be ahead.
 
+use std::sync::Arc;
+
 use iceberg::spec::TableMetadata;
 use serde_json::Value;
 use shared::{Error, Result};
@@ -29,7 +31,7 @@ impl Clocked {
         if by_ms.abs() <= SMALL_MS {
             return Ok(Self { base: base.clone(), shift: None });
         }
-        let metadata = std::sync::Arc::new(shifted(&base.metadata, |ms| ms - by_ms)?);
+        let metadata = Arc::new(shifted(&base.metadata, -by_ms, base.metadata.last_updated_ms() - by_ms)?);
         Ok(Self { base: Table { metadata, ..base.clone() }, shift: Some((by_ms, at_ms)) })
     }
 
@@ -40,18 +42,18 @@ impl Clocked {
     pub(super) fn back(&self, revised: TableMetadata) -> Result<TableMetadata> {
         match self.shift {
             None => Ok(revised),
-            Some((by_ms, at_ms)) => shifted(&revised, |ms| (ms + by_ms).min(at_ms)),
+            Some((by_ms, at_ms)) => shifted(&revised, by_ms, at_ms),
         }
     }
 }
 
-/// The metadata with each time of its logs changed, and that of its last change.
-fn shifted(metadata: &TableMetadata, change: impl Fn(i64) -> i64) -> Result<TableMetadata> {
+/// The metadata with each time of its logs moved, those of other writers exactly, and last changed at `changed_ms`.
+fn shifted(metadata: &TableMetadata, by_ms: i64, changed_ms: i64) -> Result<TableMetadata> {
     let failed = |error| Error::bug("table metadata has no JSON form").with_source(error);
     let mut json = serde_json::to_value(metadata).map_err(failed)?;
     let set = |time: &mut Value| {
         if let Some(ms) = time.as_i64() {
-            *time = change(ms).into();
+            *time = (ms + by_ms).into();
         }
     };
     for log in ["snapshot-log", "metadata-log"] {
@@ -59,6 +61,6 @@ fn shifted(metadata: &TableMetadata, change: impl Fn(i64) -> i64) -> Result<Tabl
             entry.get_mut("timestamp-ms").into_iter().for_each(set);
         }
     }
-    json.get_mut("last-updated-ms").into_iter().for_each(set);
+    json["last-updated-ms"] = changed_ms.into();
     serde_json::from_value(json).map_err(failed)
 }
