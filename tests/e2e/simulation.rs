@@ -3,12 +3,10 @@
 //!
 //! After each life: every record of the stream is a row or a reject, once; every acknowledged record is in the stream; every
 //! snapshot that is left can be read, the current one by another reader too; no file is left in the table's folder that nothing
-//! names. `TARN_SEEDS=500` runs so
-//! many seeds, `TARN_SEED=7` one; a seed that fails gives the same log each time.
+//! names. `TARN_SEEDS=500` runs so many seeds, `TARN_SEED=7` one; a seed that fails gives the same log each time.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use arrow::array::AsArray;
 use arrow::datatypes::Int64Type;
@@ -32,7 +30,6 @@ use table::{Expire, Orphans, Read, Table, Tables};
 use table_datafusion::{ChangeTable, ReadTable, Rewrite};
 use testing::simulation::{Between, Rates, World};
 use testing::stream::read_all;
-use tokio::time::sleep;
 
 /// Seeds of a run that is not asked for more.
 const SEEDS: u64 = 30;
@@ -53,9 +50,10 @@ const EVENTS: [&str; 10] = [
     "read",
     "repeated",
 ];
-const HOUR: u64 = 3_600;
+const SECOND: u64 = 1_000;
+const HOUR: u64 = 3_600 * SECOND;
 /// How long things go wrong.
-const TROUBLED: Duration = Duration::from_secs(3 * 24 * HOUR);
+const TROUBLED_MS: u64 = 3 * 24 * HOUR;
 /// Requests of each producer.
 const REQUESTS: u64 = 12;
 
@@ -172,7 +170,7 @@ impl Life {
             tokio::join!(self.request("ingest-1", false), self.request("ingest-2", true), self.put("raw"));
         };
         let calm = async {
-            sleep(TROUBLED).await;
+            world.sleep(TROUBLED_MS).await;
             world.calm();
         };
         tokio::join!(
@@ -199,8 +197,12 @@ impl Life {
                 let ingest = Ingest::new(project, ports).unwrap();
                 while ledger.lock().unwrap().done.get(name).copied().unwrap_or(0) < REQUESTS {
                     let repeats = ledger.lock().unwrap().open.contains_key(name);
-                    let wait = if repeats { random.between(1, 120) } else { random.between(60, 12 * HOUR) };
-                    sleep(Duration::from_secs(wait)).await;
+                    let wait = if repeats {
+                        random.between(SECOND, 120 * SECOND)
+                    } else {
+                        random.between(60 * SECOND, 12 * HOUR)
+                    };
+                    world.sleep(wait).await;
                     let ids = match with_key {
                         true => ledger.lock().unwrap().open(name, random.between(1, 6)),
                         false => ledger.lock().unwrap().ids(random.between(1, 6)),
@@ -230,12 +232,12 @@ impl Life {
 
     /// A producer that puts records into the stream itself, bad ones among them.
     async fn put(&self, name: &'static str) {
-        let ledger = self.ledger.clone();
+        let (world, ledger) = (self.world.clone(), self.ledger.clone());
         let main = move |ports: Ports| {
-            let ledger = ledger.clone();
+            let (world, ledger) = (world.clone(), ledger.clone());
             async move {
                 while ledger.lock().unwrap().done.get(name).copied().unwrap_or(0) < REQUESTS {
-                    sleep(Duration::from_secs(ports.random.between(60, 12 * HOUR))).await;
+                    world.sleep(ports.random.between(60 * SECOND, 12 * HOUR)).await;
                     let ids = ledger.lock().unwrap().ids(ports.random.between(1, 6));
                     let text = |id: &i64| match id % 4 {
                         0 => json!({"id": format!("bad {id}")}).to_string(),
@@ -265,8 +267,8 @@ impl Life {
                 let batcher = Batcher::new(project, ports).unwrap();
                 while !world.is_calm() {
                     // Both at the same time, as schedulers do.
-                    let passed_ms = world.now_ms().unsigned_abs() % (HOUR * 1_000);
-                    sleep(Duration::from_millis(HOUR * 1_000 - passed_ms + random.between(0, 20))).await;
+                    let passed_ms = world.now_ms().unsigned_abs() % HOUR;
+                    world.sleep(HOUR - passed_ms + random.between(0, 20)).await;
                     let flushed = batcher.handle(tick(random.between(0, 3) > 0)).await;
                     tell(&world, name, "flushed", flushed.map(drop));
                 }
@@ -283,7 +285,7 @@ impl Life {
             async move {
                 let tables = Tables::new(ports.clone());
                 while !world.is_calm() {
-                    sleep(Duration::from_secs(ports.random.between(HOUR, 10 * HOUR))).await;
+                    world.sleep(ports.random.between(HOUR, 10 * HOUR)).await;
                     let table = match tables.load(&target()).await {
                         Ok(table) => table,
                         Err(error) if error.kind() == ErrorKind::NotFound => continue,
@@ -299,12 +301,12 @@ impl Life {
                             ("compacted", table.rewrite(&rewrite).await.map(drop))
                         }
                         1 => {
-                            let older_than_ms = Some(now_ms - 12 * 3_600_000);
+                            let older_than_ms = Some(now_ms - 12 * HOUR as i64);
                             let expire = Expire { older_than_ms, retain_last: Some(2), dry_run: false };
                             ("expired", table.expire(&expire).await.map(drop))
                         }
                         _ => {
-                            let older_than_ms = Some(now_ms - 24 * 3_600_000);
+                            let older_than_ms = Some(now_ms - 24 * HOUR as i64);
                             let orphans = Orphans { older_than_ms, dry_run: false };
                             ("orphans removed", table.remove_orphans(&orphans).await.map(drop))
                         }
@@ -322,7 +324,7 @@ impl Life {
         let random = world.random(name);
         let mut seen = BTreeSet::new();
         while !world.is_calm() {
-            sleep(Duration::from_secs(random.between(HOUR, 8 * HOUR))).await;
+            world.sleep(random.between(HOUR, 8 * HOUR)).await;
             let table = match Tables::new(sound.clone()).load(&target()).await {
                 Err(error) if error.kind() == ErrorKind::NotFound && seen.is_empty() => continue,
                 loaded => loaded.unwrap(),
@@ -339,9 +341,9 @@ impl Life {
     async fn jumps(&self) {
         let random = self.world.random("jumps");
         while !self.world.is_calm() {
-            sleep(Duration::from_secs(random.between(2 * HOUR, 20 * HOUR))).await;
+            self.world.sleep(random.between(2 * HOUR, 20 * HOUR)).await;
             let forward = random.between(0, 2) > 0;
-            let ms = random.between(1, if forward { 3_600_000 } else { 5_000 }) as i64;
+            let ms = random.between(1, if forward { HOUR } else { 5 * SECOND }) as i64;
             self.world.jump(if forward { ms } else { -ms });
         }
     }
@@ -385,7 +387,7 @@ impl Life {
         assert_eq!(rows_for_another_reader(&table, &self.sound).await, rows.len());
 
         // Late enough for whatever was left behind.
-        self.world.jump(10 * 24 * 3_600_000);
+        self.world.jump(10 * 24 * HOUR as i64);
         table.remove_orphans(&Orphans { older_than_ms: None, dry_run: false }).await.unwrap();
         let named: BTreeSet<String> = table::reachable::everything(&table).await.unwrap().into_keys().collect();
         let stored = self.sound.storage.list(&self.sound.keys.root().join("tables/").unwrap()).await.unwrap();
@@ -437,7 +439,7 @@ fn target() -> TableName {
 
 /// A record of five hours after the one before.
 fn line(id: i64, producer: &str) -> String {
-    let at = chrono::DateTime::from_timestamp_millis(id * 5 * 3_600_000).unwrap().to_rfc3339();
+    let at = chrono::DateTime::from_timestamp_millis(id * 5 * HOUR as i64).unwrap().to_rfc3339();
     format!("{}\n", json!({"id": id, "producer": producer, "at": at}))
 }
 

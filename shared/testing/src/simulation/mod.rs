@@ -10,7 +10,7 @@
 mod ports;
 mod store;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::future::{Future, pending};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
@@ -21,7 +21,7 @@ use shared::clock::Clock;
 use shared::ports::Ports;
 use shared::random::{Random, SeededRandom};
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep_until};
 
 use self::store::TimedStore;
 
@@ -49,6 +49,8 @@ pub struct World {
     /// Milliseconds that the clocks were put forward, or back.
     jumped_ms: AtomicI64,
     is_quiet: AtomicBool,
+    /// Milliseconds since it began at which somebody wakes.
+    wakes: Mutex<BTreeSet<u64>>,
     /// Held by the call that takes effect.
     effects: tokio::sync::Mutex<()>,
     /// What happened, in order.
@@ -80,11 +82,26 @@ impl World {
             began: Instant::now(),
             jumped_ms: AtomicI64::new(0),
             is_quiet: AtomicBool::new(false),
+            wakes: Mutex::default(),
             effects: tokio::sync::Mutex::new(()),
             log: Mutex::default(),
             counts: Mutex::default(),
             written_ms: Arc::default(),
         })
+    }
+
+    /// Waits for a virtual time of milliseconds, longer where somebody else wakes then. Work on threads of the machine holds the
+    /// time up, but who of two that wake together comes first would be a matter of those threads.
+    pub async fn sleep(&self, ms: u64) {
+        let passed = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let at = {
+            let mut wakes = self.wakes.lock().unwrap();
+            let at = (passed + ms.max(1)..).find(|at| !wakes.contains(at)).expect("expected a time that is free");
+            *wakes = wakes.split_off(&passed);
+            wakes.insert(at);
+            at
+        };
+        sleep_until(self.began + Duration::from_millis(at)).await;
     }
 
     /// Puts the clocks forward, or back; timers go on as they were.
@@ -151,7 +168,7 @@ impl World {
                     work.abort();
                     let _ = (&mut work).await;
                     self.note(format_args!("{name} was killed"));
-                    sleep(Duration::from_millis(process.random.between(10, 3_000))).await;
+                    self.sleep(process.random.between(10, 3_000)).await;
                 }
                 ended = &mut work => return ended.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic())),
             }
@@ -276,7 +293,7 @@ impl Process {
     async fn wait(&self, dice: &SeededRandom) {
         let is_slow = !self.world.is_calm() && dice.between(0, 999) < self.world.rates.slow;
         let most = if is_slow { 8_000 } else { 25 };
-        sleep(Duration::from_millis(dice.between(1, most))).await;
+        self.world.sleep(dice.between(1, most)).await;
         self.stop_if_dead().await;
     }
 
