@@ -18,6 +18,7 @@ pub mod lock;
 pub mod model;
 pub mod pause;
 pub mod ports;
+pub mod principal;
 pub mod project;
 pub mod random;
 pub mod sql;
@@ -28,3 +29,4 @@ pub mod telemetry;
 pub mod threads;
 
 pub use error::{Error, ErrorKind, Result};
+pub use principal::Principal;

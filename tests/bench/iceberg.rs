@@ -21,7 +21,7 @@ use shared::model::PartitionField;
 use shared::model::types::{arrow_schema, columns_of};
 use shared::model::{Column, ColumnType, TableName};
 use shared::ports::Ports;
-use shared::{Error, Result};
+use shared::{Error, Principal, Result};
 use table::{Table, Tables};
 use table_datafusion::{Change, ChangeTable};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -39,7 +39,7 @@ fn named(table: &str) -> Result<TableName> {
 }
 
 fn options() -> QueryOptions {
-    QueryOptions { database: "bench".into(), ..QueryOptions::default() }
+    QueryOptions { database: "bench".into(), ..QueryOptions::of(Principal::Owner) }
 }
 
 fn engine(data: &Path) -> Result<(Ports, Engine)> {

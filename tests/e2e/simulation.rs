@@ -20,7 +20,6 @@ use iceberg::io::FileIO;
 use ingest::Ingest;
 use serde_json::{Value, json};
 use shared::ErrorKind;
-use shared::api::Response;
 use shared::clock::Clock;
 use shared::model::TableName;
 use shared::ports::Ports;
@@ -209,8 +208,7 @@ impl Life {
                     };
                     let body: String = ids.iter().map(|id| line(*id, name)).collect();
                     let key = with_key.then(|| format!("{name}-{}", ids[0]));
-                    let response =
-                        Response::from_value(ingest.handle(event(&body, key.as_deref())).await.unwrap()).unwrap();
+                    let response = testing::request(event(&body, key.as_deref()), |event| ingest.handle(event)).await;
                     let answer: Value = serde_json::from_slice(&response.body).unwrap();
                     assert!([200, 207, 429, 500, 503, 504].contains(&response.status), "{} {answer}", response.status);
                     if repeats {
@@ -269,7 +267,7 @@ impl Life {
                     // Both at the same time, as schedulers do.
                     let passed_ms = world.now_ms().unsigned_abs() % HOUR;
                     world.sleep(HOUR - passed_ms + random.between(0, 20)).await;
-                    let flushed = batcher.handle(tick(random.between(0, 3) > 0)).await;
+                    let flushed = testing::invoke(tick(random.between(0, 3) > 0), |event| batcher.handle(event)).await;
                     tell(&world, name, "flushed", flushed.map(drop));
                 }
             }
@@ -350,7 +348,7 @@ impl Life {
 
     async fn check(&self) {
         let batcher = Batcher::new(self.project.clone(), self.sound.clone()).unwrap();
-        batcher.handle(tick(true)).await.unwrap();
+        testing::invoke(tick(true), |event| batcher.handle(event)).await.unwrap();
         let (mut in_stream, mut bad) = (BTreeSet::new(), BTreeSet::new());
         for (_, records) in read_all(&*self.sound.stream, "events", 10_000).await {
             for record in records {

@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use format::records::RecordSchema;
 use serde_json::{Value, json};
-use shared::api::{Event, Request, Response};
+use shared::api::{Event, Reply, Request, Response};
 use shared::model::ShardId;
 use shared::ports::Ports;
 use shared::project::Project;
@@ -62,11 +62,11 @@ impl Batcher {
     /// # Errors
     /// `Invalid` for another event and one of which no record can be read; `NotFound` for a stream that the lakehouse file lacks; a
     /// tick's failure, after all streams had their turn.
-    pub async fn handle(&self, payload: Value) -> Result<Value> {
-        match Event::parse(payload)? {
-            Event::Kinesis(records) => self.take(&records).await,
-            Event::Schedule(event) => self.tick(Tick::parse(event.detail)?).await,
-            Event::Http(request) => self.respond(&request).await.unwrap_or_else(|e| Response::error(&e)).into_value(),
+    pub async fn handle(&self, event: Event) -> Result<Reply> {
+        match event {
+            Event::Kinesis(records) => self.take(&records).await.map(Reply::from),
+            Event::Schedule(event) => self.tick(Tick::parse(event.detail)?).await.map(Reply::from),
+            Event::Http(request) => Ok(self.respond(&request).await.unwrap_or_else(|e| Response::error(&e)).into()),
             other => Err(other.unserved("batcher", "a Kinesis event, a schedule or `POST /streams/{name}/flush`")),
         }
     }

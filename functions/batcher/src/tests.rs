@@ -189,14 +189,14 @@ async fn records_wait_until_they_are_old_enough() {
     let lake = Lake::new().await;
     let batcher = lake.batcher();
     lake.put_ids(1..4).await;
-    let answer = batcher.handle(lake.event().await).await.unwrap();
+    let answer = call(&batcher, lake.event().await).await.unwrap();
     assert_eq!(answer, json!({"batchItemFailures": [], "flushed": []}));
     lake.clock.advance(59_999);
-    assert_eq!(batcher.handle(tick(false)).await.unwrap(), json!({"flushed": []}));
+    assert_eq!(call(&batcher, tick(false)).await.unwrap(), json!({"flushed": []}));
     lake.clock.advance(1);
-    let answer = batcher.handle(tick(false)).await.unwrap();
+    let answer = call(&batcher, tick(false)).await.unwrap();
     assert_eq!(answer["flushed"][0]["stored"], 3);
-    assert_eq!(batcher.handle(tick(false)).await.unwrap(), json!({"flushed": []}));
+    assert_eq!(call(&batcher, tick(false)).await.unwrap(), json!({"flushed": []}));
     assert_eq!(lake.contents().await.stored, [1, 2, 3]);
 }
 
@@ -205,9 +205,14 @@ async fn enough_bytes_are_written_at_once() {
     let lake = Lake::new().await;
     let name = "x".repeat(700_000);
     lake.put(&[format!(r#"{{"id":1,"name":"{name}"}}"#), format!(r#"{{"id":2,"name":"{name}"}}"#)]).await;
-    let answer = lake.batcher().handle(lake.event().await).await.unwrap();
+    let answer = call(&lake.batcher(), lake.event().await).await.unwrap();
     assert_eq!(answer["flushed"][0]["stored"], 2, "{answer}");
     assert_eq!(lake.contents().await.stored, [1, 2]);
+}
+
+/// What Lambda would give back for the event.
+async fn call(batcher: &Batcher, event: Value) -> Result<Value> {
+    testing::invoke(event, |event| batcher.handle(event)).await
 }
 
 /// A request as API Gateway sends it; status and body of its answer.
@@ -217,7 +222,7 @@ async fn http(batcher: &Batcher, method: &str, path: &str) -> (u16, Value) {
         "requestContext": {"requestId": "r", "http": {"method": method, "path": path}, "timeEpoch": 0},
         "isBase64Encoded": false,
     });
-    let response = Response::from_value(batcher.handle(event).await.unwrap()).unwrap();
+    let response = testing::request(event, |event| batcher.handle(event)).await;
     (response.status, serde_json::from_slice(&response.body).unwrap())
 }
 
@@ -241,13 +246,13 @@ async fn a_replayed_event_changes_nothing() {
     let batcher = lake.batcher();
     let put = lake.put_ids(1..40).await.sorted();
     let event = lake.event().await;
-    batcher.handle(event.clone()).await.unwrap();
-    batcher.handle(tick(true)).await.unwrap();
+    call(&batcher, event.clone()).await.unwrap();
+    call(&batcher, tick(true)).await.unwrap();
     let snapshot = lake.table().await.current_snapshot();
-    batcher.handle(event).await.unwrap();
+    call(&batcher, event).await.unwrap();
     lake.clock.advance(3_600_000);
-    assert_eq!(batcher.handle(tick(false)).await.unwrap(), json!({"flushed": []}));
-    let answer = batcher.handle(tick(true)).await.unwrap();
+    assert_eq!(call(&batcher, tick(false)).await.unwrap(), json!({"flushed": []}));
+    let answer = call(&batcher, tick(true)).await.unwrap();
     assert_eq!((&answer["flushed"][0]["records"], &answer["flushed"][0]["commits"]), (&json!(0), &json!(0)));
     assert_eq!(lake.table().await.current_snapshot(), snapshot);
     assert_eq!(lake.contents().await, put);
@@ -297,9 +302,9 @@ async fn a_commit_that_fails_after_the_error_object_leaves_nothing_double() {
     put.extend(lake.put_ids(30..50).await);
     lake.clock.advance(60_000);
     let failing = lake.faulty(&Plan::from(Operation::Put, 1, Fault::Refused));
-    let answer = failing.handle(event.clone()).await.unwrap();
+    let answer = call(&failing, event.clone()).await.unwrap();
     assert_eq!(answer["batchItemFailures"].as_array().unwrap().len(), 2, "{answer}");
-    lake.batcher().handle(event).await.unwrap();
+    call(&lake.batcher(), event).await.unwrap();
     lake.batcher().flush("flights").await.unwrap();
     assert_eq!(lake.contents().await, put.sorted());
 }
@@ -323,7 +328,7 @@ async fn what_left_the_stream_before_it_was_written_is_reported() {
     let lake = Lake::new().await;
     let batcher = lake.batcher();
     lake.put_ids(1..4).await;
-    batcher.handle(lake.event().await).await.unwrap();
+    call(&batcher, lake.event().await).await.unwrap();
     lake.clock.advance(25 * 3_600_000);
     lake.put_ids(6..8).await;
     let report = batcher.flush("flights").await.unwrap();
@@ -339,9 +344,9 @@ async fn what_is_no_event_of_a_declared_stream_is_refused() {
         "eventSource": "aws:kinesis", "eventSourceARN": "arn:aws:kinesis:local:0:stream/trains", "eventID": "s:1",
         "kinesis": {"sequenceNumber": "1", "data": "", "partitionKey": "k", "approximateArrivalTimestamp": 0},
     }]});
-    assert_eq!(batcher.handle(event.clone()).await.unwrap_err().kind(), ErrorKind::NotFound);
+    assert_eq!(call(&batcher, event.clone()).await.unwrap_err().kind(), ErrorKind::NotFound);
     event["Records"][0]["eventSource"] = "aws:sqs".into();
-    assert_eq!(batcher.handle(event).await.unwrap_err().kind(), ErrorKind::Invalid);
+    assert_eq!(call(&batcher, event).await.unwrap_err().kind(), ErrorKind::Invalid);
 }
 
 /// Something that happens to a stream.
@@ -383,7 +388,7 @@ async fn live(acts: Vec<Act>) -> (Contents, Contents) {
             }
             Act::Event if next > 1 => {
                 lake.clock.advance(61_000);
-                lake.batcher().handle(lake.event().await).await.unwrap();
+                call(&lake.batcher(), lake.event().await).await.unwrap();
             }
             Act::Event => {}
             Act::Killed(steps) => drop(killed_after(steps, lake.batcher().flush("flights")).await),

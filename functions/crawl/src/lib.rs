@@ -37,7 +37,7 @@ use std::sync::Arc;
 use jobs::schedule::{self, Kind, Occurrence, Progress};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use shared::api::{Event, Message, Request, Response};
+use shared::api::{Event, Message, Reply, Request, Response};
 use shared::ports::Ports;
 use shared::project::Project;
 use shared::{Error, Result, deadline};
@@ -73,19 +73,19 @@ impl Crawl {
     /// # Errors
     /// Of an HTTP request: none but a wrong event; errors become its response. Otherwise what stopped the crawl, so that the
     /// event is sent again.
-    pub async fn handle(&self, payload: Value) -> Result<Value> {
-        match Event::parse(payload)? {
-            Event::Http(request) => self.respond(&request).await.unwrap_or_else(|e| Response::error(&e)).into_value(),
-            Event::Objects(records) => self.objects(&records).await,
-            Event::Queue(messages) => self.messages(&messages).await,
+    pub async fn handle(&self, event: Event) -> Result<Reply> {
+        match event {
+            Event::Http(request) => Ok(self.respond(&request).await.unwrap_or_else(|e| Response::error(&e)).into()),
+            Event::Objects(records) => self.objects(&records).await.map(Reply::from),
+            Event::Queue(messages) => self.messages(&messages).await.map(Reply::from),
             Event::Schedule(event) => match schedule::named(&event.detail)? {
                 Some(name) => match self.scheduled(name).await? {
-                    Progress::Done(answer) => Ok(answer),
+                    Progress::Done(answer) => Ok(answer.into()),
                     Progress::Unfinished(_) => Err(out_of_time(name)),
                 },
                 None => {
                     let run = |occurrence: Occurrence| async move { self.scheduled(&occurrence.name).await };
-                    schedule::tick(&self.ports, &self.project, Kind::Crawl, run).await
+                    schedule::tick(&self.ports, &self.project, Kind::Crawl, run).await.map(Reply::from)
                 }
             },
             other => {

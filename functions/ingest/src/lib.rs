@@ -15,8 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
 
 use format::records::RecordSchema;
-use serde_json::Value;
-use shared::api::{Event, Request, Response};
+use shared::api::{Event, Reply, Request, Response};
 use shared::error::Context;
 use shared::ports::Ports;
 use shared::project::{Project, StreamDeclaration};
@@ -86,12 +85,12 @@ impl Ingest {
         Ok(Self { project, ports, intakes, in_work: Semaphore::new(MEBIBYTES_IN_WORK), forgot_ms: AtomicI64::new(0) })
     }
 
-    /// Answers an API Gateway request (payload version 2.0). What is wrong with the request is in the answer.
+    /// Answers a request. What is wrong with it is in the answer.
     ///
     /// # Errors
     /// `Invalid` for an event that is no HTTP request.
-    pub async fn handle(&self, payload: Value) -> Result<Value> {
-        let request = match Event::parse(payload)? {
+    pub async fn handle(&self, event: Event) -> Result<Reply> {
+        let request = match event {
             Event::Http(request) => request,
             other => return Err(other.unserved("ingest", "an HTTP request")),
         };
@@ -101,7 +100,7 @@ impl Ingest {
             tracing::debug!(%error, "the refusal");
             Response::error(&error)
         });
-        response.into_value()
+        Ok(response.into())
     }
 
     async fn answer(&self, request: &Request) -> Result<Response> {

@@ -64,7 +64,7 @@ impl Lake {
             },
             "body": STANDARD.encode(body), "isBase64Encoded": true,
         });
-        Response::from_value(self.ingest.handle(event).await.unwrap()).unwrap()
+        testing::request(event, |event| self.ingest.handle(event)).await
     }
 
     async fn post(&self, stream: &str, headers: &[(&str, &str)], body: impl AsRef<[u8]>) -> (u16, Value) {
@@ -301,7 +301,10 @@ async fn a_path_that_climbs_or_is_no_name_is_refused() {
 
 #[tokio::test]
 async fn an_event_that_is_no_request_is_an_error() {
-    let error = Lake::new().ingest.handle(json!({"detail-type": "Scheduled Event"})).await.unwrap_err();
+    let lake = Lake::new();
+    let error = testing::invoke(json!({"detail-type": "Scheduled Event"}), |event| lake.ingest.handle(event))
+        .await
+        .unwrap_err();
     assert_eq!(error.kind(), shared::ErrorKind::Invalid);
 }
 

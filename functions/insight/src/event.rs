@@ -5,7 +5,7 @@
 
 use shared::api::Request;
 use shared::project::{Insight as Declaration, Project};
-use shared::{Error, ErrorKind, Result};
+use shared::{Error, ErrorKind, Principal, Result};
 
 use crate::question::Question;
 
@@ -17,6 +17,8 @@ const AD_HOC: &str = "ad_hoc";
 pub(crate) struct InsightRequest {
     pub(crate) question: Question,
     pub(crate) id: String,
+    /// For whom the question's tables are read.
+    pub(crate) principal: Principal,
 }
 
 /// # Errors
@@ -42,7 +44,7 @@ pub(crate) fn from_http(request: &Request, project: &Project) -> Result<InsightR
             ));
         }
     };
-    Ok(InsightRequest { question, id: request.request_id.clone() })
+    Ok(InsightRequest { question, id: request.request_id.clone(), principal: request.principal.clone() })
 }
 
 /// A declared insight, asked by a schedule.
@@ -50,7 +52,8 @@ pub(crate) fn from_http(request: &Request, project: &Project) -> Result<InsightR
 /// # Errors
 /// `NotFound` for an insight that is not declared.
 pub(crate) fn declared(name: &str, id: String, project: &Project) -> Result<InsightRequest> {
-    Ok(InsightRequest { question: Question::new(name, project.insight(name)?, project)?, id })
+    let question = Question::new(name, project.insight(name)?, project)?;
+    Ok(InsightRequest { question, id, principal: Principal::Owner })
 }
 
 #[cfg(test)]
@@ -76,14 +79,7 @@ insights:
     }
 
     fn post(path: &str, body: &Value) -> Result<InsightRequest> {
-        let request = Request {
-            method: "POST".into(),
-            path: path.into(),
-            query: Default::default(),
-            headers: Default::default(),
-            body: body.to_string().into(),
-            request_id: "r1".into(),
-        };
+        let request = Request { body: body.to_string().into(), ..Request::new("POST", path, "r1") };
         from_http(&request, &project())
     }
 

@@ -25,11 +25,11 @@ use std::sync::Arc;
 use engine::{Engine, QueryOptions};
 use jobs::schedule::{self, Kind, Occurrence, Progress};
 use serde_json::Value;
-use shared::api::{Event, Request, Response};
+use shared::api::{Event, Reply, Request, Response};
 use shared::ports::Ports;
 use shared::project::Project;
 use shared::telemetry::metrics::{self, Metric};
-use shared::{Error, Result};
+use shared::{Error, Principal, Result};
 use table::Tables;
 
 use answer::Answer;
@@ -59,16 +59,16 @@ impl Insight {
     ///
     /// # Errors
     /// `Invalid` for an event of another kind; for a schedule, whatever kept the insight from being answered.
-    pub async fn handle(&self, payload: Value) -> Result<Value> {
-        match Event::parse(payload)? {
-            Event::Http(request) => self.respond(&request).await.unwrap_or_else(|e| Response::error(&e)).into_value(),
+    pub async fn handle(&self, event: Event) -> Result<Reply> {
+        match event {
+            Event::Http(request) => Ok(self.respond(&request).await.unwrap_or_else(|e| Response::error(&e)).into()),
             Event::Schedule(event) => match schedule::named(&event.detail)? {
-                Some(name) => self.scheduled(name, event.id.unwrap_or_default()).await,
+                Some(name) => self.scheduled(name, event.id.unwrap_or_default()).await.map(Reply::from),
                 None => {
                     let run = |occurrence: Occurrence| async move {
                         Ok(Progress::Done(self.scheduled(&occurrence.name, occurrence.id()).await?))
                     };
-                    schedule::tick(&self.ports, &self.project, Kind::Insight, run).await
+                    schedule::tick(&self.ports, &self.project, Kind::Insight, run).await.map(Reply::from)
                 }
             },
             other => Err(other.unserved("insight", "an HTTP request or a schedule")),
@@ -87,10 +87,10 @@ impl Insight {
     }
 
     async fn ask(&self, asked: InsightRequest) -> Result<Answer> {
-        let InsightRequest { question, id } = asked;
+        let InsightRequest { question, id, principal } = asked;
         let doing = format!("answering the insight `{}`", question.name);
         let run = async {
-            let series = self.series(&question).await?;
+            let series = self.series(&question, principal).await?;
             let (mut answer, series) = compute(question.clone(), series).await?;
             if let Some(into) = &question.into {
                 let made = self.ports.clock.now_ms();
@@ -110,12 +110,12 @@ impl Insight {
     }
 
     /// Runs the question's SELECT.
-    async fn series(&self, question: &Question) -> Result<Series> {
+    async fn series(&self, question: &Question, principal: Principal) -> Result<Series> {
         let options = QueryOptions {
             database: self.project.database().into(),
             databases: Some(self.project.databases().clone()),
             caller: "insight".into(),
-            ..Default::default()
+            ..QueryOptions::of(principal)
         };
         let answer = self.engine.query(&question.sql, &options).await?;
         let mut rows = Rows::new(question, &answer.schema)?;

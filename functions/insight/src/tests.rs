@@ -67,18 +67,23 @@ async fn lakehouse_at(clock: Arc<ManualClock>) -> (Insight, tempfile::TempDir) {
     (Insight::new(project, ports, engine).unwrap(), spill)
 }
 
+/// What Lambda would give back for the event.
+async fn call(insight: &Insight, event: Value) -> Result<Value> {
+    testing::invoke(event, |event| insight.handle(event)).await
+}
+
 async fn post(insight: &Insight, path: &str, body: Value, id: &str) -> (u16, Value) {
     let event = json!({
         "version": "2.0", "routeKey": "$default", "rawPath": path, "rawQueryString": "", "headers": {},
         "requestContext": {"requestId": id, "http": {"method": "POST", "path": path}, "timeEpoch": 0},
         "body": body.to_string(), "isBase64Encoded": false,
     });
-    let response = Response::from_value(insight.handle(event).await.unwrap()).unwrap();
+    let response = testing::request(event, |event| insight.handle(event)).await;
     (response.status, serde_json::from_slice(&response.body).unwrap())
 }
 
 async fn count(insight: &Insight, sql: &str) -> i64 {
-    let options = QueryOptions { database: "nyc".into(), ..Default::default() };
+    let options = QueryOptions { database: "nyc".into(), ..QueryOptions::of(Principal::Owner) };
     let (batches, _) = insight.engine.query(sql, &options).await.unwrap().collect().await.unwrap();
     arrow::array::AsArray::as_primitive::<arrow::datatypes::Int64Type>(batches[0].column(0)).value(0)
 }
@@ -105,7 +110,7 @@ async fn a_scheduled_search_stores_every_day_and_marks_the_blizzard() {
         "id": "e1", "source": "tarn.scheduler", "detail-type": "Scheduled Event",
         "detail": {"function": "insight", "name": "unusual"},
     });
-    let answer = insight.handle(event).await.unwrap();
+    let answer = call(&insight, event).await.unwrap();
     let first = &answer["anomalies"]["anomalies"][0];
     assert!(first["date"].as_str().unwrap().starts_with("2013-02-0"), "{first}");
     assert_eq!(first["contributions"][0]["members"][0]["member"], "EWR");
@@ -119,12 +124,12 @@ async fn a_tick_without_a_name_answers_what_is_due() {
     let clock = Arc::new(ManualClock::at(NOW_MS));
     let (insight, _spill) = lakehouse_at(clock.clone()).await;
     let tick = || json!({"source": "aws.events", "detail-type": "Scheduled Event", "detail": {}});
-    assert_eq!(insight.handle(tick()).await.unwrap(), json!({"ran": [], "left": []}));
+    assert_eq!(call(&insight, tick()).await.unwrap(), json!({"ran": [], "left": []}));
     clock.advance(300_000);
-    let answer = insight.handle(tick()).await.unwrap();
+    let answer = call(&insight, tick()).await.unwrap();
     assert_eq!(answer["ran"][0]["name"], "unusual");
     assert_eq!(answer["ran"][0]["answer"]["stored"]["rows"], 365, "{answer:#}");
-    assert_eq!(insight.handle(tick()).await.unwrap()["ran"], json!([]));
+    assert_eq!(call(&insight, tick()).await.unwrap()["ran"], json!([]));
 }
 
 #[tokio::test]
@@ -159,6 +164,6 @@ async fn what_is_wrong_with_a_question_is_answered_with_its_status() {
         let message = answer["error"]["message"].as_str().unwrap_or_default();
         assert!(found_status == status && message.contains(found), "{path} {found}: {found_status} {answer}");
     }
-    let error = insight.handle(json!({"Records": [{"eventSource": "aws:s3", "s3": {}}]})).await.unwrap_err();
+    let error = call(&insight, json!({"Records": [{"eventSource": "aws:s3", "s3": {}}]})).await.unwrap_err();
     assert_eq!(error.kind(), shared::ErrorKind::Invalid);
 }

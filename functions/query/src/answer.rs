@@ -7,12 +7,16 @@
 //! "result": {"url", "format", "bytes"}, "stats"}`, with the URL in the header `x-tarn-result-url` too. The stored object
 //! holds the whole answer in the format that was asked for.
 
+use std::collections::VecDeque;
+
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
-use engine::{Answer, Stats};
-use futures::TryStreamExt;
+use bytes::Bytes;
+use engine::{Answer, Outcome, Progress, Stats};
+use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt, stream};
 use serde_json::{Value, json};
-use shared::api::Response;
+use shared::api::{Body, Response};
 use shared::error::Context;
 use shared::model::Keys;
 use shared::storage::Storage;
@@ -59,30 +63,30 @@ impl Delivery<'_> {
         let schema = answer.schema.clone();
         let written = self.write(answer, limit).await?;
         let stats = written.stats;
+        report(self.id, stats);
         let response = match &written.stored {
             None => Response::new(200, self.format.content_type(), written.body),
             Some((url, bytes)) => self.stored(url, *bytes, &schema, &written)?,
         };
-        tracing::info!(
-            query = self.id,
-            rows = stats.rows,
-            bytes = stats.bytes_scanned,
-            spilled = stats.spilled_bytes,
-            elapsed_ms = stats.elapsed_ms,
-            "query answered"
-        );
-        metrics::emit(
-            &[],
-            &[
-                Metric::bytes("BytesScanned", stats.bytes_scanned),
-                Metric::count("RowsReturned", stats.rows),
-                Metric::milliseconds("QueryMilliseconds", i64::try_from(stats.elapsed_ms).unwrap_or(i64::MAX)),
-            ],
-        );
         Ok(response
             .with_header("x-tarn-rows", stats.rows.to_string())
             .with_header("x-tarn-bytes-scanned", stats.bytes_scanned.to_string())
             .with_header("x-tarn-elapsed-ms", stats.elapsed_ms.to_string()))
+    }
+
+    /// Gives at most `limit` of the rows on as the query finds them.
+    ///
+    /// # Errors
+    /// `Bug` when the schema can't be written; what the query gives while it runs is in the body.
+    pub fn stream(&self, answer: Answer, limit: Option<u64>) -> Result<Response<Body>> {
+        let mut head = Vec::new();
+        let encoder = Encoder::begin(self.format, self.id, &answer.schema, &mut head)?;
+        let rows = LimitedRows::new(answer, limit);
+        let streamed = Streamed { rows, encoder, format: self.format, id: self.id.to_owned() };
+        let parts = stream::try_unfold(Some(streamed), Streamed::part);
+        let parts = stream::once(async { Ok(Bytes::from(head)) }).chain(parts).boxed();
+        let response = Response::new(200, self.format.content_type(), Bytes::new());
+        Ok(Response { status: response.status, headers: response.headers, body: Body::Parts(parts) })
     }
 
     fn stored(&self, url: &Url, bytes: usize, schema: &SchemaRef, written: &Written) -> Result<Response> {
@@ -99,42 +103,24 @@ impl Delivery<'_> {
     }
 
     async fn write(&self, answer: Answer, limit: Option<u64>) -> Result<Written> {
-        let progress = answer.progress();
         let mut body = Vec::new();
         let mut encoder = Encoder::begin(self.format, self.id, &answer.schema, &mut body)?;
         let mut object = None;
         let mut preview = Vec::new();
-        let mut left = limit;
-        let mut truncated = false;
-        let mut given = 0;
-        let committed = answer.outcome;
-        let mut rows = answer.rows;
-        while let Some(batch) = rows.try_next().await.map_err(Error::from)? {
-            let kept = cut(&batch, &mut left);
-            truncated = kept.num_rows() < batch.num_rows();
+        let mut rows = LimitedRows::new(answer, limit);
+        while let Some(part) = rows.next().await? {
             if preview.len() < PREVIEW_ROWS {
-                preview.extend(json_rows(&kept.slice(0, kept.num_rows().min(PREVIEW_ROWS - preview.len())))?);
+                preview.extend(json_rows(&part.slice(0, part.num_rows().min(PREVIEW_ROWS - preview.len())))?);
             }
-            given += kept.num_rows() as u64;
-            for part in parts(&kept) {
-                encoder.rows(&part, &mut body)?;
-                if object.is_none() && carried(self.format, &body) > MAX_CARRIED {
-                    object = Some(Stored::open(self)?);
-                }
-                if let Some(object) = &mut object {
-                    object.take(&mut body).await?;
-                }
+            encoder.rows(&part, &mut body)?;
+            if object.is_none() && carried(self.format, &body) > MAX_CARRIED {
+                object = Some(Stored::open(self)?);
             }
-            if truncated {
-                break;
+            if let Some(object) = &mut object {
+                object.take(&mut body).await?;
             }
         }
-        drop(rows);
-        let stats = Stats { rows: given, ..progress.stats() };
-        let mut tail = json!({"truncated": truncated, "stats": stats});
-        if let Some(committed) = committed {
-            tail["committed"] = json!(committed);
-        }
+        let (tail, stats) = rows.end();
         encoder.end(&tail, &mut body)?;
         let stored = match object {
             Some(object) => Some(object.close(&mut body).await?),
@@ -142,6 +128,120 @@ impl Delivery<'_> {
         };
         Ok(Written { body, stored, preview, stats })
     }
+}
+
+/// Rows of an answer, in parts of about [`PART_BYTES`] and up to a limit.
+struct LimitedRows {
+    rows: BoxStream<'static, Result<RecordBatch>>,
+    /// How many may still come; none: all.
+    left: Option<u64>,
+    /// Of the batch that came last.
+    parts: VecDeque<RecordBatch>,
+    given: u64,
+    truncated: bool,
+    committed: Option<Outcome>,
+    progress: Progress,
+}
+
+impl LimitedRows {
+    fn new(answer: Answer, limit: Option<u64>) -> Self {
+        Self {
+            progress: answer.progress(),
+            rows: answer.rows.map_err(Error::from).boxed(),
+            left: limit,
+            parts: VecDeque::new(),
+            given: 0,
+            truncated: false,
+            committed: answer.outcome,
+        }
+    }
+
+    async fn next(&mut self) -> Result<Option<RecordBatch>> {
+        loop {
+            if let Some(part) = self.parts.pop_front() {
+                self.given += part.num_rows() as u64;
+                return Ok(Some(part));
+            }
+            if self.truncated {
+                return Ok(None);
+            }
+            let Some(batch) = self.rows.try_next().await? else { return Ok(None) };
+            let kept = cut(&batch, &mut self.left);
+            self.truncated = kept.num_rows() < batch.num_rows();
+            self.parts = parts(&kept).collect();
+        }
+    }
+
+    /// What stands behind the rows, and the figures.
+    fn end(self) -> (Value, Stats) {
+        drop(self.rows);
+        let stats = Stats { rows: self.given, ..self.progress.stats() };
+        let mut tail = json!({"truncated": self.truncated, "stats": stats});
+        if let Some(committed) = self.committed {
+            tail["committed"] = json!(committed);
+        }
+        (tail, stats)
+    }
+}
+
+/// An answer that is given on as it is found.
+struct Streamed {
+    rows: LimitedRows,
+    encoder: Encoder,
+    format: Format,
+    id: String,
+}
+
+impl Streamed {
+    /// The next bytes, and what comes behind them; nothing does behind the end.
+    async fn part(this: Option<Self>) -> Result<Option<(Bytes, Option<Self>)>> {
+        let Some(mut this) = this else { return Ok(None) };
+        let mut bytes = Vec::new();
+        let encoded = match this.rows.next().await {
+            Ok(Some(part)) => this.encoder.rows(&part, &mut bytes).map(|()| true),
+            Ok(None) => Ok(false),
+            Err(error) => Err(error),
+        };
+        let tail = match encoded {
+            Ok(true) => return Ok(Some((bytes.into(), Some(this)))),
+            Ok(false) => {
+                let (tail, stats) = this.rows.end();
+                report(&this.id, stats);
+                tail
+            }
+            Err(error) => {
+                // The message may quote a row: that is for who asked.
+                tracing::info!(query = this.id, kind = %error.kind(), "query failed on the way");
+                if this.format != Format::Json {
+                    return Err(error);
+                }
+                // A row may be written in part.
+                bytes.clear();
+                json!({"error": {"kind": error.kind().as_str(), "message": error.to_string()}})
+            }
+        };
+        this.encoder.end(&tail, &mut bytes)?;
+        Ok(Some((bytes.into(), None)))
+    }
+}
+
+fn report(id: &str, stats: Stats) {
+    tracing::info!(
+        query = id,
+        rows = stats.rows,
+        bytes = stats.bytes_scanned,
+        spilled = stats.spilled_bytes,
+        elapsed_ms = stats.elapsed_ms,
+        "query answered"
+    );
+    metrics::emit(
+        &[],
+        &[
+            Metric::bytes("BytesScanned", stats.bytes_scanned),
+            Metric::count("RowsReturned", stats.rows),
+            Metric::milliseconds("QueryMilliseconds", i64::try_from(stats.elapsed_ms).unwrap_or(i64::MAX)),
+        ],
+    );
 }
 
 /// The batch in parts of about [`PART_BYTES`]: a value's text takes many times its bytes while it is made.

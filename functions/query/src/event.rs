@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use shared::api::Request;
-use shared::{Error, Result};
+use shared::{Error, Principal, Result};
 
 /// How the rows of an answer are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -65,6 +65,8 @@ pub struct QueryRequest {
     pub sql: String,
     pub database: Option<String>,
     pub format: Format,
+    /// Whether the rows are given on as they are found.
+    pub stream: bool,
     /// Rows of the answer at most.
     pub limit: Option<u64>,
     pub max_bytes_scanned: Option<u64>,
@@ -73,6 +75,7 @@ pub struct QueryRequest {
     pub idempotency_key: Option<String>,
     /// The header `x-tarn-client`: whom the query takes turns for.
     pub caller: String,
+    pub principal: Principal,
 }
 
 #[derive(Debug, Deserialize)]
@@ -84,6 +87,7 @@ struct Body {
     limit: Option<u64>,
     max_bytes_scanned: Option<u64>,
     timeout_seconds: Option<f64>,
+    stream: Option<bool>,
 }
 
 impl QueryRequest {
@@ -109,11 +113,13 @@ impl QueryRequest {
             sql: body.sql,
             database: body.database.map(|d| d.to_ascii_lowercase()),
             format: body.format.unwrap_or_else(|| Format::accepted(request.header("accept"))),
+            stream: body.stream.unwrap_or(false) && request.streams,
             limit: body.limit,
             max_bytes_scanned: body.max_bytes_scanned,
             timeout,
             idempotency_key: request.header("idempotency-key").map(str::to_owned),
             caller: request.header("x-tarn-client").unwrap_or_default().to_owned(),
+            principal: request.principal.clone(),
         })
     }
 }
@@ -128,15 +134,16 @@ fn plain(request: &Request) -> Result<Body> {
         sql,
         database: parameter("database").map(str::to_owned),
         format: parameter("format").map(Format::named).transpose()?,
-        limit: number(request, "limit")?,
-        max_bytes_scanned: number(request, "maxBytesScanned")?,
-        timeout_seconds: number(request, "timeoutSeconds")?,
+        limit: value(request, "limit", "a number")?,
+        max_bytes_scanned: value(request, "maxBytesScanned", "a number")?,
+        timeout_seconds: value(request, "timeoutSeconds", "a number")?,
+        stream: value(request, "stream", "`true` or `false`")?,
     })
 }
 
-fn number<T: std::str::FromStr>(request: &Request, name: &str) -> Result<Option<T>> {
+fn value<T: std::str::FromStr>(request: &Request, name: &str, what: &str) -> Result<Option<T>> {
     let parse = |text: &String| {
-        text.parse().map_err(|_| Error::invalid(format!("expected a number in `{name}`, found `{text}`")))
+        text.parse().map_err(|_| Error::invalid(format!("expected {what} in `{name}`, found `{text}`")))
     };
     request.query.get(name).map(parse).transpose()
 }
@@ -151,12 +158,10 @@ mod tests {
             pairs.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect()
         };
         Request {
-            method: "POST".into(),
-            path: "/query".into(),
             query: map(query),
             headers: map(headers),
             body: body.to_owned().into(),
-            request_id: String::new(),
+            ..Request::new("POST", "/query", "")
         }
     }
 

@@ -1,11 +1,14 @@
 //! The function `query`: SQL over all tables of the catalog, by HTTP: statements that read, and those that write Iceberg tables.
 //!
 //! `POST /query` takes `{"sql": …, "database"?: …, "format"?: "json" | "csv" | "arrow", "limit"?: rows,
-//! "maxBytesScanned"?: bytes, "timeoutSeconds"?: seconds}`, or the SQL itself as `text/plain` or `application/sql` with the rest
+//! "maxBytesScanned"?: bytes, "timeoutSeconds"?: seconds, "stream"?: bool}`, or the SQL itself as `text/plain` or `application/sql` with the rest
 //! in the query string. The `Accept` header chooses a format where the request names none. Under one `idempotency-key` a statement
 //! changes a table once, however often it is sent.
 //!
-//! Every answer has the headers `x-tarn-query-id`, `x-tarn-rows`, `x-tarn-bytes-scanned` and `x-tarn-elapsed-ms`. An answer
+//! With `"stream": true` the rows come as they are found, however many, where the server gives them on so: `tarn up` does, API Gateway
+//! does not. What goes wrong on the way is the member `error` at the end of a JSON answer, and breaks off any other.
+//!
+//! Every other answer has the headers `x-tarn-query-id`, `x-tarn-rows`, `x-tarn-bytes-scanned` and `x-tarn-elapsed-ms`. An answer
 //! that is too large for one response is stored below the warehouse's `results/`; the response then is JSON with the URL of the
 //! whole and its first rows ([`answer`]). How values are written: [`encode`].
 
@@ -13,11 +16,11 @@ pub mod answer;
 pub mod encode;
 pub mod event;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use engine::{Engine, QueryOptions};
-use serde_json::Value;
-use shared::api::{Event, Request, Response};
+use shared::api::{Body, Event, Reply, Request, Response};
 use shared::ports::Ports;
 use shared::project::Project;
 use shared::{Error, Result};
@@ -40,12 +43,12 @@ impl Query {
         Ok(Self { project, ports, engine })
     }
 
-    /// Answers one API Gateway request. Errors of the query become its response.
+    /// Answers a request. Errors of the query become its response.
     ///
     /// # Errors
     /// `Invalid` for an event that is no HTTP request.
-    pub async fn handle(&self, payload: Value) -> Result<Value> {
-        let request = match Event::parse(payload)? {
+    pub async fn handle(&self, event: Event) -> Result<Reply> {
+        let request = match event {
             Event::Http(request) => request,
             other => return Err(other.unserved("query", "`POST /query`")),
         };
@@ -54,12 +57,12 @@ impl Query {
             // The message may quote a row: that is for who asked.
             tracing::info!(query = %id, kind = %error.kind(), "query failed");
             tracing::debug!(query = %id, %error, "the failure");
-            Response::error(&error)
+            Response::error(&error).into()
         });
-        response.with_header("x-tarn-query-id", id).into_value()
+        Ok(response.with_header("x-tarn-query-id", id).into())
     }
 
-    async fn respond(&self, request: &Request, id: &str) -> Result<Response> {
+    async fn respond(&self, request: &Request, id: &str) -> Result<Response<Body>> {
         match (request.method.as_str(), request.segments().as_slice()) {
             ("POST", ["query"]) => self.query(QueryRequest::from_request(request)?, id).await,
             (method, ["query"]) => Err(Error::invalid(format!("expected `POST /query`, found `{method} /query`"))),
@@ -67,8 +70,9 @@ impl Query {
         }
     }
 
-    async fn query(&self, asked: QueryRequest, id: &str) -> Result<Response> {
+    async fn query(&self, asked: QueryRequest, id: &str) -> Result<Response<Body>> {
         let options = QueryOptions {
+            principal: asked.principal,
             databases: Some(self.project.databases().clone()),
             database: asked.database.unwrap_or_else(|| self.project.database().to_owned()),
             max_bytes_scanned: asked.max_bytes_scanned,
@@ -77,11 +81,14 @@ impl Query {
             caller: asked.caller,
             // Not every reader of Arrow knows them.
             views: asked.format != Format::Arrow,
-            ..QueryOptions::default()
+            inputs: BTreeMap::new(),
         };
         let answer = self.engine.execute(&asked.sql, &options).await?;
         let delivery = Delivery { storage: &self.ports.storage, keys: &self.ports.keys, id, format: asked.format };
-        delivery.deliver(answer, asked.limit).await
+        match asked.stream {
+            true => delivery.stream(answer, asked.limit),
+            false => delivery.deliver(answer, asked.limit).await.map(Response::from),
+        }
     }
 }
 

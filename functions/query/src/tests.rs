@@ -1,6 +1,6 @@
 //! The function behind API Gateway events.
 
-use serde_json::json;
+use serde_json::{Value, json};
 use shared::clock::SystemClock;
 use shared::config::Settings;
 
@@ -44,7 +44,7 @@ impl Lake {
             "body": body,
             "isBase64Encoded": false,
         });
-        Response::from_value(self.query.handle(event).await.unwrap()).unwrap()
+        testing::request(event, |event| self.query.handle(event)).await
     }
 }
 
@@ -142,7 +142,8 @@ async fn a_request_can_bound_time_and_bytes() {
 #[tokio::test]
 async fn other_events_are_not_served() {
     let event = json!({"Records": [{"eventSource": "aws:s3", "s3": {}}]});
-    assert!(lake().query.handle(event).await.is_err());
+    let lake = lake();
+    assert!(testing::invoke(event, |event| lake.query.handle(event)).await.is_err());
 }
 
 #[tokio::test]
@@ -184,5 +185,44 @@ async fn only_databases_of_the_lakehouse_are_written() {
     {
         let response = lake.post(json!({"sql": sql})).await;
         assert_eq!(response.status, status, "{sql}: {}", body(&response));
+    }
+}
+
+impl Lake {
+    /// Asks for the rows as they are found.
+    async fn streamed(&self, sql: &str, format: &str) -> Response<Body> {
+        let body = json!({"sql": sql, "format": format, "stream": true}).to_string().into();
+        let request = Request { body, streams: true, ..Request::new("POST", "/query", "r") };
+        self.query.handle(Event::Http(request)).await.unwrap().response().unwrap()
+    }
+}
+
+#[tokio::test]
+async fn rows_are_given_on_as_they_are_found_where_that_is_asked_for() {
+    let lake = lake();
+    let many = "SELECT value AS n, repeat('x', 100) AS x FROM generate_series(1, 200000)";
+    let streamed = lake.streamed(many, "json").await;
+    assert!(matches!(streamed.body, Body::Parts(_)) && !streamed.headers.contains_key("x-tarn-result-url"));
+    let answer = body(&streamed.whole().await.unwrap());
+    assert_eq!(answer["rows"].as_array().unwrap().len(), 200_000);
+    assert_eq!((&answer["stats"]["rows"], &answer["truncated"]), (&json!(200_000), &json!(false)));
+    let csv = lake.streamed("SELECT 1 AS a, NULL AS b", "csv").await.whole().await.unwrap();
+    assert_eq!(csv.body, "a,b\r\n1,\r\n");
+    // What carries answers whole has this one stored.
+    let stored = lake.post(json!({"sql": many, "stream": true})).await;
+    assert!(stored.headers.contains_key("x-tarn-result-url"), "{:?}", stored.headers);
+}
+
+#[tokio::test]
+async fn an_answer_that_fails_on_its_way_is_not_taken_for_a_whole_one() {
+    let lake = lake();
+    let fails = "SELECT 10 / (100000 - value) AS n FROM generate_series(1, 200000)";
+    let answer = body(&lake.streamed(fails, "json").await.whole().await.unwrap());
+    assert_eq!(answer["error"]["kind"], "Invalid", "{}", answer["error"]);
+    assert!(answer["error"]["message"].as_str().unwrap().contains("zero"), "{}", answer["error"]);
+    assert!(answer.get("stats").is_none() && answer["rows"].as_array().unwrap().len() < 200_000);
+    for format in ["csv", "arrow"] {
+        let error = lake.streamed(fails, format).await.whole().await.unwrap_err();
+        assert_eq!(error.kind(), shared::ErrorKind::Invalid, "{error}");
     }
 }

@@ -94,14 +94,7 @@ mod tests {
     use super::*;
 
     fn request(method: &str, path: &str, body: &str) -> Request {
-        Request {
-            method: method.into(),
-            path: path.into(),
-            query: BTreeMap::new(),
-            headers: BTreeMap::new(),
-            body: body.to_owned().into(),
-            request_id: "r".into(),
-        }
+        Request { body: body.to_owned().into(), ..Request::new(method, path, "r") }
     }
 
     #[test]

@@ -13,7 +13,7 @@ use shared::model::types::columns_of;
 use shared::model::{Column, TableName};
 use shared::ports::Ports;
 use shared::project::{Job, Maintenance, Mode, Project, Seconds, Write};
-use shared::{Error, ErrorKind, Result};
+use shared::{Error, ErrorKind, Principal, Result};
 use table::{Committed, SnapshotInfo, Table, Tables, Token};
 use table_datafusion::{Change, ChangeTable};
 use tokio::sync::oneshot;
@@ -275,7 +275,7 @@ impl JobContext {
             databases: Some(self.project.databases().clone()),
             inputs: reading.inputs.clone(),
             caller: "transform".into(),
-            ..QueryOptions::default()
+            ..QueryOptions::of(Principal::Owner)
         };
         let flagged = quality::with_flags(&query.sql, &query.job.quality);
         match self.engine.query(&flagged, &options).await {

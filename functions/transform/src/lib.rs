@@ -1,6 +1,6 @@
 //! The function `transform`: runs workflows of SQL jobs.
 //!
-//! [`Transform::handle`] takes an API Gateway request or a schedule's event. A run is planned ([`plan`]), claimed ([`ledger`]:
+//! [`Transform::handle`] takes an API Gateway request or a schedule's event. A run is planned ([`plan`]), claimed ([`jobs::lease`]:
 //! one run of a workflow at a time), carried out ([`run`]: parallel jobs, tries, timeouts; [`job`]: one try), and added to the
 //! table `tarn.runs` ([`archive`]).
 
@@ -8,7 +8,6 @@ pub mod archive;
 pub mod bookmark;
 pub mod event;
 pub mod job;
-pub mod ledger;
 pub mod maintenance;
 pub mod parameters;
 pub mod plan;
@@ -23,7 +22,7 @@ use std::sync::Arc;
 use engine::Engine;
 use jobs::schedule::{self, Kind, Occurrence, Progress};
 use serde_json::{Value, json};
-use shared::api::{Event, Request, Response};
+use shared::api::{Event, Reply, Request, Response};
 use shared::config::Settings;
 use shared::ports::Ports;
 use shared::project::{Project, Workflow, job_needs};
@@ -35,17 +34,20 @@ use tracing::Instrument;
 
 use event::Command;
 use job::{JobContext, Resources, Task};
-use jobs::lease::{Claim, Lease};
-use ledger::{Ledger, StoredRun};
+use jobs::lease::{Claim, Lease, Leases};
+pub use jobs::{Failure, Status};
+use jobs::{Ledger, Queue, Stored};
 use plan::Plan;
-pub use record::{Failure, JobRecord, Outcome, ReadMode, RuleReport, Run, Status};
+pub use record::{JobRecord, Outcome, ReadMode, RuleReport, Run};
 use run::{RunPlan, Timings};
 
 /// The function. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Transform {
     context: Arc<JobContext>,
-    ledger: Ledger,
+    ledger: Ledger<Run>,
+    queue: Queue,
+    leases: Leases,
     timings: Timings,
 }
 
@@ -53,10 +55,10 @@ impl Transform {
     /// # Errors
     /// None today: the signature is that of all functions.
     pub fn new(project: Arc<Project>, ports: Ports, engine: Engine) -> Result<Self> {
-        let ledger = Ledger::new(&ports);
+        let (ledger, queue, leases) = (Ledger::new(&ports), Queue::new(&ports), Leases::of_workflows(&ports));
         let tables = with_memory(Tables::new(ports.clone()), engine.memory_pool());
         let context = JobContext { project, tables, ports, engine, resources: Resources::default() };
-        Ok(Self { context: Arc::new(context), ledger, timings: Timings::default() })
+        Ok(Self { context: Arc::new(context), ledger, queue, leases, timings: Timings::default() })
     }
 
     /// The same, whose compactions take half of the memory that queries may hold, and spill where they do.
@@ -80,15 +82,13 @@ impl Transform {
     /// # Errors
     /// `Invalid` for an event that is neither, and for a schedule whatever kept the run from being carried out, `Retry` when time
     /// was up before its end: the same event does the rest. A run whose jobs fail is no error.
-    pub async fn handle(&self, payload: Value) -> Result<Value> {
-        match Event::parse(payload)? {
-            Event::Http(request) => {
-                self.answer(&request).await.unwrap_or_else(|error| Response::error(&error)).into_value()
-            }
+    pub async fn handle(&self, event: Event) -> Result<Reply> {
+        match event {
+            Event::Http(request) => Ok(self.answer(&request).await.unwrap_or_else(|e| Response::error(&e)).into()),
             Event::Schedule(event) => match schedule::named(&event.detail)? {
-                Some(workflow) => self.told(workflow, event.id.as_deref().unwrap_or_default()).await,
-                None if event.detail["queue"] == true => Ok(json!({"queue": self.serve_queue().await?})),
-                None => self.tick().await,
+                Some(workflow) => self.told(workflow, event.id.as_deref().unwrap_or_default()).await.map(Reply::from),
+                None if event.detail["queue"] == true => Ok(json!({"queue": self.serve_queue().await?}).into()),
+                None => self.tick().await.map(Reply::from),
             },
             other => Err(other.unserved("transform", "an HTTP request or a schedule's event")),
         }
@@ -100,7 +100,7 @@ impl Transform {
     /// # Errors
     /// What the state answers.
     pub async fn expire_leases(&self) -> Result<()> {
-        self.ledger.leases.expire_all().await
+        self.leases.expire_all().await
     }
 
     async fn answer(&self, request: &Request) -> Result<Response> {
@@ -117,7 +117,7 @@ impl Transform {
                 let runs = self.ledger.list(&workflow, limit).await?;
                 Response::json(200, &json!({"workflow": workflow, "runs": runs}))
             }
-            Command::Get { run } => Response::json(200, &self.ledger.get(&run).await?.run),
+            Command::Get { run } => Response::json(200, &self.ledger.get(&run).await?.record),
             Command::Resume { run } => Response::json(200, &self.resume(&run).await?),
             Command::Cancel { run } => {
                 self.cancel(&run).await?;
@@ -208,7 +208,7 @@ impl Transform {
 
     /// Does what a run left undone, with the workflow as it is declared now and the run's own parameters.
     async fn resume(&self, id: &str) -> Result<Run> {
-        let run = self.ledger.get(id).await?.run;
+        let run = self.ledger.get(id).await?.record;
         let declared = self.context.project.workflow(&run.workflow)?;
         if run.status == Status::Succeeded {
             return Err(Error::invalid(format!("expected a run with something left to do, but `{id}` succeeded")));
@@ -217,8 +217,8 @@ impl Transform {
         let lease = self.take(&run.workflow, id).await?;
         self.close(id).await?;
         let mut stored = self.ledger.get(id).await?;
-        stored.run.resume(run_plan.tasks.iter().map(|(name, task)| (name.clone(), task.into.to_string())));
-        stored.run.trace = trace::current().or(stored.run.trace);
+        stored.record.resume(run_plan.tasks.iter().map(|(name, task)| (name.clone(), task.into.to_string())));
+        stored.record.trace = trace::current().or(stored.record.trace);
         self.ledger.save(&mut stored).await?;
         self.see_through(run_plan, stored, lease).await
     }
@@ -246,11 +246,11 @@ impl Transform {
 
     /// The lease of the workflow; a run that was left unfinished is closed first.
     async fn take(&self, workflow: &str, run: &str) -> Result<Lease> {
-        match self.ledger.leases.claim(workflow, run).await? {
+        match self.leases.claim(workflow, run).await? {
             Claim::Granted(lease) => Ok(lease),
             Claim::TakenOver(lease) => {
                 self.close(lease.run()).await?;
-                self.ledger.leases.pass_on(lease, run).await
+                self.leases.pass_on(lease, run).await
             }
         }
     }
@@ -263,48 +263,48 @@ impl Transform {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
             Err(error) => return Err(error),
         };
-        if !stored.run.status.is_over() {
-            stored.run.abandon(self.ledger.now());
+        if !stored.record.status.is_over() {
+            stored.record.abandon(self.ledger.now());
             self.ledger.save(&mut stored).await?;
         }
         self.record(&mut stored).await
     }
 
     /// Carries the run out in a task of its own, so that a caller who hangs up does not stop it.
-    async fn see_through(&self, run_plan: RunPlan, stored: StoredRun, lease: Lease) -> Result<Run> {
+    async fn see_through(&self, run_plan: RunPlan, stored: Stored<Run>, lease: Lease) -> Result<Run> {
         let this = self.clone();
         // What a run does belongs to the trace of whoever asked for it, whichever tick it is that does it.
-        let span = tracing::info_span!("run", run = stored.run.run, trace_id = stored.run.trace);
+        let span = tracing::info_span!("run", run = stored.record.run, trace_id = stored.record.trace);
         let task = tokio::spawn(async move { this.carry_out(run_plan, stored, lease).await }.instrument(span));
         task.await.map_err(|e| Error::bug("the task of a run broke off").with_source(e))?
     }
 
-    async fn carry_out(&self, run_plan: RunPlan, mut stored: StoredRun, mut lease: Lease) -> Result<Run> {
-        let id = stored.run.run.clone();
+    async fn carry_out(&self, run_plan: RunPlan, mut stored: Stored<Run>, mut lease: Lease) -> Result<Run> {
+        let id = stored.record.run.clone();
         tracing::info!(run = id, jobs = run_plan.tasks.len(), "run begins");
-        run::carry_out(&self.context, &self.ledger, &run_plan, &mut stored, &mut lease).await?;
-        stored.run.end(self.ledger.now());
+        run::carry_out(&self.context, &self.ledger, &self.leases, &run_plan, &mut stored, &mut lease).await?;
+        stored.record.end(self.ledger.now());
         self.ledger.save(&mut stored).await?;
-        tracing::info!(run = id, status = stored.run.status.as_str(), "run ended");
-        stored.run.count();
+        tracing::info!(run = id, status = stored.record.status.as_str(), "run ended");
+        stored.record.count();
         match self.record(&mut stored).await {
-            Ok(()) => self.ledger.leases.release(lease).await?,
+            Ok(()) => self.leases.release(lease).await?,
             Err(error) => {
                 // The next run of the workflow adds it.
                 tracing::error!(run = id, %error, "run is not in `tarn.runs` yet");
-                self.ledger.leases.expire(lease).await?;
+                self.leases.expire(lease).await?;
             }
         }
-        self.ledger.prune(&stored.run.workflow).await?;
-        Ok(stored.run)
+        self.ledger.prune(&stored.record.workflow).await?;
+        Ok(stored.record)
     }
 
-    async fn record(&self, stored: &mut StoredRun) -> Result<()> {
-        if stored.run.recorded {
+    async fn record(&self, stored: &mut Stored<Run>) -> Result<()> {
+        if stored.record.recorded {
             return Ok(());
         }
-        archive::add(&self.context.tables, &self.context.project.runs_table()?, &stored.run).await?;
-        stored.run.recorded = true;
+        archive::add(&self.context.tables, &self.context.project.runs_table()?, &stored.record).await?;
+        stored.record.recorded = true;
         self.ledger.save(stored).await
     }
 }

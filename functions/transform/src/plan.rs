@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::record::Status;
+use jobs::Status;
 
 /// For each job, the jobs that must succeed first.
 #[derive(Debug, Clone, PartialEq, Eq)]

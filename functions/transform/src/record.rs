@@ -3,45 +3,12 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
+use jobs::{Failure, Record, Status};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use shared::project::QualityAction;
 use shared::telemetry::metrics::{self, Metric};
 use shared::{Error, ErrorKind};
-
-/// How far a run or a job is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Status {
-    /// Waits for its turn.
-    Pending,
-    Running,
-    Succeeded,
-    Failed,
-    /// Not begun because a job that it needs did not succeed (jobs only).
-    Skipped,
-    /// Stopped because somebody asked for it.
-    Cancelled,
-}
-
-impl Status {
-    /// Whether nothing more happens.
-    pub fn is_over(self) -> bool {
-        !matches!(self, Self::Pending | Self::Running)
-    }
-
-    /// The name in answers and tables.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Pending => "pending",
-            Self::Running => "running",
-            Self::Succeeded => "succeeded",
-            Self::Failed => "failed",
-            Self::Skipped => "skipped",
-            Self::Cancelled => "cancelled",
-        }
-    }
-}
 
 /// A run of a workflow.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -217,23 +184,19 @@ pub struct RuleReport {
     pub examples: Vec<Value>,
 }
 
-/// An error as records keep it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Failure {
-    /// An [`ErrorKind`]'s name.
-    pub kind: String,
-    pub message: String,
-}
+impl Record for Run {
+    const FOLDER: &'static str = "runs";
 
-impl Failure {
-    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind: kind.as_str().into(), message: message.into() }
+    fn id(&self) -> &str {
+        &self.run
     }
-}
 
-impl From<&Error> for Failure {
-    fn from(error: &Error) -> Self {
-        Self::new(error.kind(), error.to_string())
+    fn group(&self) -> &str {
+        &self.workflow
+    }
+
+    fn unknown(run: &str) -> Error {
+        Error::not_found(format!("no run `{run}`: older runs are in the table `tarn.runs`"))
     }
 }
 

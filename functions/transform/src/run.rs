@@ -5,15 +5,15 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
+use jobs::lease::{Heartbeat, Lease, Leases, Renewal};
+use jobs::{Failure, Ledger, Status, Stored};
 use shared::{Error, ErrorKind, Result};
 use tokio::task::{Id, JoinError, JoinSet};
 use tracing::Instrument;
 
 use crate::job::{JobContext, Task};
-use crate::ledger::{Ledger, StoredRun};
 use crate::plan::Plan;
-use crate::record::{Failure, Outcome, Status};
-use jobs::lease::{Lease, Renewal};
+use crate::record::{Outcome, Run};
 
 /// Waits of a run.
 #[derive(Debug, Clone, Copy)]
@@ -50,13 +50,14 @@ pub struct RunPlan {
 /// `Conflict` when somebody else took the run over: the record is theirs then. Failures of jobs are in the record.
 pub async fn carry_out(
     context: &Arc<JobContext>,
-    ledger: &Ledger,
+    ledger: &Ledger<Run>,
+    leases: &Leases,
     run_plan: &RunPlan,
-    stored: &mut StoredRun,
+    stored: &mut Stored<Run>,
     lease: &mut Lease,
 ) -> Result<()> {
     let mut executor = Executor { context, ledger, run_plan, stored, jobs: JoinSet::new(), names: HashMap::new() };
-    let mut heartbeat = tokio::time::interval(run_plan.timings.heartbeat);
+    let mut heartbeat = Heartbeat::new(leases, run_plan.timings.heartbeat);
     let mut time_up = std::pin::pin!(async {
         match run_plan.time {
             Some(time) => tokio::time::sleep(time).await,
@@ -74,12 +75,10 @@ pub async fn carry_out(
                 executor.interrupt().await?;
                 return Ok(());
             }
-            _ = heartbeat.tick() => match ledger.leases.renew(lease).await {
-                Ok(Renewal::Renewed) => {}
-                Ok(Renewal::Cancel) => executor.cancel().await?,
-                Ok(Renewal::Lost) => return Err(lost(&executor.stored.run.run)),
-                // The lease outlasts some missed renewals.
-                Err(error) => tracing::warn!(%error, "the lease of a run was not renewed"),
+            () = heartbeat.due() => match heartbeat.beat(lease).await {
+                Renewal::Renewed => {}
+                Renewal::Cancel => executor.cancel().await?,
+                Renewal::Lost => return Err(lost(&executor.stored.record.run)),
             },
         }
     }
@@ -101,9 +100,9 @@ struct Done {
 /// The jobs under way.
 struct Executor<'a> {
     context: &'a Arc<JobContext>,
-    ledger: &'a Ledger,
+    ledger: &'a Ledger<Run>,
     run_plan: &'a RunPlan,
-    stored: &'a mut StoredRun,
+    stored: &'a mut Stored<Run>,
     jobs: JoinSet<Done>,
     names: HashMap<Id, String>,
 }
@@ -112,8 +111,8 @@ impl Executor<'_> {
     /// Skips what can't start any more, starts what may, saves the record.
     async fn advance(&mut self) -> Result<()> {
         let now = self.ledger.now();
-        for (name, by) in self.run_plan.plan.blocked(&self.stored.run.statuses()) {
-            if let Some(job) = self.stored.run.jobs.get_mut(&name) {
+        for (name, by) in self.run_plan.plan.blocked(&self.stored.record.statuses()) {
+            if let Some(job) = self.stored.record.jobs.get_mut(&name) {
                 job.status = Status::Skipped;
                 job.error =
                     Some(Failure::new(ErrorKind::Invalid, format!("needs the job `{by}`, which did not succeed")));
@@ -121,14 +120,14 @@ impl Executor<'_> {
             }
         }
         let free = self.run_plan.parallel.saturating_sub(self.jobs.len());
-        for name in self.run_plan.plan.ready(&self.stored.run.statuses()).into_iter().take(free) {
+        for name in self.run_plan.plan.ready(&self.stored.record.statuses()).into_iter().take(free) {
             self.start(&name);
         }
         self.ledger.save(self.stored).await
     }
 
     fn start(&mut self, name: &str) {
-        let (Some(job), Some(task)) = (self.stored.run.jobs.get_mut(name), self.run_plan.tasks.get(name)) else {
+        let (Some(job), Some(task)) = (self.stored.record.jobs.get_mut(name), self.run_plan.tasks.get(name)) else {
             return;
         };
         job.status = Status::Running;
@@ -149,7 +148,7 @@ impl Executor<'_> {
                 Done { name, tries: 1, outcome: Outcome::default(), result }
             }
         };
-        let Some(job) = self.stored.run.jobs.get_mut(&done.name) else { return };
+        let Some(job) = self.stored.record.jobs.get_mut(&done.name) else { return };
         job.tries = done.tries;
         job.outcome = done.outcome;
         job.ended = Some(self.ledger.now());
@@ -168,8 +167,8 @@ impl Executor<'_> {
     /// Stops the jobs under way because time is up. A commit that was under way may still have happened: a resume finds it.
     async fn interrupt(&mut self) -> Result<()> {
         self.jobs.shutdown().await;
-        self.stored.run.interrupt(self.ledger.now());
-        tracing::warn!(run = self.stored.run.run, "the function's time was up before the end of the run");
+        self.stored.record.interrupt(self.ledger.now());
+        tracing::warn!(run = self.stored.record.run, "the function's time was up before the end of the run");
         self.ledger.save(self.stored).await
     }
 
@@ -177,7 +176,7 @@ impl Executor<'_> {
     async fn cancel(&mut self) -> Result<()> {
         self.jobs.shutdown().await;
         let now = self.ledger.now();
-        for job in self.stored.run.jobs.values_mut().filter(|job| !job.status.is_over()) {
+        for job in self.stored.record.jobs.values_mut().filter(|job| !job.status.is_over()) {
             job.status = Status::Cancelled;
             job.ended = Some(now);
         }

@@ -1,7 +1,6 @@
 //! How a command reaches the lakehouse: over HTTP when it is named by its URL or a `tarn up` has the data directory, otherwise in
 //! this process. A `tarn up` that is starting anew finds the directory free, or waits for the command.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -179,7 +178,7 @@ impl Caller {
     pub(crate) async fn call(&self, request: Request) -> Result<Response> {
         match self {
             Self::Remote(remote) => remote.call(request).await,
-            Self::Local(lakehouse) => Ok(lakehouse.answer(request).await),
+            Self::Local(lakehouse) => lakehouse.answer(request).await.whole().await,
         }
     }
 
@@ -204,12 +203,9 @@ impl Caller {
 pub(crate) fn request(method: &str, path: &str, body: Option<&Value>) -> Request {
     let headers = body.map(|_| ("content-type".to_owned(), "application/json".to_owned()));
     Request {
-        method: method.into(),
-        path: path.into(),
-        query: BTreeMap::new(),
         headers: headers.into_iter().collect(),
         body: body.map_or_else(Bytes::new, |body| body.to_string().into()),
-        request_id: uuid::Uuid::new_v4().to_string(),
+        ..Request::new(method, path, uuid::Uuid::new_v4().to_string())
     }
 }
 

@@ -6,7 +6,6 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::{Map, Value, json};
-use shared::api::Request;
 use shared::model::{Keys, ShardId};
 use shared::storage::ObjectInfo;
 use shared::stream::Record;
@@ -15,44 +14,6 @@ use url::Url;
 /// What the events of the embedded runtime name as region and account.
 const REGION: &str = "local";
 const ACCOUNT: &str = "000000000000";
-
-/// An API Gateway HTTP API request, payload version 2.0. A body that is no text, or is compressed, goes in base64.
-pub fn http(request: &Request, now_ms: i64) -> Value {
-    let compressed = request.headers.contains_key("content-encoding");
-    let (body, base64) = match std::str::from_utf8(&request.body) {
-        Ok(text) if !compressed => (text.to_owned(), false),
-        _ => (STANDARD.encode(&request.body), true),
-    };
-    let query: String = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(&request.query).finish();
-    json!({
-        "version": "2.0",
-        "routeKey": "$default",
-        "rawPath": request.path,
-        "rawQueryString": query,
-        "headers": request.headers,
-        "queryStringParameters": request.query,
-        "requestContext": {
-            "accountId": ACCOUNT,
-            "apiId": "tarn",
-            "domainName": request.headers.get("host").map_or("localhost", String::as_str),
-            "domainPrefix": "tarn",
-            "http": {
-                "method": request.method,
-                "path": request.path,
-                "protocol": "HTTP/1.1",
-                "sourceIp": "127.0.0.1",
-                "userAgent": request.headers.get("user-agent").map_or("", String::as_str),
-            },
-            "requestId": request.request_id,
-            "routeKey": "$default",
-            "stage": "$default",
-            "time": time(now_ms).format("%d/%b/%Y:%H:%M:%S +0000").to_string(),
-            "timeEpoch": now_ms,
-        },
-        "body": body,
-        "isBase64Encoded": base64,
-    })
-}
 
 /// Records of one shard of a Kinesis stream.
 pub fn kinesis(stream: &str, shard: &ShardId, records: &[Record]) -> Value {
@@ -192,22 +153,6 @@ mod tests {
     use shared::model::SequenceNumber;
 
     use super::*;
-
-    #[test]
-    fn an_http_event_is_read_back_as_the_request_it_was_made_of() {
-        for body in [&b"{\"a\": 1}\n"[..], &[0x1f, 0x8b, 0xff, 0x00]] {
-            let request = Request {
-                method: "POST".into(),
-                path: "/streams/flights/records".into(),
-                query: BTreeMap::from([("a b".into(), "1&2".into())]),
-                headers: BTreeMap::from([("content-type".into(), "application/x-ndjson".into())]),
-                body: bytes::Bytes::copy_from_slice(body),
-                request_id: "r-1".into(),
-            };
-            let Event::Http(read) = Event::parse(http(&request, 1_583_348_638_390)).unwrap() else { panic!() };
-            assert_eq!(read, request);
-        }
-    }
 
     #[test]
     fn a_kinesis_event_is_the_one_aws_sends() {

@@ -9,7 +9,7 @@ use engine::Engine;
 use ingest::Ingest;
 use insight::Insight;
 use query::Query;
-use serde_json::Value;
+use shared::api::{Event, Reply};
 use shared::config::Settings;
 use shared::ports::Ports;
 use shared::project::Project;
@@ -108,12 +108,12 @@ impl Functions {
         self.transform.expire_leases().await
     }
 
-    /// Calls `function` with an AWS event, on a task and threads of its own: a caller that goes away does not cut the work in half. A
+    /// Calls `function` with an event, on a task and threads of its own: a caller that goes away does not cut the work in half. A
     /// query that nobody waits for ends, unless it commits.
     ///
     /// # Errors
     /// What the function answers; `Bug` when it panicked.
-    pub async fn call(self: &Arc<Self>, function: Function, event: Value) -> Result<Value> {
+    pub async fn call(self: &Arc<Self>, function: Function, event: Event) -> Result<Reply> {
         let functions = self.clone();
         let task = self.threads.spawn(async move {
             match function {
@@ -134,7 +134,7 @@ impl Functions {
     ///
     /// # Errors
     /// As [`Functions::call`]; `NotFound` for a stream that is not declared.
-    pub async fn batch(self: &Arc<Self>, stream: &str, event: Value) -> Result<Value> {
+    pub async fn batch(self: &Arc<Self>, stream: &str, event: Event) -> Result<Reply> {
         let turn = self.batching.get(stream).ok_or_else(|| {
             let known: Vec<_> = self.batching.keys().map(|n| format!("`{n}`")).collect();
             Error::not_found(format!("no stream `{stream}`: expected one of {}", known.join(", ")))
@@ -146,7 +146,7 @@ impl Functions {
 
 /// A call under way.
 struct Call {
-    task: JoinHandle<Result<Value>>,
+    task: JoinHandle<Result<Reply>>,
     ends_with_its_caller: bool,
 }
 

@@ -13,14 +13,15 @@ use axum::body::Body;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use bytes::Bytes;
+use futures::StreamExt;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use shared::api::{Request, Response};
-use shared::{Error, Result};
+use shared::api::{self, Request, Response};
+use shared::{Error, Principal, Result};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 
 use super::access::AccessPolicy;
@@ -54,7 +55,7 @@ pub(super) struct Gateway {
     pub(super) access: AccessPolicy,
     pub(super) bodies: Bodies,
     /// Requests under way at most; more are answered with 429.
-    pub(super) in_flight: Semaphore,
+    pub(super) in_flight: Arc<Semaphore>,
 }
 
 impl Gateway {
@@ -117,28 +118,28 @@ impl Gateway {
     }
 
     /// Lets a request in, reads it within the limits and answers it.
-    async fn respond(&self, head: Parts, body: Body) -> Response {
+    async fn respond(&self, head: Parts, body: Body) -> Response<api::Body> {
         if let Err(refusal) = self.access.admit(&head) {
-            return *refusal;
+            return Response::from(*refusal);
         }
         if head.method == Method::GET && head.uri.path() == "/health" {
-            return self.lakehouse.health();
+            return self.lakehouse.health().into();
         }
         let body = match self.bodies.read(body).await {
             Ok(body) => body,
-            Err(refusal) => return refusal,
+            Err(refusal) => return refusal.into(),
         };
-        let Ok(_permit) = self.in_flight.try_acquire() else {
-            return too_many();
+        let Ok(permit) = Arc::clone(&self.in_flight).try_acquire_owned() else {
+            return too_many().into();
         };
         match read(&head, body.bytes.clone()) {
-            Ok(request) => self.answer(request).await,
-            Err(error) => Response::error(&error),
+            Ok(request) => under_way(self.answer(request).await, permit),
+            Err(error) => Response::error(&error).into(),
         }
     }
 
     /// The answer to a request; what it gives work to is woken.
-    async fn answer(&self, request: Request) -> Response {
+    async fn answer(&self, request: Request) -> Response<api::Body> {
         let (method, path) = (request.method.clone(), request.path.clone());
         let response = self.lakehouse.answer(request).await;
         if (200..300).contains(&response.status) {
@@ -158,10 +159,7 @@ impl Gateway {
 }
 
 /// The next connection, once there is a place for it.
-async fn accept(
-    listener: &TcpListener,
-    places: &Arc<Semaphore>,
-) -> Result<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
+async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> Result<(TcpStream, OwnedSemaphorePermit)> {
     let place = Arc::clone(places).acquire_owned().await;
     let place = place.map_err(|e| Error::bug("the places of connections are gone").with_source(e))?;
     let (stream, _) = listener.accept().await?;
@@ -179,6 +177,8 @@ fn read(head: &Parts, body: Bytes) -> Result<Request> {
         headers: headers(&head.headers),
         body,
         request_id: uuid::Uuid::new_v4().to_string(),
+        principal: Principal::Owner,
+        streams: true,
     })
 }
 
@@ -193,8 +193,23 @@ fn headers(map: &HeaderMap) -> BTreeMap<String, String> {
         .collect()
 }
 
-fn to_http(response: Response) -> hyper::Response<Body> {
-    let mut answer = hyper::Response::new(Body::from(response.body));
+/// The answer, whose request is under way until its last byte was given on.
+fn under_way(response: Response<api::Body>, permit: OwnedSemaphorePermit) -> Response<api::Body> {
+    let body = match response.body {
+        api::Body::Parts(parts) => api::Body::Parts(Box::pin(parts.map(move |part| {
+            let _held = &permit;
+            part
+        }))),
+        whole => whole,
+    };
+    Response { body, ..response }
+}
+
+fn to_http(response: Response<api::Body>) -> hyper::Response<Body> {
+    let mut answer = hyper::Response::new(match response.body {
+        api::Body::Whole(bytes) => Body::from(bytes),
+        api::Body::Parts(parts) => Body::from_stream(parts),
+    });
     *answer.status_mut() = StatusCode::from_u16(response.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     for (name, value) in &response.headers {
         match (HeaderName::try_from(name), HeaderValue::try_from(value)) {

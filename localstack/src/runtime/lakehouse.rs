@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jobs::schedule;
-use shared::api::{Request, Response};
+use shared::api::{Body, Event, Request, Response};
 use shared::catalog::ensure_database;
 use shared::config::{Backend, Settings};
 use shared::lock::DataLock;
@@ -13,7 +13,6 @@ use shared::project::{Project, StreamDeclaration};
 use shared::stream::StreamSpec;
 use shared::{Error, ErrorKind, Result};
 
-use super::events;
 use super::functions::{Function, Functions, owner_of};
 use super::status;
 
@@ -66,14 +65,14 @@ impl OpenLakehouse {
     }
 
     /// The answer to a request; an error becomes an answer here.
-    pub async fn answer(&self, request: Request) -> Response {
+    pub async fn answer(&self, request: Request) -> Response<Body> {
         match self.dispatch(request).await {
             Ok(response) => response,
             Err(error) => {
                 if error.kind() == ErrorKind::Bug {
                     tracing::error!(%error, "request failed");
                 }
-                Response::error(&error)
+                Response::error(&error).into()
             }
         }
     }
@@ -84,21 +83,27 @@ impl OpenLakehouse {
     }
 
     /// Gives the request to the function that owns the route; what only the runtime knows is answered here.
-    async fn dispatch(&self, request: Request) -> Result<Response> {
+    async fn dispatch(&self, request: Request) -> Result<Response<Body>> {
         let segments = request.segments();
         match (request.method.as_str(), segments.as_slice()) {
-            ("GET", ["health"]) => return Ok(self.health()),
-            ("GET", ["status"]) => return Response::json(200, &self.status.status(&self.functions).await?),
+            ("GET", ["health"]) => return Ok(self.health().into()),
+            ("GET", ["status"]) => {
+                return Response::json(200, &self.status.status(&self.functions).await?).map(Response::from);
+            }
             _ => {}
         }
         let function = owner_of(&segments)
             .ok_or_else(|| Error::not_found(format!("no route {} {}", request.method, request.path)))?;
-        let event = events::http(&request, self.ports.clock.now_ms());
-        let answer = match (function, segments.as_slice()) {
-            (Function::Batcher, ["streams", stream, ..]) => self.functions.batch(stream, event).await?,
-            _ => self.functions.call(function, event).await?,
+        let stream = match (function, segments.as_slice()) {
+            (Function::Batcher, ["streams", stream, ..]) => Some((*stream).to_owned()),
+            _ => None,
         };
-        Response::from_value(answer)
+        let event = Event::Http(request);
+        let reply = match stream {
+            Some(stream) => self.functions.batch(&stream, event).await?,
+            None => self.functions.call(function, event).await?,
+        };
+        reply.response()
     }
 }
 

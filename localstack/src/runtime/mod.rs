@@ -90,7 +90,7 @@ pub async fn start(settings: &Settings, options: &Options) -> Result<Running> {
         watcher,
         access: options.access.clone(),
         bodies: Bodies::new(options.max_body),
-        in_flight: Semaphore::new(options.in_flight),
+        in_flight: Arc::new(Semaphore::new(options.in_flight)),
     };
     let gateway = tokio::spawn(Arc::new(gateway).serve(listener, stop));
     tracing::info!(url, data = %settings.data.display(), "ready");

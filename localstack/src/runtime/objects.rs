@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shared::Result;
+use shared::api::Event;
 use shared::ports::Ports;
 use shared::project::Project;
 use shared::state::{Expect, get_json, put_json};
@@ -89,7 +90,7 @@ impl Watcher {
         let changes = changes(&marks, &self.ports.storage.list(&url).await?);
         for chunk in changes.chunks(MAX_OBJECTS) {
             let event = events::objects(&self.ports.keys, chunk, self.ports.clock.now_ms());
-            self.functions.call(Function::Crawl, event).await?;
+            self.functions.call(Function::Crawl, Event::parse(event)?).await?;
             for (change, object) in chunk {
                 match change {
                     ObjectChange::Created => marks.insert(object.url.to_string(), mark(object)),

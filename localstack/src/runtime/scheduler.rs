@@ -4,11 +4,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use jobs::Queue;
 use jobs::schedule::{Entry, Kind, Occurrence, Progress};
 use serde_json::json;
 use shared::Result;
+use shared::api::Event;
 use shared::ports::Ports;
-use transform::ledger::Ledger;
 
 use super::events;
 use super::functions::{Function, Functions};
@@ -32,9 +33,9 @@ pub(super) async fn run(entry: Entry, ports: Ports, functions: Arc<Functions>, m
 
 /// Has the function `transform` do the runs that wait in its queue, until told to stop.
 pub(super) async fn serve_queue(ports: Ports, functions: Arc<Functions>, mut stop: Shutdown) {
-    let ledger = Ledger::new(&ports);
+    let queue = Queue::new(&ports);
     loop {
-        if let Err(error) = serve_what_waits(&ledger, &ports, &functions).await {
+        if let Err(error) = serve_what_waits(&queue, &ports, &functions).await {
             tracing::error!(%error, "the queue of runs was not served");
         }
         if !stop.sleep(LOOK).await {
@@ -43,19 +44,19 @@ pub(super) async fn serve_queue(ports: Ports, functions: Arc<Functions>, mut sto
     }
 }
 
-async fn serve_what_waits(ledger: &Ledger, ports: &Ports, functions: &Arc<Functions>) -> Result<()> {
-    if ledger.queued(None).await?.is_empty() {
+async fn serve_what_waits(queue: &Queue, ports: &Ports, functions: &Arc<Functions>) -> Result<()> {
+    if queue.waiting(None).await?.is_empty() {
         return Ok(());
     }
     let now_ms = ports.clock.now_ms();
     let event = events::schedule(&json!({"function": "transform", "queue": true}), &format!("queue-{now_ms}"), now_ms);
-    functions.call(Function::Transform, event).await.map(|_| ())
+    functions.call(Function::Transform, Event::parse(event)?).await.map(drop)
 }
 
 async fn call(kind: Kind, occurrence: Occurrence, ports: &Ports, functions: &Arc<Functions>) -> Result<Progress<()>> {
     let detail = json!({"function": kind.function(), "name": occurrence.name});
     let event = events::schedule(&detail, &occurrence.id(), ports.clock.now_ms());
-    functions.call(function(kind), event).await?;
+    functions.call(function(kind), Event::parse(event)?).await?;
     Ok(Progress::Done(()))
 }
 

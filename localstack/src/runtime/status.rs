@@ -5,7 +5,7 @@ use std::sync::Arc;
 use jobs::schedule;
 use serde::Serialize;
 use serde_json::Value;
-use shared::api::{Request, Response};
+use shared::api::{Event, Request};
 use shared::model::{Positions, ShardId};
 use shared::ports::Ports;
 use shared::project::Project;
@@ -14,7 +14,7 @@ use shared::{ErrorKind, Result};
 use table::Tables;
 
 use super::functions::{Function, Functions};
-use super::{events, objects, triggers};
+use super::{objects, triggers};
 
 /// Where the figures come from.
 #[derive(Debug, Clone)]
@@ -145,16 +145,8 @@ impl Source {
 
     /// What a function says under one of its own GET routes.
     async fn ask(&self, functions: &Arc<Functions>, function: Function, path: &str) -> Result<Value> {
-        let request = Request {
-            method: "GET".into(),
-            path: path.into(),
-            query: Default::default(),
-            headers: Default::default(),
-            body: Default::default(),
-            request_id: "status".into(),
-        };
-        let event = events::http(&request, self.ports.clock.now_ms());
-        let response = Response::from_value(functions.call(function, event).await?)?;
+        let request = Request::new("GET", path, "status");
+        let response = functions.call(function, Event::Http(request)).await?.response()?.whole().await?;
         Ok(serde_json::from_slice(&response.body).unwrap_or(Value::Null))
     }
 

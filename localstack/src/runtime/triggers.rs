@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use shared::api::Event;
 use shared::model::{Positions, SequenceNumber, ShardId};
 use shared::ports::Ports;
 use shared::state::{Expect, get_json, put_json};
@@ -90,10 +91,14 @@ impl StreamTrigger {
         while stop.sleep(TICK).await {
             number += 1;
             let event = events::schedule(&detail, &format!("{}-{number}", self.stream), self.ports.clock.now_ms());
-            if let Err(error) = self.functions.batch(&self.stream, event).await {
+            if let Err(error) = self.tick_once(event).await {
                 tracing::warn!(stream = self.stream, %error, "a tick of the batcher failed");
             }
         }
+    }
+
+    async fn tick_once(&self, event: Value) -> Result<()> {
+        self.functions.batch(&self.stream, Event::parse(event)?).await.map(drop)
     }
 
     /// Gives one event of each shard to the batcher; how many records they had.
@@ -107,8 +112,8 @@ impl StreamTrigger {
             let batch = self.ports.stream.read(&self.stream, &shard.id, after(at), MAX_READ_RECORDS).await?;
             let records = within_event(&batch.records);
             let Some(last) = records.last() else { continue };
-            let event = events::kinesis(&self.stream, &shard.id, records);
-            let answer = self.functions.batch(&self.stream, event).await?;
+            let event = Event::parse(events::kinesis(&self.stream, &shard.id, records))?;
+            let answer = self.functions.batch(&self.stream, event).await?.json()?;
             let failed = first_failure(&answer)?;
             let done = records.iter().rev().find(|r| failed.as_ref().is_none_or(|f| r.sequence < *f));
             if let Some(done) = done {

@@ -3,14 +3,16 @@
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, StringArray};
+use arrow::datatypes::SchemaRef;
 use datafusion::execution::SendableRecordBatchStream;
+use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::sql::parser::Statement;
 use futures::StreamExt;
 use url::Url;
 
-use super::catalog::Resolved;
+use super::names::Resolved;
 use super::stats::files_of;
 use super::tables::ScanLog;
 
@@ -20,6 +22,11 @@ pub(super) fn inner(statement: &Statement) -> Option<Statement> {
         Statement::Explain(explain) => Some(explain.statement.as_ref().clone()),
         _ => None,
     }
+}
+
+/// The schema of an EXPLAIN's answer.
+pub(super) fn schema() -> SchemaRef {
+    LogicalPlan::explain_schema()
 }
 
 /// A line for each table: partitions and files read of those there are.

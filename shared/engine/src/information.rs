@@ -9,13 +9,14 @@ use datafusion::datasource::MemTable;
 use datafusion::sql::sqlparser::ast::{
     ObjectName, ShowCreateObject, ShowStatementFilter, ShowStatementFilterPosition, ShowStatementOptions, Statement,
 };
+use futures::future::try_join_all;
 
-use super::catalog::INFORMATION_SCHEMA;
 use super::errors::suggestion;
+use super::names::{INFORMATION_SCHEMA, Names};
 use super::session::CATALOG;
 use shared::catalog::{Catalog, Table, TableInput};
 use shared::model::{Column, ColumnType, TableName};
-use shared::{Error, ErrorKind, Result};
+use shared::{Error, Result};
 
 const TABLES: [&str; 3] = ["columns", "schemata", "tables"];
 
@@ -42,11 +43,9 @@ async fn schemata(catalog: &dyn Catalog) -> Result<RecordBatch> {
 }
 
 async fn every_table(catalog: &dyn Catalog) -> Result<Vec<Table>> {
-    let mut all = Vec::new();
-    for database in catalog.list_databases().await? {
-        all.extend(catalog.list_tables(&database.name).await?);
-    }
-    Ok(all)
+    let databases = catalog.list_databases().await?;
+    let tables = try_join_all(databases.iter().map(|database| catalog.list_tables(&database.name))).await?;
+    Ok(tables.into_iter().flatten().collect())
 }
 
 async fn tables(catalog: &dyn Catalog) -> Result<RecordBatch> {
@@ -89,11 +88,12 @@ fn listed(table: &TableInput) -> impl Iterator<Item = (&Column, bool)> {
     columns.chain(table.partition_keys.iter().map(|c| (c, true)))
 }
 
-/// The answer of a SHOW or DESCRIBE statement; bare tables lie in `database`.
+/// The answer of a SHOW or DESCRIBE statement.
 ///
 /// # Errors
 /// `NotFound` for an unknown database or table; `Invalid` for a SHOW that is not known.
-pub(super) async fn answer(catalog: &dyn Catalog, statement: &Statement, database: &str) -> Result<RecordBatch> {
+pub(super) async fn answer(names: &Names<'_>, statement: &Statement) -> Result<RecordBatch> {
+    let (catalog, database) = (names.catalog(), names.database());
     match statement {
         Statement::ShowDatabases { show_options, .. } | Statement::ShowSchemas { show_options, .. } => {
             let like = Pattern::of(show_options)?;
@@ -105,17 +105,17 @@ pub(super) async fn answer(catalog: &dyn Catalog, statement: &Statement, databas
         Statement::ShowColumns { show_options, .. } => {
             let name = parent(show_options)
                 .ok_or_else(|| Error::invalid("expected `SHOW COLUMNS FROM table`, found no table"))?;
-            describe(&get(catalog, &name, database).await?)
+            describe(get(names, &name).await?.as_ref())
         }
-        Statement::ExplainTable { table_name, .. } => describe(&get(catalog, &parts(table_name), database).await?),
+        Statement::ExplainTable { table_name, .. } => describe(get(names, &parts(table_name)).await?.as_ref()),
         Statement::ShowCreate { obj_type: ShowCreateObject::Table, obj_name } => {
-            let table = get(catalog, &parts(obj_name), database).await?;
+            let table = get(names, &parts(obj_name)).await?;
             batch(vec![("createtab_stmt", text([ddl(&table.input)]))])
         }
         Statement::ShowVariable { variable } => match variable.as_slice() {
             [word, rest @ ..] if word.value.eq_ignore_ascii_case("partitions") && !rest.is_empty() => {
                 let name: Vec<String> = rest.iter().map(|i| i.value.clone()).filter(|v| v != ".").collect();
-                show_partitions(catalog, &get(catalog, &name, database).await?).await
+                show_partitions(catalog, get(names, &name).await?.as_ref()).await
             }
             _ => Err(unknown_show(statement)),
         },
@@ -186,28 +186,16 @@ fn ddl(table: &TableInput) -> String {
     )
 }
 
-/// The table of that name, or `NotFound` with near names.
-async fn get(catalog: &dyn Catalog, name: &[String], database: &str) -> Result<Table> {
+/// The table of that name.
+async fn get(names: &Names<'_>, name: &[String]) -> Result<Arc<Table>> {
     let (database, table) = match name {
-        [table] => (database.to_owned(), table),
+        [table] => (names.database().to_owned(), table),
         [database, table] | [_, database, table] => (database.to_ascii_lowercase(), table),
         _ => return Err(Error::invalid(format!("expected `table` or `database.table`, found `{}`", name.join(".")))),
     };
-    let table = table.to_ascii_lowercase();
-    if let Ok(name) = TableName::new(&database, &table) {
-        match catalog.get_table(&name).await {
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            found => {
-                let found = found?;
-                found.check()?;
-                return Ok(found);
-            }
-        }
-    }
-    // Listed for the message alone.
-    let tables = catalog.list_tables(&database).await?;
-    let near = suggestion(&table, tables.iter().map(|t| t.input.name.table.as_str()));
-    Err(Error::not_found(format!("no table `{table}` in database `{database}`{near}")))
+    let found = names.of_parts(&database, &table.to_ascii_lowercase()).await?;
+    found.check()?;
+    Ok(found)
 }
 
 fn parent(options: &ShowStatementOptions) -> Option<Vec<String>> {

@@ -1,6 +1,6 @@
 //! The SQL engine: one DataFusion session builder for every function, with the catalog's tables, limits and accounting.
 //!
-//! A query goes through [`guard`] (one statement, only reading), [`catalog`] (the tables it names, looked up once), DataFusion's
+//! A query goes through [`guard`] (one statement, only reading), [`names`] (the tables it names, looked up once), DataFusion's
 //! planner and optimizer, the scan limit, and [`stats`] (figures, deadline). All of it runs on threads of its own ([`slots`]), a
 //! bounded number of statements at once ([`queue`]), and ends when it must ([`stop`], [`watch`]). Memory, spill space and caches of file footers are
 //! shared by all queries of an [`Engine`]; stores, and the bytes counted in them, belong to one query. Statements that write
@@ -10,12 +10,12 @@
 //! `->` on JSON text.
 
 mod bounds;
-mod catalog;
 mod date_bin;
 mod date_format;
 mod date_trunc;
 mod dates;
 mod errors;
+mod executor;
 mod explain;
 mod functions;
 mod guard;
@@ -23,6 +23,7 @@ mod information;
 mod limit;
 mod memory;
 mod meter;
+mod names;
 mod queue;
 mod semantics;
 mod session;
@@ -50,14 +51,17 @@ use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::memory_pool::MemoryPool;
 use datafusion::execution::session_state::SessionState;
 use datafusion::physical_plan::memory::MemoryStream;
-use datafusion::physical_plan::{ExecutionPlan, execute_stream};
+use datafusion::physical_plan::{EmptyRecordBatchStream, ExecutionPlan};
 use datafusion::sql::parser::Statement;
+use datafusion::sql::sqlparser::ast::Statement as Ast;
 use futures::TryStreamExt;
+use tokio::sync::oneshot;
 use url::Url;
 
-use self::catalog::{Lookup, NamedTables, Resolved};
+pub use self::executor::{Executor, Here};
 use self::guard::Reading;
 use self::meter::Meter;
+use self::names::{Beside, NamedTables, Names, Resolved};
 use self::session::Sessions;
 use self::slots::Slots;
 use self::statement::Statement as EngineStatement;
@@ -70,7 +74,7 @@ use shared::catalog::declared::Declared;
 use shared::config::Settings;
 use shared::model::TableName;
 use shared::ports::Ports;
-use shared::{Error, Result};
+use shared::{Error, Principal, Result};
 use table::{Read, Tables};
 use table_datafusion::with_memory;
 
@@ -82,14 +86,17 @@ pub struct Engine {
     tables: Tables,
     sessions: Arc<Sessions>,
     slots: Arc<Slots>,
+    executor: Arc<dyn Executor>,
 }
 
 /// Share of the memory that metadata of tables may take beside what queries have.
 const METADATA_SHARE: u64 = 8;
 
 /// What a query may read and how much.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct QueryOptions {
+    /// Who may read and write what the query does.
+    pub principal: Principal,
     /// Database of tables that are named without one.
     pub database: String,
     /// The databases that there are for the query; `None`: all of the catalog.
@@ -102,10 +109,27 @@ pub struct QueryOptions {
     pub timeout: Option<Duration>,
     /// Under one key a statement changes a table once, however often it is sent.
     pub idempotency_key: Option<String>,
-    /// Who asks: callers take turns when there is more to do than can run at once.
+    /// The program that asks: callers take turns when there is more to do than can run at once.
     pub caller: String,
     /// Text and binary may come as views, and dictionaries as such: nothing is copied for a reader that takes them.
     pub views: bool,
+}
+
+impl QueryOptions {
+    /// A query of `principal`, without limits.
+    pub fn of(principal: Principal) -> Self {
+        Self {
+            principal,
+            database: String::new(),
+            databases: None,
+            inputs: BTreeMap::new(),
+            max_bytes_scanned: None,
+            timeout: None,
+            idempotency_key: None,
+            caller: String::new(),
+            views: false,
+        }
+    }
 }
 
 /// What is read in place of a whole table.
@@ -125,6 +149,28 @@ pub struct Answer {
     /// What was changed, if the statement wrote.
     pub outcome: Option<Outcome>,
     progress: Progress,
+}
+
+/// What a statement would do.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Description {
+    /// Its first words, e.g. `SELECT`, `SHOW`, `INSERT`, `CREATE TABLE AS`.
+    pub statement: &'static str,
+    /// That of its answer.
+    pub schema: SchemaRef,
+    /// The tables of the catalog that its rows come from, each once.
+    pub reads: Vec<TableName>,
+    /// The table that it changes, makes or drops.
+    pub writes: Option<TableName>,
+}
+
+/// A query that can run.
+struct Planned {
+    state: SessionState,
+    plan: Arc<dyn ExecutionPlan>,
+    tables: Vec<Resolved>,
+    /// The query that EXPLAIN explains.
+    explained: Option<Statement>,
 }
 
 /// What a query took.
@@ -166,7 +212,13 @@ impl Engine {
         let sessions = Sessions::open(settings)?;
         let tables = with_memory(Tables::new(ports.clone()).within(room), sessions.memory_pool());
         let slots = Slots::new(sessions.partitions());
-        Ok(Self { ports: ports.clone(), tables, sessions: Arc::new(sessions), slots })
+        Ok(Self { ports: ports.clone(), tables, sessions: Arc::new(sessions), slots, executor: Arc::new(Here) })
+    }
+
+    /// The same engine, whose plans run elsewhere.
+    #[must_use]
+    pub fn with_executor(self, executor: Arc<dyn Executor>) -> Self {
+        Self { executor, ..self }
     }
 
     /// What all queries take their memory out of, for work beside them.
@@ -195,6 +247,27 @@ impl Engine {
     /// changed in ways that the statement's isolation forbids; `Denied` for statements that nobody may run.
     pub async fn execute(&self, sql: &str, options: &QueryOptions) -> Result<Answer> {
         self.start(Admits::Everything, sql, options).await
+    }
+
+    /// What a statement of any kind would do and answer. It is planned, or its table looked up; no row is read and nothing is changed.
+    ///
+    /// # Errors
+    /// As [`Engine::execute`].
+    pub async fn describe(&self, sql: &str, options: &QueryOptions) -> Result<Description> {
+        guard::check_length(sql)?;
+        let stop = Stop::after(options.timeout);
+        let (engine, sql, options, own) = (self.clone(), sql.to_owned(), options.clone(), Arc::clone(&stop));
+        let caller = options.caller.clone();
+        let (tell, told) = oneshot::channel();
+        let work = async move {
+            let run = engine.prepare(&sql, &options, own);
+            let description = Box::pin(run.in_time(run.described(&engine))).await?;
+            let rows = EmptyRecordBatchStream::new(Arc::clone(&description.schema));
+            let _waited_for = tell.send(description);
+            run.answer(Box::pin(rows), None)
+        };
+        let _no_rows = self.slots.run(&caller, &stop, work).await?;
+        told.await.map_err(|e| Error::bug("the description of a statement got lost").with_source(e))
     }
 
     /// Runs the statement in a slot. All that goes deep, from its text to the end of its plan, lives and ends there.
@@ -274,14 +347,32 @@ impl Run<'_> {
     async fn read(&self, engine: &Engine, reading: Reading) -> Result<Answer> {
         match reading {
             Reading::Catalog(statement) => {
-                let catalog = self.ports.catalog.as_ref();
-                let batch = information::answer(catalog, &statement, &self.options.database).await?;
+                let batch = information::answer(&self.names(), &statement).await?;
                 let schema = batch.schema();
                 self.answer(Box::pin(MemoryStream::try_new(vec![batch], schema, None)?), None)
             }
-            Reading::Query(mut statement) => {
-                functions::rewrite(&mut statement)?;
-                self.execute(&self.session(engine), statement).await
+            Reading::Query(statement) => self.execute(engine, self.planned(engine, statement).await?).await,
+        }
+    }
+
+    async fn described(&self, engine: &Engine) -> Result<Description> {
+        let explained = |statement: &Statement| explain::inner(statement).is_some();
+        match statement::parse(self.sql)? {
+            EngineStatement::Reading(Reading::Catalog(statement)) => {
+                let schema = information::answer(&self.names(), &statement).await?.schema();
+                let words = if matches!(*statement, Ast::ExplainTable { .. }) { "DESCRIBE" } else { "SHOW" };
+                Ok(Description { statement: words, schema, reads: Vec::new(), writes: None })
+            }
+            EngineStatement::Reading(Reading::Query(statement)) => {
+                let words = if explained(&statement) { "EXPLAIN" } else { "SELECT" };
+                let planned = self.planned(engine, statement).await?;
+                let schema = stats::answered(&planned.plan.schema(), self.options.views);
+                Ok(Description { statement: words, schema, reads: names_of(&planned.tables), writes: None })
+            }
+            EngineStatement::Writing(writing) => write::describe(self, engine, &writing).await,
+            EngineStatement::Explain { statement, .. } => {
+                let description = write::describe(self, engine, &statement).await?;
+                Ok(Description { statement: "EXPLAIN", schema: explain::schema(), writes: None, ..description })
             }
         }
     }
@@ -299,22 +390,32 @@ impl Run<'_> {
         given: &NamedTables,
     ) -> Result<Vec<Resolved>> {
         let sources = sources::take(statement)?;
-        let Self { ports, tables, options, log, .. } = self;
-        let lookup = Lookup { ports, tables, options, log, sources: &sources, given };
-        lookup.register(state, statement, self.sql).await
+        self.names().register(state, statement, Beside { sources: &sources, given }).await
     }
 
-    async fn execute(&self, state: &SessionState, mut statement: Statement) -> Result<Answer> {
-        let tables = self.register(state, &mut statement, &NamedTables::new()).await?;
+    /// What is found under the names is found anew.
+    fn names(&self) -> Names<'_> {
+        Names::new(&self.ports, &self.tables, self.options, self.sql, &self.log)
+    }
+
+    async fn planned(&self, engine: &Engine, mut statement: Statement) -> Result<Planned> {
+        functions::rewrite(&mut statement)?;
+        let state = self.session(engine);
+        let tables = self.register(&state, &mut statement, &NamedTables::new()).await?;
         let explained = explain::inner(&statement);
-        let plan = self.plan(state, statement).await?;
+        let plan = self.plan(&state, statement).await?;
         if let Some(limit) = self.options.max_bytes_scanned {
-            limit::check(plan.as_ref(), state, limit)?;
+            limit::check(plan.as_ref(), &state, limit)?;
         }
-        let rows = execute_stream(Arc::clone(&plan), state.task_ctx())?;
+        Ok(Planned { state, plan, tables, explained })
+    }
+
+    async fn execute(&self, engine: &Engine, planned: Planned) -> Result<Answer> {
+        let Planned { state, plan, tables, explained } = planned;
+        let rows = engine.executor.start(Arc::clone(&plan), state.task_ctx())?;
         let rows = match explained {
             Some(query) => {
-                let reading = self.plan(state, query).await?;
+                let reading = self.plan(&state, query).await?;
                 explain::with_pruning(rows, explain::pruning(reading.as_ref(), &tables, &self.log))
             }
             None => rows,
@@ -340,6 +441,12 @@ impl Run<'_> {
         let rows: SendableRecordBatchStream = Box::pin(rows);
         Ok(Answer { schema: rows.schema(), rows, outcome: None, progress })
     }
+}
+
+/// Each once.
+fn names_of(tables: &[Resolved]) -> Vec<TableName> {
+    let names: BTreeSet<&TableName> = tables.iter().map(|table| &table.name).collect();
+    names.into_iter().cloned().collect()
 }
 
 impl Answer {

@@ -139,8 +139,7 @@ impl Counted {
         deadline: Option<(tokio::time::Instant, Duration)>,
         progress: Progress,
     ) -> Self {
-        let schema = shown_schema(&rows.schema());
-        let schema = if views { schema } else { plain_schema(&schema) };
+        let schema = answered(&rows.schema(), views);
         let deadline = deadline.map(|(at, timeout)| (Box::pin(tokio::time::sleep_until(at)), timeout));
         Self { rows, schema, deadline, progress, commit: None, done: false }
     }
@@ -207,6 +206,12 @@ impl RecordBatchStream for Counted {
 
 pub(super) fn timed_out(timeout: Duration) -> Error {
     Error::limit(format!("the query was stopped: expected it to take at most {} s", timeout.as_secs_f64()))
+}
+
+/// The schema of an answer with such rows; with `views` columns stay in the types they have.
+pub(super) fn answered(rows: &SchemaRef, views: bool) -> SchemaRef {
+    let schema = shown_schema(rows);
+    if views { schema } else { plain_schema(&schema) }
 }
 
 /// Columns under the names that the statement gives them.

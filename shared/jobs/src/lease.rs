@@ -5,6 +5,7 @@
 //! then begins its own. Each holder has a mark of its own, so that one whose reply was lost knows its own writing again.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use shared::clock::Clock;
@@ -12,6 +13,7 @@ use shared::ports::Ports;
 use shared::random::Random;
 use shared::state::{Expect, State, Version, get_json, put_json};
 use shared::{Error, ErrorKind, Result};
+use tokio::time::Interval;
 
 /// How long a lease lasts without being renewed.
 const LEASE_MS: i64 = 60_000;
@@ -64,6 +66,33 @@ pub enum Renewal {
     Cancel,
     /// The lease ran out and somebody else has it.
     Lost,
+}
+
+/// Renewals of a lease, for as long as its run goes on.
+#[derive(Debug)]
+pub struct Heartbeat {
+    leases: Leases,
+    interval: Interval,
+}
+
+impl Heartbeat {
+    /// One renewal in each `period`, the first at once.
+    pub fn new(leases: &Leases, period: Duration) -> Self {
+        Self { leases: leases.clone(), interval: tokio::time::interval(period) }
+    }
+
+    /// Waits until the next renewal is due. May be dropped before.
+    pub async fn due(&mut self) {
+        self.interval.tick().await;
+    }
+
+    /// Renews the lease; one that can't be renewed now outlasts some of these.
+    pub async fn beat(&self, lease: &mut Lease) -> Renewal {
+        self.leases.renew(lease).await.unwrap_or_else(|error| {
+            tracing::warn!(%error, run = lease.run, "the lease of a run was not renewed");
+            Renewal::Renewed
+        })
+    }
 }
 
 /// The leases of things of one kind. Cheap to clone.

@@ -1,10 +1,9 @@
 //! The events that trigger a function, told apart by their shape.
 
-use aws_lambda_events::apigw::ApiGatewayV2httpRequest;
 use aws_lambda_events::eventbridge::EventBridgeEvent;
 use serde_json::Value;
 
-use super::Request;
+use super::{Body, Request, Response, gateway};
 use crate::{Error, Result};
 
 /// The `detail-type` of what an EventBridge schedule sends.
@@ -32,13 +31,7 @@ impl Event {
     /// `Invalid` when it is none of the five, or one with a part of the wrong type.
     pub fn parse(payload: Value) -> Result<Self> {
         if payload.get("requestContext").and_then(|c| c.get("http")).is_some() {
-            // What serde found may be the value of a header.
-            let event: ApiGatewayV2httpRequest = serde_json::from_value(payload).map_err(|_| {
-                Error::invalid(
-                    "expected an API Gateway HTTP request (payload version 2.0), found one with parts of other types",
-                )
-            })?;
-            return Ok(Self::Http(event.try_into()?));
+            return gateway::request(payload).map(Self::Http);
         }
         if payload.get("detail-type").is_some() {
             let event: EventBridgeEvent<Value> = decode(payload, "an EventBridge event")?;
@@ -76,6 +69,57 @@ impl Event {
             Self::Objects(_) => "an S3 event".into(),
             Self::Queue(_) => "an SQS event".into(),
             Self::Schedule(_) => "a schedule".into(),
+        }
+    }
+}
+
+/// What a function gives back.
+#[derive(Debug)]
+pub enum Reply {
+    /// To [`Event::Http`].
+    Http(Response<Body>),
+    /// To any other: what its sender reads, or a report.
+    Json(Value),
+}
+
+impl From<Response> for Reply {
+    fn from(response: Response) -> Self {
+        Self::Http(response.into())
+    }
+}
+
+impl From<Response<Body>> for Reply {
+    fn from(response: Response<Body>) -> Self {
+        Self::Http(response)
+    }
+}
+
+impl From<Value> for Reply {
+    fn from(value: Value) -> Self {
+        Self::Json(value)
+    }
+}
+
+impl Reply {
+    /// What answers a request.
+    ///
+    /// # Errors
+    /// `Bug` for the reply to another event.
+    pub fn response(self) -> Result<Response<Body>> {
+        match self {
+            Self::Http(response) => Ok(response),
+            Self::Json(_) => Err(Error::bug("expected an HTTP answer from the function, found JSON")),
+        }
+    }
+
+    /// What answers an event that is no request.
+    ///
+    /// # Errors
+    /// `Bug` for the reply to a request.
+    pub fn json(self) -> Result<Value> {
+        match self {
+            Self::Json(value) => Ok(value),
+            Self::Http(_) => Err(Error::bug("expected JSON from the function, found an HTTP answer")),
         }
     }
 }

@@ -1,16 +1,15 @@
-//! HTTP requests and answers, apart from the wire type that carries them.
+//! HTTP requests and answers, whatever carries them.
 
 use std::collections::BTreeMap;
 
-use aws_lambda_events::apigw::{ApiGatewayV2httpRequest, ApiGatewayV2httpResponse};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use futures::TryStreamExt;
+use futures::stream::BoxStream;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, ErrorKind, Principal, Result};
 
 /// A request that a function answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,9 +24,26 @@ pub struct Request {
     /// As it came: still compressed when `content-encoding` says so.
     pub body: Bytes,
     pub request_id: String,
+    pub principal: Principal,
+    /// Whether what carries the answer gives its bytes on as they come, however many: API Gateway and Lambda don't.
+    pub streams: bool,
 }
 
 impl Request {
+    /// A request of the owner without a query string, headers and body.
+    pub fn new(method: &str, path: &str, request_id: impl Into<String>) -> Self {
+        Self {
+            method: method.into(),
+            path: path.into(),
+            query: BTreeMap::new(),
+            headers: BTreeMap::new(),
+            body: Bytes::new(),
+            request_id: request_id.into(),
+            principal: Principal::Owner,
+            streams: false,
+        }
+    }
+
     /// The path's parts, without empty ones.
     pub fn segments(&self) -> Vec<&str> {
         self.path.split('/').filter(|s| !s.is_empty()).collect()
@@ -48,41 +64,64 @@ impl Request {
     }
 }
 
-impl TryFrom<ApiGatewayV2httpRequest> for Request {
-    type Error = Error;
+/// An answer, whole unless its body says otherwise.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Response<B = Bytes> {
+    pub status: u16,
+    /// Names in lower case.
+    pub headers: BTreeMap<String, String>,
+    pub body: B,
+}
 
-    fn try_from(event: ApiGatewayV2httpRequest) -> Result<Self> {
-        let body = match event.body {
-            Some(text) if event.is_base64_encoded => STANDARD
-                .decode(text)
-                .map_err(|e| Error::invalid("expected a base64 body as the event says").with_source(e))?
-                .into(),
-            Some(text) => text.into(),
-            None => Bytes::new(),
-        };
-        let headers = event
-            .headers
-            .iter()
-            .map(|(name, value)| (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned()))
-            .collect();
-        let query = event.query_string_parameters.iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
-        Ok(Self {
-            method: event.request_context.http.method.to_string(),
-            path: event.raw_path.unwrap_or_else(|| "/".into()),
-            query,
-            headers,
-            body,
-            request_id: event.request_context.request_id.unwrap_or_default(),
-        })
+/// The bytes of an answer.
+pub enum Body {
+    Whole(Bytes),
+    /// As they are made. After an error come no more: the answer is broken off.
+    Parts(BoxStream<'static, Result<Bytes>>),
+}
+
+impl std::fmt::Debug for Body {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Whole(bytes) => f.debug_tuple("Whole").field(&bytes.len()).finish(),
+            Self::Parts(_) => f.debug_tuple("Parts").finish_non_exhaustive(),
+        }
     }
 }
 
-/// An answer.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Response {
-    pub status: u16,
-    pub headers: BTreeMap<String, String>,
-    pub body: Bytes,
+impl From<Response> for Response<Body> {
+    fn from(whole: Response) -> Self {
+        Self { status: whole.status, headers: whole.headers, body: Body::Whole(whole.body) }
+    }
+}
+
+impl Response<Body> {
+    /// The answer with all its bytes.
+    ///
+    /// # Errors
+    /// What broke it off.
+    pub async fn whole(self) -> Result<Response> {
+        let body = match self.body {
+            Body::Whole(bytes) => bytes,
+            Body::Parts(parts) => {
+                let all = parts.try_fold(BytesMut::new(), |mut all, part| async move {
+                    all.extend_from_slice(&part);
+                    Ok(all)
+                });
+                all.await?.freeze()
+            }
+        };
+        Ok(Response { status: self.status, headers: self.headers, body })
+    }
+}
+
+impl<B> Response<B> {
+    /// Adds a header; `name` in lower case.
+    #[must_use]
+    pub fn with_header(mut self, name: &str, value: impl Into<String>) -> Self {
+        self.headers.insert(name.into(), value.into());
+        self
+    }
 }
 
 impl Response {
@@ -109,55 +148,6 @@ impl Response {
             response.headers.insert("retry-after".into(), "1".into());
         }
         response
-    }
-
-    /// Adds a header; `name` in lower case.
-    #[must_use]
-    pub fn with_header(mut self, name: &str, value: impl Into<String>) -> Self {
-        self.headers.insert(name.into(), value.into());
-        self
-    }
-
-    /// The event that Lambda gives back to API Gateway: text as it is, other bytes in base64.
-    ///
-    /// # Errors
-    /// `Bug` when a header is none.
-    pub fn into_value(self) -> Result<Value> {
-        let (body, is_base64_encoded) = match String::from_utf8(self.body.into()) {
-            Ok(text) => (text, false),
-            Err(binary) => (STANDARD.encode(binary.as_bytes()), true),
-        };
-        Ok(json!({
-            "statusCode": self.status,
-            "headers": self.headers,
-            "body": body,
-            "isBase64Encoded": is_base64_encoded,
-            "cookies": [],
-        }))
-    }
-
-    /// Reads what [`Response::into_value`] wrote.
-    ///
-    /// # Errors
-    /// `Bug` when a function answered something else.
-    pub fn from_value(value: Value) -> Result<Self> {
-        let wire: ApiGatewayV2httpResponse = serde_json::from_value(value)
-            .map_err(|e| Error::bug("expected an HTTP answer from the function").with_source(e))?;
-        let headers = wire
-            .headers
-            .iter()
-            .map(|(name, value)| (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned()))
-            .collect();
-        let body: Bytes = match wire.body {
-            Some(aws_lambda_events::encodings::Body::Text(text)) if wire.is_base64_encoded => STANDARD
-                .decode(text)
-                .map_err(|e| Error::bug("expected a base64 body from the function").with_source(e))?
-                .into(),
-            Some(aws_lambda_events::encodings::Body::Text(text)) => text.into(),
-            Some(aws_lambda_events::encodings::Body::Binary(bytes)) => bytes.into(),
-            _ => Bytes::new(),
-        };
-        Ok(Self { status: u16::try_from(wire.status_code).unwrap_or(500), headers, body })
     }
 }
 

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 use tracing::Instrument;
 
-use crate::api::Response;
+use crate::api::{Event, Reply, Response, gateway};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Settings;
 use crate::ports::Ports;
@@ -41,7 +41,7 @@ pub async fn run<T, C, O, H>(name: &'static str, connect: C, open: O, handle: H)
 where
     C: AsyncFn(&Settings) -> Result<Ports>,
     O: Fn(&Settings, Arc<Project>, Ports) -> Result<T>,
-    H: AsyncFn(&T, Value) -> Result<Value>,
+    H: AsyncFn(&T, Event) -> Result<Reply>,
 {
     heap::watch();
     let lookup = |variable: &str| std::env::var(variable).ok();
@@ -81,7 +81,7 @@ struct Host<T, O, H> {
 impl<T, O, H> Host<T, O, H>
 where
     O: AsyncFn() -> Result<T>,
-    H: AsyncFn(&T, Value) -> Result<Value>,
+    H: AsyncFn(&T, Event) -> Result<Reply>,
 {
     fn new(name: &'static str, open: O, handle: H) -> Self {
         Self { name, open, handle, function: OnceCell::new(), warm: AtomicBool::new(false) }
@@ -99,18 +99,20 @@ where
         let span = trace::span(self.name, &payload, &context, cold, trace_id.as_deref());
         let is_http = payload.pointer("/requestContext/http").is_some();
         let answer = async {
-            let work = async { (self.handle)(self.function().await?, payload).await }.boxed_local();
-            match self.in_time(&context, is_http, work).await {
-                Ok(value) if is_http => self.within_size(value),
-                Ok(value) => Ok(noted(value)),
-                Err(error) => {
-                    tracing::error!(kind = %error.kind(), %error, "the event was not answered");
-                    Err(error)
+            let work = async {
+                match (self.handle)(self.function().await?, Event::parse(payload)?).await? {
+                    Reply::Http(response) => self.within_size(gateway::answer(response.whole().await?)),
+                    Reply::Json(value) => Ok(noted(value)),
                 }
+            };
+            let done = self.in_time(&context, is_http, work.boxed_local()).await;
+            if let Err(error) = &done {
+                tracing::error!(kind = %error.kind(), %error, "the event was not answered");
             }
+            done
         };
         match telemetry::trace::within(trace_id, answer).instrument(span).await {
-            Err(error) if is_http => Response::error(&error).into_value(),
+            Err(error) if is_http => Ok(gateway::answer(Response::error(&error))),
             other => other,
         }
         .map_err(|error| Diagnostic { error_type: error.kind().to_string(), error_message: error.to_string() })
@@ -162,13 +164,12 @@ where
         if bytes <= MAX_ANSWER {
             return Ok(answer);
         }
-        Response::error(&Error::limit(format!(
+        Err(Error::limit(format!(
             "expected an answer of at most {MAX_ANSWER} bytes, which is what Lambda carries, found {bytes} from `{}`: ask for \
              less with a `LIMIT`, fewer columns or a shorter time, or have the result stored: `POST /query` stores what is too \
              large and answers with its URL, an insight stores its result in the table that its `into` names",
             self.name
         )))
-        .into_value()
     }
 }
 

@@ -10,17 +10,20 @@ fn call(payload: Value, left_ms: i64) -> LambdaEvent<Value> {
 }
 
 fn request() -> Value {
-    json!({"requestContext": {"http": {"method": "GET", "path": "/"}}, "headers": {}})
+    json!({"requestContext": {"http": {"method": "GET", "path": "/"}}, "rawPath": "/", "headers": {}})
 }
 
 fn tick() -> Value {
-    json!({"detail-type": "Scheduled Event"})
+    json!({
+        "version": "0", "id": "1", "detail-type": "Scheduled Event", "source": "tarn.scheduler", "account": "0",
+        "time": "2026-01-01T00:00:00Z", "region": "local", "resources": [], "detail": {},
+    })
 }
 
 /// The answer of a function that does `handle`.
 async fn answer(
     event: LambdaEvent<Value>,
-    handle: impl AsyncFn(&(), Value) -> Result<Value>,
+    handle: impl AsyncFn(&(), Event) -> Result<Reply>,
 ) -> Result<Value, Diagnostic> {
     Host::new("query", async || Ok(()), handle).answer(event).await
 }
@@ -72,7 +75,7 @@ async fn an_overrun_is_told_before_lambda_ends_the_function() {
 async fn the_work_knows_its_deadline() {
     let event = call(tick(), 60_000);
     let at = event.context.deadline;
-    let tells = async |(): &(), _| Ok(json!(deadline::current()));
+    let tells = async |(): &(), _| Ok(json!(deadline::current()).into());
     assert_eq!(answer(event, tells).await.unwrap(), json!(at));
 }
 
@@ -80,18 +83,19 @@ async fn the_work_knows_its_deadline() {
 async fn the_work_knows_its_trace() {
     let mut event = call(tick(), 60_000);
     event.context.xray_trace_id = Some("Root=1-5759e988-bd862e3fe1be46a994272793;Sampled=1".into());
-    let tells = async |(): &(), _| Ok(json!(telemetry::trace::current()));
+    let tells = async |(): &(), _| Ok(json!(telemetry::trace::current()).into());
     assert_eq!(answer(event, tells).await.unwrap(), "5759e988bd862e3fe1be46a994272793");
 }
 
 #[tokio::test]
 async fn an_answer_that_lambda_can_not_carry_says_how_to_get_it() {
-    let large = async |(): &(), _| Response::json(200, &"x".repeat(MAX_ANSWER))?.into_value();
+    let large = async |(): &(), _| Ok(Response::json(200, &"x".repeat(MAX_ANSWER))?.into());
     let response = answer(call(request(), 10_000), large).await.unwrap();
     assert_eq!(response["statusCode"], 413);
     let message = body(&response)["error"]["message"].as_str().unwrap().to_owned();
     assert!(message.contains("`LIMIT`") && message.contains("`into`"), "{message}");
-    let noted = answer(call(tick(), 10_000), async |(): &(), _| Ok(json!("x".repeat(MAX_ANSWER)))).await.unwrap();
+    let noted =
+        answer(call(tick(), 10_000), async |(): &(), _| Ok(json!("x".repeat(MAX_ANSWER)).into())).await.unwrap();
     assert_eq!(noted, json!({"answerBytes": MAX_ANSWER + 2}));
 }
 
@@ -102,7 +106,7 @@ async fn what_could_not_be_opened_is_opened_for_a_later_event() {
         tries.set(tries.get() + 1);
         if tries.get() == 1 { Err(Error::retry("not yet")) } else { Ok(()) }
     };
-    let host = Host::new("query", open, async |(): &(), _| Ok(json!("done")));
+    let host = Host::new("query", open, async |(): &(), _| Ok(json!("done").into()));
     let error = host.answer(call(tick(), 10_000)).await.unwrap_err();
     assert_eq!((error.error_type.as_str(), error.error_message.as_str()), ("Retry", "not yet"));
     assert_eq!(host.answer(call(tick(), 10_000)).await.unwrap(), "done");

@@ -9,10 +9,13 @@
 pub mod catalog;
 pub mod catalog_faults;
 pub mod faults;
+mod invoke;
 pub mod simulation;
 pub mod state;
 pub mod storage;
 pub mod stream;
+
+pub use invoke::{invoke, request};
 
 /// The kind of an error that must be there.
 #[track_caller]

@@ -125,7 +125,7 @@ async fn send(ingest: &Ingest, sender: i64, number: i64) -> BTreeSet<i64> {
     let mut event = request("POST", "/streams/events/records", &Value::from(records).to_string());
     event["headers"]["idempotency-key"] = format!("{sender}/{number}").into();
     loop {
-        let (status, answer) = read(ingest.handle(event.clone()).await.unwrap());
+        let (status, answer) = read(testing::invoke(event.clone(), |event| ingest.handle(event)).await.unwrap());
         match (status, answer["throttled"].as_u64()) {
             (200 | 207, Some(0)) => {
                 let stored = answer["records"].as_array().unwrap().iter().filter(|entry| entry["status"] == "stored");
@@ -140,7 +140,9 @@ async fn send(ingest: &Ingest, sender: i64, number: i64) -> BTreeSet<i64> {
 /// Flushes until told to stop; every error says that the same can be done again.
 async fn write(batcher: &Batcher, done: &AtomicBool) {
     while !done.load(Ordering::SeqCst) {
-        if let Err(error) = batcher.handle(tick(json!({"name": "events", "flush": true}))).await {
+        if let Err(error) =
+            testing::invoke(tick(json!({"name": "events", "flush": true})), |event| batcher.handle(event)).await
+        {
             let passing = [ErrorKind::Retry, ErrorKind::OutcomeUnknown, ErrorKind::Conflict];
             assert!(passing.contains(&error.kind()), "{:?}: {error}", error.kind());
         }
@@ -188,7 +190,8 @@ async fn stored(name: &str, project: &Arc<Project>, ports: &Ports) -> BTreeMap<i
     let query = query::Query::new(project.clone(), ports.clone(), engine).unwrap();
     let sql = format!("SELECT id, count(*) AS n FROM {name}.events GROUP BY id ORDER BY id");
     let body = json!({"sql": sql, "limit": 100_000}).to_string();
-    let (status, answer) = read(query.handle(request("POST", "/query", &body)).await.unwrap());
+    let (status, answer) =
+        read(testing::invoke(request("POST", "/query", &body), |event| query.handle(event)).await.unwrap());
     assert_eq!(status, 200, "{answer:#}");
     let number = |value: &Value| crate::lake::as_i64(value);
     answer["rows"].as_array().unwrap().iter().map(|row| (number(&row[0]), number(&row[1]))).collect()

@@ -215,7 +215,7 @@ async fn a_planned_interval_is_not_cut_short_where_shards_refuse() {
     narrow.refuse_after([2, 2]);
     assert_eq!(lake.batcher_reading(&narrow).flush("flights").await.unwrap_err().kind(), ErrorKind::Retry);
     lake.clock.advance(60_000);
-    let answer = lake.batcher_reading(&narrow).handle(event).await.unwrap();
+    let answer = call(&lake.batcher_reading(&narrow), event).await.unwrap();
     assert_eq!(answer["batchItemFailures"].as_array().unwrap().len(), 2, "{answer}");
     assert_eq!(lake.contents().await, before);
     lake.batcher().flush("flights").await.unwrap();

@@ -75,12 +75,12 @@ async fn a_json_file_that_breaks_in_the_middle_is_reported_with_the_line() {
 #[tokio::test]
 async fn an_unknown_location_and_an_unknown_route_are_answered_with_their_status() {
     let lake = Lake::new();
-    let answer = lake.crawl.handle(request("POST", "/crawl", r#"{"location":"nope"}"#)).await.unwrap();
+    let answer = lake.call(request("POST", "/crawl", r#"{"location":"nope"}"#)).await.unwrap();
     assert_eq!(answer["statusCode"], 404);
     assert!(answer["body"].as_str().unwrap().contains("`nope`"));
-    assert_eq!(lake.crawl.handle(request("POST", "/crawl", r#"{"place":1}"#)).await.unwrap()["statusCode"], 400);
-    assert_eq!(lake.crawl.handle(request("GET", "/nope", "")).await.unwrap()["statusCode"], 404);
-    assert!(lake.crawl.handle(json!({"x": 1})).await.is_err());
+    assert_eq!(lake.call(request("POST", "/crawl", r#"{"place":1}"#)).await.unwrap()["statusCode"], 400);
+    assert_eq!(lake.call(request("GET", "/nope", "")).await.unwrap()["statusCode"], 404);
+    assert!(lake.call(json!({"x": 1})).await.is_err());
 }
 
 #[tokio::test]
@@ -89,7 +89,7 @@ async fn a_location_outside_the_warehouse_is_denied() {
     let Ok(project) = Project::parse(text, "lakehouse.yaml") else { return };
     let ports = adapters_embedded::in_memory(Arc::new(ManualClock::at(0))).unwrap();
     let crawl = Crawl::new(Arc::new(project), ports).unwrap();
-    let answer = crawl.handle(request("POST", "/crawl", "{}")).await.unwrap();
+    let answer = testing::invoke(request("POST", "/crawl", "{}"), |event| crawl.handle(event)).await.unwrap();
     assert_eq!(answer["statusCode"], 403, "{answer}");
 }
 

@@ -133,7 +133,7 @@ async fn partitions_that_an_interrupted_crawl_did_not_come_to_are_mended_by_the_
     lake.crawl().await;
     lake.put("d=1/b.json", "{\"id\":2,\"x\":1}\n").await;
     lake.catalog.fail_partitions(&table, &[Fault::Refused(ErrorKind::Retry)]);
-    let broken = lake.crawl.handle(request("POST", "/crawl", "{}")).await.unwrap();
+    let broken = lake.call(request("POST", "/crawl", "{}")).await.unwrap();
     assert_eq!(broken["statusCode"], 503, "{broken}");
     assert!(lake.catalog.is_spent());
     assert_eq!(lake.columns("t").await, "id:bigint x:bigint | d:int");
@@ -259,7 +259,7 @@ async fn the_last_reports_are_kept() {
     let lake = Lake::new();
     lake.put("a/x.csv", "id,n\n1,2\n").await;
     let report = lake.crawl().await;
-    let answer = lake.crawl.handle(request("GET", "/crawls", "")).await.unwrap();
+    let answer = lake.call(request("GET", "/crawls", "")).await.unwrap();
     let body: Value = serde_json::from_str(answer["body"].as_str().unwrap()).unwrap();
     assert_eq!(body, json!({"crawls": [report]}));
 }
@@ -268,7 +268,7 @@ async fn the_last_reports_are_kept() {
 async fn marks_of_another_shape_are_a_defect_that_is_named() {
     let lake = Lake::new();
     put_json(lake.ports.state.as_ref(), "crawl/raw", &json!({"objects": 5}), Expect::Anything).await.unwrap();
-    let answer = lake.crawl.handle(request("POST", "/crawl", "{}")).await.unwrap();
+    let answer = lake.call(request("POST", "/crawl", "{}")).await.unwrap();
     assert_eq!(answer["statusCode"], 500);
     assert!(answer["body"].as_str().unwrap().contains("crawl/raw"));
 }
@@ -278,33 +278,33 @@ async fn a_tick_without_a_name_crawls_what_is_due() {
     let lake = Lake::with("{schedule: rate(5m)}");
     lake.put("a.csv", "id,n\n1,2\n").await;
     let tick = || json!({"detail-type": "Scheduled Event", "source": "aws.events", "detail": {}});
-    assert_eq!(lake.crawl.handle(tick()).await.unwrap(), json!({"ran": [], "left": []}));
+    assert_eq!(lake.call(tick()).await.unwrap(), json!({"ran": [], "left": []}));
     lake.clock.advance(300_000);
-    let answer = lake.crawl.handle(tick()).await.unwrap();
+    let answer = lake.call(tick()).await.unwrap();
     assert_eq!(answer["ran"][0]["answer"]["crawls"][0]["files"]["read"], 1, "{answer:#}");
-    assert_eq!(lake.crawl.handle(tick()).await.unwrap()["ran"], json!([]));
+    assert_eq!(lake.call(tick()).await.unwrap()["ran"], json!([]));
 }
 
 #[tokio::test]
 async fn a_crawl_that_time_cuts_short_keeps_what_it_read_and_the_next_reads_the_rest() {
     let lake = Lake::with("{table: t, schedule: rate(5m)}");
     let tick = || json!({"detail-type": "Scheduled Event", "source": "aws.events", "detail": {}});
-    lake.crawl.handle(tick()).await.unwrap();
+    lake.call(tick()).await.unwrap();
     lake.clock.advance(300_000);
     for n in 0..20 {
         lake.put(&format!("{n:02}.csv"), "id,n\n1,2\n").await;
     }
-    let cut = deadline::until(0, lake.crawl.handle(tick())).await.unwrap()["ran"][0]["answer"]["crawls"][0].clone();
+    let cut = deadline::until(0, lake.call(tick())).await.unwrap()["ran"][0]["answer"]["crawls"][0].clone();
     assert_eq!((&cut["unfinished"], &cut["files"]["read"]), (&json!(true), &json!(16)), "{cut:#}");
     assert!(lake.has_table("t").await);
-    let rest = lake.crawl.handle(tick()).await.unwrap()["ran"][0]["answer"]["crawls"][0].clone();
+    let rest = lake.call(tick()).await.unwrap()["ran"][0]["answer"]["crawls"][0].clone();
     assert_eq!((rest.get("unfinished"), &rest["files"]["read"]), (None, &json!(4)), "{rest:#}");
-    assert_eq!(lake.crawl.handle(tick()).await.unwrap()["ran"], json!([]));
+    assert_eq!(lake.call(tick()).await.unwrap()["ran"], json!([]));
     for n in 20..40 {
         lake.put(&format!("{n:02}.csv"), "id,n\n1,2\n").await;
     }
     let named = json!({"detail-type": "Scheduled Event", "source": "aws.events", "detail": {"name": "raw"}});
-    let error = deadline::until(0, lake.crawl.handle(named.clone())).await.unwrap_err();
+    let error = deadline::until(0, lake.call(named.clone())).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Retry, "{error}");
-    assert_eq!(lake.crawl.handle(named).await.unwrap()["crawls"][0]["files"]["read"], 4);
+    assert_eq!(lake.call(named).await.unwrap()["crawls"][0]["files"]["read"], 4);
 }

@@ -65,9 +65,14 @@ impl Lake {
         self.ports.storage.delete(&self.url(path)).await.unwrap();
     }
 
+    /// What Lambda would give back for the event.
+    async fn call(&self, event: Value) -> shared::Result<Value> {
+        testing::invoke(event, |event| self.crawl.handle(event)).await
+    }
+
     /// Crawls everything and gives the report.
     async fn crawl(&self) -> Value {
-        let answer = self.crawl.handle(request("POST", "/crawl", r#"{"location":"raw"}"#)).await.unwrap();
+        let answer = self.call(request("POST", "/crawl", r#"{"location":"raw"}"#)).await.unwrap();
         assert_eq!(answer["statusCode"], 200, "{answer}");
         let body: Value = serde_json::from_str(answer["body"].as_str().unwrap()).unwrap();
         body["crawls"][0].clone()
@@ -75,7 +80,7 @@ impl Lake {
 
     async fn event(&self, name: &str, path: &str) -> Value {
         let event = object_event(name, "local", &format!("raw/raw/{path}"));
-        self.crawl.handle(event).await.unwrap()["crawls"][0].clone()
+        self.call(event).await.unwrap()["crawls"][0].clone()
     }
 
     async fn table(&self, name: &str) -> Table {

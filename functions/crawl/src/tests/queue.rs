@@ -41,12 +41,12 @@ async fn all_messages_of_a_location_are_one_crawl() {
         lake.put(name, "id,n\n1,2\n").await;
     }
     let bodies: Vec<Value> = names.iter().map(|name| created(&format!("raw/{}", name.replace(' ', "+")))).collect();
-    let answer = lake.crawl.handle(event(&bodies)).await.unwrap();
+    let answer = lake.call(event(&bodies)).await.unwrap();
     assert_eq!((failed(&answer), listed(&answer)), (vec![], vec![("raw", 40)]));
     assert_eq!(answer["crawls"][0]["tables"][0]["partitionsAdded"], 40, "{answer:#}");
     lake.delete(&names[0]).await;
     let removed = object_event("ObjectRemoved:Delete", "local", "raw/raw/day=0/a+b.csv").to_string();
-    let answer = lake.crawl.handle(event(&[removed.into(), bodies[0].clone()])).await.unwrap();
+    let answer = lake.call(event(&[removed.into(), bodies[0].clone()])).await.unwrap();
     assert_eq!((failed(&answer), &answer["crawls"][0]["files"]["gone"]), (vec![], &json!(1)), "{answer:#}");
 }
 
@@ -68,10 +68,10 @@ async fn a_message_that_can_not_be_read_comes_again_and_holds_up_no_other() {
         created("none/a.csv"),
         created("raw/b.csv"),
     ];
-    let answer = lake.crawl.handle(event(&bodies)).await.unwrap();
+    let answer = lake.call(event(&bodies)).await.unwrap();
     assert_eq!((failed(&answer), listed(&answer)), (vec!["m1", "m3", "m4", "m5"], vec![("raw", 2)]));
     let nameless = json!({"Records": [{"eventSource": "aws:sqs", "body": "no JSON"}]});
-    assert_eq!(failed(&lake.crawl.handle(nameless).await.unwrap()), [""], "the whole event comes again");
+    assert_eq!(failed(&lake.call(nameless).await.unwrap()), [""], "the whole event comes again");
 }
 
 #[tokio::test]
@@ -80,11 +80,11 @@ async fn a_location_whose_crawl_fails_fails_only_its_own_messages() {
     put_json(lake.ports.state.as_ref(), "crawl/broken", &json!({"objects": 5}), Expect::Anything).await.unwrap();
     let mut bodies = vec![created("broken/a.csv"), created("raw/t/a.csv"), created("broken/b.csv")];
     lake.put("t/a.csv", "id,n\n1,2\n").await;
-    let answer = lake.crawl.handle(event(&bodies)).await.unwrap();
+    let answer = lake.call(event(&bodies)).await.unwrap();
     assert_eq!((failed(&answer), listed(&answer)), (vec!["m0", "m2"], vec![("raw", 1)]));
     assert!(lake.has_table("t").await);
     // Time is up after the first location.
     bodies.push(created("cut/a.csv"));
-    let answer = deadline::until(0, lake.crawl.handle(event(&bodies[1..]))).await.unwrap();
+    let answer = deadline::until(0, lake.call(event(&bodies[1..]))).await.unwrap();
     assert_eq!((failed(&answer), listed(&answer)), (vec!["m0", "m1"], vec![("cut", 0)]));
 }

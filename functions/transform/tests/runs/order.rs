@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::lake::{Lake, send, start, succeed};
+use crate::lake::{Lake, call, send, start, succeed};
 
 #[tokio::test]
 async fn jobs_run_in_the_order_of_what_they_read_and_every_run_is_a_row_of_a_table() {
@@ -123,9 +123,9 @@ async fn a_schedule_starts_a_run() {
             "detail": {"function": "transform", "name": name},
         })
     };
-    let run = transform.handle(event("daily")).await.unwrap();
+    let run = call(&transform, event("daily")).await.unwrap();
     assert_eq!(run["status"], "succeeded", "{run:#}");
-    assert!(transform.handle(event("nightly")).await.is_err());
+    assert!(call(&transform, event("nightly")).await.is_err());
 }
 
 #[tokio::test]

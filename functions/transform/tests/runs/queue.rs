@@ -10,7 +10,7 @@ use shared::telemetry::trace;
 use testing::catalog_faults::Fault;
 use transform::Transform;
 
-use crate::lake::{Lake, name, resume, send_to};
+use crate::lake::{Lake, call, name, resume, send_to};
 use crate::recovery::faulty;
 
 const APPEND: &str =
@@ -41,12 +41,12 @@ async fn queued_runs_are_done_by_the_next_tick_in_the_order_they_came() {
         lake.clock.advance(1);
     }
     assert_eq!(get(&transform, &runs[0]).await["status"], "pending");
-    let answer = transform.handle(tick()).await.unwrap();
+    let answer = call(&transform, tick()).await.unwrap();
     let done: Vec<_> = runs.iter().map(|run| json!({"run": run["run"], "status": "succeeded"})).collect();
     assert_eq!(answer["queue"], json!(done));
     let rows = lake.rows("SELECT n FROM one").await;
     assert_eq!(rows.as_array().unwrap().len(), 3, "{rows}");
-    assert_eq!(transform.handle(tick()).await.unwrap()["queue"], json!([]));
+    assert_eq!(call(&transform, tick()).await.unwrap()["queue"], json!([]));
 }
 
 #[tokio::test]
@@ -56,7 +56,7 @@ async fn a_queued_run_keeps_the_trace_of_its_request() {
     let of = |digit: &str| Some(digit.repeat(32));
     let (_, run) = trace::within(of("a"), queue(&transform, 1)).await;
     assert_eq!(run["trace"], "a".repeat(32), "{run:#}");
-    assert_eq!(trace::within(of("b"), transform.handle(tick())).await.unwrap()["queue"][0]["status"], "succeeded");
+    assert_eq!(trace::within(of("b"), call(&transform, tick())).await.unwrap()["queue"][0]["status"], "succeeded");
     assert_eq!(get(&transform, &run).await["trace"], "a".repeat(32));
     let (_, untraced) = queue(&transform, 2).await;
     assert_eq!(untraced.get("trace"), None, "{untraced:#}");
@@ -71,14 +71,14 @@ async fn a_queued_run_that_time_cuts_short_is_finished_by_later_ticks() {
     let (_, run) = queue(&transform, 0).await;
     catalog.fail(&name("two"), &[Fault::HangAfter]);
     let soon = lake.clock.now_ms() + 4_000;
-    let cut = deadline::until(soon, transform.handle(tick())).await.unwrap();
+    let cut = deadline::until(soon, call(&transform, tick())).await.unwrap();
     assert_eq!(cut["queue"][0]["status"], "failed", "{cut:#}");
     assert_eq!(get(&transform, &run).await["interrupted"], true);
     lake.clock.advance(60_000);
-    assert_eq!(transform.handle(tick()).await.unwrap()["queue"][0]["status"], "succeeded");
+    assert_eq!(call(&transform, tick()).await.unwrap()["queue"][0]["status"], "succeeded");
     assert_eq!(lake.rows("SELECT * FROM one").await, json!([{"id": 1}]));
     assert_eq!(lake.rows("SELECT * FROM two").await, json!([{"id": 1}]));
-    assert_eq!(transform.handle(tick()).await.unwrap()["queue"], json!([]));
+    assert_eq!(call(&transform, tick()).await.unwrap()["queue"], json!([]));
 }
 
 #[tokio::test]
@@ -90,7 +90,7 @@ async fn a_queued_run_whose_runner_died_is_taken_up_again() {
     let process = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     process.spawn({
         let transform = transform.clone();
-        async move { transform.handle(tick()).await }
+        async move { call(&transform, tick()).await }
     });
     while !catalog.is_spent() {
         tokio::time::sleep(Duration::from_millis(1)).await;
@@ -98,7 +98,7 @@ async fn a_queued_run_whose_runner_died_is_taken_up_again() {
     process.shutdown_background();
     lake.clock.advance(60_000);
     let fresh = lake.transform(APPEND);
-    assert_eq!(fresh.handle(tick()).await.unwrap()["queue"][0]["status"], "succeeded");
+    assert_eq!(call(&fresh, tick()).await.unwrap()["queue"][0]["status"], "succeeded");
     assert_eq!(get(&fresh, &run).await["attempt"], 2);
     assert_eq!(lake.rows("SELECT n FROM one").await, json!([{"n": 1}]));
 }
@@ -111,7 +111,7 @@ async fn a_queued_run_can_be_cancelled_before_it_begins() {
     let path = format!("/runs/{}/cancel", run["run"].as_str().unwrap());
     assert_eq!(send_to(&transform, "POST", &path, "", &json!({})).await.0, 202);
     assert_eq!(get(&transform, &run).await["status"], "cancelled");
-    assert_eq!(transform.handle(tick()).await.unwrap()["queue"], json!([]));
+    assert_eq!(call(&transform, tick()).await.unwrap()["queue"], json!([]));
     assert_eq!(send_to(&transform, "POST", &path, "", &json!({})).await.0, 409);
     assert_eq!(resume(&transform, &run).await.1["status"], "succeeded");
 }
@@ -121,7 +121,7 @@ async fn a_queued_run_whose_workflow_is_gone_fails_and_says_so() {
     let lake = Lake::new().await;
     let (_, run) = queue(&lake.transform(APPEND), 1).await;
     let other = lake.transform("  v: { jobs: { one: { sql: 'SELECT 1 AS n', into: one } } }\n");
-    assert_eq!(other.handle(tick()).await.unwrap()["queue"][0]["status"], "failed");
+    assert_eq!(call(&other, tick()).await.unwrap()["queue"][0]["status"], "failed");
     let run = get(&other, &run).await;
     assert!(run["jobs"]["one"]["error"]["message"].as_str().unwrap().contains("`w`"), "{run:#}");
 }
@@ -131,7 +131,7 @@ async fn a_mark_without_its_run_is_dropped_and_the_queue_is_bounded() {
     let lake = Lake::new().await;
     let transform = lake.transform(APPEND);
     lake.ports.state.put("queue/w-0", "{}".into(), Expect::Absent).await.unwrap();
-    assert_eq!(transform.handle(tick()).await.unwrap()["queue"], json!([]));
+    assert_eq!(call(&transform, tick()).await.unwrap()["queue"], json!([]));
     for n in 0..50 {
         assert_eq!(queue(&transform, n).await.0, 202);
     }

@@ -11,7 +11,7 @@ use testing::catalog_faults::{Fault, FaultyCatalog};
 use testing::faults::{Faulty, Plan};
 use transform::Transform;
 
-use crate::lake::{Lake, name, resume, send, start, succeed};
+use crate::lake::{Lake, call, name, resume, send, start, succeed};
 
 /// The function over a catalog that can be made to fail.
 pub fn faulty(lake: &Lake, workflows: &str) -> (Transform, Arc<FaultyCatalog>) {
@@ -266,12 +266,12 @@ async fn a_tick_runs_the_workflows_that_are_due_and_no_other() {
     let lake = Lake::new().await;
     let jobs = "jobs: { one: { sql: 'SELECT 1 AS id', into: one, write: append } }";
     let transform = lake.transform(&format!("  w: {{ schedule: rate(5m), {jobs} }}\n  by_hand: {{ {jobs} }}\n"));
-    assert_eq!(transform.handle(tick()).await.unwrap(), json!({"ran": [], "left": [], "queue": []}));
+    assert_eq!(call(&transform, tick()).await.unwrap(), json!({"ran": [], "left": [], "queue": []}));
     lake.clock.advance(300_000);
-    let answer = transform.handle(tick()).await.unwrap();
+    let answer = call(&transform, tick()).await.unwrap();
     assert_eq!((answer["ran"].as_array().unwrap().len(), &answer["ran"][0]["name"]), (1, &json!("w")), "{answer:#}");
     assert_eq!(answer["ran"][0]["answer"]["status"], "succeeded", "{answer:#}");
-    assert_eq!(transform.handle(tick()).await.unwrap()["ran"], json!([]));
+    assert_eq!(call(&transform, tick()).await.unwrap()["ran"], json!([]));
 }
 
 #[tokio::test]
@@ -284,10 +284,10 @@ async fn an_event_that_comes_twice_begins_one_run() {
             "detail-type": "Scheduled Event", "source": "aws.events", "id": id, "detail": {"name": "w"},
         })
     };
-    let first = transform.handle(event("a")).await.unwrap();
-    assert_eq!(transform.handle(event("a")).await.unwrap(), first);
+    let first = call(&transform, event("a")).await.unwrap();
+    assert_eq!(call(&transform, event("a")).await.unwrap(), first);
     lake.clock.advance(1);
-    assert_ne!(transform.handle(event("b")).await.unwrap()["run"], first["run"]);
+    assert_ne!(call(&transform, event("b")).await.unwrap()["run"], first["run"]);
 }
 
 #[tokio::test]
@@ -296,22 +296,22 @@ async fn a_run_that_time_cuts_short_goes_on_at_the_next_tick() {
     let workflows = "  w: { schedule: rate(5m), jobs: {
         one: { sql: 'SELECT 1 AS id', into: one, write: append }, two: { sql: 'SELECT id FROM one', into: two, write: append } } }\n";
     let (transform, catalog) = faulty(&lake, workflows);
-    transform.handle(tick()).await.unwrap();
+    call(&transform, tick()).await.unwrap();
     lake.clock.advance(300_000);
     catalog.fail(&name("two"), &[Fault::HangAfter]);
     let soon = lake.clock.now_ms() + 4_000;
-    let cut = deadline::until(soon, transform.handle(tick())).await.unwrap()["ran"][0]["answer"].clone();
+    let cut = deadline::until(soon, call(&transform, tick())).await.unwrap()["ran"][0]["answer"].clone();
     assert_eq!((&cut["status"], &cut["interrupted"]), (&json!("failed"), &json!(true)), "{cut:#}");
     assert_eq!(cut["jobs"]["one"]["status"], "succeeded", "{cut:#}");
     assert_eq!(cut["jobs"]["two"]["error"]["kind"], "Retry", "{cut:#}");
-    let rest = transform.handle(tick()).await.unwrap()["ran"][0]["answer"].clone();
+    let rest = call(&transform, tick()).await.unwrap()["ran"][0]["answer"].clone();
     assert_eq!(
         (&rest["run"], &rest["attempt"], &rest["status"]),
         (&cut["run"], &json!(2), &json!("succeeded")),
         "{rest:#}"
     );
     assert_eq!(lake.rows("SELECT * FROM two").await, json!([{"id": 1}]));
-    assert_eq!(transform.handle(tick()).await.unwrap()["ran"], json!([]));
+    assert_eq!(call(&transform, tick()).await.unwrap()["ran"], json!([]));
 }
 
 #[tokio::test]
@@ -323,9 +323,9 @@ async fn a_run_without_time_for_any_job_is_to_be_tried_again() {
     let event =
         || json!({"detail-type": "Scheduled Event", "source": "aws.events", "id": "a", "detail": {"name": "w"}});
     let soon = lake.clock.now_ms() + 1_000;
-    let error = deadline::until(soon, transform.handle(event())).await.unwrap_err();
+    let error = deadline::until(soon, call(&transform, event())).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Retry, "{error}");
-    let run = transform.handle(event()).await.unwrap();
+    let run = call(&transform, event()).await.unwrap();
     assert_eq!((&run["status"], &run["attempt"]), (&json!("succeeded"), &json!(2)), "{run:#}");
     assert_eq!(lake.rows("SELECT * FROM one").await, json!([{"id": 1}]));
 }

@@ -114,6 +114,44 @@ pub(super) enum Writing {
 }
 
 impl Writing {
+    /// Its first words.
+    pub(super) fn words(&self) -> &'static str {
+        match self {
+            Self::CreateTable(CreateTable { query: Some(_), .. }) => "CREATE TABLE AS",
+            Self::CreateTable(_) => "CREATE TABLE",
+            Self::DropTable { .. } => "DROP TABLE",
+            Self::CreateDatabase { .. } => "CREATE DATABASE",
+            Self::DropDatabase { .. } => "DROP DATABASE",
+            Self::Insert(_) => "INSERT",
+            Self::Delete(_) => "DELETE",
+            Self::Update(_) => "UPDATE",
+            Self::Merge(_) => "MERGE",
+            Self::Alter { .. } => "ALTER TABLE",
+            Self::Optimize(_) => "OPTIMIZE",
+            Self::Vacuum { .. } => "VACUUM",
+            Self::Register { .. } => "CALL register_table",
+            Self::Unregister { .. } => "CALL unregister_table",
+        }
+    }
+
+    /// The table that it changes, makes or drops.
+    pub(super) fn table(&self) -> Option<&Named> {
+        match self {
+            Self::CreateTable(CreateTable { table, .. })
+            | Self::DropTable { table, .. }
+            | Self::Insert(Insert { table, .. })
+            | Self::Delete(Delete { table, .. })
+            | Self::Update(Update { table, .. })
+            | Self::Merge(Merge { table, .. })
+            | Self::Alter { table, .. }
+            | Self::Optimize(Optimize { table, .. })
+            | Self::Vacuum { table }
+            | Self::Register { table, .. }
+            | Self::Unregister { table } => Some(table),
+            Self::CreateDatabase { .. } | Self::DropDatabase { .. } => None,
+        }
+    }
+
     /// Whether it reads rows before it changes anything.
     pub(super) fn has_rows(&self) -> bool {
         match self {

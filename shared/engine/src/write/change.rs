@@ -23,8 +23,8 @@ use datafusion::sql::sqlparser::parser::Parser;
 
 use super::insert::field;
 use super::{Idempotency, Outcome, Source, Write, assign};
-use crate::catalog::NamedTables;
 use crate::functions::{fill, filled};
+use crate::names::NamedTables;
 use crate::statement::{Action, Arm, Delete, Match, Merge, Named, Update};
 use shared::{Error, Result};
 use table::Table;

@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use datafusion::execution::session_state::SessionState;
 
 use super::{Idempotency, Outcome, Source, Write, assign, of_files};
-use crate::catalog::NamedTables;
+use crate::names::NamedTables;
 use crate::semantics::shown_name;
 use crate::statement::{CreateTable, Named};
-use shared::catalog::Database;
+use shared::catalog::{Database, Table as Entry};
 use shared::model::Column;
 use shared::model::types::columns_of;
+use shared::principal::Access;
 use shared::{Error, ErrorKind, Result};
 use table::{Dropped, NewTable, Purge};
 use table_datafusion::row_stream;
@@ -32,10 +33,9 @@ impl Write<'_> {
     pub(super) async fn create_table(&self, made: CreateTable) -> Result<Outcome> {
         let statement = if made.query.is_some() { "CREATE TABLE AS" } else { "CREATE TABLE" };
         let name = self.name(&made.table)?;
-        match self.run.ports.catalog.get_table(&name).await {
-            Ok(entry) => return self.exists(statement, &made, entry.is_iceberg()).await,
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
+        let names = self.run.names();
+        if let Some(entry) = names.find(Access::Write, &name).await? {
+            return self.exists(statement, &made, &entry).await;
         }
         let state = self.run.session(self.engine);
         let (new, source) = self.run.in_time(self.new_table(&state, &made)).await?;
@@ -49,9 +49,9 @@ impl Write<'_> {
         };
         match created {
             // Somebody made it meanwhile.
-            Err(error) if error.kind() == ErrorKind::Conflict => match self.run.ports.catalog.get_table(&name).await {
-                Ok(entry) => self.exists(statement, &made, entry.is_iceberg()).await,
-                Err(_) => Err(error),
+            Err(error) if error.kind() == ErrorKind::Conflict => match names.find(Access::Write, &name).await {
+                Ok(Some(entry)) => self.exists(statement, &made, &entry).await,
+                _ => Err(error),
             },
             created => created,
         }
@@ -61,6 +61,7 @@ impl Write<'_> {
         const STATEMENT: &str = "CALL register_table";
         self.without_key(STATEMENT, "a second one finds the table there")?;
         let name = self.name(named)?;
+        self.run.options.principal.check(Access::Write, &name)?;
         self.tables.register(&name, file).await?;
         Ok(Outcome::new(STATEMENT, &name))
     }
@@ -68,11 +69,7 @@ impl Write<'_> {
     pub(super) async fn unregister(&self, named: &Named) -> Result<Outcome> {
         const STATEMENT: &str = "CALL unregister_table";
         self.without_key(STATEMENT, "a second one finds no table there")?;
-        let name = self.name(named)?;
-        let entry = match self.run.ports.catalog.get_table(&name).await {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Err(self.unknown(named, &name).await),
-            entry => entry?,
-        };
+        let (name, entry) = self.run.names().named(Access::Write, named).await?;
         if !entry.is_iceberg() {
             return Err(of_files(&name));
         }
@@ -83,15 +80,15 @@ impl Write<'_> {
     }
 
     /// The statement's table is there already.
-    async fn exists(&self, statement: &'static str, made: &CreateTable, is_iceberg: bool) -> Result<Outcome> {
-        let name = self.name(&made.table)?;
-        if is_iceberg
-            && let Idempotency::Done(outcome) = self.idempotency(statement, &self.tables.load(&name).await?)?
+    async fn exists(&self, statement: &'static str, made: &CreateTable, entry: &Entry) -> Result<Outcome> {
+        let name = &entry.input.name;
+        if entry.is_iceberg()
+            && let Idempotency::Done(outcome) = self.idempotency(statement, &self.tables.open(entry.clone()).await?)?
         {
             return Ok(outcome);
         }
         match made.if_not_exists {
-            true => Ok(Outcome::new(statement, &name).noted("the table exists")),
+            true => Ok(Outcome::new(statement, name).noted("the table exists")),
             false => Err(Error::conflict(format!("expected no table `{name}`, found one"))),
         }
     }
@@ -149,17 +146,17 @@ impl Write<'_> {
         self.without_key("DROP TABLE", "say IF EXISTS")?;
         let name = self.name(table)?;
         let gone = || Outcome::new("DROP TABLE", &name).noted("there was no such table");
-        match self.run.ports.catalog.get_table(&name).await {
-            // A definition that can't be read is of no use to anybody, and a crawl can't mend it.
-            Ok(entry) if !entry.is_iceberg() && entry.fault.is_some() => {
-                self.run.ports.catalog.delete_table(&name).await?;
-                return Ok(Outcome::new("DROP TABLE", &name));
-            }
-            Ok(entry) if !entry.is_iceberg() => return Err(of_files(&name)),
-            Ok(_) => {}
+        let entry = match self.run.names().named(Access::Write, table).await {
             Err(error) if error.kind() == ErrorKind::NotFound && if_exists => return Ok(gone()),
-            Err(error) if error.kind() == ErrorKind::NotFound => return Err(self.unknown(table, &name).await),
-            Err(error) => return Err(error),
+            found => found?.1,
+        };
+        // A definition that can't be read is of no use to anybody, and a crawl can't mend it.
+        if !entry.is_iceberg() && entry.fault.is_some() {
+            self.run.ports.catalog.delete_table(&name).await?;
+            return Ok(Outcome::new("DROP TABLE", &name));
+        }
+        if !entry.is_iceberg() {
+            return Err(of_files(&name));
         }
         let purge = if purge { Purge::All } else { Purge::Own };
         match self.tables.drop(&name, purge).await {

@@ -14,8 +14,8 @@ use datafusion::sql::sqlparser::parser::Parser;
 
 use super::change::{TARGET, bare, quoted, template};
 use super::{Idempotency, Outcome, Source, Write, assign};
-use crate::catalog::NamedTables;
 use crate::errors::suggestion;
+use crate::names::NamedTables;
 use crate::statement::{Insert, Into};
 use shared::model::TableName;
 use shared::{Error, Result};

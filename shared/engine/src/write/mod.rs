@@ -33,14 +33,15 @@ use serde::{Serialize, Serializer};
 
 use self::change::Rows;
 use self::maintenance::Report;
-use super::catalog::{Lookup, NamedTables, Resolved};
-use super::errors::pointed;
-use super::statement::{Named, Writing};
+use super::names::{NamedTables, Resolved};
+use super::statement::{Named, Optimize, Writing};
 use super::stats::{Counted, Progress};
-use super::{Answer, Engine, Run, explain, functions, guard, limit, semantics};
+use super::{Answer, Description, Engine, Run, explain, functions, guard, limit, names_of, semantics};
+use shared::catalog::Table as Entry;
 use shared::digest::sha256_hex;
 use shared::model::TableName;
 use shared::ports::Ports;
+use shared::principal::Access;
 use shared::{Error, ErrorKind, Result};
 use table::{Committed, Table, Tables, Token};
 
@@ -151,6 +152,26 @@ pub(super) async fn explain(run: &Run<'_>, engine: &Engine, statement: Writing, 
     run.answer(Box::pin(RecordBatchStreamAdapter::new(schema, rows)), None)
 }
 
+/// What the statement would do.
+pub(super) async fn describe(run: &Run<'_>, engine: &Engine, statement: &Writing) -> Result<Description> {
+    let write = Write::new(run, engine);
+    let source = match statement {
+        // Planned they are done, but for the changes.
+        Writing::Optimize(Optimize { table, .. }) | Writing::Vacuum { table } => {
+            write.iceberg(table).await?;
+            None
+        }
+        _ => write.planned(&run.session(engine), statement).await?.1,
+    };
+    let schema = match statement {
+        Writing::Optimize(_) | Writing::Vacuum { .. } => Report::default().batch()?.schema(),
+        _ => Outcome::default().batch()?.schema(),
+    };
+    let reads = source.map(|source| names_of(&source.tables)).unwrap_or_default();
+    let writes = statement.table().map(|table| write.name(table)).transpose()?;
+    Ok(Description { statement: statement.words(), schema, reads, writes })
+}
+
 /// The rows that a statement writes, and the tables that they come from.
 struct Source {
     plan: LogicalPlan,
@@ -249,26 +270,11 @@ impl<'a> Write<'a> {
     /// # Errors
     /// `NotFound` with its place; `Invalid` for a table of files.
     async fn iceberg(&self, named: &Named) -> Result<Table> {
-        let name = self.name(named)?;
-        let entry = match self.run.ports.catalog.get_table(&name).await {
-            Ok(entry) => entry,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Err(self.unknown(named, &name).await),
-            Err(error) => return Err(error),
-        };
+        let (name, entry) = self.run.names().named(Access::Write, named).await?;
         if !entry.is_iceberg() {
             return Err(of_files(&name));
         }
-        self.tables.load(&name).await
-    }
-
-    async fn unknown(&self, named: &Named, name: &TableName) -> Error {
-        let Run { ports, tables, options, log, sql, .. } = self.run;
-        let lookup = Lookup { ports, tables, options, log, sources: &[], given: &NamedTables::new() };
-        let error = lookup.unknown(&name.database, &name.table).await;
-        match error.kind() {
-            ErrorKind::NotFound => Error::not_found(pointed(&error.to_string(), sql, named.place)),
-            _ => error,
-        }
+        self.tables.open(Entry::clone(&entry)).await
     }
 
     /// Plans a query whose rows are to be written.
@@ -297,7 +303,7 @@ impl<'a> Write<'a> {
         if let Some(limit) = self.run.options.max_bytes_scanned {
             limit::check(plan.as_ref(), state, limit)?;
         }
-        let rows = execute_stream(Arc::clone(&plan), state.task_ctx())?;
+        let rows = self.engine.executor.start(Arc::clone(&plan), state.task_ctx())?;
         let (meter, clock) = (Arc::clone(&self.run.meter), Arc::clone(&self.run.ports.clock));
         let progress = Progress::new(meter, None, clock, self.run.started_ms);
         *self.plan.lock().unwrap_or_else(PoisonError::into_inner) = Some(plan);

@@ -6,6 +6,7 @@ use arrow::util::pretty::pretty_format_batches;
 
 use super::*;
 use crate::QueryOptions;
+use shared::Principal;
 use shared::catalog::ensure_database;
 use shared::clock::SystemClock;
 use shared::config::Settings;
@@ -29,7 +30,7 @@ impl Lake {
     }
 
     fn options() -> QueryOptions {
-        QueryOptions { database: "db".into(), ..QueryOptions::default() }
+        QueryOptions { database: "db".into(), ..QueryOptions::of(Principal::Owner) }
     }
 
     async fn try_with(&self, sql: &str, options: &QueryOptions) -> Result<Outcome> {
@@ -391,5 +392,32 @@ async fn the_least_and_the_greatest_number_of_a_column_can_be_filtered() {
     for (filter, expected) in [("g = 1", "1"), ("b > 0", "1"), ("b < 0", "2"), ("b <> 5", "1;2"), ("b + 0 = b", "1;2")]
     {
         assert_eq!(lake.cells(&format!("SELECT g FROM t WHERE {filter} ORDER BY g")).await, expected, "{filter}");
+    }
+}
+
+#[tokio::test]
+async fn a_description_says_what_is_written_and_changes_nothing() {
+    let lake = Lake::new().await;
+    for (sql, reads) in [
+        ("CREATE DATABASE other", ""),
+        ("CREATE TABLE t (id bigint)", ""),
+        ("CREATE TABLE u AS SELECT * FROM t", "db.t"),
+        ("INSERT INTO t SELECT * FROM u", "db.u"),
+        ("UPDATE t SET id = (SELECT max(id) FROM u)", "db.u"),
+        ("MERGE INTO t USING u ON t.id = u.id WHEN NOT MATCHED THEN INSERT *", "db.u"),
+        ("DELETE FROM t WHERE id > 5", ""),
+        ("ALTER TABLE t ADD COLUMNS (x int)", ""),
+        ("OPTIMIZE t REWRITE DATA USING BIN_PACK", ""),
+        ("VACUUM t", ""),
+        ("DROP TABLE u", ""),
+        ("DROP DATABASE other", ""),
+    ] {
+        let description = lake.engine.describe(sql, &Lake::options()).await.unwrap();
+        let answer = lake.engine.execute(sql, &Lake::options()).await.unwrap();
+        let outcome = answer.outcome.as_ref().unwrap();
+        assert_eq!((description.statement, &description.schema), (outcome.statement, &answer.schema), "{sql}");
+        let writes = description.writes.as_ref().map_or_else(|| "other".to_owned(), ToString::to_string);
+        let names: Vec<_> = description.reads.iter().map(ToString::to_string).collect();
+        assert_eq!((writes.as_str(), names.join(" ").as_str()), (outcome.target.as_str(), reads), "{sql}");
     }
 }

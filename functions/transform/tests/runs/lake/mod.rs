@@ -8,7 +8,7 @@ use arrow::json::WriterBuilder;
 use arrow::json::writer::JsonArray;
 use engine::{Engine, QueryOptions};
 use serde_json::{Value, json};
-use shared::api::Response;
+use shared::Principal;
 use shared::catalog::{StorageDescriptor, TableInput, ensure_database};
 use shared::clock::ManualClock;
 use shared::config::Settings;
@@ -114,12 +114,17 @@ impl Lake {
     }
 
     fn options(&self) -> QueryOptions {
-        QueryOptions { database: "nyc".into(), ..QueryOptions::default() }
+        QueryOptions { database: "nyc".into(), ..QueryOptions::of(Principal::Owner) }
     }
 }
 
 pub fn name(table: &str) -> TableName {
     TableName::parse(table, "nyc").unwrap()
+}
+
+/// What Lambda would give back for the event.
+pub async fn call(transform: &Transform, event: Value) -> shared::Result<Value> {
+    testing::invoke(event, |event| transform.handle(event)).await
 }
 
 /// Sends an HTTP request as API Gateway does.
@@ -143,7 +148,7 @@ pub async fn send_to(transform: &Transform, method: &str, path: &str, query: &st
         "body": body.to_string(),
         "isBase64Encoded": false,
     });
-    let response = Response::from_value(transform.handle(event).await.unwrap()).unwrap();
+    let response = testing::request(event, |event| transform.handle(event)).await;
     (response.status, serde_json::from_slice(&response.body).unwrap())
 }
 

@@ -1,7 +1,10 @@
-//! The tables that a statement names, looked up once before it is planned.
+//! The one resolver of names: what a statement calls a table becomes what the catalog has of it, if who asks may have it.
+//!
+//! Each entry of the catalog is asked for once, however often a statement names the table, and those of several tables at the same
+//! time. A statement that is tried again on a newer state of its table resolves its names anew.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use datafusion::catalog::{
     CatalogProvider, MemoryCatalogProvider, MemorySchemaProvider, SchemaProvider, TableProvider,
@@ -11,6 +14,7 @@ use datafusion::execution::session_state::SessionState;
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast::ObjectName;
 use futures::future::try_join_all;
+use tokio::sync::OnceCell;
 
 use super::errors::{Place, pointed, suggestion};
 use super::session::CATALOG;
@@ -18,8 +22,10 @@ use super::sources::{self, Changes, Source, SourceKind};
 use super::statement::Named;
 use super::tables::{FileTable, ScanLog};
 use super::{Input, QueryOptions, guard, information};
+use shared::catalog::{Catalog, Table as Entry};
 use shared::model::TableName;
 use shared::ports::Ports;
+use shared::principal::Access;
 use shared::{Error, ErrorKind, Result};
 use table::{Read, Table, Tables};
 use table_datafusion::{MetadataTable, ReadTable};
@@ -40,14 +46,22 @@ pub(super) struct Resolved {
     pub(super) location: String,
 }
 
-/// Looks up tables for one query.
-pub(super) struct Lookup<'a> {
+/// The names of one statement.
+pub(super) struct Names<'a> {
     /// With the query's metered storage.
-    pub(super) ports: &'a Ports,
+    ports: &'a Ports,
     /// Through these ports.
-    pub(super) tables: &'a Tables,
-    pub(super) options: &'a QueryOptions,
-    pub(super) log: &'a ScanLog,
+    tables: &'a Tables,
+    options: &'a QueryOptions,
+    sql: &'a str,
+    log: &'a ScanLog,
+    /// What the catalog has told.
+    entries: Mutex<BTreeMap<TableName, Arc<OnceCell<Arc<Entry>>>>>,
+}
+
+/// Tables that are not in the catalog.
+#[derive(Clone, Copy)]
+pub(super) struct Beside<'a> {
     /// Versions of tables and changes, under the names that the statement has for them.
     pub(super) sources: &'a [Source],
     /// Tables that are there for this statement alone, by name.
@@ -73,22 +87,93 @@ fn resolved_names(state: &SessionState, statement: &Statement) -> Result<Vec<Res
 /// Tables by name.
 pub(super) type NamedTables = BTreeMap<String, Arc<dyn TableProvider>>;
 
-impl Lookup<'_> {
+impl<'a> Names<'a> {
+    /// Of the statement `sql`. `tables` are those of `ports`.
+    pub(super) fn new(
+        ports: &'a Ports,
+        tables: &'a Tables,
+        options: &'a QueryOptions,
+        sql: &'a str,
+        log: &'a ScanLog,
+    ) -> Self {
+        Self { ports, tables, options, sql, log, entries: Mutex::default() }
+    }
+
+    /// The database of tables that are named without one.
+    pub(super) fn database(&self) -> &str {
+        &self.options.database
+    }
+
+    pub(super) fn catalog(&self) -> &dyn Catalog {
+        self.ports.catalog.as_ref()
+    }
+
+    /// What the catalog has under a name; none when it has nothing.
+    ///
+    /// # Errors
+    /// `Denied` when who asks may not have it; what the catalog answers.
+    pub(super) async fn find(&self, access: Access, name: &TableName) -> Result<Option<Arc<Entry>>> {
+        self.options.principal.check(access, name)?;
+        let cell = {
+            let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(entries.entry(name.clone()).or_default())
+        };
+        let ask = async || self.ports.catalog.get_table(name).await.map(Arc::new);
+        match cell.get_or_try_init(ask).await {
+            Ok(entry) => Ok(Some(Arc::clone(entry))),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// As [`Names::find`].
+    ///
+    /// # Errors
+    /// As [`Names::find`]; `NotFound`, with near names.
+    pub(super) async fn entry(&self, access: Access, name: &TableName) -> Result<Arc<Entry>> {
+        match self.find(access, name).await? {
+            Some(entry) => Ok(entry),
+            None => Err(self.unknown(&name.database, &name.table).await),
+        }
+    }
+
+    /// As [`Names::entry`], to read it; for a name that can't be there is none.
+    pub(super) async fn of_parts(&self, database: &str, table: &str) -> Result<Arc<Entry>> {
+        match TableName::new(database, table) {
+            Ok(name) => self.entry(Access::Read, &name).await,
+            Err(_) => Err(self.unknown(database, table).await),
+        }
+    }
+
+    /// The name that stands in the statement, and what the catalog has under it.
+    ///
+    /// # Errors
+    /// As [`Names::entry`], `NotFound` with the place.
+    pub(super) async fn named(&self, access: Access, named: &Named) -> Result<(TableName, Arc<Entry>)> {
+        let name = named.resolve(self.database())?;
+        match self.entry(access, &name).await {
+            Ok(entry) => Ok((name, entry)),
+            Err(error) => Err(at(error, self.sql, Some(named.place))),
+        }
+    }
+
     /// Gives `state` a provider for each table that `statement` names.
     ///
     /// # Errors
-    /// `NotFound` for an unknown table or database, with its place in `sql` and near names; whatever loading a table gives.
+    /// `NotFound` for an unknown table or database, with its place and near names; whatever loading a table gives.
     pub(super) async fn register(
         &self,
         state: &SessionState,
         statement: &Statement,
-        sql: &str,
+        beside: Beside<'_>,
     ) -> Result<Vec<Resolved>> {
         let places = guard::relations(statement);
         let names = resolved_names(state, statement)?;
         let mut found = Vec::with_capacity(names.len());
         for names in names.chunks(AT_ONCE) {
-            found.extend(try_join_all(names.iter().map(|name| self.find_or_call(state, name, &places, sql))).await?);
+            found.extend(
+                try_join_all(names.iter().map(|name| self.provider_or_call(state, name, &places, beside))).await?,
+            );
         }
         let mut schemas: BTreeMap<String, BTreeMap<String, Arc<MemorySchemaProvider>>> = BTreeMap::new();
         let mut tables = Vec::new();
@@ -110,25 +195,30 @@ impl Lookup<'_> {
     }
 
     /// The table of that name; none for what may be the call of a function, e.g. of `generate_series`.
-    async fn find_or_call(
+    async fn provider_or_call(
         &self,
         state: &SessionState,
         name: &ResolvedTableReference,
         places: &[(ObjectName, Place)],
-        sql: &str,
+        beside: Beside<'_>,
     ) -> Result<Option<Found>> {
-        match self.find(state, name).await {
+        match self.provider(state, name, beside).await {
             Ok(found) => Ok(Some(found)),
             Err(_) if state.table_functions().contains_key(name.table.as_ref()) => Ok(None),
-            Err(error) => Err(at(error, sql, place_of(places, &name.table))),
+            Err(error) => Err(at(error, self.sql, place_of(places, &name.table))),
         }
     }
 
-    async fn find(&self, state: &SessionState, reference: &ResolvedTableReference) -> Result<Found> {
-        if let Some(provider) = self.given.get(reference.table.as_ref()) {
+    async fn provider(
+        &self,
+        state: &SessionState,
+        reference: &ResolvedTableReference,
+        beside: Beside<'_>,
+    ) -> Result<Found> {
+        if let Some(provider) = beside.given.get(reference.table.as_ref()) {
             return Ok((Arc::clone(provider), None));
         }
-        if let Some(source) = self.sources.iter().find(|s| s.name == *reference.table) {
+        if let Some(source) = beside.sources.iter().find(|s| s.name == *reference.table) {
             return self.source(state, source).await;
         }
         if !reference.catalog.eq_ignore_ascii_case(CATALOG) {
@@ -149,11 +239,7 @@ impl Lookup<'_> {
     }
 
     /// An older version of a table, or what changed between two.
-    async fn source(
-        &self,
-        state: &SessionState,
-        source: &Source,
-    ) -> Result<(Arc<dyn TableProvider>, Option<Resolved>)> {
+    async fn source(&self, state: &SessionState, source: &Source) -> Result<Found> {
         let (table, read) = match &source.of {
             SourceKind::Time { table, at } => (table, Read::AsOf { ms: sources::instant(state, at).await? }),
             SourceKind::Version { table, at } => (table, sources::version(state, at).await?),
@@ -176,21 +262,13 @@ impl Lookup<'_> {
     }
 
     async fn iceberg(&self, name: &TableName) -> Result<Table> {
-        match self.tables.load(name).await {
-            Err(error) if error.kind() == ErrorKind::NotFound => Err(self.unknown(&name.database, &name.table).await),
-            other => other,
-        }
+        let entry = self.entry(Access::Read, name).await?;
+        self.tables.open(Entry::clone(&entry)).await
     }
 
     /// The provider of a table of the catalog, or of `input` of it.
     async fn load(&self, name: &TableName, input: Option<&Input>) -> Result<(Arc<dyn TableProvider>, Resolved)> {
-        let entry = match self.ports.catalog.get_table(name).await {
-            Ok(entry) => entry,
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                return Err(self.unknown(&name.database, &name.table).await);
-            }
-            Err(error) => return Err(error),
-        };
+        let entry = self.entry(Access::Read, name).await?;
         let location = entry.input.storage.location.clone();
         if entry.is_iceberg() {
             let read = match input {
@@ -202,7 +280,7 @@ impl Lookup<'_> {
                     )));
                 }
             };
-            let table = self.tables.load(name).await?;
+            let table = self.tables.open(Entry::clone(&entry)).await?;
             let files_total = table.newest().and_then(|s| s.summary.get("total-data-files")?.parse().ok());
             let provider = table.provider(read).await?;
             return Ok((provider, Resolved { name: name.clone(), files_total, location }));
@@ -218,12 +296,12 @@ impl Lookup<'_> {
             }
         };
         let (catalog, storage) = (Arc::clone(&self.ports.catalog), self.ports.storage.clone());
-        let provider = FileTable::new(entry, only, catalog, storage, self.log.clone())?;
+        let provider = FileTable::new(Entry::clone(&entry), only, catalog, storage, self.log.clone())?;
         Ok((Arc::new(provider), Resolved { name: name.clone(), files_total: None, location }))
     }
 
     /// `NotFound`, with near names.
-    pub(super) async fn unknown(&self, database: &str, table: &str) -> Error {
+    async fn unknown(&self, database: &str, table: &str) -> Error {
         let catalog = self.ports.catalog.as_ref();
         match catalog.list_tables(database).await {
             Ok(tables) => {
