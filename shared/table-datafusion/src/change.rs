@@ -11,8 +11,7 @@ use table::live::live_deletes;
 use table::snapshot::{DeleteFile, Delta, live_files};
 use table::{Committed, Table, Token, Written, write_rows};
 
-use super::merge::Merge;
-use super::rows::{OverwriteWhere, ReplacePartitions, live_rows};
+use super::rows::{KeyedMerge, OverwriteWhere, ReplacePartitions, live_rows};
 use super::{Change, memory, row_stream};
 
 /// Rows that are written to files, and what is done with them.
@@ -28,7 +27,7 @@ enum Action {
     Overwrite,
     OverwriteWhere(Box<OverwriteWhere>),
     ReplacePartitions,
-    Merge(Box<Merge>),
+    Merge(Box<KeyedMerge>),
 }
 
 pub(super) async fn commit(
@@ -58,7 +57,7 @@ async fn write<'a>(
         Change::Merge { key } => {
             let schema_id = base.metadata().current_schema_id();
             let memory = memory::reservation(base.io(), "keys of a merge");
-            Action::Merge(Box::new(Merge::new(&key, base.arrow_schema(), schema_id, memory)?))
+            Action::Merge(Box::new(KeyedMerge::new(&key, base.arrow_schema(), schema_id, memory)?))
         }
     };
     let observe = |batch: &RecordBatch| match &mut action {
@@ -68,6 +67,14 @@ async fn write<'a>(
     let written = write_rows(base, row_stream(rows), token, observe).await?;
     let created = written.created.clone();
     Ok(Incoming { written, action, token, created })
+}
+
+/// Adds what leaves, and what is written in its place.
+fn take(delta: &mut Delta, left: Delta) {
+    delta.rows.deleted = left.rows.deleted;
+    delta.removed = left.removed;
+    delta.removed_deletes = left.removed_deletes;
+    delta.added.extend(left.added);
 }
 
 #[async_trait]
@@ -86,21 +93,15 @@ impl Operation for Incoming<'_> {
             }
             Action::OverwriteWhere(overwrite) => {
                 let left = overwrite.delta(base, file_prefix(base, self.token), &mut self.created).await?;
-                delta.rows.deleted = left.rows.deleted;
-                delta.removed = left.removed;
-                delta.removed_deletes = left.removed_deletes;
-                delta.added.extend(left.added);
+                take(&mut delta, left);
             }
             Action::ReplacePartitions => {
                 return ReplacePartitions::delta(base, &self.written.files, self.written.spec_id).await;
             }
             Action::Merge(_) if self.written.files.is_empty() => {}
             Action::Merge(merge) => {
-                let live = live_files(base.io(), base.metadata(), parent).await?;
-                let replaced = merge.replace(base, &live, &file_prefix(base, self.token), &mut self.created).await?;
-                delta.rows.deleted = replaced.rows_removed;
-                delta.removed = replaced.removed;
-                delta.added.extend(replaced.added);
+                let left = merge.delta(base, file_prefix(base, self.token), &mut self.created).await?;
+                take(&mut delta, left);
             }
         }
         Ok(delta)
@@ -109,9 +110,7 @@ impl Operation for Incoming<'_> {
     async fn holds(&mut self, base: &Table) -> Result<bool> {
         match (&self.action, base.metadata().current_snapshot()) {
             (Action::OverwriteWhere(overwrite), Some(_)) => overwrite.holds(base).await,
-            (Action::Merge(merge), Some(parent)) if !self.written.files.is_empty() => {
-                Ok(merge.knows(base, &live_files(base.io(), base.metadata(), parent).await?))
-            }
+            (Action::Merge(merge), Some(_)) if !self.written.files.is_empty() => merge.holds(base).await,
             _ => Ok(true),
         }
     }

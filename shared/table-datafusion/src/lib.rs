@@ -12,7 +12,6 @@ mod field_id;
 pub mod floats;
 mod footers;
 mod memory;
-mod merge;
 mod metadata_tables;
 mod prune;
 mod reshape;
@@ -58,7 +57,8 @@ pub enum Change {
     OverwriteWhere(Vec<Expr>),
     /// The partitions that the rows fall into hold nothing else afterwards. A table without partitions is one partition.
     ReplacePartitions,
-    /// A row replaces those with equal values in these columns (null equals null), or is added.
+    /// A row replaces those with equal values in these columns (null equals null), or is added. The property `write.merge.mode` says
+    /// how rows leave.
     Merge {
         key: Vec<String>,
     },

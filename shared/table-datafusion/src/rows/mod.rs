@@ -1,4 +1,4 @@
-//! Row-level changes: what DELETE, UPDATE and MERGE do to a table.
+//! Row-level changes: what DELETE, UPDATE and MERGE do to a table, and merges by key.
 //!
 //! A [`RowChange`] names rows by their address, data file and place, and gives the values that come. Rows leave in one of two
 //! ways: their files are written anew without them (copy on write), or delete files name them (merge on read); table
@@ -7,6 +7,7 @@
 
 mod count;
 mod deletes;
+mod keyed;
 mod overwrite;
 mod positions;
 mod rewrite;
@@ -23,6 +24,7 @@ use datafusion::logical_expr::Expr;
 use futures::TryStreamExt;
 
 pub(super) use self::count::live_rows;
+pub(super) use self::keyed::KeyedMerge;
 pub(super) use self::overwrite::{OverwriteWhere, ReplacePartitions};
 use self::positions::Addresses;
 use self::work::{Settings, Work};

@@ -142,6 +142,17 @@ impl Work {
 
     /// Whether the same work would do in the table as it is now.
     pub(super) async fn holds(&self, now: &Table) -> Result<bool> {
+        let concerned = |came: Vec<LiveFile>| {
+            let concerned = may_match(now, came, &self.filters).inspect_err(|error| {
+                tracing::debug!(%error, "the filters of a change tell no files apart");
+            });
+            !concerned.is_ok_and(|files| files.is_empty())
+        };
+        self.serves(now, |came| self.isolation == Isolation::Serializable && concerned(came)).await
+    }
+
+    /// As [`Work::holds`], where `concerns` says whether files that came meanwhile matter.
+    pub(super) async fn serves(&self, now: &Table, concerns: impl Fn(Vec<LiveFile>) -> bool) -> Result<bool> {
         let (then, metadata) = (self.base.metadata(), now.metadata());
         if then.current_snapshot_id() == metadata.current_snapshot_id()
             && then.current_schema_id() == metadata.current_schema_id()
@@ -167,13 +178,7 @@ impl Work {
                 Some(_) => {}
             }
         }
-        if !missing.is_empty() || self.isolation == Isolation::Snapshot {
-            return Ok(missing.is_empty());
-        }
-        let concerned = may_match(now, came, &self.filters).inspect_err(|error| {
-            tracing::debug!(%error, "the filters of a change tell no files apart");
-        });
-        Ok(concerned.is_ok_and(|files| files.is_empty()))
+        Ok(missing.is_empty() && !concerns(came))
     }
 }
 

@@ -52,8 +52,8 @@ fn batches() -> impl Strategy<Value = Vec<(bool, Model)>> {
     proptest::collection::vec((proptest::bool::weighted(0.1), batch), 1..8)
 }
 
-async fn merges_like_a_map(partition_by: &[&str], batches: &[(bool, Model)]) {
-    let table = table(&ports(), partition_by).await;
+async fn merges_like_a_map(partition_by: &[&str], properties: &[(&str, &str)], batches: &[(bool, Model)]) {
+    let table = with_properties(table(&ports(), partition_by).await, properties).await;
     let mut model = Model::new();
     for (overwrite, batch) in batches {
         let new: Vec<_> = batch.iter().map(|((carrier, id), day)| (*id, *carrier, *day)).collect();
@@ -88,9 +88,49 @@ proptest! {
     fn merging_is_like_inserting_into_a_map(batches in batches()) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            merges_like_a_map(&[], &batches).await;
-            merges_like_a_map(&["carrier", "bucket(4, id)"], &batches).await;
+            let on_read = ("write.merge.mode", "merge-on-read");
+            merges_like_a_map(&[], &[], &batches).await;
+            merges_like_a_map(&["carrier", "bucket(4, id)"], &[], &batches).await;
+            merges_like_a_map(&["carrier", "bucket(4, id)"], &[on_read], &batches).await;
+            merges_like_a_map(&[], &[on_read, ("format-version", "3")], &batches).await;
         });
+    }
+}
+
+async fn with_properties(table: Table, properties: &[(&str, &str)]) -> Table {
+    let properties = properties.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    table.alter(&[Alter::SetProperties(properties)]).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_merge_on_read_leaves_data_files_as_they_are() {
+    let table = with_properties(table(&ports(), &[]).await, &[("write.merge.mode", "merge-on-read")]).await;
+    append(&table, rows(&[(1, Some("a"), 0), (2, Some("b"), 1), (3, Some("c"), 2)])).await;
+    let done = table.commit(by_id(), stream(rows(&[(2, Some("B"), 5), (4, Some("D"), 2)])), None).await.unwrap();
+    assert_eq!((done.rows_added, done.rows_deleted), (2, 1));
+    assert_eq!(sql(&table, Read::Current, "SELECT id, carrier FROM t ORDER BY id").await, ["1 a", "2 B", "3 c", "4 D"]);
+    let summary = &table.reload().await.unwrap().history()[0].summary;
+    assert_eq!((summary["total-data-files"].as_str(), summary["total-delete-files"].as_str()), ("2", "1"));
+}
+
+#[tokio::test]
+async fn rows_that_come_during_a_merge_are_replaced_too() {
+    for isolation in ["serializable", "snapshot"] {
+        let table = table(&ports(), &[]).await;
+        let table = with_properties(table, &[("write.merge.isolation-level", isolation)]).await;
+        append(&table, rows(&[(1, Some("a"), 0), (9, Some("z"), 0)])).await;
+        let meanwhile = table.clone();
+        let new = rows(&[(1, Some("A"), 1), (2, Some("B"), 1)]);
+        let schema = new.schema();
+        let coming = futures::stream::once(async move {
+            append(&meanwhile, rows(&[(2, Some("b"), 0), (3, Some("c"), 0)])).await;
+            Ok(new)
+        });
+        let coming = Box::pin(RecordBatchStreamAdapter::new(schema, coming));
+        let done = table.commit(by_id(), coming, None).await.unwrap();
+        assert_eq!((done.rows_added, done.rows_deleted), (2, 2), "{isolation}");
+        let found = sql(&table, Read::Current, "SELECT id, carrier FROM t ORDER BY id").await;
+        assert_eq!(found, ["1 A", "2 B", "3 c", "9 z"], "{isolation}");
     }
 }
 
