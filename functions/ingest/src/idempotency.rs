@@ -47,9 +47,9 @@ struct Memory {
     /// Hash of the body.
     fingerprint: String,
     first_ms: i64,
-    /// Until when somebody works on it.
+    /// Until when somebody works on it; 0: nobody does.
     lease_ms: i64,
-    /// From when to when requests before that one had the lease: what they stored came in one of these times.
+    /// From when to when earlier requests had the lease: what they stored came in one of these times.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     earlier: Vec<Span>,
     answer: Option<Answer>,
@@ -147,10 +147,20 @@ impl Key {
 impl Memory {
     /// Gives the lease to a request that comes now.
     fn take_over(&mut self, now_ms: i64) {
-        // The first span holds all that is not told apart.
-        let from_ms = if self.earlier.is_empty() { self.first_ms } else { self.lease_ms - WORK_MS };
-        self.earlier.push(Span { from_ms, to_ms: self.lease_ms.max(from_ms) });
+        self.end_lease();
         self.lease_ms = now_ms + WORK_MS;
+    }
+
+    /// Nobody works on it any more. What was put may come as late as the lease allowed, whenever its request was answered.
+    fn end_lease(&mut self) {
+        if self.earlier.is_empty() {
+            // It holds all that is not told apart. Earlier versions did not keep the end of a lease whose request was answered.
+            let to_ms = self.lease_ms.max(self.first_ms + WORK_MS);
+            self.earlier.push(Span { from_ms: self.first_ms, to_ms });
+        } else if self.lease_ms > 0 {
+            self.earlier.push(Span { from_ms: self.lease_ms - WORK_MS, to_ms: self.lease_ms });
+        }
+        self.lease_ms = 0;
     }
 }
 
@@ -182,7 +192,8 @@ impl Claim {
     /// # Errors
     /// `Retry` when a repeat took over because this request took too long: what it says counts.
     pub(crate) async fn answered(self, state: &dyn State, answer: &Answer) -> Result<()> {
-        let memory = Memory { lease_ms: 0, answer: Some(answer.clone()), ..self.memory };
+        let mut memory = Memory { answer: Some(answer.clone()), ..self.memory };
+        memory.end_lease();
         put_json(state, &self.document, &memory, Expect::Version(self.version)).await.map_err(in_work)?;
         Ok(())
     }
@@ -287,7 +298,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_times_of_earlier_requests_are_those_of_their_leases() {
+    fn the_times_of_earlier_requests_are_those_of_their_leases_answered_or_not() {
         let mut memory =
             Memory { fingerprint: String::new(), first_ms: 0, lease_ms: WORK_MS, earlier: Vec::new(), answer: None };
         memory.take_over(20_000);
@@ -297,6 +308,11 @@ mod tests {
         assert_eq!(memory.lease_ms, 80_000_000 + WORK_MS);
         let skew = CLOCK_SKEW_MS;
         assert_eq!(apart(&memory.earlier), [span(-skew, 20_000 + WORK_MS + skew)], "they touch");
+        let kept = memory.earlier.len();
+        memory.end_lease();
+        memory.end_lease();
+        assert_eq!((memory.earlier.len(), memory.lease_ms), (kept + 1, 0), "an answer ends a lease once");
+        assert_eq!(memory.earlier[kept], span(80_000_000, 80_000_000 + WORK_MS));
         let far = [span(500_000, 600_000), span(0, 1_000)];
         assert_eq!(apart(&far), [span(-skew, 1_000 + skew), span(500_000 - skew, 600_000 + skew)]);
     }

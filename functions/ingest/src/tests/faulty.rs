@@ -15,6 +15,8 @@ enum Fault {
     Throttle { takes: usize },
     /// Stores the put, but its caller gets an error.
     LostReply { at: usize },
+    /// As that, and takes so many milliseconds to store it.
+    LateReply { at: usize, ms: i64 },
     /// Fails the put whole.
     Fail { at: usize },
     /// Stores the put and never answers: the caller is killed.
@@ -24,6 +26,7 @@ enum Fault {
 #[derive(Debug)]
 struct Faulty {
     inner: Arc<dyn Stream>,
+    clock: Arc<ManualClock>,
     fault: std::sync::Mutex<Option<Fault>>,
     puts: AtomicUsize,
 }
@@ -57,6 +60,11 @@ impl Stream for Faulty {
                 self.inner.put(stream, records).await?;
                 Err(Error::new(shared::ErrorKind::OutcomeUnknown, "the reply was lost"))
             }
+            Some(Fault::LateReply { at: fails, ms }) if fails == at => {
+                self.clock.advance(ms);
+                self.inner.put(stream, records).await?;
+                Err(Error::new(shared::ErrorKind::OutcomeUnknown, "the reply was lost"))
+            }
             Some(Fault::Hang { at: hangs }) if hangs == at => {
                 self.inner.put(stream, records).await?;
                 std::future::pending().await
@@ -77,8 +85,8 @@ async fn lake(fault: Fault) -> (Arc<Lake>, Arc<Faulty>) {
     for (name, shards) in [("flights", 1), ("keyed", 8)] {
         ports.stream.create(&StreamSpec { name: name.into(), shards, retention_hours: 24 }).await.unwrap();
     }
-    let faulty = Faulty { inner: ports.stream.clone(), fault: Some(fault).into(), puts: AtomicUsize::new(0) };
-    let faulty = Arc::new(faulty);
+    let (inner, fault) = (ports.stream.clone(), Some(fault).into());
+    let faulty = Arc::new(Faulty { inner, clock: clock.clone(), fault, puts: AtomicUsize::new(0) });
     (Arc::new(Lake::with(Ports { stream: faulty.clone(), ..ports }, clock)), faulty)
 }
 
@@ -256,4 +264,17 @@ async fn of_many_repeats_at_once_one_does_the_work() {
         assert!([200, 503].contains(&status), "{status}");
     }
     assert_eq!(lake.stored("flights").await.len(), 100);
+}
+
+#[tokio::test]
+async fn what_was_stored_late_and_not_told_is_stored_once() {
+    for ms in [1_000, 6_000, 14_000] {
+        let (lake, _) = lake(Fault::LateReply { at: 0, ms }).await;
+        let (status, answer) = lake.post("flights", KEY, body(3)).await;
+        assert_eq!((status, statuses(&answer)), (429, vec!["unknown"; 3]), "after {ms} ms");
+        lake.clock.advance(120_000);
+        let (status, answer) = lake.post("flights", KEY, body(3)).await;
+        assert_eq!((status, statuses(&answer)), (200, vec!["stored"; 3]), "after {ms} ms");
+        assert_eq!(lake.stored("flights").await.len(), 3, "after {ms} ms");
+    }
 }
