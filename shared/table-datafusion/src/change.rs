@@ -8,7 +8,7 @@ use datafusion::execution::SendableRecordBatchStream;
 use shared::Result;
 use table::commit::{self, Operation, file_prefix};
 use table::live::live_deletes;
-use table::snapshot::{DeleteFile, Delta, live_files};
+use table::snapshot::{DeleteFile, Delta, Rows, live_files};
 use table::{Committed, Table, Token, Written, write_rows};
 
 use super::rows::{KeyedMerge, OverwriteWhere, ReplacePartitions, live_rows};
@@ -69,12 +69,10 @@ async fn write<'a>(
     Ok(Incoming { written, action, token, created })
 }
 
-/// Adds what leaves, and what is written in its place.
-fn take(delta: &mut Delta, left: Delta) {
-    delta.rows.deleted = left.rows.deleted;
-    delta.removed = left.removed;
-    delta.removed_deletes = left.removed_deletes;
-    delta.added.extend(left.added);
+/// The rows that come, and what leaves with what is written in its place.
+fn together(come: Delta, left: Delta) -> Delta {
+    let rows = Rows { deleted: left.rows.deleted, ..come.rows };
+    Delta { added: [come.added, left.added].concat(), rows, ..left }
 }
 
 #[async_trait]
@@ -93,7 +91,7 @@ impl Operation for Incoming<'_> {
             }
             Action::OverwriteWhere(overwrite) => {
                 let left = overwrite.delta(base, file_prefix(base, self.token), &mut self.created).await?;
-                take(&mut delta, left);
+                delta = together(delta, left);
             }
             Action::ReplacePartitions => {
                 return ReplacePartitions::delta(base, &self.written.files, self.written.spec_id).await;
@@ -101,7 +99,7 @@ impl Operation for Incoming<'_> {
             Action::Merge(_) if self.written.files.is_empty() => {}
             Action::Merge(merge) => {
                 let left = merge.delta(base, file_prefix(base, self.token), &mut self.created).await?;
-                take(&mut delta, left);
+                delta = together(delta, left);
             }
         }
         Ok(delta)

@@ -1,9 +1,9 @@
-//! Merge by key: rows of the table leave whose key one of the new rows has, the new rows come.
+//! Merge by key: the rows of the table whose key is among the new rows leave, and the new rows come.
 //!
 //! The keys of the new rows are held in memory; of the files that may hold one the key columns are read. Keys compare as SQL's
 //! `IS NOT DISTINCT FROM`: null equals null, NaN equals NaN, 0.0 equals -0.0.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use arrow::array::{ArrayRef, AsArray, BooleanArray, RecordBatch};
 use arrow::compute::{cast, filter_record_batch};
@@ -28,7 +28,7 @@ use crate::prune::bounds;
 use crate::scan;
 use shared::{Error, Result};
 use table::Table;
-use table::snapshot::{Delta, LiveFile};
+use table::snapshot::{DeleteFile, Delta, LiveFile};
 use table::write::Writer;
 
 /// Bytes that a key takes besides its values.
@@ -42,7 +42,16 @@ pub(crate) struct KeyedMerge {
     keys: HashSet<Box<[u8]>>,
     /// The memory of the keys.
     memory: MemoryReservation,
+    /// The places of keys in files that were read: they stay true as long as the file has the same rows.
+    examined: HashMap<FileState, RoaringTreemap>,
     work: Option<Work>,
+}
+
+/// What tells the rows of a data file: its location, the id of its first row, its deletes.
+type FileState = (String, Option<u64>, BTreeSet<DeleteFile>);
+
+fn state(file: &LiveFile) -> FileState {
+    (file.data().file_path().to_owned(), file.first_row_id(), file.delete_files())
 }
 
 struct KeyColumn {
@@ -69,7 +78,7 @@ impl KeyedMerge {
         }
         let fields = columns.iter().map(|c| SortField::new(schema.field(c.index).data_type().clone())).collect();
         let converter = RowConverter::new(fields)?;
-        Ok(Self { schema_id, columns, converter, keys: HashSet::new(), memory, work: None })
+        Ok(Self { schema_id, columns, converter, keys: HashSet::new(), memory, examined: HashMap::new(), work: None })
     }
 
     /// Remembers the keys of new rows.
@@ -143,15 +152,26 @@ impl KeyedMerge {
 
     /// Rows that came meanwhile matter whatever the table's isolation level: a key would be there twice.
     async fn serves(&self, work: &Work, base: &Table) -> Result<bool> {
-        work.serves(base, |came| came.iter().any(|file| self.may_hold_keys(file.data(), base))).await
+        work.holds_unless(base, |came| came.iter().any(|file| self.may_hold_keys(file.data(), base))).await
     }
 
-    async fn work_out(&self, base: &Table, writer: &mut Writer) -> Result<Work> {
-        let files = live(base).await?.into_iter().filter(|file| self.may_hold_keys(file.data(), base)).collect();
-        let addresses = self.matching(base, files).await?;
+    async fn work_out(&mut self, base: &Table, writer: &mut Writer) -> Result<Work> {
+        let mode = Settings::of(base, RowChangeKind::Merge)?.mode;
+        let files: Vec<LiveFile> =
+            live(base).await?.into_iter().filter(|file| self.may_hold_keys(file.data(), base)).collect();
+        let unknown = files.iter().filter(|file| !self.examined.contains_key(&state(file))).cloned().collect();
+        let mut found = self.matching(base, unknown).await?.files;
+        let mut addresses = Addresses::default();
+        for file in &files {
+            let path = file.data().file_path();
+            let places = self.examined.entry(state(file)).or_insert_with(|| found.remove(path).unwrap_or_default());
+            if !places.is_empty() {
+                addresses.files.insert(path.to_owned(), places.clone());
+            }
+        }
         let mut work = Work::new(base, Vec::new(), Isolation::Serializable);
         work.rows.deleted = addresses.files.values().map(RoaringTreemap::len).sum();
-        work.remove(base, addresses, Settings::of(base, RowChangeKind::Merge)?.mode, writer).await?;
+        work.remove(base, addresses, mode, writer).await?;
         Ok(work)
     }
 

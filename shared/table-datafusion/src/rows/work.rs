@@ -148,11 +148,11 @@ impl Work {
             });
             !concerned.is_ok_and(|files| files.is_empty())
         };
-        self.serves(now, |came| self.isolation == Isolation::Serializable && concerned(came)).await
+        self.holds_unless(now, |came| self.isolation == Isolation::Serializable && concerned(came)).await
     }
 
-    /// As [`Work::holds`], where `concerns` says whether files that came meanwhile matter.
-    pub(super) async fn serves(&self, now: &Table, concerns: impl Fn(Vec<LiveFile>) -> bool) -> Result<bool> {
+    /// As [`Work::holds`], where `concerns` says whether files with rows that came meanwhile matter.
+    pub(super) async fn holds_unless(&self, now: &Table, concerns: impl Fn(Vec<LiveFile>) -> bool) -> Result<bool> {
         let (then, metadata) = (self.base.metadata(), now.metadata());
         if then.current_snapshot_id() == metadata.current_snapshot_id()
             && then.current_schema_id() == metadata.current_schema_id()
@@ -174,8 +174,12 @@ impl Work {
             let path = file.data().file_path();
             match known.get(path) {
                 None => came.push(file.clone()),
-                Some(old) if missing.remove(path) && !old.same_rows(file) => return Ok(false),
-                Some(_) => {}
+                Some(old) => match (missing.remove(path), old.same_rows(file)) {
+                    (true, false) => return Ok(false),
+                    // Rows of it may be there again: a rollback takes deletes back.
+                    (false, false) => came.push(file.clone()),
+                    (_, true) => {}
+                },
             }
         }
         Ok(missing.is_empty() && !concerns(came))

@@ -134,6 +134,25 @@ async fn rows_that_come_during_a_merge_are_replaced_too() {
     }
 }
 
+#[tokio::test]
+async fn rows_that_a_rollback_brings_back_during_a_merge_are_replaced_too() {
+    let table = with_properties(table(&ports(), &[]).await, &[("write.delete.mode", "merge-on-read")]).await;
+    append(&table, rows(&[(1, Some("a"), 0), (9, Some("z"), 0)])).await;
+    let whole = table.reload().await.unwrap().current_snapshot().unwrap();
+    let first = vec![datafusion::prelude::col("id").eq(datafusion::prelude::lit(1_i64))];
+    table.commit(Change::OverwriteWhere(first), stream(rows(&[])), None).await.unwrap();
+    assert_eq!(ids(&table, Read::Current).await, ["9"]);
+    let meanwhile = table.clone();
+    let new = rows(&[(1, Some("A"), 1)]);
+    let schema = new.schema();
+    let coming = futures::stream::once(async move {
+        meanwhile.alter(&[Alter::RollbackTo(whole)]).await.unwrap();
+        Ok(new)
+    });
+    table.commit(by_id(), Box::pin(RecordBatchStreamAdapter::new(schema, coming)), None).await.unwrap();
+    assert_eq!(sql(&table, Read::Current, "SELECT id, carrier FROM t ORDER BY id").await, ["1 A", "9 z"]);
+}
+
 fn doubles(keys: &[Option<f64>], value: i64) -> RecordBatch {
     let keys: arrow::array::Float64Array = keys.iter().copied().collect();
     let values = Int64Array::from(vec![value; keys.len()]);
