@@ -74,19 +74,21 @@ impl Delivery<'_> {
             .with_header("x-tarn-elapsed-ms", stats.elapsed_ms.to_string()))
     }
 
-    /// Gives at most `limit` of the rows on as the query finds them.
+    /// Gives at most `limit` of the rows on as the query finds them, once there are some.
     ///
     /// # Errors
-    /// `Bug` when the schema can't be written; what the query gives while it runs is in the body.
-    pub fn stream(&self, answer: Answer, limit: Option<u64>) -> Result<Response<Body>> {
+    /// What the query gives before its first rows; what it gives behind them is in the body.
+    pub async fn stream(&self, answer: Answer, limit: Option<u64>) -> Result<Response<Body>> {
         let mut head = Vec::new();
         let encoder = Encoder::begin(self.format, self.id, &answer.schema, &mut head)?;
-        let rows = LimitedRows::new(answer, limit);
-        let streamed = Streamed { rows, encoder, format: self.format, id: self.id.to_owned() };
+        let report = Report { id: self.id.to_owned(), rows: 0, progress: answer.progress() };
+        let mut rows = LimitedRows::new(answer, limit);
+        rows.fill().await?;
+        let streamed = Streamed { rows, encoder, format: self.format, report };
         let parts = stream::try_unfold(Some(streamed), Streamed::part);
         let parts = stream::once(async { Ok(Bytes::from(head)) }).chain(parts).boxed();
-        let response = Response::new(200, self.format.content_type(), Bytes::new());
-        Ok(Response { status: response.status, headers: response.headers, body: Body::Parts(parts) })
+        let whole = Response::new(200, self.format.content_type(), Bytes::new());
+        Ok(Response { body: Body::Parts(parts), ..Response::from(whole) })
     }
 
     fn stored(&self, url: &Url, bytes: usize, schema: &SchemaRef, written: &Written) -> Result<Response> {
@@ -157,19 +159,21 @@ impl LimitedRows {
     }
 
     async fn next(&mut self) -> Result<Option<RecordBatch>> {
-        loop {
-            if let Some(part) = self.parts.pop_front() {
-                self.given += part.num_rows() as u64;
-                return Ok(Some(part));
-            }
-            if self.truncated {
-                return Ok(None);
-            }
-            let Some(batch) = self.rows.try_next().await? else { return Ok(None) };
+        self.fill().await?;
+        let part = self.parts.pop_front();
+        self.given += part.as_ref().map_or(0, RecordBatch::num_rows) as u64;
+        Ok(part)
+    }
+
+    /// Waits for the next rows, unless some are there.
+    async fn fill(&mut self) -> Result<()> {
+        while self.parts.is_empty() && !self.truncated {
+            let Some(batch) = self.rows.try_next().await? else { break };
             let kept = cut(&batch, &mut self.left);
             self.truncated = kept.num_rows() < batch.num_rows();
             self.parts = parts(&kept).collect();
         }
+        Ok(())
     }
 
     /// What stands behind the rows, and the figures.
@@ -189,7 +193,20 @@ struct Streamed {
     rows: LimitedRows,
     encoder: Encoder,
     format: Format,
+    report: Report,
+}
+
+/// Reports a query when it is dropped: it has ended, failed, or nobody waits for it any more.
+struct Report {
     id: String,
+    rows: u64,
+    progress: Progress,
+}
+
+impl Drop for Report {
+    fn drop(&mut self) {
+        report(&self.id, Stats { rows: self.rows, ..self.progress.stats() });
+    }
 }
 
 impl Streamed {
@@ -202,16 +219,14 @@ impl Streamed {
             Ok(None) => Ok(false),
             Err(error) => Err(error),
         };
+        this.report.rows = this.rows.given;
         let tail = match encoded {
             Ok(true) => return Ok(Some((bytes.into(), Some(this)))),
-            Ok(false) => {
-                let (tail, stats) = this.rows.end();
-                report(&this.id, stats);
-                tail
-            }
+            Ok(false) => this.rows.end().0,
             Err(error) => {
                 // The message may quote a row: that is for who asked.
-                tracing::info!(query = this.id, kind = %error.kind(), "query failed on the way");
+                tracing::info!(query = this.report.id, kind = %error.kind(), "query failed on the way");
+                tracing::debug!(query = this.report.id, %error, "the failure");
                 if this.format != Format::Json {
                     return Err(error);
                 }

@@ -16,7 +16,6 @@ pub mod answer;
 pub mod encode;
 pub mod event;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use engine::{Engine, QueryOptions};
@@ -72,7 +71,6 @@ impl Query {
 
     async fn query(&self, asked: QueryRequest, id: &str) -> Result<Response<Body>> {
         let options = QueryOptions {
-            principal: asked.principal,
             databases: Some(self.project.databases().clone()),
             database: asked.database.unwrap_or_else(|| self.project.database().to_owned()),
             max_bytes_scanned: asked.max_bytes_scanned,
@@ -81,12 +79,12 @@ impl Query {
             caller: asked.caller,
             // Not every reader of Arrow knows them.
             views: asked.format != Format::Arrow,
-            inputs: BTreeMap::new(),
+            ..QueryOptions::new(asked.principal)
         };
         let answer = self.engine.execute(&asked.sql, &options).await?;
         let delivery = Delivery { storage: &self.ports.storage, keys: &self.ports.keys, id, format: asked.format };
         match asked.stream {
-            true => delivery.stream(answer, asked.limit),
+            true => delivery.stream(answer, asked.limit).await,
             false => delivery.deliver(answer, asked.limit).await.map(Response::from),
         }
     }

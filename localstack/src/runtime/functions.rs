@@ -2,25 +2,34 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use batcher::Batcher;
+use bytes::Bytes;
 use crawl::Crawl;
 use engine::Engine;
+use futures::StreamExt;
+use futures::stream::{self, BoxStream};
 use ingest::Ingest;
 use insight::Insight;
 use query::Query;
-use shared::api::{Event, Reply};
+use shared::api::{Body, Event, Reply, Response};
 use shared::config::Settings;
 use shared::ports::Ports;
 use shared::project::Project;
 use shared::threads::Threads;
 use shared::{Error, Result};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinHandle;
 use transform::Transform;
 
 /// Threads for each processor: a function that computes for long leaves some to the others.
 const THREADS_EACH: usize = 4;
+
+/// How long an answer waits for its reader to take the next part.
+const READER_TIME: Duration = Duration::from_secs(60);
+
+type Parts = BoxStream<'static, Result<Bytes>>;
 
 /// A function by its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -127,7 +136,42 @@ impl Functions {
         });
         let task = task.ok_or_else(|| Error::bug("the threads of the functions have ended"))?;
         let mut call = Call { task, ends_with_its_caller: function == Function::Query };
-        (&mut call.task).await.map_err(|e| Error::bug(format!("`{}` broke off", function.as_str())).with_source(e))?
+        let broke_off = |e| Error::bug(format!("`{}` broke off", function.as_str())).with_source(e);
+        match (&mut call.task).await.map_err(broke_off)?? {
+            Reply::Http(Response { status, headers, body: Body::Parts(parts) }) => {
+                Ok(Response { status, headers, body: Body::Parts(self.made_apart(parts)?) }.into())
+            }
+            reply => Ok(reply),
+        }
+    }
+
+    /// The parts of an answer, made on the threads of the functions. They end when nobody takes one for [`READER_TIME`].
+    fn made_apart(&self, mut parts: Parts) -> Result<Parts> {
+        let (to, from) = mpsc::channel(1);
+        let making = self.threads.spawn(async move {
+            loop {
+                let part = parts.next().await;
+                let is_last = part.is_none();
+                match tokio::time::timeout(READER_TIME, to.send(part)).await {
+                    Ok(sent) if is_last || sent.is_err() => return,
+                    Ok(_) => {}
+                    Err(_) => {
+                        tracing::warn!("an answer was broken off: its reader took nothing for {READER_TIME:?}");
+                        return;
+                    }
+                }
+            }
+        });
+        making.ok_or_else(|| Error::bug("the threads of the functions have ended"))?;
+        let part = |from: Option<mpsc::Receiver<Option<Result<Bytes>>>>| async move {
+            let mut from = from?;
+            match from.recv().await {
+                Some(part) => Some((part?, Some(from))),
+                // Broken off: an answer that is whole ends with no part.
+                None => Some((Err(Error::limit("expected the parts of the answer to be taken as they come")), None)),
+            }
+        };
+        Ok(stream::unfold(Some(from), part).boxed())
     }
 
     /// Calls the batcher about `stream`, after any call about it that is still under way.

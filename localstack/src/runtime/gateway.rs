@@ -2,7 +2,7 @@
 //! [`OpenLakehouse`] answer them, wakes the triggers that a request gives work to.
 //!
 //! Nothing that is slow holds what others need: a connection waits for its head and its body for a time only, a request counts
-//! as under way once it has arrived whole, and `GET /health` waits for nothing.
+//! as under way from when it has arrived whole to the last byte of its answer, and `GET /health` waits for nothing.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
 use bytes::Bytes;
 use futures::StreamExt;
 use hyper::body::Incoming;
@@ -178,7 +178,8 @@ fn read(head: &Parts, body: Bytes) -> Result<Request> {
         body,
         request_id: uuid::Uuid::new_v4().to_string(),
         principal: Principal::Owner,
-        streams: true,
+        // Without chunks nobody could tell a broken-off answer from a whole one.
+        streams: head.version >= Version::HTTP_11,
     })
 }
 

@@ -33,7 +33,7 @@ pub(super) async fn run(entry: Entry, ports: Ports, functions: Arc<Functions>, m
 
 /// Has the function `transform` do the runs that wait in its queue, until told to stop.
 pub(super) async fn serve_queue(ports: Ports, functions: Arc<Functions>, mut stop: Shutdown) {
-    let queue = Queue::new(&ports);
+    let queue = Queue::of_workflows(&ports);
     loop {
         if let Err(error) = serve_what_waits(&queue, &ports, &functions).await {
             tracing::error!(%error, "the queue of runs was not served");

@@ -5,6 +5,7 @@
 //! leave at any time.
 
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -75,12 +76,13 @@ impl Slots {
         let slot = self.open(permit)?;
         let (head, mut first) = oneshot::channel();
         let (rows, rest) = mpsc::channel(AHEAD);
-        let task = slot.start(deliver(work, head, rows))?;
+        let is_cut = Arc::new(AtomicBool::new(false));
+        let task = slot.start(deliver(work, head, rows, Arc::clone(stop), Arc::clone(&is_cut)))?;
         let mut task = Running { task, stop: Arc::clone(stop) };
         match task.first(&mut first).await? {
             Some(Head { schema, outcome, progress }) => {
                 let overdue = overdue(stop);
-                let rows = Delivered { schema: Arc::clone(&schema), rows: rest, task: Some(task), overdue };
+                let rows = Delivered { schema: Arc::clone(&schema), rows: rest, task: Some(task), overdue, is_cut };
                 Ok(Answer { schema, rows: Box::pin(rows), outcome, progress })
             }
             None => Err(task.broken_off().await),
@@ -132,11 +134,13 @@ struct Head {
 
 type Row = datafusion::common::Result<RecordBatch>;
 
-/// Does the work and passes its answer on.
+/// Does the work and passes its answer on, until its deadline: a reader that takes nothing any more keeps no slot beyond it.
 async fn deliver(
     work: impl Future<Output = Result<Answer>>,
     head: oneshot::Sender<Result<Head>>,
     to: mpsc::Sender<Row>,
+    stop: Arc<Stop>,
+    is_cut: Arc<AtomicBool>,
 ) {
     let Answer { schema, mut rows, outcome, progress } = match work.await {
         Ok(answer) => answer,
@@ -150,7 +154,18 @@ async fn deliver(
         return;
     }
     while let Some(batch) = rows.next().await {
-        if to.send(batch).await.is_err() {
+        let sent = to.send(batch);
+        let gone = match stop.deadline_of_answer() {
+            None => sent.await.is_err(),
+            Some((at, _)) => match tokio::time::timeout_at(at + PATIENCE, sent).await {
+                Ok(sent) => sent.is_err(),
+                Err(_) => {
+                    is_cut.store(true, Ordering::SeqCst);
+                    true
+                }
+            },
+        };
+        if gone {
             return;
         }
     }
@@ -210,6 +225,8 @@ struct Delivered {
     /// None after the end.
     task: Option<Running>,
     overdue: Option<(Pin<Box<Sleep>>, Duration)>,
+    /// Whether the work ended before its last row, as nobody took the rows.
+    is_cut: Arc<AtomicBool>,
 }
 
 impl Stream for Delivered {
@@ -225,7 +242,11 @@ impl Stream for Delivered {
                 // The channel closes when the work ends, well or by a panic.
                 let ended = std::task::ready!(running.task.poll_unpin(cx));
                 this.task = None;
-                return if ended.is_ok() { Poll::Ready(None) } else { failed(why()) };
+                return match (&this.overdue, ended) {
+                    (_, Err(_)) => failed(why()),
+                    (Some((_, timeout)), Ok(())) if this.is_cut.load(Ordering::SeqCst) => failed(timed_out(*timeout)),
+                    (_, Ok(())) => Poll::Ready(None),
+                };
             }
             Poll::Pending => {}
         }

@@ -81,7 +81,7 @@ impl Lake {
     }
 
     async fn run(&self, sql: &str) -> Result<(String, Stats)> {
-        self.run_with(sql, QueryOptions::of(Principal::Owner)).await
+        self.run_with(sql, QueryOptions::new(Principal::Owner)).await
     }
 
     async fn run_with(&self, sql: &str, options: QueryOptions) -> Result<(String, Stats)> {
@@ -317,7 +317,7 @@ async fn a_file_that_vanished_between_listing_and_reading_is_named() {
     lake.table("c", "a:bigint", LAZY, &[]).await;
     let url = lake.put("c/rows.csv", "1\n").await;
     let inputs = BTreeMap::from([(TableName::new("db", "c").unwrap(), Input::Files(vec![url.clone()]))]);
-    let options = QueryOptions { database: "db".into(), inputs, ..QueryOptions::of(Principal::Owner) };
+    let options = QueryOptions { database: "db".into(), inputs, ..QueryOptions::new(Principal::Owner) };
     lake.ports.storage.delete(&url).await.unwrap();
     let error = async { lake.engine.query("SELECT * FROM c", &options).await?.collect().await }.await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
@@ -339,7 +339,7 @@ async fn only_the_files_given_are_read() {
     let lake = partitioned_csv().await;
     let file = lake.ports.keys.raw("t").join("year=2013/region=us/x.csv").unwrap();
     let inputs = BTreeMap::from([(TableName::new("db", "t").unwrap(), Input::Files(vec![file]))]);
-    let options = QueryOptions { inputs, ..QueryOptions::of(Principal::Owner) };
+    let options = QueryOptions { inputs, ..QueryOptions::new(Principal::Owner) };
     let (table, _) = lake.run_with("SELECT region, count(*) FROM t GROUP BY region", options).await.unwrap();
     assert!(table.contains("us") && !table.contains("eu"), "{table}");
 }
@@ -419,7 +419,7 @@ async fn a_sort_larger_than_memory_spills_and_an_impossible_one_is_a_limit() {
 #[tokio::test]
 async fn a_scan_past_its_limit_is_refused_before_it_runs_or_stopped() {
     let lake = partitioned_csv().await;
-    let options = || QueryOptions { max_bytes_scanned: Some(20), ..QueryOptions::of(Principal::Owner) };
+    let options = || QueryOptions { max_bytes_scanned: Some(20), ..QueryOptions::new(Principal::Owner) };
     let error = lake.run_with("SELECT count(*) FROM t", options()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Limit);
     assert!(error.to_string().contains("refused") && error.to_string().contains("estimated 36"), "{error}");
@@ -439,7 +439,7 @@ async fn concurrent_queries_are_counted_apart() {
 #[tokio::test]
 async fn a_query_that_takes_too_long_is_stopped() {
     let lake = Lake::new().await;
-    let options = QueryOptions { timeout: Some(Duration::from_millis(200)), ..QueryOptions::of(Principal::Owner) };
+    let options = QueryOptions { timeout: Some(Duration::from_millis(200)), ..QueryOptions::new(Principal::Owner) };
     let sql = "SELECT count(*) FROM generate_series(1, 10000000000) a";
     let error = lake.run_with(sql, options).await.unwrap_err();
     assert!(error.kind() == ErrorKind::Limit && error.to_string().contains("0.2 s"), "{error}");
@@ -469,7 +469,7 @@ async fn databases_that_the_lakehouse_does_not_declare_are_not_there() {
     ensure_database(lake.ports.catalog.as_ref(), "theirs").await.unwrap();
     let ours = || QueryOptions {
         databases: Some(["db".to_owned(), "not_yet".to_owned()].into()),
-        ..QueryOptions::of(Principal::Owner)
+        ..QueryOptions::new(Principal::Owner)
     };
     let ask = async |sql: &str| lake.run_with(sql, ours()).await;
     for sql in ["SHOW DATABASES", "SELECT schema_name FROM information_schema.schemata"] {
@@ -512,7 +512,7 @@ async fn a_description_has_the_columns_and_tables_of_the_answer() {
     let lake = Lake::new().await;
     lake.put("flights/a.json", "{\"id\":1,\"name\":\"x\"}\n").await;
     lake.table("flights", "id:bigint name:string", JSON, &[]).await;
-    let options = QueryOptions { database: "db".into(), ..QueryOptions::of(Principal::Owner) };
+    let options = QueryOptions { database: "db".into(), ..QueryOptions::new(Principal::Owner) };
     let described = async |sql: &str| lake.engine.describe(sql, &options).await;
     for (sql, statement, reads) in [
         (
@@ -546,7 +546,7 @@ impl Executor for Counting {
         context: Arc<datafusion::execution::TaskContext>,
     ) -> Result<SendableRecordBatchStream> {
         self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        Here.start(plan, context)
+        LocalExecutor.start(plan, context)
     }
 }
 
@@ -555,9 +555,29 @@ async fn plans_run_where_the_executor_says() {
     let lake = Lake::new().await;
     let counting = Arc::new(Counting::default());
     let engine = lake.engine.clone().with_executor(counting.clone());
-    let options = QueryOptions { database: "db".into(), ..QueryOptions::of(Principal::Owner) };
+    let options = QueryOptions { database: "db".into(), ..QueryOptions::new(Principal::Owner) };
     for sql in ["SELECT 1", "CREATE TABLE t AS SELECT 1 AS id", "UPDATE t SET id = 2", "DESCRIBE t"] {
         engine.execute(sql, &options).await.unwrap().collect().await.unwrap();
     }
     assert_eq!(counting.0.load(std::sync::atomic::Ordering::Relaxed), 3);
+}
+
+#[tokio::test]
+async fn answers_that_nobody_reads_keep_no_slot_beyond_their_time() {
+    let lake = Lake::new().await;
+    let soon = QueryOptions { timeout: Some(Duration::from_millis(300)), ..QueryOptions::new(Principal::Owner) };
+    let many = "SELECT value, repeat('x', 50) FROM generate_series(1, 10000000)";
+    let mut unread = Vec::new();
+    for _ in 0..64 {
+        match lake.engine.query(many, &soon).await {
+            Ok(answer) => unread.push(answer),
+            Err(error) => assert_eq!(error.kind(), ErrorKind::Limit, "{error}"),
+        }
+    }
+    let patient = QueryOptions { timeout: Some(Duration::from_secs(60)), ..QueryOptions::new(Principal::Owner) };
+    lake.engine.query("SELECT 1", &patient).await.unwrap().collect().await.unwrap();
+    for answer in unread {
+        let error = answer.collect().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Limit, "a part is not taken for the whole: {error}");
+    }
 }
