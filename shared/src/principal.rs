@@ -1,4 +1,4 @@
-//! Who asks.
+//! Whom something is done for.
 
 use crate::Result;
 use crate::model::TableName;
@@ -20,7 +20,7 @@ pub enum Access {
 }
 
 impl Principal {
-    /// Whether it may do so with the table of that name, be there one or not.
+    /// Checks that it may have the table of that name, whether or not there is one.
     ///
     /// # Errors
     /// `Denied` when it may not.

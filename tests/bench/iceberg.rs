@@ -39,7 +39,7 @@ fn named(table: &str) -> Result<TableName> {
 }
 
 fn options() -> QueryOptions {
-    QueryOptions { database: "bench".into(), ..QueryOptions::of(Principal::Owner) }
+    QueryOptions { database: "bench".into(), ..QueryOptions::new(Principal::Owner) }
 }
 
 fn engine(data: &Path) -> Result<(Ports, Engine)> {

@@ -135,7 +135,7 @@ async fn tpch(data: &Path, tables: &Path, queries: &Path, runs: usize) -> Result
     let ports = adapters_embedded::open(&settings)?;
     register(&ports, tables).await?;
     let engine = Engine::open(&settings, &ports)?;
-    let options = QueryOptions { database: "tpch".into(), ..QueryOptions::of(Principal::Owner) };
+    let options = QueryOptions { database: "tpch".into(), ..QueryOptions::new(Principal::Owner) };
     let mut seconds = serde_json::Map::new();
     for number in 1..=22 {
         let sql = std::fs::read_to_string(queries.join(format!("{number}.sql")))?;

@@ -124,7 +124,7 @@ impl Lake {
     }
 
     pub(crate) async fn execute(&self, sql: &str) -> Result<(Vec<RecordBatch>, Option<Outcome>), Error> {
-        let options = QueryOptions { database: "db".into(), ..QueryOptions::of(Principal::Owner) };
+        let options = QueryOptions { database: "db".into(), ..QueryOptions::new(Principal::Owner) };
         let answer = self.engine.execute(sql, &options).await?;
         let (outcome, schema) = (answer.outcome.clone(), answer.schema.clone());
         let mut batches = answer.collect().await?.0;
@@ -139,7 +139,7 @@ impl Lake {
         let columns = columns("id:bigint carrier:string origin:string dep:timestamp delay:double");
         let name = TableName::new("db", "flights").unwrap();
         let mut table = tables.create(&name, &columns, &["day(dep)".parse().unwrap()]).await.unwrap();
-        let options = QueryOptions { database: "db".into(), ..QueryOptions::of(Principal::Owner) };
+        let options = QueryOptions { database: "db".into(), ..QueryOptions::new(Principal::Owner) };
         for values in [
             "(1, 'UA', 'EWR', '2013-01-01T05:17:00', 2.0), (2, 'AA', 'JFK', '2013-01-01T05:42:00', NULL), \
              (3, 'B6', 'JFK', '2013-01-02T09:00:00', -1.5)",

@@ -115,7 +115,7 @@ impl Insight {
             database: self.project.database().into(),
             databases: Some(self.project.databases().clone()),
             caller: "insight".into(),
-            ..QueryOptions::of(principal)
+            ..QueryOptions::new(principal)
         };
         let answer = self.engine.query(&question.sql, &options).await?;
         let mut rows = Rows::new(question, &answer.schema)?;

@@ -83,7 +83,7 @@ async fn post(insight: &Insight, path: &str, body: Value, id: &str) -> (u16, Val
 }
 
 async fn count(insight: &Insight, sql: &str) -> i64 {
-    let options = QueryOptions { database: "nyc".into(), ..QueryOptions::of(Principal::Owner) };
+    let options = QueryOptions { database: "nyc".into(), ..QueryOptions::new(Principal::Owner) };
     let (batches, _) = insight.engine.query(sql, &options).await.unwrap().collect().await.unwrap();
     arrow::array::AsArray::as_primitive::<arrow::datatypes::Int64Type>(batches[0].column(0)).value(0)
 }

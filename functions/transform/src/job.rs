@@ -275,7 +275,7 @@ impl JobContext {
             databases: Some(self.project.databases().clone()),
             inputs: reading.inputs.clone(),
             caller: "transform".into(),
-            ..QueryOptions::of(Principal::Owner)
+            ..QueryOptions::new(Principal::Owner)
         };
         let flagged = quality::with_flags(&query.sql, &query.job.quality);
         match self.engine.query(&flagged, &options).await {

@@ -1,6 +1,6 @@
 //! The function `transform`: runs workflows of SQL jobs.
 //!
-//! [`Transform::handle`] takes an API Gateway request or a schedule's event. A run is planned ([`plan`]), claimed ([`jobs::lease`]:
+//! [`Transform::handle`] takes a request or a schedule's event. A run is planned ([`plan`]), claimed ([`jobs::lease`]:
 //! one run of a workflow at a time), carried out ([`run`]: parallel jobs, tries, timeouts; [`job`]: one try), and added to the
 //! table `tarn.runs` ([`archive`]).
 
@@ -55,7 +55,7 @@ impl Transform {
     /// # Errors
     /// None today: the signature is that of all functions.
     pub fn new(project: Arc<Project>, ports: Ports, engine: Engine) -> Result<Self> {
-        let (ledger, queue, leases) = (Ledger::new(&ports), Queue::new(&ports), Leases::of_workflows(&ports));
+        let (ledger, queue, leases) = (Ledger::new(&ports), Queue::of_workflows(&ports), Leases::of_workflows(&ports));
         let tables = with_memory(Tables::new(ports.clone()), engine.memory_pool());
         let context = JobContext { project, tables, ports, engine, resources: Resources::default() };
         Ok(Self { context: Arc::new(context), ledger, queue, leases, timings: Timings::default() })

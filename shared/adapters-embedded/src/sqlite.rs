@@ -1,7 +1,7 @@
 //! One SQLite file behind async calls: what the embedded adapters stand on.
 //!
 //! Write-ahead log with `synchronous=FULL`: what a call has written is on the disk when it returns, and survives both
-//! `kill -9` and a power cut. Calls run on tokio's blocking threads. Readers have a connection of their own and do not wait
+//! `kill -9` and a power cut. Calls run on tokio's blocking threads, those to a database in memory at once. Readers have a connection of their own and do not wait
 //! for writers.
 
 use std::path::Path;
@@ -26,6 +26,8 @@ pub(crate) struct Schema {
 pub(crate) struct Database {
     writer: Arc<Mutex<Connection>>,
     reader: Arc<Mutex<Connection>>,
+    /// Whether a call may have to wait for a disk.
+    is_on_disk: bool,
 }
 
 impl Database {
@@ -43,7 +45,7 @@ impl Database {
         let open = || -> Result<Self> {
             let mut writer = connect()?;
             prepare(&mut writer, schema)?;
-            Ok(Self { writer: share(writer), reader: share(connect()?) })
+            Ok(Self { writer: share(writer), reader: share(connect()?), is_on_disk: true })
         };
         open().context(|| format!("opening `{}`", path.display()))
     }
@@ -53,7 +55,7 @@ impl Database {
         let mut connection = Connection::open_in_memory()?;
         prepare(&mut connection, schema)?;
         let writer = share(connection);
-        Ok(Self { reader: writer.clone(), writer })
+        Ok(Self { reader: writer.clone(), writer, is_on_disk: false })
     }
 
     /// Runs `work` on one state of the database.
@@ -62,7 +64,8 @@ impl Database {
         work: impl FnOnce(&Transaction<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let reader = self.reader.clone();
-        blocking(move || work(&locked(&reader).transaction_with_behavior(TransactionBehavior::Deferred)?)).await?
+        let work = move || work(&locked(&reader).transaction_with_behavior(TransactionBehavior::Deferred)?);
+        self.run(work).await?
     }
 
     /// Runs `work` in a transaction that is committed when it succeeds and undone when it fails.
@@ -79,7 +82,12 @@ impl Database {
         work: impl FnOnce(&mut Connection) -> T + Send + 'static,
     ) -> Result<T> {
         let writer = self.writer.clone();
-        blocking(move || work(&mut locked(&writer))).await
+        self.run(move || work(&mut locked(&writer))).await
+    }
+
+    /// What is in memory is at once there: a simulation of time has no threads to wait for.
+    async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+        if self.is_on_disk { blocking(work).await } else { Ok(work()) }
     }
 }
 

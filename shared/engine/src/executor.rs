@@ -8,8 +8,7 @@ use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 
 use shared::Result;
 
-/// Runs the plans of statements. What it is given reads through the stores of its context, which count, and ends when its rows are
-/// dropped.
+/// Runs the plans of statements. They read through the object stores of their context, which count bytes; dropping the rows stops them.
 pub trait Executor: Debug + Send + Sync {
     /// Starts the plan; gives the rows of all its partitions.
     ///
@@ -20,9 +19,9 @@ pub trait Executor: Debug + Send + Sync {
 
 /// Runs plans in this process.
 #[derive(Debug)]
-pub struct Here;
+pub struct LocalExecutor;
 
-impl Executor for Here {
+impl Executor for LocalExecutor {
     fn start(&self, plan: Arc<dyn ExecutionPlan>, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
         Ok(execute_stream(plan, context)?)
     }

@@ -12,7 +12,7 @@ use datafusion::sql::sqlparser::ast::{
 use futures::future::try_join_all;
 
 use super::errors::suggestion;
-use super::names::{INFORMATION_SCHEMA, Names};
+use super::names::{AT_ONCE, INFORMATION_SCHEMA, Names};
 use super::session::CATALOG;
 use shared::catalog::{Catalog, Table, TableInput};
 use shared::model::{Column, ColumnType, TableName};
@@ -44,8 +44,12 @@ async fn schemata(catalog: &dyn Catalog) -> Result<RecordBatch> {
 
 async fn every_table(catalog: &dyn Catalog) -> Result<Vec<Table>> {
     let databases = catalog.list_databases().await?;
-    let tables = try_join_all(databases.iter().map(|database| catalog.list_tables(&database.name))).await?;
-    Ok(tables.into_iter().flatten().collect())
+    let mut all = Vec::new();
+    for databases in databases.chunks(AT_ONCE) {
+        let tables = try_join_all(databases.iter().map(|database| catalog.list_tables(&database.name)));
+        all.extend(tables.await?.into_iter().flatten());
+    }
+    Ok(all)
 }
 
 async fn tables(catalog: &dyn Catalog) -> Result<RecordBatch> {
@@ -193,7 +197,7 @@ async fn get(names: &Names<'_>, name: &[String]) -> Result<Arc<Table>> {
         [database, table] | [_, database, table] => (database.to_ascii_lowercase(), table),
         _ => return Err(Error::invalid(format!("expected `table` or `database.table`, found `{}`", name.join(".")))),
     };
-    let found = names.of_parts(&database, &table.to_ascii_lowercase()).await?;
+    let found = names.entry_of_parts(&database, &table.to_ascii_lowercase()).await?;
     found.check()?;
     Ok(found)
 }

@@ -1,7 +1,7 @@
 //! The SQL engine: one DataFusion session builder for every function, with the catalog's tables, limits and accounting.
 //!
 //! A query goes through [`guard`] (one statement, only reading), [`names`] (the tables it names, looked up once), DataFusion's
-//! planner and optimizer, the scan limit, and [`stats`] (figures, deadline). All of it runs on threads of its own ([`slots`]), a
+//! planner and optimizer, the scan limit, an [`Executor`], and [`stats`] (figures, deadline). All of it runs on threads of its own ([`slots`]), a
 //! bounded number of statements at once ([`queue`]), and ends when it must ([`stop`], [`watch`]). Memory, spill space and caches of file footers are
 //! shared by all queries of an [`Engine`]; stores, and the bytes counted in them, belong to one query. Statements that write
 //! are parsed by [`statement`] and run by [`write`].
@@ -58,10 +58,10 @@ use futures::TryStreamExt;
 use tokio::sync::oneshot;
 use url::Url;
 
-pub use self::executor::{Executor, Here};
+pub use self::executor::{Executor, LocalExecutor};
 use self::guard::Reading;
 use self::meter::Meter;
-use self::names::{Beside, NamedTables, Names, Resolved};
+use self::names::{NamedTables, Names, Resolved, StatementTables};
 use self::session::Sessions;
 use self::slots::Slots;
 use self::statement::Statement as EngineStatement;
@@ -117,7 +117,7 @@ pub struct QueryOptions {
 
 impl QueryOptions {
     /// A query of `principal`, without limits.
-    pub fn of(principal: Principal) -> Self {
+    pub fn new(principal: Principal) -> Self {
         Self {
             principal,
             database: String::new(),
@@ -212,7 +212,13 @@ impl Engine {
         let sessions = Sessions::open(settings)?;
         let tables = with_memory(Tables::new(ports.clone()).within(room), sessions.memory_pool());
         let slots = Slots::new(sessions.partitions());
-        Ok(Self { ports: ports.clone(), tables, sessions: Arc::new(sessions), slots, executor: Arc::new(Here) })
+        Ok(Self {
+            ports: ports.clone(),
+            tables,
+            sessions: Arc::new(sessions),
+            slots,
+            executor: Arc::new(LocalExecutor),
+        })
     }
 
     /// The same engine, whose plans run elsewhere.
@@ -263,10 +269,11 @@ impl Engine {
             let run = engine.prepare(&sql, &options, own);
             let description = Box::pin(run.in_time(run.described(&engine))).await?;
             let rows = EmptyRecordBatchStream::new(Arc::clone(&description.schema));
-            let _waited_for = tell.send(description);
+            // An error means that nobody waits any more.
+            let _ = tell.send(description);
             run.answer(Box::pin(rows), None)
         };
-        let _no_rows = self.slots.run(&caller, &stop, work).await?;
+        self.slots.run(&caller, &stop, work).await?;
         told.await.map_err(|e| Error::bug("the description of a statement got lost").with_source(e))
     }
 
@@ -366,7 +373,7 @@ impl Run<'_> {
             EngineStatement::Reading(Reading::Query(statement)) => {
                 let words = if explained(&statement) { "EXPLAIN" } else { "SELECT" };
                 let planned = self.planned(engine, statement).await?;
-                let schema = stats::answered(&planned.plan.schema(), self.options.views);
+                let schema = stats::answer_schema(&planned.plan.schema(), self.options.views);
                 Ok(Description { statement: words, schema, reads: names_of(&planned.tables), writes: None })
             }
             EngineStatement::Writing(writing) => write::describe(self, engine, &writing).await,
@@ -390,10 +397,10 @@ impl Run<'_> {
         given: &NamedTables,
     ) -> Result<Vec<Resolved>> {
         let sources = sources::take(statement)?;
-        self.names().register(state, statement, Beside { sources: &sources, given }).await
+        self.names().register(state, statement, StatementTables { sources: &sources, given }).await
     }
 
-    /// What is found under the names is found anew.
+    /// A new resolver: it remembers nothing of earlier ones.
     fn names(&self) -> Names<'_> {
         Names::new(&self.ports, &self.tables, self.options, self.sql, &self.log)
     }

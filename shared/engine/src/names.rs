@@ -1,7 +1,7 @@
 //! The one resolver of names: what a statement calls a table becomes what the catalog has of it, if who asks may have it.
 //!
-//! Each entry of the catalog is asked for once, however often a statement names the table, and those of several tables at the same
-//! time. A statement that is tried again on a newer state of its table resolves its names anew.
+//! A resolver asks for each entry of the catalog once, however often the table is named, and for several at the same time. A statement
+//! that reads has one; one that writes looks its target up by another, and a new try of it resolves all names anew.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -31,7 +31,7 @@ use table::{Read, Table, Tables};
 use table_datafusion::{MetadataTable, ReadTable};
 
 /// Tables that are looked up at once.
-const AT_ONCE: usize = 8;
+pub(super) const AT_ONCE: usize = 8;
 
 /// Schema of the tables that describe all others.
 pub(super) const INFORMATION_SCHEMA: &str = "information_schema";
@@ -61,7 +61,7 @@ pub(super) struct Names<'a> {
 
 /// Tables that are not in the catalog.
 #[derive(Clone, Copy)]
-pub(super) struct Beside<'a> {
+pub(super) struct StatementTables<'a> {
     /// Versions of tables and changes, under the names that the statement has for them.
     pub(super) sources: &'a [Source],
     /// Tables that are there for this statement alone, by name.
@@ -138,7 +138,7 @@ impl<'a> Names<'a> {
     }
 
     /// As [`Names::entry`], to read it; for a name that can't be there is none.
-    pub(super) async fn of_parts(&self, database: &str, table: &str) -> Result<Arc<Entry>> {
+    pub(super) async fn entry_of_parts(&self, database: &str, table: &str) -> Result<Arc<Entry>> {
         match TableName::new(database, table) {
             Ok(name) => self.entry(Access::Read, &name).await,
             Err(_) => Err(self.unknown(database, table).await),
@@ -165,7 +165,7 @@ impl<'a> Names<'a> {
         &self,
         state: &SessionState,
         statement: &Statement,
-        beside: Beside<'_>,
+        beside: StatementTables<'_>,
     ) -> Result<Vec<Resolved>> {
         let places = guard::relations(statement);
         let names = resolved_names(state, statement)?;
@@ -200,7 +200,7 @@ impl<'a> Names<'a> {
         state: &SessionState,
         name: &ResolvedTableReference,
         places: &[(ObjectName, Place)],
-        beside: Beside<'_>,
+        beside: StatementTables<'_>,
     ) -> Result<Option<Found>> {
         match self.provider(state, name, beside).await {
             Ok(found) => Ok(Some(found)),
@@ -213,7 +213,7 @@ impl<'a> Names<'a> {
         &self,
         state: &SessionState,
         reference: &ResolvedTableReference,
-        beside: Beside<'_>,
+        beside: StatementTables<'_>,
     ) -> Result<Found> {
         if let Some(provider) = beside.given.get(reference.table.as_ref()) {
             return Ok((Arc::clone(provider), None));

@@ -139,7 +139,7 @@ impl Counted {
         deadline: Option<(tokio::time::Instant, Duration)>,
         progress: Progress,
     ) -> Self {
-        let schema = answered(&rows.schema(), views);
+        let schema = answer_schema(&rows.schema(), views);
         let deadline = deadline.map(|(at, timeout)| (Box::pin(tokio::time::sleep_until(at)), timeout));
         Self { rows, schema, deadline, progress, commit: None, done: false }
     }
@@ -209,7 +209,7 @@ pub(super) fn timed_out(timeout: Duration) -> Error {
 }
 
 /// The schema of an answer with such rows; with `views` columns stay in the types they have.
-pub(super) fn answered(rows: &SchemaRef, views: bool) -> SchemaRef {
+pub(super) fn answer_schema(rows: &SchemaRef, views: bool) -> SchemaRef {
     let schema = shown_schema(rows);
     if views { schema } else { plain_schema(&schema) }
 }

@@ -81,12 +81,12 @@ impl Heartbeat {
         Self { leases: leases.clone(), interval: tokio::time::interval(period) }
     }
 
-    /// Waits until the next renewal is due. May be dropped before.
+    /// Waits until the next renewal is due. Cancel safe.
     pub async fn due(&mut self) {
         self.interval.tick().await;
     }
 
-    /// Renews the lease; one that can't be renewed now outlasts some of these.
+    /// Renews the lease. An error is logged and counts as renewed: a lease outlasts several missed renewals.
     pub async fn beat(&self, lease: &mut Lease) -> Renewal {
         self.leases.renew(lease).await.unwrap_or_else(|error| {
             tracing::warn!(%error, run = lease.run, "the lease of a run was not renewed");

@@ -1,7 +1,7 @@
 //! Runs that nobody waits for: whoever ticks next does them, and later ticks what is left of them.
 //!
 //! ```text
-//! queue/{run}    a run that waits or is not over
+//! {prefix}{run}    a run that waits or is not over; `queue/{run}` for those of workflows
 //! ```
 
 use std::collections::BTreeMap;
@@ -15,14 +15,13 @@ use shared::{Error, Result, deadline};
 
 use crate::ledger::group_of;
 
-/// Where the documents lie.
-const FOLDER: &str = "queue/";
-
-/// The runs that wait. Cheap to clone.
+/// The runs of one kind that wait. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Queue {
     state: Arc<dyn State>,
     clock: Arc<dyn Clock>,
+    /// What the keys of their documents begin with.
+    prefix: &'static str,
 }
 
 /// How far a run came when it was served.
@@ -36,8 +35,9 @@ pub enum Served<T> {
 }
 
 impl Queue {
-    pub fn new(ports: &Ports) -> Self {
-        Self { state: ports.state.clone(), clock: ports.clock.clone() }
+    /// Those of workflows.
+    pub fn of_workflows(ports: &Ports) -> Self {
+        Self { state: ports.state.clone(), clock: ports.clock.clone(), prefix: "queue/" }
     }
 
     /// Puts a run at the end of its group.
@@ -45,7 +45,7 @@ impl Queue {
     /// # Errors
     /// What the state answers.
     pub async fn add(&self, run: &str) -> Result<()> {
-        self.state.put(&key(run), "{}".into(), Expect::Anything).await.map(drop)
+        self.state.put(&self.key(run), "{}".into(), Expect::Anything).await.map(drop)
     }
 
     /// Takes a run off.
@@ -53,7 +53,7 @@ impl Queue {
     /// # Errors
     /// What the state answers.
     pub async fn remove(&self, run: &str) -> Result<()> {
-        self.state.delete(&key(run), Expect::Anything).await
+        self.state.delete(&self.key(run), Expect::Anything).await
     }
 
     /// The runs that wait, those of one group in the order they came.
@@ -61,9 +61,9 @@ impl Queue {
     /// # Errors
     /// What the state answers.
     pub async fn waiting(&self, group: Option<&str>) -> Result<Vec<String>> {
-        let prefix = key(&group.map(|name| format!("{name}-")).unwrap_or_default());
+        let prefix = self.key(&group.map(|name| format!("{name}-")).unwrap_or_default());
         let keys = self.state.list(&prefix).await?;
-        Ok(keys.iter().filter_map(|key| key.strip_prefix(FOLDER)).map(str::to_owned).collect())
+        Ok(keys.iter().filter_map(|key| key.strip_prefix(self.prefix)).map(str::to_owned).collect())
     }
 
     /// Does what waits: the runs of one group in the order they came until time is up, groups side by side. Gives what was served
@@ -112,10 +112,10 @@ impl Queue {
         }
         (done, None)
     }
-}
 
-fn key(run: &str) -> String {
-    format!("{FOLDER}{run}")
+    fn key(&self, run: &str) -> String {
+        format!("{}{run}", self.prefix)
+    }
 }
 
 #[cfg(test)]
@@ -129,7 +129,7 @@ mod tests {
     #[tokio::test]
     async fn each_group_is_served_in_its_order_up_to_what_is_not_done() {
         let clock = Arc::new(ManualClock::at(1_700_000_000_000));
-        let queue = Queue::new(&adapters_embedded::in_memory(clock).unwrap());
+        let queue = Queue::of_workflows(&adapters_embedded::in_memory(clock).unwrap());
         for run in ["a-1", "a-2", "a-3", "b-1", "b-2", "c-1", "c-2"] {
             queue.add(run).await.unwrap();
         }

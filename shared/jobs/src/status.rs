@@ -12,7 +12,7 @@ pub enum Status {
     Running,
     Succeeded,
     Failed,
-    /// Not begun because a job that it needs did not succeed (jobs only).
+    /// Not begun because another that it needs did not succeed: only for parts of a run, such as a workflow's jobs.
     Skipped,
     /// Stopped because somebody asked for it.
     Cancelled,

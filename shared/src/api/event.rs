@@ -1,4 +1,4 @@
-//! The events that trigger a function, told apart by their shape.
+//! The events that trigger a function, told apart by their shape, and what it gives back.
 
 use aws_lambda_events::eventbridge::EventBridgeEvent;
 use serde_json::Value;
@@ -12,7 +12,7 @@ const SCHEDULED: &str = "Scheduled Event";
 /// What a function was called with.
 #[derive(Debug)]
 pub enum Event {
-    /// An API Gateway HTTP API request, payload version 2.0.
+    /// A request of an HTTP API.
     Http(Request),
     /// Records of a Kinesis stream, each as it came: one that can't be read holds up no other.
     Kinesis(Vec<Value>),

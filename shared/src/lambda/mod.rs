@@ -101,7 +101,7 @@ where
         let answer = async {
             let work = async {
                 match (self.handle)(self.function().await?, Event::parse(payload)?).await? {
-                    Reply::Http(response) => self.within_size(gateway::answer(response.whole().await?)),
+                    Reply::Http(response) => Ok(self.within_size(gateway::answer(response.whole().await?))),
                     Reply::Json(value) => Ok(noted(value)),
                 }
             };
@@ -159,17 +159,17 @@ where
     }
 
     /// The answer to an HTTP request, if Lambda can carry it.
-    fn within_size(&self, answer: Value) -> Result<Value> {
+    fn within_size(&self, answer: Value) -> Value {
         let bytes = size(&answer);
         if bytes <= MAX_ANSWER {
-            return Ok(answer);
+            return answer;
         }
-        Err(Error::limit(format!(
+        gateway::answer(Response::error(&Error::limit(format!(
             "expected an answer of at most {MAX_ANSWER} bytes, which is what Lambda carries, found {bytes} from `{}`: ask for \
              less with a `LIMIT`, fewer columns or a shorter time, or have the result stored: `POST /query` stores what is too \
              large and answers with its URL, an insight stores its result in the table that its `into` names",
             self.name
-        )))
+        ))))
     }
 }
 

@@ -19,7 +19,7 @@ pub(super) async fn answer(lake: &Lake, sql: &str) -> shared::Result<String> {
     let spill = tempfile::tempdir().unwrap();
     let settings = Settings { memory: 64 << 20, ..Settings::embedded(spill.path()).unwrap() };
     let engine = Engine::open(&settings, &lake.ports).unwrap();
-    let options = QueryOptions { database: "nyc".into(), ..QueryOptions::of(Principal::Owner) };
+    let options = QueryOptions { database: "nyc".into(), ..QueryOptions::new(Principal::Owner) };
     let (batches, _) = engine.query(sql, &options).await?.collect().await?;
     let table = pretty_format_batches(&batches).unwrap().to_string();
     let cells = |line: &str| line.trim_matches('|').split('|').map(str::trim).collect::<Vec<_>>().join(",");

@@ -8,7 +8,7 @@ async fn answered(lake: &Lake, sql: &str) -> Result<Vec<RecordBatch>> {
     let options = QueryOptions {
         database: "db".into(),
         timeout: Some(Duration::from_secs(120)),
-        ..QueryOptions::of(Principal::Owner)
+        ..QueryOptions::new(Principal::Owner)
     };
     Ok(lake.engine.execute(sql, &options).await?.collect().await?.0)
 }
@@ -124,7 +124,7 @@ async fn a_cube_stays_within_the_memory_of_the_engine() {
 #[tokio::test(flavor = "multi_thread")]
 async fn joins_that_give_nothing_for_long_end_with_their_time() {
     let lake = Lake::new().await;
-    let options = QueryOptions { timeout: Some(Duration::from_secs(1)), ..QueryOptions::of(Principal::Owner) };
+    let options = QueryOptions { timeout: Some(Duration::from_secs(1)), ..QueryOptions::new(Principal::Owner) };
     for sql in [
         "SELECT count(*) FROM generate_series(1, 300000) a JOIN generate_series(1, 300000) b ON a.value + b.value < 0",
         "SELECT count(*) FROM generate_series(1, 300000) a, generate_series(1, 300000) b",

@@ -146,9 +146,11 @@ impl Write<'_> {
         self.without_key("DROP TABLE", "say IF EXISTS")?;
         let name = self.name(table)?;
         let gone = || Outcome::new("DROP TABLE", &name).noted("there was no such table");
-        let entry = match self.run.names().named(Access::Write, table).await {
-            Err(error) if error.kind() == ErrorKind::NotFound && if_exists => return Ok(gone()),
-            found => found?.1,
+        let names = self.run.names();
+        let entry = match names.find(Access::Write, &name).await? {
+            Some(entry) => entry,
+            None if if_exists => return Ok(gone()),
+            None => names.named(Access::Write, table).await?.1,
         };
         // A definition that can't be read is of no use to anybody, and a crawl can't mend it.
         if !entry.is_iceberg() && entry.fault.is_some() {

@@ -156,9 +156,12 @@ pub(super) async fn explain(run: &Run<'_>, engine: &Engine, statement: Writing, 
 pub(super) async fn describe(run: &Run<'_>, engine: &Engine, statement: &Writing) -> Result<Description> {
     let write = Write::new(run, engine);
     let source = match statement {
-        // Planned they are done, but for the changes.
-        Writing::Optimize(Optimize { table, .. }) | Writing::Vacuum { table } => {
-            write.iceberg(table).await?;
+        // Planning these reads as much as doing them.
+        Writing::Optimize(Optimize { table, .. })
+        | Writing::Vacuum { table }
+        | Writing::Unregister { table }
+        | Writing::DropTable { table, if_exists: false, .. } => {
+            run.names().named(Access::Write, table).await?;
             None
         }
         _ => write.planned(&run.session(engine), statement).await?.1,

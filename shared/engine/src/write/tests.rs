@@ -30,7 +30,7 @@ impl Lake {
     }
 
     fn options() -> QueryOptions {
-        QueryOptions { database: "db".into(), ..QueryOptions::of(Principal::Owner) }
+        QueryOptions { database: "db".into(), ..QueryOptions::new(Principal::Owner) }
     }
 
     async fn try_with(&self, sql: &str, options: &QueryOptions) -> Result<Outcome> {

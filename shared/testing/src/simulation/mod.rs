@@ -90,8 +90,9 @@ impl World {
         })
     }
 
-    /// Waits for a virtual time of milliseconds, longer where somebody else wakes then. Work on threads of the machine holds the
-    /// time up, but who of two that wake together comes first would be a matter of those threads.
+    /// Waits for a virtual time of milliseconds, longer where somebody else wakes then. Work on threads of the machine holds the time up,
+    /// but which of two that wake together goes on first would be a matter of those threads. Pauses of the code itself, after a
+    /// conflict say, may still end together with another wake.
     pub async fn sleep(&self, ms: u64) {
         let passed = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
         let at = {

@@ -114,7 +114,7 @@ impl Lake {
     }
 
     fn options(&self) -> QueryOptions {
-        QueryOptions { database: "nyc".into(), ..QueryOptions::of(Principal::Owner) }
+        QueryOptions { database: "nyc".into(), ..QueryOptions::new(Principal::Owner) }
     }
 }
 
