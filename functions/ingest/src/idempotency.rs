@@ -70,6 +70,8 @@ pub(crate) struct Claim {
     memory: Memory,
     /// Whether an earlier request began the work.
     taken_over: bool,
+    /// Whether the last one ended without an answer: what it stored is in none.
+    unanswered: bool,
 }
 
 /// What to do with a request that has a key.
@@ -115,7 +117,7 @@ impl Key {
         let memory =
             Memory { fingerprint, first_ms: now_ms, lease_ms: now_ms + WORK_MS, earlier: Vec::new(), answer: None };
         let version = put_json(state, &document, &memory, Expect::Absent).await.map_err(in_work)?;
-        Ok(Admission::Work(Claim { document, version, memory, taken_over: false }))
+        Ok(Admission::Work(Claim { document, version, memory, taken_over: false, unanswered: false }))
     }
 
     /// A key that is known.
@@ -133,10 +135,12 @@ impl Key {
         match memory.answer {
             Some(answer) if answer.throttled == 0 => return Ok(Admission::Answered(answer)),
             _ if now_ms < memory.lease_ms => return Err(busy()),
-            _ => memory.take_over(now_ms),
+            _ => {}
         }
+        let unanswered = memory.lease_ms > 0;
+        memory.take_over(now_ms);
         let version = put_json(state, &document, &memory, Expect::Version(version)).await.map_err(in_work)?;
-        Ok(Admission::Work(Claim { document, version, memory, taken_over: true }))
+        Ok(Admission::Work(Claim { document, version, memory, taken_over: true, unanswered }))
     }
 
     fn document(&self, day: i64) -> String {
@@ -181,7 +185,7 @@ impl Claim {
             .filter(|entry| matches!(entry.outcome, Outcome::Stored { .. }))
             .map(|entry| (entry.index, entry.outcome.clone()))
             .collect();
-        if unknown || self.memory.answer.is_none() {
+        if unknown || self.unanswered {
             find(&*ports.stream, stream, &self.memory.earlier, verdicts, &mut stored).await?;
         }
         Ok(stored)

@@ -278,3 +278,23 @@ async fn what_was_stored_late_and_not_told_is_stored_once() {
         assert_eq!(lake.stored("flights").await.len(), 3, "after {ms} ms");
     }
 }
+
+#[tokio::test]
+async fn what_a_repeat_stored_before_it_died_is_stored_once() {
+    let (lake, faulty) = lake(Fault::Throttle { takes: 0 }).await;
+    assert_eq!(lake.post("flights", KEY, body(3)).await.0, 429);
+    *faulty.fault.lock().unwrap() = Some(Fault::Hang { at: 1 });
+    let died = tokio::spawn({
+        let lake = lake.clone();
+        async move { lake.post("flights", KEY, body(3)).await }
+    });
+    while lake.stored("flights").await.len() < 3 {
+        tokio::task::yield_now().await;
+    }
+    died.abort();
+    faulty.fault.lock().unwrap().take();
+    lake.clock.advance(60_000);
+    let (status, answer) = lake.post("flights", KEY, body(3)).await;
+    assert_eq!((status, &answer["stored"]), (200, &json!(3)));
+    assert_eq!(lake.stored("flights").await.len(), 3, "none doubled");
+}
