@@ -21,7 +21,7 @@ use roaring::RoaringTreemap;
 
 use super::RowChangeKind;
 use super::positions::Addresses;
-use super::work::{Isolation, Settings, Work, live};
+use super::work::{self, Isolation, Settings, Work, live};
 use crate::address::{FILE, POS};
 use crate::floats::comparable;
 use crate::prune::bounds;
@@ -133,13 +133,9 @@ impl KeyedMerge {
         {
             return Ok(work.delta());
         }
-        let mut writer = Writer::new(base.io(), base.metadata(), prefix)?.with_lineage(base.metadata());
+        let mut writer = work::begin(base, prefix)?;
         let worked_out = self.work_out(base, &mut writer).await;
-        if worked_out.is_err() {
-            writer.settle().await;
-        }
-        created.extend_from_slice(writer.created());
-        Ok(self.work.insert(worked_out?).delta())
+        Ok(self.work.insert(work::end(worked_out, writer, created).await?).delta())
     }
 
     /// Whether what was worked out before serves for `base`.

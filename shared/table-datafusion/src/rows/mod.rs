@@ -93,14 +93,9 @@ impl Operation for Changing<'_> {
         {
             return Ok(work.delta());
         }
-        let writer = Writer::new(base.io(), base.metadata(), file_prefix(base, self.token))?;
-        let mut writer = writer.with_lineage(base.metadata());
+        let mut writer = work::begin(base, file_prefix(base, self.token))?;
         let worked_out = work_out(self.change, base, &mut writer).await;
-        if worked_out.is_err() {
-            writer.settle().await;
-        }
-        self.created.extend_from_slice(writer.created());
-        Ok(self.work.insert(worked_out?).delta())
+        Ok(self.work.insert(work::end(worked_out, writer, &mut self.created).await?).delta())
     }
 
     async fn holds(&mut self, base: &Table) -> Result<bool> {

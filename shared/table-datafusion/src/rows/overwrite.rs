@@ -15,7 +15,7 @@ use iceberg::spec::{DataFile, Literal, PartitionField, Struct, Type};
 use super::RowChangeKind;
 use super::count::live_rows;
 use super::positions::Addresses;
-use super::work::{Isolation, Settings, Work, live, may_match};
+use super::work::{self, Isolation, Settings, Work, live, may_match};
 use crate::address::{FILE, POS};
 use crate::prune::bounds;
 use crate::scan;
@@ -45,13 +45,9 @@ impl OverwriteWhere {
         {
             return Ok(work.delta());
         }
-        let mut writer = Writer::new(base.io(), base.metadata(), prefix)?.with_lineage(base.metadata());
+        let mut writer = work::begin(base, prefix)?;
         let worked_out = self.work_out(base, &mut writer).await;
-        if worked_out.is_err() {
-            writer.settle().await;
-        }
-        created.extend_from_slice(writer.created());
-        Ok(self.work.insert(worked_out?).delta())
+        Ok(self.work.insert(work::end(worked_out, writer, created).await?).delta())
     }
 
     /// Whether what was worked out before serves for `base`.

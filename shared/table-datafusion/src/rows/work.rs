@@ -186,6 +186,20 @@ impl Work {
     }
 }
 
+/// A writer of what is worked out against `base`.
+pub(super) fn begin(base: &Table, prefix: String) -> Result<Writer> {
+    Ok(Writer::new(base.io(), base.metadata(), prefix)?.with_lineage(base.metadata()))
+}
+
+/// What was worked out; `created` gets the name of every file that was begun for it, whatever came of it.
+pub(super) async fn end(worked_out: Result<Work>, mut writer: Writer, created: &mut Vec<String>) -> Result<Work> {
+    if worked_out.is_err() {
+        writer.settle().await;
+    }
+    created.extend_from_slice(writer.created());
+    worked_out
+}
+
 /// The data files of a table.
 pub(super) async fn live(table: &Table) -> Result<Vec<LiveFile>> {
     match table.metadata().current_snapshot() {
