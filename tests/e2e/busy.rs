@@ -104,6 +104,47 @@ async fn senders_that_stall_hold_no_route_and_are_given_up() {
     assert_eq!(&answer.await.unwrap().unwrap(), b"HTTP/1.1 408");
 }
 
+/// Asks for an answer that has no end within its time, as it is found.
+fn endless(address: &str) -> TcpStream {
+    let sql = "SELECT value, 'row ' || value AS text FROM generate_series(1, 1000000000000)";
+    let body = json!({"sql": sql, "format": "csv", "stream": true, "timeoutSeconds": 30}).to_string();
+    let mut stream = TcpStream::connect(address).unwrap();
+    let head = format!(
+        "POST /query HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    stream.write_all((head + &body).as_bytes()).unwrap();
+    stream
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn readers_of_endless_answers_hold_no_route_whether_they_read_or_not() {
+    let lake = Lake::up(LAKEHOUSE);
+    let address = lake.url("").trim_start_matches("http://").to_owned();
+    let stalled: Vec<_> = (0..4).map(|_| endless(&address)).collect();
+    let reading: Vec<_> = (0..10)
+        .map(|_| {
+            let mut stream = endless(&address);
+            std::thread::spawn(move || {
+                let (mut part, mut bytes) = ([0; 1 << 16], 0);
+                while let Ok(read @ 1..) = stream.read(&mut part) {
+                    bytes += read;
+                }
+                bytes
+            })
+        })
+        .collect();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let began = Instant::now();
+    assert_eq!(lake.get("/status").await.0, 200);
+    assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
+    drop(stalled);
+    drop(lake);
+    for reader in reading {
+        assert!(reader.join().unwrap() > 1 << 20, "expected rows until the server ended");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn statements_that_are_deep_or_make_much_end_no_process() {
     let lake = Lake::up(LAKEHOUSE);

@@ -81,7 +81,7 @@ impl Delivery<'_> {
     pub async fn stream(&self, answer: Answer, limit: Option<u64>) -> Result<Response<Body>> {
         let mut head = Vec::new();
         let encoder = Encoder::begin(self.format, self.id, &answer.schema, &mut head)?;
-        let report = Report { id: self.id.to_owned(), rows: 0, progress: answer.progress() };
+        let report = Report { id: self.id.to_owned(), rows: 0, is_whole: false, progress: answer.progress() };
         let mut rows = LimitedRows::new(answer, limit);
         rows.fill().await?;
         let streamed = Streamed { rows, encoder, format: self.format, report };
@@ -200,11 +200,15 @@ struct Streamed {
 struct Report {
     id: String,
     rows: u64,
+    is_whole: bool,
     progress: Progress,
 }
 
 impl Drop for Report {
     fn drop(&mut self) {
+        if !self.is_whole {
+            tracing::info!(query = self.id, "the answer was broken off");
+        }
         report(&self.id, Stats { rows: self.rows, ..self.progress.stats() });
     }
 }
@@ -222,7 +226,10 @@ impl Streamed {
         this.report.rows = this.rows.given;
         let tail = match encoded {
             Ok(true) => return Ok(Some((bytes.into(), Some(this)))),
-            Ok(false) => this.rows.end().0,
+            Ok(false) => {
+                this.report.is_whole = true;
+                this.rows.end().0
+            }
             Err(error) => {
                 // The message may quote a row: that is for who asked.
                 tracing::info!(query = this.report.id, kind = %error.kind(), "query failed on the way");
@@ -247,7 +254,7 @@ fn report(id: &str, stats: Stats) {
         bytes = stats.bytes_scanned,
         spilled = stats.spilled_bytes,
         elapsed_ms = stats.elapsed_ms,
-        "query answered"
+        "query ended"
     );
     metrics::emit(
         &[],

@@ -79,6 +79,8 @@ pub struct Functions {
     insight: Insight,
     /// Where the functions run: apart from the threads that serve HTTP, timers and signals.
     threads: Threads,
+    /// Where the parts of answers are made, which may go on for long: apart from calls, which are short.
+    answers: Threads,
     /// One call of the batcher at a time for each stream, as Lambda does for each shard.
     batching: BTreeMap<String, Mutex<()>>,
 }
@@ -100,13 +102,14 @@ impl Functions {
             query: Query::new(project.clone(), ports.clone(), engine.clone())?,
             insight: Insight::new(project.clone(), ports.clone(), engine)?,
             threads: Threads::start("function", THREADS_EACH * processors)?,
+            answers: Threads::start("answer", processors)?,
             batching,
         }))
     }
 
     /// Whether calls are under way.
     pub fn are_at_work(&self) -> bool {
-        self.threads.tasks() > 0
+        self.threads.tasks() + self.answers.tasks() > 0
     }
 
     /// Frees what a process that was killed still holds. Only for the process that has the data directory, before it works.
@@ -145,10 +148,10 @@ impl Functions {
         }
     }
 
-    /// The parts of an answer, made on the threads of the functions. They end when nobody takes one for [`READER_TIME`].
+    /// The parts of an answer, made on threads of their own. They end when nobody takes one for [`READER_TIME`].
     fn made_apart(&self, mut parts: Parts) -> Result<Parts> {
         let (to, from) = mpsc::channel(1);
-        let making = self.threads.spawn(async move {
+        let making = self.answers.spawn(async move {
             loop {
                 let part = parts.next().await;
                 let is_last = part.is_none();
@@ -162,7 +165,7 @@ impl Functions {
                 }
             }
         });
-        making.ok_or_else(|| Error::bug("the threads of the functions have ended"))?;
+        making.ok_or_else(|| Error::bug("the threads of answers have ended"))?;
         let part = |from: Option<mpsc::Receiver<Option<Result<Bytes>>>>| async move {
             let mut from = from?;
             match from.recv().await {
