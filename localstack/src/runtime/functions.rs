@@ -153,7 +153,10 @@ impl Functions {
         let (to, from) = mpsc::channel(1);
         let making = self.answers.spawn(async move {
             loop {
-                let part = parts.next().await;
+                let part = tokio::select! {
+                    part = parts.next() => part,
+                    () = to.closed() => return,
+                };
                 let is_last = part.is_none();
                 match tokio::time::timeout(READER_TIME, to.send(part)).await {
                     Ok(sent) if is_last || sent.is_err() => return,
