@@ -154,7 +154,7 @@ pub struct Answer {
 /// What a statement would do.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Description {
-    /// Its first words, e.g. `SELECT`, `SHOW`, `INSERT`, `CREATE TABLE AS`.
+    /// Its command, e.g. `SELECT`, `SHOW`, `INSERT`, `CREATE TABLE AS`.
     pub statement: &'static str,
     /// That of its answer.
     pub schema: SchemaRef,
@@ -367,14 +367,14 @@ impl Run<'_> {
         match statement::parse(self.sql)? {
             EngineStatement::Reading(Reading::Catalog(statement)) => {
                 let schema = information::answer(&self.names(), &statement).await?.schema();
-                let words = if matches!(*statement, Ast::ExplainTable { .. }) { "DESCRIBE" } else { "SHOW" };
-                Ok(Description { statement: words, schema, reads: Vec::new(), writes: None })
+                let command = if matches!(*statement, Ast::ExplainTable { .. }) { "DESCRIBE" } else { "SHOW" };
+                Ok(Description { statement: command, schema, reads: Vec::new(), writes: None })
             }
             EngineStatement::Reading(Reading::Query(statement)) => {
-                let words = if explained(&statement) { "EXPLAIN" } else { "SELECT" };
+                let command = if explained(&statement) { "EXPLAIN" } else { "SELECT" };
                 let planned = self.planned(engine, statement).await?;
                 let schema = stats::answer_schema(&planned.plan.schema(), self.options.views);
-                Ok(Description { statement: words, schema, reads: names_of(&planned.tables), writes: None })
+                Ok(Description { statement: command, schema, reads: names_of(&planned.tables), writes: None })
             }
             EngineStatement::Writing(writing) => write::describe(self, engine, &writing).await,
             EngineStatement::Explain { statement, .. } => {

@@ -114,8 +114,8 @@ pub(super) enum Writing {
 }
 
 impl Writing {
-    /// Its first words.
-    pub(super) fn words(&self) -> &'static str {
+    /// Its command, e.g. `DROP TABLE`, as outcomes name it.
+    pub(super) fn command(&self) -> &'static str {
         match self {
             Self::CreateTable(CreateTable { query: Some(_), .. }) => "CREATE TABLE AS",
             Self::CreateTable(_) => "CREATE TABLE",

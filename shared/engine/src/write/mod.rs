@@ -172,7 +172,7 @@ pub(super) async fn describe(run: &Run<'_>, engine: &Engine, statement: &Writing
     };
     let reads = source.map(|source| names_of(&source.tables)).unwrap_or_default();
     let writes = statement.table().map(|table| write.name(table)).transpose()?;
-    Ok(Description { statement: statement.words(), schema, reads, writes })
+    Ok(Description { statement: statement.command(), schema, reads, writes })
 }
 
 /// The rows that a statement writes, and the tables that they come from.
