@@ -40,7 +40,18 @@ impl Random for SystemRandom {
     }
 }
 
-/// The same numbers for the same seed: SplitMix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number generators", 2014).
+/// SplitMix64's step (Steele, Lea, Flood: "Fast splittable pseudorandom number generators", 2014).
+const GAMMA: u64 = 0x9E37_79B9_7F4A_7C15;
+
+/// What SplitMix64 gives after the state `x`: the same for the same, spread over all bits.
+pub fn mix(x: u64) -> u64 {
+    let x = x.wrapping_add(GAMMA);
+    let x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    let x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    x ^ (x >> 31)
+}
+
+/// The same numbers for the same seed: SplitMix64.
 #[derive(Debug)]
 pub struct SeededRandom(AtomicU64);
 
@@ -49,12 +60,9 @@ impl SeededRandom {
         Self(AtomicU64::new(seed))
     }
 
-    fn next(&self) -> u64 {
-        const GAMMA: u64 = 0x9E37_79B9_7F4A_7C15;
-        let mut z = self.0.fetch_add(GAMMA, Ordering::Relaxed).wrapping_add(GAMMA);
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
+    /// 64 bits.
+    pub fn next(&self) -> u64 {
+        mix(self.0.fetch_add(GAMMA, Ordering::Relaxed))
     }
 }
 

@@ -62,7 +62,7 @@ pub(super) async fn drop(tables: &Tables, name: &TableName, purge: Purge) -> Res
 async fn files(table: &Table) -> Result<(BTreeSet<Url>, u64)> {
     let named = reachable::everything(table).await?.into_keys();
     let (own, elsewhere) = Own::of(table)?.among(&table.io, named)?;
-    let listed = table.io.storage.list(&folder(table)?).await?.into_iter().map(|object| object.url);
+    let listed = table.io.storage().list(&folder(table)?).await?.into_iter().map(|object| object.url);
     Ok((own.into_iter().chain(listed).collect(), elsewhere))
 }
 

@@ -30,7 +30,7 @@ const CACHE_BYTES: usize = 256 << 20;
 /// Reads and writes metadata files. Cheap to clone; clones share what was read.
 #[derive(Debug, Clone)]
 pub struct Io {
-    pub storage: Storage,
+    storage: Storage,
     cache: Arc<Mutex<Cache>>,
     /// Bytes that the cache holds at most.
     capacity: usize,

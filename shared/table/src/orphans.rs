@@ -69,7 +69,7 @@ async fn run(table: &Table, orphans: &Orphans) -> Result<OrphanReport> {
     }
     check_collected(&table.metadata)?;
     check_alone(table).await?;
-    let listed = table.io.storage.list(&folder(table)?).await?;
+    let listed = table.io.storage().list(&folder(table)?).await?;
     let now = table.reload().await?;
     let (mut old, young) = unnamed(&listed, &now, cutoff_ms).await?;
     let files = listed.len() as u64;

@@ -146,7 +146,7 @@ pub async fn remove(io: &Io, files: impl IntoIterator<Item = Url>) -> u64 {
     let removals: Vec<_> = files
         .into_iter()
         .map(|url| async move {
-            let removed = io.storage.delete(&url).await;
+            let removed = io.storage().delete(&url).await;
             removed.inspect_err(|error| tracing::warn!(%error, %url, "left an unused file behind")).is_err()
         })
         .collect();

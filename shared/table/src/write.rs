@@ -276,7 +276,7 @@ impl Writer {
     fn begin(&mut self, key: &Arc<[u8]>, partition: Struct) -> Result<()> {
         let folder = folder(&self.spec, &self.schema, &partition);
         let location = keys::data_file(&self.location, &folder, &self.prefix, self.created.len());
-        let store = self.io.storage.writer(&self.io.url(&location)?)?.with_max_concurrency(UPLOAD_PARTS);
+        let store = self.io.storage().writer(&self.io.url(&location)?)?.with_max_concurrency(UPLOAD_PARTS);
         let options = ArrowWriterOptions::new().with_properties(self.properties.clone());
         let writer = parquet_schema(&self.arrow, &self.schema)
             .and_then(|schema| {

@@ -18,6 +18,7 @@ use object_store::{
     CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMultipartOptions,
     PutOptions, PutPayload, PutResult, Result, UploadPart,
 };
+use shared::random;
 
 /// What is done to the store. A whole multipart upload is one `Put`: its fault strikes when it is completed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,7 +106,7 @@ impl Plan {
             Rule::From { operation: of, nth, fault } => (of == operation && self.count() >= nth).then_some(fault),
             Rule::Any { nth, fault } => (self.count() == nth).then_some(fault),
             Rule::Random { seed, per_mille } => {
-                let dice = mix(seed.wrapping_add(self.count()));
+                let dice = random::mix(seed.wrapping_add(self.count()));
                 let fault = if dice & 1 == 0 { Fault::Busy } else { Fault::LostReply };
                 ((dice >> 8) % 1_000 < per_mille).then_some(fault)
             }
@@ -117,14 +118,6 @@ impl Plan {
     fn count(&self) -> u64 {
         self.seen.fetch_add(1, Ordering::SeqCst) + 1
     }
-}
-
-/// SplitMix64.
-fn mix(x: u64) -> u64 {
-    let x = x.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    let x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    x ^ (x >> 31)
 }
 
 impl Fault {

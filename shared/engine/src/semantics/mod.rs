@@ -29,6 +29,7 @@ mod lists;
 mod literals;
 mod names;
 mod numbers;
+mod outer;
 mod projections;
 mod pushdown;
 mod relations;

@@ -27,9 +27,8 @@ use datafusion::logical_expr::{
 };
 use datafusion::optimizer::AnalyzerRule;
 
-use super::dependent::{
-    Dependence, FreshNames, ZeroSign, as_outer, column_of, empty_of, null_safe, outer_columns, refers,
-};
+use super::dependent::{Dependence, FreshNames, ZeroSign, column_of, empty_of, null_safe};
+use super::outer::{as_outer, outer_columns, refers};
 use crate::single;
 use shared::Error;
 

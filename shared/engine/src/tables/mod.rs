@@ -19,7 +19,7 @@ use datafusion::common::Statistics;
 use datafusion::datasource::TableType;
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::listing::helpers::expr_applicable_for_cols;
-use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, FileSource, ParquetSource};
+use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder};
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::datasource::table_schema::TableSchema;
 use datafusion::execution::object_store::ObjectStoreUrl;
@@ -38,7 +38,7 @@ use format::csv::decode::CsvTable;
 use format::folders;
 use format::listing::TableFiles;
 use format::records::Source;
-use format::{Compression, Encoding, FileFormat as Format, JsonFormat};
+use format::{Compression, CsvFormat, Encoding, FileFormat as Format, JsonFormat};
 use shared::catalog::{Catalog, Partition, StorageDescriptor, Table};
 use shared::model::name::to_column_name;
 use shared::model::{Column, TableName};
@@ -200,13 +200,16 @@ impl FileTable {
         projection: Option<&Vec<usize>>,
         limit: Option<usize>,
     ) -> DfResult<Vec<Arc<dyn ExecutionPlan>>> {
-        if self.is_parquet() {
-            return self.scan_parquet(state, group, projection, limit).await;
-        }
-        let source = self.source(self.schema.clone());
+        let source = match &self.format.encoding {
+            Encoding::Parquet => return self.scan_parquet(state, group, projection, limit).await,
+            Encoding::Csv(csv) => self.csv_source(csv),
+            Encoding::Json(json) => {
+                RowFiles::new(RowFormat::Json(Arc::new(self.sources())), self.schema.clone(), *json == JsonFormat::Lines)
+            }
+        };
         let statistics = Statistics::new_unknown(self.schema.table_schema());
         let target = state.config_options().execution.target_partitions;
-        let config = FileScanConfigBuilder::new(group.store, source)
+        let config = FileScanConfigBuilder::new(group.store, Arc::new(source))
             .with_file_groups(FileGroup::new(group.files).split_files(target))
             .with_statistics(statistics)
             .with_projection_indices(projection.cloned())?
@@ -251,27 +254,17 @@ impl FileTable {
         Ok(plans)
     }
 
-    /// The source of files of rows; Parquet has its own.
-    fn source(&self, schema: TableSchema) -> Arc<dyn FileSource> {
-        match &self.format.encoding {
-            Encoding::Parquet => Arc::new(ParquetSource::new(schema)),
-            Encoding::Csv(csv) => {
-                let input = &self.table.input;
-                let table = CsvTable {
-                    format: csv.clone(),
-                    columns: input.storage.columns.clone(),
-                    keys: input.partition_keys.iter().map(|key| key.name.clone()).collect(),
-                };
-                // Where a field may hold line breaks, a part of a file can begin only after all before was looked at, which takes
-                // too long over a network.
-                let splittable = csv.quote.is_none() || !self.is_remote();
-                Arc::new(RowFiles::new(RowFormat::Csv(Arc::new(table)), schema, splittable))
-            }
-            Encoding::Json(json) => {
-                let sources = RowFormat::Json(Arc::new(self.sources()));
-                Arc::new(RowFiles::new(sources, schema, *json == JsonFormat::Lines))
-            }
-        }
+    fn csv_source(&self, csv: &CsvFormat) -> RowFiles {
+        let input = &self.table.input;
+        let table = CsvTable {
+            format: csv.clone(),
+            columns: input.storage.columns.clone(),
+            keys: input.partition_keys.iter().map(|key| key.name.clone()).collect(),
+        };
+        // Where a field may hold line breaks, a part of a file can begin only after all before was looked at, which takes too long
+        // over a network.
+        let splittable = csv.quote.is_none() || !self.is_remote();
+        RowFiles::new(RowFormat::Csv(Arc::new(table)), self.schema.clone(), splittable)
     }
 
     fn is_remote(&self) -> bool {
@@ -287,10 +280,6 @@ impl FileTable {
             ty: column.ty.clone(),
         };
         self.table.input.storage.columns.iter().map(source).collect()
-    }
-
-    fn is_parquet(&self) -> bool {
-        self.format.encoding == Encoding::Parquet
     }
 }
 

@@ -210,7 +210,7 @@ impl Loader {
         let path = file.file_path();
         if let Some(foreign) = Foreign::of(file) {
             // Columns are found by their ids alone.
-            let transcoded = Transcoder::of(&self.io).parquet(&self.io.storage, &self.runtime, &foreign, false).await?;
+            let transcoded = Transcoder::of(&self.io).parquet(self.io.storage(), &self.runtime, &foreign, false).await?;
             return project(transcoded.open()?, path, columns);
         }
         if file.file_format() != DataFileFormat::Parquet {
@@ -229,7 +229,7 @@ impl Loader {
         let held = self.memory.new_empty();
         held.try_grow(usize::try_from(size).unwrap_or(usize::MAX))?;
         let url = self.io.url(file.file_path())?;
-        let (_, path) = self.io.storage.resolve(&url)?;
+        let (_, path) = self.io.storage().resolve(&url)?;
         let store = self.runtime.object_store(ObjectStoreUrl::parse(&url[..url::Position::BeforePath])?)?;
         let read = async {
             match range {

@@ -80,7 +80,7 @@ async fn write_group(
         .set_statistics_truncate_length(None)
         .build();
     let mut parquet =
-        AsyncArrowWriter::try_new(base.io().storage.writer(&base.io().url(&location)?)?, schema(), Some(properties))
+        AsyncArrowWriter::try_new(base.io().storage().writer(&base.io().url(&location)?)?, schema(), Some(properties))
             .doing(doing)?;
     let mut rows = 0;
     for (path, places) in &by_path {

@@ -426,7 +426,7 @@ impl IcebergTable {
         let readers = TranscodingReaders {
             inner,
             transcoder: Transcoder::of(&self.io),
-            storage: self.io.storage.clone(),
+            storage: self.io.storage().clone(),
             runtime: state.runtime_env().clone(),
             is_mapped: self.mapping.is_some(),
         };
@@ -449,7 +449,7 @@ impl IcebergTable {
                 "expected data files in Parquet, Avro or ORC, found `{found}` in `{location}`"
             )));
         }
-        let (_, path) = self.io.storage.resolve(&self.io.url(location)?)?;
+        let (_, path) = self.io.storage().resolve(&self.io.url(location)?)?;
         // Data files never change, so a constant time keeps what the caches know of them.
         let meta = ObjectMeta {
             location: path,

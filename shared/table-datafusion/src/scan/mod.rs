@@ -129,7 +129,7 @@ pub(super) fn may_match(
 /// Lets a session find the store of a table's file.
 pub(super) fn register_store(session: &SessionContext, table: &Table, file: &LiveFile) -> Result<()> {
     let url = table.io().url(file.data().file_path())?;
-    let (store, _) = table.io().storage.resolve(&url)?;
+    let (store, _) = table.io().storage().resolve(&url)?;
     session.register_object_store(&url, store);
     Ok(())
 }

@@ -3,6 +3,7 @@
 use super::rows::{TestChange, with_properties};
 use super::*;
 use shared::ErrorKind;
+use shared::random::SeededRandom;
 use testing::catalog_faults::{self, FaultyCatalog};
 use testing::faults::{Fault, Faulty, Plan};
 
@@ -223,17 +224,10 @@ async fn whatever_call_of_the_catalog_fails_the_change_happens_once() {
     }
 }
 
-/// SplitMix64.
-fn dice(seed: &mut u64) -> u64 {
-    *seed = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let x = (*seed ^ (*seed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    x ^ (x >> 31)
-}
-
 /// Changes with tokens, each tried until its token is there, while store and catalog fail at random.
-async fn storm(mut seed: u64, mode: &str) {
+async fn storm(seed: u64, mode: &str) {
     use catalog_faults::Fault::{LostReply, Refused};
+    let dice = SeededRandom::new(seed);
     let sound = ports();
     let properties = ["delete", "update", "merge"].map(|kind| format!("write.{kind}.mode"));
     let mut properties: Vec<_> = properties.iter().map(|key| (key.as_str(), mode)).collect();
@@ -245,14 +239,14 @@ async fn storm(mut seed: u64, mode: &str) {
     let mut model = std::collections::BTreeMap::new();
     let mut done: Option<String> = None;
     for step in 0..25_i64 {
-        let id = i64::try_from(dice(&mut seed) % 8).unwrap();
-        let what = dice(&mut seed) % 4;
+        let id = i64::try_from(dice.next() % 8).unwrap();
+        let what = dice.next() % 4;
         let value = format!("v{step}");
         let token = Token { key: "job.storm".into(), expected: done.clone(), value: step.to_string() };
         for attempt in 0.. {
             assert!(attempt < 200, "seed {seed} step {step}");
-            let faults: Vec<_> = (0..dice(&mut seed) % 3)
-                .map(|_| match dice(&mut seed) % 4 {
+            let faults: Vec<_> = (0..dice.next() % 3)
+                .map(|_| match dice.next() % 4 {
                     0 => Refused(ErrorKind::Retry),
                     1 => Refused(ErrorKind::Conflict),
                     2 => LostReply(ErrorKind::OutcomeUnknown),
@@ -260,7 +254,7 @@ async fn storm(mut seed: u64, mode: &str) {
                 })
                 .collect();
             catalog.fail(&name(), &faults);
-            let reads: Vec<_> = (0..8).map(|_| dice(&mut seed).is_multiple_of(5).then_some(ErrorKind::Retry)).collect();
+            let reads: Vec<_> = (0..8).map(|_| dice.next().is_multiple_of(5).then_some(ErrorKind::Retry)).collect();
             catalog.fail_reads(&name(), &reads);
             let tried = async {
                 let table = Tables::new(failing.clone()).load(&name()).await?;

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use shared::clock::Clock;
 use shared::ports::Ports;
-use shared::random::{Random, SeededRandom};
+use shared::random::{Random, SeededRandom, mix};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
@@ -315,12 +315,4 @@ impl Process {
     fn note(&self, what: &str, outcome: &str) {
         self.world.note(format_args!("{}#{}: {what} {outcome}", self.name, self.life));
     }
-}
-
-/// SplitMix64.
-fn mix(x: u64) -> u64 {
-    let x = x.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    x ^ (x >> 31)
 }
