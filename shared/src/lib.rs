@@ -1,6 +1,9 @@
 //! What all functions and all crates beneath them share: names, types and errors; the ports; the lakehouse file; how a program
 //! meets its callers.
 //!
+//! Every function fails with an [`Error`], whose [`ErrorKind`] says what its caller does next: mend the request, try again, look
+//! whether it happened. [`ports::Ports`] is what a function is given.
+//!
 //! [`model`] and [`error`] are pure. The ports ([`storage`], [`stream`], [`catalog`], [`state`], and the [`clock`]) build on them;
 //! their adapters are the crates `adapters-embedded` and `adapters-aws`, which only the programs name, through `wiring`. On the
 //! ports stand `format`, `jobs` and `table`; on that `table-datafusion`, and the `engine` on it and on `format`.

@@ -4,6 +4,9 @@
 //! that the stream declares is reached, at an event or at a schedule's tick, the stream is read from the positions that its
 //! table holds and written ([`flush`](mod@flush)). Because the table's positions decide what is written, an event that comes twice
 //! changes nothing.
+//!
+//! [`Batcher`] does so, and a [`Report`] says what was written. A record that does not fit goes to an error object; an error leaves the
+//! stream as it was, to be tried again.
 
 mod decode;
 mod event;

@@ -9,7 +9,7 @@
 //! | schedule with `detail.name` | crawls that location | `{"crawls": […]}` |
 //! | schedule without | crawls the locations whose own schedule is due | `{"ran": [{"name", "answer"}], "left": […]}` |
 //!
-//! A crawl decides purely, then acts: [`select`] says which files are new, [`group`] and [`partitions`] what tables they make,
+//! [`Crawl`] decides purely, then acts: [`select`] says which files are new, [`group`] and [`partitions`] what tables they make,
 //! [`plan`] what that changes in the catalog; [`read`] and [`apply`] do the I/O, [`run`] joins them. A report ([`report`]) says
 //! what happened. What is wrong with a file is in the report; a crawl fails only when storage, state or catalog do.
 //!

@@ -7,8 +7,9 @@
 //! GET  /streams                     what is declared
 //! ```
 //!
-//! A body of records goes through [`body`] (decompress, bounded), [`split`] (cut into records, without copying), [`check`]
-//! (against the stream's schema) and [`put`] (into the stream); [`answer`] says of each record what became of it.
+//! [`Ingest`] answers them. A request of records is taken in [`records`] (its key, its metrics). Its body goes through [`body`] (decompress, bounded), [`split`] (cut into records, without copying), [`check`]
+//! (against the stream's schema) and [`put`] (into the stream); [`answer`] says of each record what became of it. A record that is
+//! wrong is told so there; an error is of the request as a whole.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -3,6 +3,8 @@
 //! A question (declared in the lakehouse file or sent with a request) is run as SQL; its rows become a regular [`series`];
 //! the series is answered by [`forecast`](mod@forecast), [`anomalies`](mod@anomalies) or [`narrative`](mod@narrative): pure
 //! functions that give the same answer every time. A result goes into an Iceberg table when the question names one.
+//!
+//! [`Insight`] answers. A series that a method can't work on is `Invalid`, and the error says what it needs.
 
 pub mod anomalies;
 pub mod answer;

@@ -10,7 +10,7 @@
 //!
 //! Every other answer has the headers `x-tarn-query-id`, `x-tarn-rows`, `x-tarn-bytes-scanned` and `x-tarn-elapsed-ms`. An answer
 //! that is too large for one response is stored below the warehouse's `results/`; the response then is JSON with the URL of the
-//! whole and its first rows ([`answer`]). How values are written: [`encode`].
+//! whole and its first rows ([`answer`]). How values are written: [`encode`]. [`Query`] answers; errors are the engine's.
 
 pub mod answer;
 pub mod encode;

@@ -2,7 +2,7 @@
 //!
 //! [`Transform::handle`] takes a request or a schedule's event. A run is planned ([`plan`]), claimed ([`jobs::lease`]:
 //! one run of a workflow at a time), carried out ([`run`]: parallel jobs, tries, timeouts; [`job`]: one try), and added to the
-//! table `tarn.runs` ([`archive`]).
+//! table `tarn.runs` ([`archive`]). What is wrong with a job is in its run's record; an error is of the request or of the ports.
 
 pub mod archive;
 pub mod bookmark;

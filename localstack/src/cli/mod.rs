@@ -1,4 +1,5 @@
-//! The command line: [`arguments`] says what is written, one file a command what is done, [`output`] how it is shown.
+//! The command line: [`arguments`] says what is written, one file a command what is done, [`output`] how it is shown. Exit codes
+//! are here.
 
 pub mod arguments;
 pub(crate) mod caller;

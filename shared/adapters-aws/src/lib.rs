@@ -1,6 +1,7 @@
 //! The ports on AWS: streams in Kinesis, the catalog in Glue, objects in S3, state as objects beside them.
 //!
-//! [`Aws`] is the account, region and endpoints that the environment names; [`open`] makes the ports of it.
+//! [`Aws`] is the account, region and endpoints that the environment names; [`open`] makes the ports of it. `client` has the retries of
+//! SDK calls and says which of our errors an answer is; `kinesis` pauses by itself where Kinesis throttles.
 
 mod client;
 pub mod glue;

@@ -1,6 +1,7 @@
 //! The ports on one machine: catalog, streams and state in SQLite files of a data directory, objects in folders.
 //!
 //! [`open`] opens those of a data directory, [`over`] those whose objects lie elsewhere, [`in_memory`] some that nothing outlives.
+//! A file that is locked for long is `Retry`, one that can't be read `Bug`.
 
 pub mod catalog;
 mod sqlite;

@@ -6,6 +6,9 @@
 //! shared by all queries of an [`Engine`]; stores, and the bytes counted in them, belong to one query. Statements that write
 //! are parsed by [`statement`] and run by [`write`].
 //!
+//! Errors are the statement's (`Invalid`, `NotFound`, `Denied`), those of limits that it met (`Limit`, `Retry`), or defects (`Bug`). What SHOW,
+//! DESCRIBE and `information_schema` list: [`information`].
+//!
 //! The dialect is DataFusion's generic one: identifiers in double quotes, names lowercase unless quoted, `TRY_CAST`, `::`,
 //! `->` on JSON text.
 

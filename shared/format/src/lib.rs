@@ -2,7 +2,8 @@
 //!
 //! A crawl reads the first bytes of a file, tells its format ([`detect`]), infers its schema ([`csv`], [`json`],
 //! [`parquet`]), merges it with that of other files ([`merge`]) and declares the result as Glue does ([`glue`]). A query takes
-//! the way back: [`FileFormat::from_table`] says how the files of a table are read.
+//! the way back: [`FileFormat::from_table`] says how the files of a table are read. A file
+//! that can't be used is a [`FileFault`], a record a [`records::RecordError`]; an error is of the storage, or of a definition.
 
 pub mod compression;
 pub mod csv;

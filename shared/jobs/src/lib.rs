@@ -2,6 +2,7 @@
 //!
 //! A run has a record in a [`Ledger`], waits in a [`Queue`] unless its caller waits for it, and is done under the [`lease`] of its
 //! group by one worker, who renews it as long as it lives ([`lease::Heartbeat`]). [`schedule`] says what is due.
+//! Who lost a lease or came second gets `Conflict`.
 
 pub mod lease;
 pub mod ledger;

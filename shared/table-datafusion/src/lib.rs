@@ -3,6 +3,7 @@
 //!
 //! [`ReadTable`] and [`ChangeTable`] are what a [`Table`] can do here. What comes is DataFusion's: a `TableProvider`, an `Expr` as a
 //! filter, a record batch stream as rows; [`row_stream`] makes the table layer's own of one.
+//! Errors of DataFusion become ours at these doors, as those of `table` go through it.
 
 mod address;
 mod change;

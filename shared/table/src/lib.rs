@@ -3,7 +3,8 @@
 //!
 //! A commit is: build from the current metadata, write new metadata under a fresh name, swap the catalog's pointer under its
 //! version; on conflict reload, validate, rebase, retry ([`mod@commit`]). A [`Token`] stored in the snapshot that holds the rows makes
-//! a commit happen exactly once.
+//! a commit happen exactly once. `Conflict` says that another writer changed what was read, `OutcomeUnknown` that a commit may have
+//! happened.
 
 pub mod alter;
 mod append;

@@ -1,7 +1,8 @@
 //! For tests: one conformance suite per port, faults, and a simulation of processes among them.
 //!
 //! A suite is one async function over the port's trait that asserts what the trait's documentation promises. Every adapter
-//! runs it: those in SQLite here, those on AWS against an emulator.
+//! runs it: those in SQLite here, those on AWS against an emulator. [`faults`] and [`catalog_faults`] make ports fail;
+//! [`simulation::World`] has processes, time and chance of its own.
 
 // A suite fails by panicking, also where it is compiled for other crates' tests.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]

@@ -1,4 +1,5 @@
 //! Settings to adapters: the one place that names them all, for the programs alone.
+//! Settings that no adapter fits are `Invalid`.
 
 use adapters_aws::Aws;
 use shared::config::{Backend, Settings};
