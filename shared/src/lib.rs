@@ -9,6 +9,7 @@
 //! ports stand `format`, `jobs` and `table`; on that `table-datafusion`, and the `engine` on it and on `format`.
 
 pub mod api;
+pub mod aside;
 pub mod catalog;
 pub mod clock;
 pub mod config;

@@ -54,16 +54,17 @@ while True:
 # {mark}
 """
 ROUTES = {
-    "ingest": ["GET /streams", "POST /streams/orders/records", "PUT /files/customers/2024/c.csv", "POST /uploads/customers/a/c.csv"],
-    "batcher": ["POST /streams/orders/flush"],
-    "crawl": ["POST /crawl", "GET /crawls"],
-    "transform": ["POST /workflows/daily_sums/runs", "GET /workflows/daily_sums/runs", "GET /runs/1", "POST /runs/1/resume", "POST /runs/1/cancel"],
+    "ingest": ["GET /streams", "POST /streams/orders/records", "PUT /files/customers/2024/c.csv", "POST /uploads/customers/a/c.csv", "GET /status/ingest"],
+    "batcher": ["POST /streams/orders/flush", "GET /streams/orders/errors", "POST /streams/orders/errors/replay", "GET /status/batcher"],
+    "crawl": ["POST /crawl", "GET /crawls", "GET /status/crawl"],
+    "transform": ["POST /workflows/daily_sums/runs", "GET /workflows/daily_sums/runs", "GET /runs/1", "POST /runs/1/resume", "POST /runs/1/cancel", "GET /workflows/daily_sums/quarantine",
+                  "GET /status/transform"],
     "query": ["POST /query"],
-    "insight": ["POST /insight", "POST /insights/next"],
+    "insight": ["POST /insight", "POST /insights/next", "GET /status/insight"],
 }
 # What each role may do in the bucket: r(ead), w(rite), l(ist).
 OBJECTS = {
-    "ingest": {"raw": "rwl", "state": "rwl"},
+    "ingest": {"raw": "rwl", "errors": "w", "state": "rwl"},
     "batcher": {"tables": "rwl", "errors": "rwl", "state": "rwl"},
     "crawl": {"raw": "rl", "state": "rwl"},
     "transform": {"raw": "rl", "tables": "rwl", "quarantine": "rwl", "state": "rwl"},

@@ -30,6 +30,7 @@ mod handlers;
 mod interop;
 mod lake;
 mod lambda;
+mod operations;
 mod resend;
 mod shell;
 mod simulation;

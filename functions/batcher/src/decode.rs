@@ -4,12 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::record_batch::RecordBatch;
-use format::records::{Decoded, RecordSchema};
+use format::records::{Decoded, RecordSchema, Rejected};
 use shared::model::ShardId;
 use shared::stream::Record;
 use shared::{Error, Result};
 
-use crate::failed;
 use crate::round::Round;
 
 /// Bytes that are worth a task of their own.
@@ -66,7 +65,9 @@ impl Rows {
         for (at, error) in &decoded.errors {
             let (shard, record) = &records[*at];
             let object = self.failed.entry(shard.clone()).or_default();
-            failed::add_line(object, stream, shard, record, error)?;
+            let place = (shard.clone(), record.sequence.clone());
+            let why = (error.code.as_str(), error.message.as_str());
+            Rejected::new(stream, Some(place), record.arrival_ms, why, &record.data).write(object)?;
         }
         for (name, count) in decoded.ignored {
             *self.ignored.entry(name).or_default() += count;

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use format::records::RecordSchema;
 use serde::{Deserialize, Serialize};
 use shared::error::Context;
-use shared::model::{Positions, TableName};
+use shared::model::{Positions, ShardId, TableName};
 use shared::ports::Ports;
 use shared::project::StreamDeclaration;
 use shared::state::{Expect, get_json, put_json};
@@ -146,6 +146,7 @@ impl Flush<'_> {
         let token = table.token(&token_key(self.name));
         let from = positions(token.as_deref())?;
         report.positions = from.clone();
+        let may_be_tried = planned.as_ref().is_some_and(|(plan, _)| plan.from == from);
         let Some(round) = self.plan(planned, &from).await? else { return Ok(Outcome::Lost) };
         let to = round.to.clone();
         let mut settled = to.clone();
@@ -156,10 +157,17 @@ impl Flush<'_> {
         }
         let missing = self.missing(&pending, &from, &settled, &round);
         if to != from {
+            let shards: Vec<ShardId> = round.shards.iter().map(|(shard, _)| shard.clone()).collect();
             let rows = decode(self.name, &self.schema, round).await?;
+            let sound: Vec<ShardId> = shards.into_iter().filter(|shard| !rows.failed.contains_key(shard)).collect();
             let objects = self.write_failed(&rows, &from).await?;
             match self.commit(&table, &rows, token, &to).await {
-                Ok(committed) => report.add(rows, objects, &committed, to),
+                Ok(committed) => {
+                    if may_be_tried {
+                        self.remove_stale(&sound, &from).await;
+                    }
+                    report.add(rows, objects, &committed, to);
+                }
                 Err(error) if error.kind() == ErrorKind::Conflict => {
                     report.conflicts += 1;
                     return Ok(Outcome::Lost);
@@ -222,6 +230,18 @@ impl Flush<'_> {
         Ok(urls)
     }
 
+    /// Removes the error objects of shards whose records are all in the table by now: an earlier try, by another schema, may have
+    /// left some, and their replay would store the records again. Not before the commit: until then the earlier try may still
+    /// commit, and its errors count.
+    async fn remove_stale(&self, sound: &[ShardId], from: &Positions) {
+        for shard in sound {
+            let url = self.ports.keys.error_object(self.name, shard, &from.of(shard));
+            if let Err(error) = self.ports.storage.delete(&url).await {
+                tracing::warn!(stream = self.name, %shard, %error, "an error object of an earlier try is still there");
+            }
+        }
+    }
+
     async fn commit(&self, table: &Table, rows: &Rows, token: Option<String>, to: &Positions) -> Result<Committed> {
         let value =
             serde_json::to_string(to).map_err(|e| Error::bug("stream positions have no JSON form").with_source(e))?;
@@ -273,7 +293,7 @@ fn plan_key(stream: &str) -> String {
 }
 
 /// The positions that a token holds; a table without one has nothing of the stream.
-fn positions(token: Option<&str>) -> Result<Positions> {
+pub(crate) fn positions(token: Option<&str>) -> Result<Positions> {
     let Some(text) = token else { return Ok(Positions::default()) };
     serde_json::from_str(text)
         .map_err(|e| Error::bug(format!("expected stream positions in the table, found `{text}`")).with_source(e))

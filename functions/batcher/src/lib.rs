@@ -9,11 +9,12 @@
 //! stream as it was, to be tried again.
 
 mod decode;
+mod errors;
 mod event;
-mod failed;
 mod flush;
 mod pending;
 mod round;
+mod status;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -56,7 +57,7 @@ impl Batcher {
         Ok(Self { project, tables: Tables::new(ports.clone()), ports, schemas })
     }
 
-    /// Takes a Kinesis event, a schedule's tick, or the HTTP request `POST /streams/{name}/flush`.
+    /// Takes a Kinesis event, a schedule's tick, or one of the HTTP requests `POST /streams/{name}/flush` and `GET /status/batcher`.
     ///
     /// A Kinesis event is answered with `{"batchItemFailures": [{"itemIdentifier": …}], "flushed": [Report]}`: of each shard that
     /// could not be taken the first record, from which Lambda sends it again, and each record that can't be read. A tick (`detail`: `{"name": stream, "flush": bool}`,
@@ -80,8 +81,21 @@ impl Batcher {
                 let report = self.flush(name).await.map_err(|e| e.context(format!("flushing stream `{name}`")))?;
                 Response::json(200, &json!({"flushed": [report]}))
             }
+            ("GET", ["streams", name, "errors"]) => {
+                Response::json(200, &json!({"stream": name, "errors": self.show_errors(name, request).await?}))
+            }
+            ("POST", ["streams", name, "errors", "replay"]) => {
+                let wanted = if request.body.is_empty() { errors::Wanted::default() } else { request.json()? };
+                let replayed = self.replay_errors(name, wanted).await;
+                Response::json(
+                    200,
+                    &replayed.map_err(|e| e.context(format!("replaying the errors of stream `{name}`")))?,
+                )
+            }
+            ("GET", ["status", "batcher"]) => self.status().await?.response(),
             (method, _) => Err(Error::not_found(format!(
-                "expected `POST /streams/{{name}}/flush`, found `{method} {}`",
+                "expected `POST /streams/{{name}}/flush`, `GET /streams/{{name}}/errors`, \
+                 `POST /streams/{{name}}/errors/replay` or `GET /status/batcher`, found `{method} {}`",
                 request.path
             ))),
         }
@@ -192,7 +206,9 @@ impl Batcher {
             table: self.project.stream_table(stream)?,
             schema: schema.clone(),
         };
-        flush.run().await
+        let outcome = flush.run().await;
+        jobs::failures::note(&self.ports, "batcher", stream, &outcome).await;
+        outcome
     }
 }
 

@@ -11,6 +11,7 @@ use shared::model::{Positions, SequenceNumber, ShardId};
 use shared::ports::Ports;
 use shared::project::Buffering;
 use shared::state::{State, change_json, get_json};
+use shared::stream::Backlog;
 
 /// Chunks that a shard keeps at most; older ones are merged.
 const MAX_CHUNKS: usize = 64;
@@ -92,6 +93,20 @@ impl Pending {
     /// When the oldest record that the table lacks arrived, milliseconds since the epoch.
     pub(crate) fn oldest_ms(&self) -> Option<i64> {
         self.chunks().map(|c| c.oldest_ms).min()
+    }
+
+    /// What the table, which has what is before `committed`, does not have yet: only what events told of.
+    pub(crate) fn backlog(&self, committed: &Positions) -> Backlog {
+        let of = |(shard, chunks): (&ShardId, &Vec<Chunk>)| {
+            let at = committed.of(shard);
+            chunks.iter().filter(move |chunk| chunk.to > at).cloned().collect::<Vec<_>>()
+        };
+        let waiting: Vec<Chunk> = self.shards.iter().flat_map(of).collect();
+        Backlog {
+            records: waiting.iter().map(|chunk| chunk.records).sum(),
+            bytes: waiting.iter().map(|chunk| chunk.bytes).sum(),
+            oldest_ms: waiting.iter().map(|chunk| chunk.oldest_ms).min(),
+        }
     }
 
     /// Forgets what the table has; says whether there was anything to forget.

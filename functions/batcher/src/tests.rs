@@ -18,6 +18,7 @@ use testing::faults::{Fault, Faulty, Operation, Plan};
 
 use super::*;
 
+mod replay;
 mod throttled;
 
 use throttled::Narrow;

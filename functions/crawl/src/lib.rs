@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | `POST /crawl` `{}` or `{"location": …}` | crawls every location, or one | `{"crawls": [report, …]}` |
 //! | `GET /crawls` | | the last report of each location, in the same form |
+//! | `GET /status/crawl` | | what is wrong, what was crawled, what is due |
 //! | S3 event | crawls only the named objects, in the locations that ask for it | `{"crawls": […]}` |
 //! | SQS event | the same for the S3 events that its messages hold, each location once | `{"batchItemFailures": [{"itemIdentifier"}], "crawls": […]}` |
 //! | schedule with `detail.name` | crawls that location | `{"crawls": […]}` |
@@ -28,12 +29,14 @@ pub mod refused;
 pub mod report;
 pub mod run;
 pub mod select;
+mod status;
 #[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use jobs::failures;
 use jobs::schedule::{self, Kind, Occurrence, Progress};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -103,8 +106,9 @@ impl Crawl {
             ("GET", ["crawls"]) => {
                 Response::json(200, &json!({ "crawls": report::last(self.ports.state.as_ref()).await? }))
             }
+            ("GET", ["status", "crawl"]) => self.status().await?.response(),
             (method, _) => Err(Error::not_found(format!(
-                "expected `POST /crawl` or `GET /crawls`, found `{method} {}`",
+                "expected `POST /crawl`, `GET /crawls` or `GET /status/crawl`, found `{method} {}`",
                 request.path
             ))),
         }
@@ -189,9 +193,9 @@ impl Crawl {
     }
 
     async fn crawl(&self, location: &str, scope: Scope) -> Result<Report> {
-        run::crawl(&self.project, &self.ports, location, scope)
-            .await
-            .map_err(|error| error.context(format!("crawling the location `{location}`")))
+        let outcome = run::crawl(&self.project, &self.ports, location, scope).await;
+        failures::note(&self.ports, "crawl", location, &outcome).await;
+        outcome.map_err(|error| error.context(format!("crawling the location `{location}`")))
     }
 }
 

@@ -1,7 +1,7 @@
 //! Each record against the stream's schema, and the partition key of those that pass.
 
 use bytes::Bytes;
-use format::records::RecordError;
+use format::records::{BadRow, RecordError};
 use jiter::{Jiter, JiterResult, Peek};
 use shared::stream::{MAX_RECORD_BYTES, NewRecord};
 
@@ -15,7 +15,7 @@ const MAX_KEY_CHARACTERS: usize = 256;
 #[derive(Debug)]
 pub(crate) enum Verdict {
     Good(NewRecord),
-    Rejected { code: &'static str, message: String },
+    Rejected { code: &'static str, message: String, data: Bytes },
 }
 
 impl Verdict {
@@ -46,22 +46,22 @@ pub(crate) fn check(records: Vec<Cut>, intake: &Intake, spread: Spread) -> Vec<V
     let mut check_one = |index: usize, record: Cut| -> Verdict {
         let data = match record {
             Ok(data) => data,
-            Err(error) => return rejected(error),
+            Err(BadRow { error, row }) => return rejected(error, row.into()),
         };
         if data.len() > MAX_RECORD_BYTES {
             let message = format!("expected a record of at most {MAX_RECORD_BYTES} bytes, found {}", data.len());
-            return Verdict::Rejected { code: "too_large", message };
+            return Verdict::Rejected { code: "too_large", message, data };
         }
         match checker.check(&data) {
             Ok(()) => Verdict::Good(NewRecord { partition_key: partition_key(intake, &data, index, spread), data }),
-            Err(error) => rejected(error),
+            Err(error) => rejected(error, data),
         }
     };
     records.into_iter().enumerate().map(|(index, record)| check_one(index, record)).collect()
 }
 
-fn rejected(error: RecordError) -> Verdict {
-    Verdict::Rejected { code: error.code.as_str(), message: error.message }
+fn rejected(error: RecordError, data: Bytes) -> Verdict {
+    Verdict::Rejected { code: error.code.as_str(), message: error.message, data }
 }
 
 fn partition_key(intake: &Intake, data: &Bytes, index: usize, spread: Spread) -> String {

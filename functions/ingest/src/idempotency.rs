@@ -169,6 +169,11 @@ impl Memory {
 }
 
 impl Claim {
+    /// When the first request with the key came, milliseconds since the epoch.
+    pub(crate) fn first_ms(&self) -> i64 {
+        self.memory.first_ms
+    }
+
     /// Which records earlier requests with this key have stored, by their place in the request.
     pub(crate) async fn stored(
         &self,

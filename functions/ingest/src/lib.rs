@@ -5,6 +5,7 @@
 //! PUT  /files/{location}/{path…}    the bytes as they come
 //! POST /uploads/{location}/{path…}  an address on S3 for a file that is larger than a request may be
 //! GET  /streams                     what is declared
+//! GET  /status/ingest               what was refused lately
 //! ```
 //!
 //! [`Ingest`] answers them. A request of records is taken in [`records`] (its key, its metrics). Its body goes through [`body`] (decompress, bounded), [`split`] (cut into records, without copying), [`check`]
@@ -28,10 +29,14 @@ mod body;
 mod check;
 mod files;
 mod idempotency;
+mod kept;
 mod put;
 mod records;
+mod refusals;
 mod split;
 mod streams;
+
+pub use self::split::as_sent;
 
 /// Bytes of one request's body at most, as it comes (API Gateway's limit for Lambda).
 pub const MAX_BODY_BYTES: usize = 6 << 20;
@@ -52,6 +57,7 @@ pub struct Ingest {
     in_work: Semaphore,
     /// When old idempotency keys were last removed, milliseconds since the epoch.
     forgot_ms: AtomicI64,
+    refused: refusals::Gathered,
 }
 
 /// What a stream's records are checked against.
@@ -83,7 +89,14 @@ impl Ingest {
             ))
         });
         let intakes = intakes.collect::<Result<_>>()?;
-        Ok(Self { project, ports, intakes, in_work: Semaphore::new(MEBIBYTES_IN_WORK), forgot_ms: AtomicI64::new(0) })
+        Ok(Self {
+            project,
+            ports,
+            intakes,
+            in_work: Semaphore::new(MEBIBYTES_IN_WORK),
+            forgot_ms: AtomicI64::new(0),
+            refused: refusals::Gathered::default(),
+        })
     }
 
     /// Answers a request. What is wrong with it is in the answer.
@@ -110,9 +123,10 @@ impl Ingest {
             ("PUT", ["files", location, _, ..]) => self.file(location, request).await,
             ("POST", ["uploads", location, _, ..]) => self.upload(location, request).await,
             ("GET", ["streams"]) => self.streams(),
+            ("GET", ["status", "ingest"]) => self.status().await?.response(),
             (method, _) => Err(Error::not_found(format!(
                 "expected `POST /streams/{{name}}/records`, `PUT /files/{{location}}/{{path}}`, \
-                 `POST /uploads/{{location}}/{{path}}` or `GET /streams`, found `{method} {}`",
+                 `POST /uploads/{{location}}/{{path}}`, `GET /streams` or `GET /status/ingest`, found `{method} {}`",
                 request.path
             ))),
         }

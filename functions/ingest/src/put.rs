@@ -33,7 +33,7 @@ pub(crate) async fn put(
     let mut waiting = Vec::new();
     for (index, verdict) in verdicts.into_iter().enumerate() {
         outcomes.push(match (verdict, known.remove(&index)) {
-            (Verdict::Rejected { code, message }, _) => Outcome::Rejected { code: code.into(), message },
+            (Verdict::Rejected { code, message, .. }, _) => Outcome::Rejected { code: code.into(), message },
             (Verdict::Good(_), Some(stored)) => stored,
             (Verdict::Good(record), None) => {
                 waiting.push((index, record));

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 use shared::api::{Request, Response};
+use shared::digest::sha256_hex;
 use shared::telemetry::metrics::{self, Metric};
 use shared::{Error, Result};
 use tokio::sync::SemaphorePermit;
@@ -17,7 +18,7 @@ use crate::check::{Spread, Verdict, check};
 use crate::idempotency::{self, Admission, Key};
 use crate::put::put;
 use crate::split::split;
-use crate::{Ingest, Intake, body};
+use crate::{Ingest, Intake, body, kept};
 
 const MEBIBYTE: usize = 1 << 20;
 
@@ -38,10 +39,13 @@ impl Ingest {
         match key {
             Some(key) => self.put_once(&intake, verdicts, &bytes, &key).await,
             None => {
-                let deadline_ms = self.ports.clock.now_ms() + WORK_MS;
+                let now_ms = self.ports.clock.now_ms();
+                let id = kept_id(now_ms, &request.request_id);
+                kept::keep(&self.ports, &intake, &verdicts, now_ms, &id).await?;
+                let deadline_ms = now_ms + WORK_MS;
                 let answer =
                     Answer::new(stream, put(&self.ports, &intake, verdicts, BTreeMap::new(), deadline_ms).await);
-                tell(&answer, &bytes);
+                self.tell(&answer, &bytes).await;
                 answer.response()
             }
         }
@@ -54,12 +58,31 @@ impl Ingest {
             Admission::Answered(answer) => return Ok(answer.response()?.with_header("idempotent-replay", "true")),
             Admission::Work(claim) => claim,
         };
+        let first_ms = claim.first_ms();
+        kept::keep(&self.ports, intake, &verdicts, first_ms, &kept_id(first_ms, &key.identity)).await?;
         let stored = claim.stored(&self.ports, &intake.stream, &verdicts).await?;
         let answer = Answer::new(&intake.stream, put(&self.ports, intake, verdicts, stored, now_ms + WORK_MS).await);
         claim.answered(state, &answer).await?;
-        tell(&answer, bytes);
+        self.tell(&answer, bytes).await;
         self.forget_old_keys(now_ms).await;
         answer.response()
+    }
+
+    /// Tells the log, the metrics and the status; `bytes` are those of each record.
+    async fn tell(&self, answer: &Answer, bytes: &[usize]) {
+        let Answer { stream, received, stored, rejected, throttled, .. } = answer;
+        tracing::info!(stream, received, stored, rejected, throttled, "records");
+        let stored_at = |entry: &&Entry| matches!(entry.outcome, Outcome::Stored { .. });
+        let accepted: usize = answer.records.iter().filter(stored_at).filter_map(|entry| bytes.get(entry.index)).sum();
+        metrics::emit(
+            &[("stream", stream)],
+            &[
+                Metric::count("RecordsAccepted", *stored as u64),
+                Metric::count("RecordsRejected", *rejected as u64),
+                Metric::bytes("BytesAccepted", accepted as u64),
+            ],
+        );
+        self.count_refused(answer).await;
     }
 
     /// Once in an hour, and at the next request when there is more to forget. The request is answered whatever comes of it.
@@ -103,25 +126,14 @@ fn spread(request: &Request, key: Option<&Key>) -> Spread {
     Spread(digest.iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte)))
 }
 
+/// What tells a request from all others whose refused records are kept.
+fn kept_id(first_ms: i64, identity: &str) -> String {
+    format!("{first_ms}-{}", sha256_hex(identity, 12))
+}
+
 fn busy() -> Result<Response> {
     let error = Error::retry("expected less work at once, found too many requests: send this one again later");
     let mut response = Response::error(&error);
     response.status = 429;
     Ok(response)
-}
-
-/// Tells the log and the metrics; `bytes` are those of each record.
-fn tell(answer: &Answer, bytes: &[usize]) {
-    let Answer { stream, received, stored, rejected, throttled, .. } = answer;
-    tracing::info!(stream, received, stored, rejected, throttled, "records");
-    let stored_at = |entry: &&Entry| matches!(entry.outcome, Outcome::Stored { .. });
-    let accepted: usize = answer.records.iter().filter(stored_at).filter_map(|entry| bytes.get(entry.index)).sum();
-    metrics::emit(
-        &[("stream", stream)],
-        &[
-            Metric::count("RecordsAccepted", *stored as u64),
-            Metric::count("RecordsRejected", *rejected as u64),
-            Metric::bytes("BytesAccepted", accepted as u64),
-        ],
-    );
 }

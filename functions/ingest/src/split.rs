@@ -1,15 +1,16 @@
 //! A body cut into records. JSON records are slices of the body, not copies; CSV rows become the JSON objects they stand for.
 
 use bytes::Bytes;
-use format::records::{CsvOptions, RecordError, RecordSchema};
+use format::records::{BadRow, CsvOptions, RecordSchema, rows};
 use jiter::{Jiter, JiterError};
+use shared::api::Request;
 use shared::{Error, Result};
 
 use crate::MAX_RECORDS;
-use crate::body::{Shape, without_mark};
+use crate::body::{self, Shape, without_mark};
 
-/// A record's bytes, or why there are none.
-pub(crate) type Cut = Result<Bytes, RecordError>;
+/// A record's bytes, or the row that is none.
+pub(crate) type Cut = Result<Bytes, BadRow>;
 
 /// The records of `body`, in order; blank lines are passed over.
 ///
@@ -26,6 +27,24 @@ pub(crate) fn split(body: &Bytes, shape: Shape, schema: &RecordSchema) -> Result
         true => Err(Error::invalid(format!("expected at least one record, found none in {} bytes", body.len()))),
         false => Ok(records),
     }
+}
+
+/// The records of a request's body as they were sent, in the order in which its answer counts them; rows of CSV without the header.
+///
+/// # Errors
+/// As the request itself is refused.
+pub fn as_sent(request: &Request) -> Result<Vec<Bytes>> {
+    let body = body::decode(request)?;
+    let shape = body::shape(request, &body)?;
+    let body = body.slice_ref(without_mark(&body));
+    let cut = match shape {
+        Shape::Lines => lines(&body)?,
+        Shape::Json => json(&body)?,
+        Shape::Csv { delimiter } => {
+            return Ok(rows(&body, CsvOptions { delimiter })?.into_iter().map(Bytes::from).collect());
+        }
+    };
+    Ok(cut.into_iter().map(|record| record.unwrap_or_else(|bad| bad.row.into())).collect())
 }
 
 fn lines(body: &Bytes) -> Result<Vec<Cut>> {

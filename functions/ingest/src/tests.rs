@@ -33,6 +33,9 @@ streams:
     schema: [{name: carrier, type: string}, {name: n, type: int}]
     partition_key: carrier
     shards: 8
+  with_rejects:
+    keep_rejects: true
+    schema: [{name: carrier, type: string}, {name: n, type: int}]
 locations:
   weather: {}
 ";
@@ -161,6 +164,39 @@ async fn ragged_csv_rows_are_rejected_alone() {
     let (status, answer) = lake.post("flights", &[("content-type", "text/csv")], "n,carrier\n1,UA\n2\n3,AA,x\n").await;
     assert_eq!((status, statuses(&answer)), (207, vec!["stored", "rejected", "rejected"]));
     assert_eq!(answer["records"][1]["code"], "ragged_row");
+}
+
+#[tokio::test]
+async fn what_is_refused_is_kept_once_where_the_stream_asks_for_it() {
+    let lake = Lake::new();
+    let body = "carrier,n\nUA,1\nAA,x\n\"a;\nb\"\n";
+    let headers = [("content-type", "text/csv"), ("idempotency-key", "k")];
+    for _ in 0..2 {
+        assert_eq!(lake.post("with_rejects", &headers, body).await.0, 207);
+    }
+    assert_eq!(lake.post("flights", &[("content-type", "text/csv")], body).await.0, 207);
+    let objects = lake.ports.storage.list(&lake.ports.keys.root().join("errors/").unwrap()).await.unwrap();
+    let [object] = &objects[..] else { panic!("{objects:?}") };
+    let text = lake.ports.storage.get(&object.url).await.unwrap();
+    let lines: Vec<_> = text.split(|b| *b == b'\n').filter_map(format::records::Rejected::parse).collect();
+    let data: Vec<_> = lines.iter().map(|line| String::from_utf8(line.data().unwrap()).unwrap()).collect();
+    assert_eq!(data, [r#"{"carrier":"AA","n":"x"}"#, "\"a;\nb\""]);
+    assert_eq!((lines[0].error_code.as_str(), lines[1].error_code.as_str()), ("wrong_type", "ragged_row"));
+    assert!(lines[0].shard.is_none() && lines[0].arrival_timestamp == 1_700_000_000_000);
+}
+
+#[tokio::test]
+async fn lately_refused_records_are_told_with_their_reasons() {
+    let lake = Lake::new();
+    lake.post("flights", &[], "{\"n\":1}\n{\"n\":\"one\"}\n{}\n").await;
+    lake.post("flights", &[], "{\"n\":[]}\n").await;
+    let status: Value = serde_json::from_slice(&lake.send("GET", "/status/ingest", &[], b"").await.body).unwrap();
+    let flights = status["refused"].as_array().unwrap().iter().find(|refused| refused["stream"] == "flights").unwrap();
+    assert_eq!((&flights["records"], flights["newest"].as_array().unwrap().len()), (&json!(3), 3), "{status}");
+    assert_eq!(status["problems"].as_array().unwrap().len(), 1);
+    lake.clock.advance(25 * 3_600_000);
+    let status: Value = serde_json::from_slice(&lake.send("GET", "/status/ingest", &[], b"").await.body).unwrap();
+    assert_eq!(status["problems"], json!([]));
 }
 
 #[tokio::test]

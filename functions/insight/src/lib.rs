@@ -84,6 +84,9 @@ impl Insight {
     }
 
     async fn respond(&self, request: &Request) -> Result<Response> {
+        if (request.method.as_str(), request.segments().as_slice()) == ("GET", &["status", "insight"]) {
+            return schedule::status(&self.ports, &self.project, Kind::Insight).await?.response();
+        }
         let answer = self.ask(event::from_http(request, &self.project)?).await?;
         Response::json(200, &answer)
     }

@@ -17,6 +17,10 @@ pub enum Command {
     Start { workflow: String, parameters: BTreeMap<String, String>, wait: bool },
     /// The newest runs of a workflow, at most `limit`.
     List { workflow: String, limit: usize },
+    /// Rows in quarantine, at most `limit`: of one job, or of all of a workflow.
+    Quarantine { workflow: String, job: Option<String>, limit: usize },
+    /// What is wrong, and the figures behind it.
+    Status,
     /// One run.
     Get { run: String },
     /// Do what a failed run left undone.
@@ -44,14 +48,20 @@ impl Command {
             ("GET", ["workflows", workflow, "runs"]) => {
                 Ok(Self::List { workflow: (*workflow).into(), limit: limit(request)? })
             }
+            ("GET", ["workflows", workflow, "quarantine"]) => Ok(Self::Quarantine {
+                workflow: (*workflow).into(),
+                job: request.query.get("job").cloned(),
+                limit: limit(request)?,
+            }),
+            ("GET", ["status", "transform"]) => Ok(Self::Status),
             ("GET", ["runs", run]) => Ok(Self::Get { run: (*run).into() }),
             ("POST", ["runs", run, "resume"]) => Ok(Self::Resume { run: (*run).into() }),
             ("POST", ["runs", run, "cancel"]) => Ok(Self::Cancel { run: (*run).into() }),
             (method, _) => Err(Error::new(
                 ErrorKind::NotFound,
                 format!(
-                    "expected POST or GET /workflows/{{name}}/runs, GET /runs/{{id}}, POST /runs/{{id}}/resume or \
-                     POST /runs/{{id}}/cancel, found {method} `{}`",
+                    "expected POST or GET /workflows/{{name}}/runs, GET /workflows/{{name}}/quarantine, GET /runs/{{id}}, POST /runs/{{id}}/resume, \
+                     POST /runs/{{id}}/cancel or GET /status/transform, found {method} `{}`",
                     request.path
                 ),
             )),

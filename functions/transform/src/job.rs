@@ -187,11 +187,33 @@ impl JobContext {
         if reading.mode == ReadMode::NothingNew && target.is_some() {
             return Ok(());
         }
+        let reading_mode = reading.mode;
         let mark = Mark { run: task.run.clone(), attempt: task.attempt, r#try, bookmark: reading.bookmark.clone() };
         let token = Token { key: task.token_key(), expected: token, value: mark.to_value()? };
         self.write(task, query, reading, token, outcome).await?;
         self.settle(task.reader(query), &mark).await;
+        if matches!(reading_mode, ReadMode::Full | ReadMode::FullAfterRewrite) {
+            self.drop_earlier_quarantine(task).await;
+        }
         Ok(())
+    }
+
+    /// Removes what earlier runs of the job set aside: every row was read again, and what is still broken is set aside anew. When
+    /// that fails the next full run does it.
+    async fn drop_earlier_quarantine(&self, task: &Task) {
+        let (keys, storage) = (&self.ports.keys, &self.ports.storage);
+        let own = keys.quarantine(&task.workflow, &task.name, &task.run);
+        let dropped = async {
+            for object in storage.list(&keys.quarantines_of_job(&task.workflow, &task.name)).await? {
+                if object.url != own {
+                    storage.delete(&object.url).await?;
+                }
+            }
+            Ok::<_, Error>(())
+        };
+        if let Err(error) = dropped.await {
+            tracing::warn!(job = task.name, %error, "rows that an earlier run set aside are still in quarantine");
+        }
     }
 
     /// What an earlier try of this run wrote, if it wrote.

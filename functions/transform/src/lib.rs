@@ -12,9 +12,11 @@ pub mod maintenance;
 pub mod parameters;
 pub mod plan;
 pub mod quality;
+mod quarantined;
 mod queue;
 pub mod record;
 pub mod run;
+mod status;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -117,6 +119,11 @@ impl Transform {
                 let runs = self.ledger.list(&workflow, limit).await?;
                 Response::json(200, &json!({"workflow": workflow, "runs": runs}))
             }
+            Command::Quarantine { workflow, job, limit } => {
+                let rows = self.quarantined(&workflow, job.as_deref(), limit).await?;
+                Response::json(200, &json!({"workflow": workflow, "quarantine": rows}))
+            }
+            Command::Status => self.status().await?.response(),
             Command::Get { run } => Response::json(200, &self.ledger.get(&run).await?.record),
             Command::Resume { run } => Response::json(200, &self.resume(&run).await?),
             Command::Cancel { run } => {

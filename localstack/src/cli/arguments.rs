@@ -11,7 +11,7 @@ Examples:
   tarn put orders orders.ndjson              send records to a stream
   tarn put --file weather 2013-01.csv.gz     upload a file that the crawler will register
   tarn sql 'SELECT count(*) FROM orders'     ask
-  tarn status                                what is buffered, crawled, run
+  tarn status                                what is wrong; what is buffered, crawled, run and due
 
 A command works through a `tarn up` that has the data directory, and on the directory itself when none runs.
 
@@ -75,8 +75,9 @@ pub enum Command {
     Crawl(Crawl),
     Run(Run),
     Insight(Insight),
-    /// Show what is buffered, crawled, run and due
-    Status,
+    Status(Status),
+    Logs(Logs),
+    Errors(Errors),
 }
 
 /// Run the lakehouse until interrupted
@@ -174,6 +175,9 @@ pub struct Put {
     /// How records from standard input are written: ndjson, json or csv
     #[arg(long, value_enum, conflicts_with = "file")]
     pub format: Option<RecordFormat>,
+    /// Write what is refused to this file, a JSON line each with the reason and the record
+    #[arg(long, value_name = "FILE", conflicts_with = "file")]
+    pub rejects: Option<PathBuf>,
     /// Name of this delivery: the same input under the same key within 24 hours is stored once [default: a new key each time]
     #[arg(long, conflicts_with = "file", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub key: Option<String>,
@@ -260,6 +264,140 @@ fn parameter(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok((name.into(), value.into())),
         _ => Err(format!("expected `name=value`, found `{text}`")),
+    }
+}
+
+/// Show what is wrong, then what is buffered, crawled, run and due
+///
+/// Ends with exit code 1 when something is wrong. With `--url` it asks the functions of a deployed lakehouse.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  tarn status
+  tarn status --watch
+  tarn status --output json | jq '.problems[]'")]
+pub struct Status {
+    /// Show it again every 2 seconds, until Ctrl-C
+    #[arg(long)]
+    pub watch: bool,
+}
+
+/// Show what `tarn up` has logged
+///
+/// As text on a terminal, as JSON lines elsewhere and with `--output json`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  tarn logs --follow
+  tarn logs --stream orders --level warn
+  tarn logs --run daily-0193… --lines 1000")]
+pub struct Logs {
+    /// Go on with what is logged from now on, until Ctrl-C
+    #[arg(short, long)]
+    pub follow: bool,
+    /// Lines at most, the newest ones
+    #[arg(short = 'n', long, default_value_t = 200, value_name = "N")]
+    pub lines: usize,
+    /// Only what is about this stream
+    #[arg(long)]
+    pub stream: Option<String>,
+    /// Only what is about this run of a workflow
+    #[arg(long)]
+    pub run: Option<String>,
+    /// Only what is about this query
+    #[arg(long, value_name = "ID")]
+    pub query: Option<String>,
+    /// Only what is as grave as this
+    #[arg(long, value_enum)]
+    pub level: Option<Level>,
+}
+
+/// Show and replay records that could not be stored, and rows in quarantine
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  tarn errors list
+  tarn errors show orders --code wrong_type
+  tarn errors show daily --workflow --job enriched
+  tarn errors replay orders --dry-run        what would be stored, after the schema was mended
+  tarn errors replay orders")]
+pub struct Errors {
+    #[command(subcommand)]
+    pub command: ErrorsCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ErrorsCommand {
+    /// How many there are, by stream and workflow
+    List,
+    Show(Show),
+    Replay(Replay),
+}
+
+/// Which records.
+#[derive(Debug, Clone, Default, Args)]
+pub struct ErrorFilter {
+    /// Only what arrived then or later, e.g. 2026-01-31T06:00:00Z
+    #[arg(long, value_name = "TIME")]
+    pub since: Option<String>,
+    /// Only what arrived before
+    #[arg(long, value_name = "TIME")]
+    pub until: Option<String>,
+    /// Only with this error code
+    #[arg(long)]
+    pub code: Option<String>,
+}
+
+/// Show the newest records of a stream, or rows of a workflow
+#[derive(Debug, Args)]
+pub struct Show {
+    /// A stream, or with `--workflow` a workflow
+    pub name: String,
+    /// The rows that quality rules of a workflow set aside
+    #[arg(long)]
+    pub workflow: bool,
+    /// Only those of this job
+    #[arg(long, requires = "workflow")]
+    pub job: Option<String>,
+    #[command(flatten)]
+    pub filter: ErrorFilter,
+    /// Records at most
+    #[arg(short = 'n', long, default_value_t = 100)]
+    pub limit: u16,
+}
+
+/// Store the records of a stream that can be stored by now
+///
+/// Each is stored once, however often and by how many this is run. What still can't be stored stays, with the reason of now.
+#[derive(Debug, Args)]
+pub struct Replay {
+    pub stream: String,
+    #[command(flatten)]
+    pub filter: ErrorFilter,
+    /// Say what would be stored, and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// How grave a line of the log is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub enum Level {
+    Debug,
+    Info,
+    Warn,
+    Error,
+}
+
+impl Level {
+    /// As lines name it.
+    pub fn parse(name: &str) -> Option<Self> {
+        match name {
+            "TRACE" | "DEBUG" => Some(Self::Debug),
+            "INFO" => Some(Self::Info),
+            "WARN" => Some(Self::Warn),
+            "ERROR" => Some(Self::Error),
+            _ => None,
+        }
     }
 }
 

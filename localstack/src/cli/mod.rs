@@ -4,8 +4,10 @@
 pub mod arguments;
 pub(crate) mod caller;
 pub(crate) mod delivery;
+mod errors;
 mod init;
 mod insight;
+mod logs;
 pub mod output;
 mod put;
 mod signing;
@@ -15,12 +17,13 @@ mod up;
 mod validate;
 pub(crate) mod work;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
 use shared::config::Settings;
+use shared::telemetry::{self, file::LogFile};
 use shared::{Error, ErrorKind, Result};
 
 use arguments::{Cli, Command, Global};
@@ -43,7 +46,7 @@ pub fn main() -> ExitCode {
         done
     });
     match done {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             out.error(&error);
             ExitCode::from(exit_code(error.kind()))
@@ -51,19 +54,22 @@ pub fn main() -> ExitCode {
     }
 }
 
-async fn run(cli: Cli, out: &Out) -> Result<()> {
-    start_logging(&cli.command)?;
+async fn run(cli: Cli, out: &Out) -> Result<ExitCode> {
     let environment = |name: &str| std::env::var(name).ok();
     if let Command::Demo(demo) = &cli.command {
-        return crate::demo::run(demo_directory(demo, &cli.global)?, api(&cli.global, &environment).as_ref(), out)
-            .await;
+        start_logging(None)?;
+        let directory = demo_directory(demo, &cli.global)?;
+        crate::demo::run(directory, api(&cli.global, &environment).as_ref(), out).await?;
+        return Ok(ExitCode::SUCCESS);
     }
     if let Command::Init(init) = &cli.command {
-        return init::run(&init.dir, out);
+        init::run(&init.dir, out)?;
+        return Ok(ExitCode::SUCCESS);
     }
     let settings = settings(&cli.global, &environment)?;
+    start_logging(matches!(cli.command, Command::Up(_)).then(|| settings.data.join("logs")))?;
     let lakehouse = Lakehouse { settings, api: api(&cli.global, &environment) };
-    match cli.command {
+    let done = match cli.command {
         Command::Up(up) => up::run(&lakehouse.settings, &up, out).await,
         Command::Validate => validate::run(&lakehouse.settings, out),
         Command::Put(put) => put::run(&lakehouse, &put, out).await,
@@ -71,9 +77,12 @@ async fn run(cli: Cli, out: &Out) -> Result<()> {
         Command::Crawl(crawl) => work::crawl(&lakehouse, crawl.location.as_deref(), out).await,
         Command::Run(run) => work::run(&lakehouse, &run, out).await,
         Command::Insight(insight) => insight::run(&lakehouse, &insight.name, out).await,
-        Command::Status => status::run(&lakehouse, out).await,
+        Command::Status(status) => return status::run(&lakehouse, &status, out).await,
+        Command::Errors(errors) => errors::run(&lakehouse, &errors, out).await,
+        Command::Logs(logs) => logs::run(&lakehouse, &logs, out).await,
         Command::Demo(_) | Command::Init(_) => Ok(()),
-    }
+    };
+    done.map(|()| ExitCode::SUCCESS)
 }
 
 /// Where the demo is made: it is a data directory too, so `--data` names it as well as `--directory` does.
@@ -99,14 +108,16 @@ fn api(global: &Global, environment: &dyn Fn(&str) -> Option<String>) -> Option<
     Some(Api { url, token: of(&global.token, "TARN_TOKEN"), signed: global.sign })
 }
 
-/// `tarn up` logs as the functions do; commands only what went wrong, as text; unless the environment says otherwise.
-fn start_logging(command: &Command) -> Result<()> {
-    let quiet = !matches!(command, Command::Up(_));
-    shared::telemetry::init(&|name| match (std::env::var(name).ok().filter(|v| !v.is_empty()), name) {
+/// `tarn up` logs as the functions do, and into files of `folder` too; commands only what went wrong, as text; unless the
+/// environment says otherwise.
+fn start_logging(folder: Option<PathBuf>) -> Result<()> {
+    let quiet = folder.is_none();
+    let lookup = |name: &str| match (std::env::var(name).ok().filter(|v| !v.is_empty()), name) {
         (None, "TARN_LOG") if quiet => Some("warn".into()),
         (None, "TARN_LOG_FORMAT") if quiet => Some("text".into()),
         (value, _) => value,
-    })
+    };
+    telemetry::init_with_file(&lookup, folder.map(LogFile::new))
 }
 
 /// What the caller of the program should make of an error.

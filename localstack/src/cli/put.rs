@@ -1,11 +1,15 @@
 //! `tarn put`: records to a stream, or a file to a location.
 
-use std::io::{BufRead, BufReader, Read};
-use std::path::Path;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use flate2::bufread::MultiGzDecoder;
-use serde_json::json;
+use format::records::Rejected;
+use ingest::as_sent;
+use serde_json::{Value, json};
+use shared::api::Request;
+use shared::clock::{Clock, SystemClock};
 use shared::error::Context;
 use shared::{Error, ErrorKind, Result};
 
@@ -67,17 +71,23 @@ async fn records(caller: &Caller, stream: &str, file: &Path, put: &Put, out: &Ou
     let mut chunks = Chunks { input: open(file)?, format, header: None, quoted: false };
     let spinner = out.spinner("sending");
     let mut tally = Tally::default();
+    let mut rejects = put.rejects.as_deref().map(Rejects::create).transpose()?;
     for number in 0_u64.. {
         let Some(chunk) = chunks.next()? else { break };
         let mut send = request("POST", &format!("/streams/{stream}/records"), None);
         send.headers.insert("content-type".into(), content_type(format).into());
         send.body = chunk;
+        let as_sent = put.rejects.is_some().then(|| send.clone());
         let sent = delivery.send(caller, send, &number.to_string()).await;
-        tally.add(&sent.inspect_err(|error| {
+        let sent = sent.inspect_err(|error| {
             if error.kind() == ErrorKind::Retry {
                 advise(&delivery, file, out);
             }
-        })?);
+        })?;
+        if let (Some(file), Some(request)) = (&mut rejects, as_sent) {
+            file.add(stream, &request, &sent.answer)?;
+        }
+        tally.add(&sent);
         spinner.set_message(format!("{} stored, {} rejected", tally.stored, tally.rejected));
     }
     if caller.is_local() && tally.stored > 0 {
@@ -89,6 +99,9 @@ async fn records(caller: &Caller, stream: &str, file: &Path, put: &Put, out: &Ou
     out.document(&document, |document| Rows::of_objects(&json!([document]), &["stream", "stored", "rejected"]))?;
     for (at, reason) in &tally.shown {
         out.note(&format!("record {at}: {reason}"));
+    }
+    if let (Some(path), true) = (&put.rejects, tally.rejected > 0) {
+        out.note(&format!("the {} records that were refused are in `{}`", tally.rejected, path.display()));
     }
     if put.key.is_some() && tally.repeated > 0 {
         out.note(&format!("{} of them were sent under this key before and not stored again", tally.repeated));
@@ -103,6 +116,39 @@ async fn records(caller: &Caller, stream: &str, file: &Path, put: &Put, out: &Ou
 fn advise(delivery: &Delivery, file: &Path, out: &Out) {
     if file != Path::new("-") {
         out.note(&format!("the same command with `--key {}` goes on without storing twice", delivery.key()));
+    }
+}
+
+/// The file of refused records.
+struct Rejects {
+    file: std::fs::File,
+    path: PathBuf,
+}
+
+impl Rejects {
+    fn create(path: &Path) -> Result<Self> {
+        let file = std::fs::File::create(path).context(|| format!("making `{}`", path.display()))?;
+        Ok(Self { file, path: path.to_owned() })
+    }
+
+    /// Adds what the answer refuses of the request.
+    fn add(&mut self, stream: &str, request: &Request, answer: &Value) -> Result<()> {
+        let refused =
+            answer["records"].as_array().into_iter().flatten().filter(|record| record["status"] == "rejected");
+        let mut refused = refused.peekable();
+        if refused.peek().is_none() {
+            return Ok(());
+        }
+        let (records, now_ms, mut lines) = (as_sent(request)?, SystemClock.now_ms(), Vec::new());
+        for record in refused {
+            let text = |name: &str| record[name].as_str().unwrap_or_default();
+            let at = record["index"].as_u64().and_then(|at| usize::try_from(at).ok());
+            let data = at.and_then(|at| records.get(at)).ok_or_else(|| {
+                Error::bug(format!("expected an answer about {} records, found one about {record}", records.len()))
+            })?;
+            Rejected::new(stream, None, now_ms, (text("code"), text("message")), data).write(&mut lines)?;
+        }
+        self.file.write_all(&lines).context(|| format!("writing `{}`", self.path.display()))
     }
 }
 

@@ -54,13 +54,20 @@ impl Function {
             Self::Insight => "insight",
         }
     }
+
+    /// The function that has a status of this name.
+    fn parse(name: &str) -> Option<Self> {
+        let with_status = [Self::Ingest, Self::Batcher, Self::Crawl, Self::Transform, Self::Insight];
+        with_status.into_iter().find(|function| function.as_str() == name)
+    }
 }
 
 /// The function that answers a path, given by its parts. `None`: nobody does.
 pub fn owner_of(segments: &[&str]) -> Option<Function> {
     match segments {
         ["streams"] | ["streams", _, "records"] | ["files" | "uploads", ..] => Some(Function::Ingest),
-        ["streams", _, "flush"] => Some(Function::Batcher),
+        ["streams", _, "flush"] | ["streams", _, "errors", ..] => Some(Function::Batcher),
+        ["status", function] => Function::parse(function),
         ["crawl" | "crawls"] => Some(Function::Crawl),
         ["workflows", ..] | ["runs", ..] => Some(Function::Transform),
         ["query"] => Some(Function::Query),
@@ -228,9 +235,12 @@ mod tests {
             ("/streams", Function::Ingest),
             ("/streams/flights/records", Function::Ingest),
             ("/streams/flights/flush", Function::Batcher),
+            ("/streams/flights/errors", Function::Batcher),
+            ("/streams/flights/errors/replay", Function::Batcher),
             ("/files/weather/2013/01/w.csv", Function::Ingest),
             ("/crawl", Function::Crawl),
             ("/crawls", Function::Crawl),
+            ("/status/batcher", Function::Batcher),
             ("/workflows/curate/runs", Function::Transform),
             ("/runs/1", Function::Transform),
             ("/runs/1/resume", Function::Transform),
@@ -244,7 +254,7 @@ mod tests {
 
     #[test]
     fn an_undocumented_route_has_none() {
-        for path in ["/", "/stream", "/streams/flights", "/query/x", "/etc/passwd"] {
+        for path in ["/", "/status/query", "/stream", "/streams/flights", "/query/x", "/etc/passwd"] {
             assert_eq!(owner(path), None, "{path}");
         }
     }

@@ -59,7 +59,7 @@ impl OpenLakehouse {
             project: project.clone(),
             ports: ports.clone(),
             ready_ms: ports.clock.now_ms(),
-            data: settings.data.display().to_string(),
+            data: settings.data.clone(),
         };
         Ok(Self { project, ports, functions, status, _lock: lock })
     }
@@ -88,8 +88,9 @@ impl OpenLakehouse {
         match (request.method.as_str(), segments.as_slice()) {
             ("GET", ["health"]) => return Ok(self.health().into()),
             ("GET", ["status"]) => {
-                return Response::json(200, &self.status.status(&self.functions).await?).map(Response::from);
+                return self.status.status(&self.functions).await.response().map(Response::from);
             }
+            ("GET", ["metrics"]) => return Ok(self.status.metrics(&self.functions).await.into()),
             _ => {}
         }
         let function = owner_of(&segments)

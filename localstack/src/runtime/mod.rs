@@ -23,6 +23,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shared::config::Settings;
+use shared::telemetry::metrics;
 use shared::{Error, Result};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
@@ -74,6 +75,7 @@ pub struct Running {
 /// # Errors
 /// `Conflict` when the port is taken, otherwise as [`OpenLakehouse::open`].
 pub async fn start(settings: &Settings, options: &Options) -> Result<Running> {
+    metrics::keep();
     let listener = TcpListener::bind(("127.0.0.1", options.port))
         .await
         .map_err(|e| Error::conflict(format!("port {} on 127.0.0.1 can't be had", options.port)).with_source(e))?;

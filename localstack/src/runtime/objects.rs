@@ -2,10 +2,11 @@
 //! it last succeeded. An upload through the gateway makes it look at once; a file copied into the folder is found on the next
 //! look. What was told is kept in state, so nothing is missed over a restart.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use jobs::failures;
 use shared::Result;
 use shared::api::Event;
 use shared::ports::Ports;
@@ -52,6 +53,8 @@ impl Watcher {
     /// Watches until told to stop.
     pub(super) async fn run(self: Arc<Self>, mut stop: Shutdown) {
         let mut skips = BTreeMap::<String, (u32, u32)>::new();
+        // Locations without a failure that is kept, by this process or an earlier one.
+        let mut sound = BTreeSet::<String>::new();
         while !stop.is_set() {
             for (name, location) in &self.project.file().locations {
                 if !location.on_object || stop.is_set() {
@@ -62,8 +65,14 @@ impl Watcher {
                     skips.insert(name.clone(), (left - 1, last));
                     continue;
                 }
-                match self.look(name).await {
+                let looked = self.look(name).await;
+                if looked.is_err() || !sound.contains(name) {
+                    failures::note(&self.ports, "objects", name, &looked).await;
+                    sound.remove(name);
+                }
+                match looked {
                     Ok(()) => {
+                        sound.insert(name.clone());
                         skips.remove(name);
                     }
                     Err(error) => {
@@ -106,12 +115,6 @@ impl Watcher {
 /// The state document that holds what the crawler was told of a location.
 fn marks_key(location: &str) -> String {
     format!("objects/{location}")
-}
-
-/// How many objects of a location the crawler was told of.
-pub(super) async fn told(ports: &Ports, location: &str) -> Result<usize> {
-    let marks: Option<(Marks, _)> = get_json(ports.state.as_ref(), &marks_key(location)).await?;
-    Ok(marks.map_or(0, |(marks, _)| marks.len()))
 }
 
 /// What a listing shows that the marks don't, in order of URL; created ones first.

@@ -1,20 +1,29 @@
-//! What `/health` and `/status` say.
+//! What `/health`, `/status` and `/metrics` say.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use jobs::schedule;
+use jobs::failures;
 use serde::Serialize;
-use serde_json::Value;
-use shared::api::{Event, Request};
-use shared::model::{Positions, ShardId};
+use serde_json::{Value, json};
+use shared::api::status::{PartStatus, Problem, Severity, joined};
+use shared::api::{Event, Request, Response};
 use shared::ports::Ports;
 use shared::project::Project;
-use shared::stream::{MAX_READ_RECORDS, ReadFrom};
-use shared::{ErrorKind, Result};
-use table::Tables;
+use shared::telemetry::metrics;
+use shared::{Error, Result};
 
 use super::functions::{Function, Functions};
-use super::{objects, triggers};
+
+/// The functions that have a status of their own.
+const PARTS: [Function; 5] =
+    [Function::Ingest, Function::Batcher, Function::Crawl, Function::Transform, Function::Insight];
+
+/// With less disk space left nothing much can be written.
+const NO_SPACE: u64 = 1 << 30;
+/// With less than both it will soon be so.
+const LITTLE_SPACE: u64 = 20 << 30;
+const LITTLE_SHARE: f64 = 0.05;
 
 /// Where the figures come from.
 #[derive(Debug, Clone)]
@@ -23,7 +32,7 @@ pub(super) struct Source {
     pub(super) ports: Ports,
     /// When the runtime was ready, milliseconds since the epoch.
     pub(super) ready_ms: i64,
-    pub(super) data: String,
+    pub(super) data: PathBuf,
 }
 
 /// `GET /health`.
@@ -37,65 +46,12 @@ pub(super) struct Health {
     data: String,
 }
 
-/// `GET /status`.
-#[derive(Debug, Serialize)]
+/// The place of the data directory.
+#[derive(Debug, Clone, Copy, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Status {
-    pid: u32,
-    uptime_ms: i64,
-    data: String,
-    warehouse: String,
-    streams: Vec<StreamStatus>,
-    locations: Vec<LocationStatus>,
-    schedules: Vec<ScheduleStatus>,
-    /// The crawler's last report of each location.
-    crawls: Value,
-    /// The newest runs of each workflow.
-    runs: Value,
-}
-
-/// A stream: what it holds that its table does not have yet.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct StreamStatus {
-    name: String,
-    table: String,
-    /// Records that are not in the table yet, counted up to 10,000 a shard.
-    pending_records: usize,
-    /// Bytes of their data.
-    pending_bytes: usize,
-    /// Whether a shard has more than was counted.
-    more: bool,
-    /// Age of the oldest of them, milliseconds; 0 without any.
-    lag_ms: i64,
-    shards: Vec<ShardStatus>,
-}
-
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct ShardStatus {
-    shard: ShardId,
-    /// Sequence number of the last record given to the batcher.
-    delivered: String,
-    /// Sequence number of the last record in the table (or among its errors).
-    committed: String,
-}
-
-/// A location that is crawled when an object lands.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct LocationStatus {
-    name: String,
-    /// Objects that the crawler was told of and has taken.
-    objects: usize,
-}
-
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct ScheduleStatus {
-    function: &'static str,
-    name: String,
-    next_ms: Option<i64>,
+struct Disk {
+    free_bytes: u64,
+    total_bytes: u64,
 }
 
 impl Source {
@@ -105,94 +61,124 @@ impl Source {
             pid: std::process::id(),
             uptime_ms: self.ports.clock.now_ms() - self.ready_ms,
             version: env!("CARGO_PKG_VERSION"),
-            data: self.data.clone(),
+            data: self.data.display().to_string(),
         }
     }
 
-    pub(super) async fn status(&self, functions: &Arc<Functions>) -> Result<Status> {
-        let mut streams = Vec::new();
-        for name in self.project.file().streams.keys() {
-            streams.push(self.stream(name).await?);
-        }
-        let mut locations = Vec::new();
-        for name in self.project.file().locations.keys() {
-            locations.push(LocationStatus { name: name.clone(), objects: objects::told(&self.ports, name).await? });
-        }
-        let mut schedules = Vec::new();
-        for entry in schedule::entries(&self.project) {
-            let next_ms = entry.due(&self.ports).await?.map(|due| due.next_ms);
-            schedules.push(ScheduleStatus { function: entry.kind.function(), name: entry.name, next_ms });
-        }
-        let mut runs = serde_json::Map::new();
-        for name in self.project.file().workflows.keys() {
-            runs.insert(
-                name.clone(),
-                self.ask(functions, Function::Transform, &format!("/workflows/{name}/runs")).await?,
-            );
-        }
-        Ok(Status {
-            pid: std::process::id(),
-            uptime_ms: self.ports.clock.now_ms() - self.ready_ms,
-            data: self.data.clone(),
-            warehouse: self.ports.keys.root().to_string(),
-            streams,
-            locations,
-            schedules,
-            crawls: self.ask(functions, Function::Crawl, "/crawls").await?,
-            runs: Value::Object(runs),
-        })
+    /// What all functions say, and what only the runtime knows.
+    pub(super) async fn status(&self, functions: &Arc<Functions>) -> PartStatus {
+        let parts = PARTS.map(|function| async move {
+            self.ask(functions, function).await.unwrap_or_else(|error| PartStatus {
+                problems: vec![Problem::error("function", function.as_str(), format!("can't tell how it is: {error}"))],
+                ..PartStatus::default()
+            })
+        });
+        let mut whole = joined(futures::future::join_all(parts).await.into_iter().chain([self.own().await]));
+        let figures = &mut whole.figures;
+        figures.insert("pid".into(), json!(std::process::id()));
+        figures.insert("uptimeMs".into(), json!(self.ports.clock.now_ms() - self.ready_ms));
+        figures.insert("data".into(), json!(self.data.display().to_string()));
+        figures.insert("warehouse".into(), json!(self.ports.keys.root().as_str()));
+        whole
     }
 
-    /// What a function says under one of its own GET routes.
-    async fn ask(&self, functions: &Arc<Functions>, function: Function, path: &str) -> Result<Value> {
-        let request = Request::new("GET", path, "status");
+    /// `GET /metrics`: what was counted since the start, and what the status says now, for Prometheus.
+    pub(super) async fn metrics(&self, functions: &Arc<Functions>) -> Response {
+        let status = self.status(functions).await;
+        let mut gauges = Vec::new();
+        for severity in [Severity::Error, Severity::Warning] {
+            let count = status.problems.iter().filter(|problem| problem.severity == severity).count();
+            gauges.push(metrics::Gauge::new("problems", &[("severity", severity.as_str())], count as f64));
+        }
+        for stream in status.figures["streams"].as_array().into_iter().flatten() {
+            let labels = [("stream", stream["name"].as_str().unwrap_or_default())];
+            let figures = [
+                ("stream_pending_records", &stream["pendingRecords"]),
+                ("stream_pending_bytes", &stream["pendingBytes"]),
+                ("stream_lag_milliseconds", &stream["lagMs"]),
+                ("stream_error_records", &stream["errors"]["records"]),
+            ];
+            let figures = figures.into_iter().filter_map(|(name, value)| Some((name, value.as_f64()?)));
+            gauges.extend(figures.map(|(name, value)| metrics::Gauge::new(name, &labels, value)));
+        }
+        if let Some(free) = status.figures.get("disk").and_then(|disk| disk["freeBytes"].as_f64()) {
+            gauges.push(metrics::Gauge::new("disk_free_bytes", &[], free));
+        }
+        Response::new(200, metrics::CONTENT_TYPE, metrics::text(&gauges))
+    }
+
+    /// What a function says under its own route.
+    async fn ask(&self, functions: &Arc<Functions>, function: Function) -> Result<PartStatus> {
+        let request = Request::new("GET", &format!("/status/{}", function.as_str()), "status");
         let response = functions.call(function, Event::Http(request)).await?.response()?.whole().await?;
-        Ok(serde_json::from_slice(&response.body).unwrap_or(Value::Null))
-    }
-
-    async fn stream(&self, name: &str) -> Result<StreamStatus> {
-        let table = self.project.stream_table(name)?;
-        let committed = self.committed(name).await?;
-        let mut status = StreamStatus {
-            name: name.into(),
-            table: table.to_string(),
-            pending_records: 0,
-            pending_bytes: 0,
-            more: false,
-            lag_ms: 0,
-            shards: Vec::new(),
-        };
-        for shard in self.ports.stream.shards(name).await? {
-            let at = committed.of(&shard.id);
-            let from = if committed.0.contains_key(&shard.id) { ReadFrom::After(at.clone()) } else { ReadFrom::Oldest };
-            let batch = self.ports.stream.read(name, &shard.id, from, MAX_READ_RECORDS).await?;
-            status.pending_records += batch.records.len();
-            status.pending_bytes += batch.records.iter().map(|r| r.data.len()).sum::<usize>();
-            status.more |= batch.behind_ms > 0;
-            if let Some(oldest) = batch.records.first() {
-                status.lag_ms = status.lag_ms.max(self.ports.clock.now_ms() - oldest.arrival_ms);
-            }
-            let delivered = triggers::delivered(&self.ports, name, &shard.id).await?;
-            status.shards.push(ShardStatus {
-                shard: shard.id,
-                delivered: delivered.to_string(),
-                committed: at.to_string(),
-            });
-        }
-        Ok(status)
-    }
-
-    /// The position that the stream's table holds; none before its first commit.
-    async fn committed(&self, name: &str) -> Result<Positions> {
-        let table = self.project.stream_table(name)?;
-        let table = match Tables::new(self.ports.clone()).load(&table).await {
-            Ok(table) => table,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Positions::default()),
-            Err(error) => return Err(error),
-        };
-        let Some(token) = table.token(&format!("stream.{name}")) else { return Ok(Positions::default()) };
-        serde_json::from_str(&token).map_err(|e| {
-            shared::Error::bug(format!("table `{}`: expected stream positions as token", table.name())).with_source(e)
+        serde_json::from_slice(&response.body).map_err(|e| {
+            let found = String::from_utf8_lossy(&response.body).into_owned();
+            Error::bug(format!("expected a status, found `{found}`")).with_source(e)
         })
+    }
+
+    /// The disk, and the triggers that this process plays.
+    async fn own(&self) -> PartStatus {
+        let mut part = PartStatus::default();
+        match self.disk() {
+            Ok(disk) => {
+                part.problems.extend(disk.problem(&self.data.display().to_string()));
+                part.figures.insert("disk".into(), serde_json::to_value(disk).unwrap_or(Value::Null));
+            }
+            Err(error) => {
+                let message = format!("can't tell how much space is left: {error}");
+                part.problems.push(Problem::warning("disk", &self.data.display().to_string(), message));
+            }
+        }
+        for (subject, function, names, doing) in [
+            ("stream", "delivery", self.project.file().streams.keys().collect::<Vec<_>>(), "giving it to the batcher"),
+            ("location", "objects", self.project.file().locations.keys().collect(), "looking for new files in it"),
+        ] {
+            for name in names {
+                match failures::load(&self.ports, function, name).await {
+                    Ok(failing) => part.problems.extend(failing.map(|failing| failing.problem(subject, name, doing))),
+                    Err(error) => part.problems.push(Problem::error(subject, name, format!("{error}"))),
+                }
+            }
+        }
+        part
+    }
+
+    fn disk(&self) -> Result<Disk> {
+        let found = rustix::fs::statvfs(&self.data).map_err(std::io::Error::from)?;
+        Ok(Disk { free_bytes: found.f_bavail * found.f_frsize, total_bytes: found.f_blocks * found.f_frsize })
+    }
+}
+
+impl Disk {
+    fn problem(self, data: &str) -> Option<Problem> {
+        let share = self.free_bytes as f64 / self.total_bytes.max(1) as f64;
+        let left = format!("{:.1} GiB of {:.1} are free", gibibytes(self.free_bytes), gibibytes(self.total_bytes));
+        let problem = match self.free_bytes {
+            free if free < NO_SPACE => Problem::error("disk", data, left),
+            free if free < LITTLE_SPACE && share < LITTLE_SHARE => Problem::warning("disk", data, left),
+            _ => return None,
+        };
+        Some(problem.advise("make room, or move the data directory to a larger disk while nothing runs on it"))
+    }
+}
+
+fn gibibytes(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 30)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_is_a_problem_when_little_is_left() {
+        let severity = |free_bytes: u64, total_bytes: u64| {
+            Disk { free_bytes: free_bytes << 30, total_bytes: total_bytes << 30 }.problem("d").map(|p| p.severity)
+        };
+        assert_eq!(severity(0, 10), Some(Severity::Error));
+        assert_eq!(severity(2, 100), Some(Severity::Warning));
+        assert_eq!(severity(2, 10), None, "a small disk that is not full");
+        assert_eq!(severity(30, 1_000), None, "a large disk");
     }
 }

@@ -78,7 +78,7 @@ async fn wait_for_objects(url: &str, objects: u64) {
     let mut last = Value::Null;
     for _ in 0..200 {
         last = call(url, "GET", "/status", "").await.1;
-        if last["locations"][0] == json!({"name": "products", "objects": objects}) {
+        if last["locations"][0] == json!({"name": "products", "objects": objects, "skipped": 0}) {
             return;
         }
         tokio::time::sleep(Duration::from_millis(100)).await;

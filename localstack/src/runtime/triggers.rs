@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use shared::api::Event;
-use shared::model::{Positions, SequenceNumber, ShardId};
+use shared::model::{Positions, SequenceNumber};
 use shared::ports::Ports;
 use shared::state::{Expect, get_json, put_json};
 use shared::stream::{MAX_READ_RECORDS, ReadFrom, Record};
@@ -63,9 +63,15 @@ pub(super) struct StreamTrigger {
 impl StreamTrigger {
     /// Delivers until told to stop.
     pub(super) async fn run(self, mut stop: Shutdown) {
-        let mut failures = 0;
+        // Until the first success a failure may be kept that an earlier process met.
+        let (mut failures, mut is_kept) = (0, true);
         while !stop.is_set() {
-            match self.deliver().await {
+            let delivered = self.deliver().await;
+            if is_kept || delivered.is_err() {
+                jobs::failures::note(&self.ports, "delivery", &self.stream, &delivered).await;
+                is_kept = delivered.is_err();
+            }
+            match delivered {
                 Ok(0) => {
                     failures = 0;
                     tokio::select! {
@@ -133,7 +139,7 @@ impl StreamTrigger {
 }
 
 /// The state document that holds how far a stream was delivered.
-pub(super) fn position_key(stream: &str) -> String {
+fn position_key(stream: &str) -> String {
     format!("trigger/{stream}")
 }
 
@@ -170,12 +176,6 @@ fn first_failure(answer: &Value) -> Result<Option<SequenceNumber>> {
         lowest = Some(lowest.map_or(sequence.clone(), |low| low.min(sequence)));
     }
     Ok(lowest)
-}
-
-/// The place of a shard for a status report.
-pub(super) async fn delivered(ports: &Ports, stream: &str, shard: &ShardId) -> Result<SequenceNumber> {
-    let positions: Option<(Positions, _)> = get_json(ports.state.as_ref(), &position_key(stream)).await?;
-    Ok(positions.map(|(p, _)| p.of(shard)).unwrap_or_else(SequenceNumber::zero))
 }
 
 #[cfg(test)]

@@ -15,7 +15,8 @@ use shared::clock::Clock;
 use shared::model::{SequenceNumber, ShardId};
 use shared::stream::check::{check_batch, check_spec};
 use shared::stream::{
-    MAX_READ_BYTES, MAX_READ_RECORDS, NewRecord, PutOutcome, ReadBatch, ReadFrom, Record, Shard, Stream, StreamSpec,
+    Backlog, MAX_READ_BYTES, MAX_READ_RECORDS, NewRecord, PutOutcome, ReadBatch, ReadFrom, Record, Shard, Stream,
+    StreamSpec,
 };
 use shared::{Error, ErrorKind, Result};
 
@@ -169,10 +170,20 @@ impl Stream for EmbeddedStream {
         self.database
             .read(move |transaction| {
                 let row = existing(transaction, &stream)?;
-                let number = (0..row.shards).find(|n| shard_id(*n) == shard).ok_or_else(|| {
-                    Error::not_found(format!("no shard `{shard}` in stream `{stream}` of {} shards", row.shards))
-                })?;
+                let number = number_of(&row, &stream, &shard)?;
                 Reader { transaction, row, number, now_ms }.read(from, max_records)
+            })
+            .await
+    }
+
+    async fn backlog(&self, stream: &str, shard: &ShardId, after: Option<&SequenceNumber>) -> Result<Option<Backlog>> {
+        let (stream, shard, now_ms) = (stream.to_owned(), shard.clone(), self.clock.now_ms());
+        let after = after.map_or(0, row_id);
+        self.database
+            .read(move |transaction| {
+                let row = existing(transaction, &stream)?;
+                let number = number_of(&row, &stream, &shard)?;
+                Reader { transaction, row, number, now_ms }.backlog(after).map(Some)
             })
             .await
     }
@@ -189,6 +200,12 @@ fn find(transaction: &Transaction<'_>, name: &str) -> Result<Option<StreamRow>> 
 
 fn existing(transaction: &Transaction<'_>, name: &str) -> Result<StreamRow> {
     find(transaction, name)?.ok_or_else(|| Error::not_found(format!("no stream `{name}`")))
+}
+
+fn number_of(row: &StreamRow, stream: &str, shard: &ShardId) -> Result<u32> {
+    (0..row.shards)
+        .find(|number| shard_id(*number) == *shard)
+        .ok_or_else(|| Error::not_found(format!("no shard `{shard}` in stream `{stream}` of {} shards", row.shards)))
 }
 
 /// Commits the puts together and answers each. When that fails, each is tried alone, so that one can't fail the others.
@@ -258,6 +275,11 @@ fn remove_expired(transaction: &Transaction<'_>, row: &StreamRow, now_ms: i64) -
     Ok(())
 }
 
+/// A number past every row id is past every record.
+fn row_id(sequence: &SequenceNumber) -> i64 {
+    sequence.as_str().parse().unwrap_or(i64::MAX)
+}
+
 fn sequence(row_id: i64) -> Result<SequenceNumber> {
     u64::try_from(row_id)
         .map(SequenceNumber::from)
@@ -276,8 +298,7 @@ impl Reader<'_> {
     fn read(&self, from: ReadFrom, max_records: usize) -> Result<ReadBatch> {
         let (after, since_ms) = match &from {
             ReadFrom::Oldest => (0, i64::MIN),
-            // A number past every row id is past every record.
-            ReadFrom::After(sequence) => (sequence.as_str().parse().unwrap_or(i64::MAX), i64::MIN),
+            ReadFrom::After(sequence) => (row_id(sequence), i64::MIN),
             ReadFrom::Time(time_ms) => (0, *time_ms),
         };
         let (records, cut) = self.records(after, since_ms, max_records)?;
@@ -286,6 +307,20 @@ impl Reader<'_> {
         };
         let behind_ms = if cut { (self.newest_arrival()? - last.arrival_ms).max(1) } else { 0 };
         Ok(ReadBatch { next: ReadFrom::After(last.sequence.clone()), records, behind_ms })
+    }
+
+    fn backlog(&self, after: i64) -> Result<Backlog> {
+        let select = "SELECT count(*), coalesce(sum(length(data)), 0), min(arrival_ms) FROM records
+                      WHERE stream = ?1 AND shard = ?2 AND sequence > ?3 AND arrival_ms > ?4";
+        let expired_ms = self.now_ms - self.row.retention_ms;
+        let count = |row: &rusqlite::Row<'_>, column| -> rusqlite::Result<u64> {
+            Ok(u64::try_from(row.get::<_, i64>(column)?).unwrap_or_default())
+        };
+        let of_row = |row: &rusqlite::Row<'_>| {
+            Ok(Backlog { records: count(row, 0)?, bytes: count(row, 1)?, oldest_ms: row.get(2)? })
+        };
+        let mut statement = self.transaction.prepare_cached(select)?;
+        Ok(statement.query_row((self.row.id, self.number, after, expired_ms), of_row)?)
     }
 
     /// The records after `after` that arrived since `since_ms` and have not expired; whether a limit cut them off.

@@ -2,8 +2,10 @@
 //!
 //! A run has a record in a [`Ledger`], waits in a [`Queue`] unless its caller waits for it, and is done under the [`lease`] of its
 //! group by one worker, who renews it as long as it lives ([`lease::Heartbeat`]). [`schedule`] says what is due.
+//! [`failures`] keeps what fails until it succeeds, for whoever asks what is wrong.
 //! Who lost a lease or came second gets `Conflict`.
 
+pub mod failures;
 pub mod lease;
 pub mod ledger;
 pub mod queue;

@@ -11,10 +11,13 @@ use std::future::Future;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use shared::api::status::{PartStatus, Problem};
 use shared::ports::Ports;
 use shared::project::{Project, Schedule};
 use shared::state::{Expect, State, Version, get_json, put_json};
 use shared::{Error, ErrorKind, Result, deadline};
+
+use crate::failures;
 
 /// How long a claim lasts unless the runner's deadline says less: Lambda's longest time-out and a minute.
 pub const CLAIM_MS: i64 = 16 * 60_000;
@@ -24,6 +27,8 @@ const AFTER_DEADLINE_MS: i64 = 5_000;
 const ATTEMPTS: u32 = 3;
 /// Before the second run of a due time; before the third it is twice as long.
 const WAIT_MS: i64 = 2_000;
+/// What is due for longer is late: ticks come each minute, and one may be busy with others.
+const LATE_MS: i64 = 5 * 60_000;
 
 /// What runs on a schedule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +46,15 @@ impl Kind {
         match self {
             Self::Crawl => "crawl",
             Self::Transform => "transform",
+            Self::Insight => "insight",
+        }
+    }
+
+    /// What the lakehouse file calls it.
+    fn subject(self) -> &'static str {
+        match self {
+            Self::Crawl => "location",
+            Self::Transform => "workflow",
             Self::Insight => "insight",
         }
     }
@@ -214,6 +228,37 @@ pub async fn release_all(ports: &Ports, project: &Project) -> Result<()> {
     Ok(())
 }
 
+/// When an entry is due next.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Upcoming<'a> {
+    function: &'static str,
+    name: &'a str,
+    /// `None` before anybody looked at it.
+    next_ms: Option<i64>,
+}
+
+/// What is due of one kind, as the list `schedules`, and what of it is late or fails.
+///
+/// # Errors
+/// What the state answers.
+pub async fn status(ports: &Ports, project: &Project, kind: Kind) -> Result<PartStatus> {
+    let (mut part, mut upcoming) = (PartStatus::default(), Vec::new());
+    let entries: Vec<Entry> = entries(project).into_iter().filter(|entry| entry.kind == kind).collect();
+    for entry in &entries {
+        let due = entry.due(ports).await?;
+        part.problems.extend(due.as_ref().and_then(|due| entry.lateness(due, ports.clock.now_ms())));
+        // What becomes of a crawl is kept by the crawl, whoever asks for it.
+        if kind != Kind::Crawl {
+            let failing = failures::load(ports, kind.function(), &entry.name).await?;
+            part.problems.extend(failing.map(|failing| failing.problem(kind.subject(), &entry.name, "its due run")));
+        }
+        upcoming.push(Upcoming { function: kind.function(), name: &entry.name, next_ms: due.map(|due| due.next_ms) });
+    }
+    part.list("schedules", &upcoming)?;
+    Ok(part)
+}
+
 impl Entry {
     fn key(&self) -> String {
         format!("scheduler/{}/{}", self.kind.function(), self.name)
@@ -225,6 +270,16 @@ impl Entry {
     /// What the state answers.
     pub async fn due(&self, ports: &Ports) -> Result<Option<Due>> {
         Ok(get_json(ports.state.as_ref(), &self.key()).await?.map(|(due, _)| due))
+    }
+
+    fn lateness(&self, due: &Due, now_ms: i64) -> Option<Problem> {
+        let is_late = now_ms - due.next_ms >= LATE_MS && due.held_until_ms <= now_ms;
+        let message = format!("due by `{}`, and nobody has run it", self.schedule);
+        is_late.then(|| {
+            Problem::error(self.kind.subject(), &self.name, message)
+                .since(due.next_ms)
+                .advise(format!("see whether ticks of `{}` come, and what its log says", self.kind.function()))
+        })
     }
 
     /// Runs the entry if it is due and nobody else has it; its answer if it ran.
@@ -250,6 +305,9 @@ impl Entry {
         };
         let Some(version) = self.swap(state, &claim, expect).await? else { return Ok(None) };
         let outcome = run(Occurrence { name: self.name.clone(), due_ms: claim.next_ms }).await;
+        if self.kind != Kind::Crawl {
+            failures::note(ports, self.kind.function(), &self.name, &outcome).await;
+        }
         let due = after(claim, next, &outcome, ports.clock.now_ms());
         let kept = self.swap(state, &due, Expect::Version(version)).await;
         let (Progress::Done(answer) | Progress::Unfinished(answer)) = outcome?;

@@ -4,6 +4,7 @@
 pub mod event;
 pub mod gateway;
 pub mod http;
+pub mod status;
 
 pub use event::{Event, Message, Reply};
 pub use http::{Body, Request, Response};

@@ -7,6 +7,8 @@
 //! tables/{database}/{table}/data/…                      data files of Iceberg tables
 //! tables/{database}/{table}/metadata/…                  metadata of Iceberg tables
 //! errors/{stream}/{shard}/{from}.ndjson                 records that could not be stored, with the reason
+//! errors/{stream}/door/{id}.ndjson                      records that were refused at the door, where they are kept
+//! errors/{stream}/replayed/{id}.ndjson                  what a replay of those could not store either
 //! quarantine/{workflow}/{job}/{run}.ndjson              rows that a quality rule set aside
 //! results/{query}.{format}                              answers of queries
 //! state/…                                               state documents, where the state is kept as objects
@@ -94,6 +96,22 @@ impl Keys {
     /// interval writes the same object, so nothing is recorded twice.
     pub fn error_object(&self, stream: &str, shard: &ShardId, from: &SequenceNumber) -> Url {
         self.below(&["errors", stream, &shard.0, &format!("{from}.ndjson")])
+    }
+
+    /// The records of one request that were refused at the door of `stream`; `id` tells the request from all others, and is the
+    /// same when it comes again.
+    pub fn refused_object(&self, stream: &str, id: &str) -> Url {
+        self.below(&["errors", stream, "door", &format!("{id}.ndjson")])
+    }
+
+    /// The folder of all rows that the quality rules of `workflow` set aside.
+    pub fn quarantines(&self, workflow: &str) -> Url {
+        self.below(&["quarantine", workflow, ""])
+    }
+
+    /// The folder of those of `job`.
+    pub fn quarantines_of_job(&self, workflow: &str, job: &str) -> Url {
+        self.below(&["quarantine", workflow, job, ""])
     }
 
     /// The rows that the quality rules of `job` set aside in `run`.

@@ -65,6 +65,10 @@ pub struct StreamDeclaration {
     /// How long records stay readable in the stream, 24h to 365d (default: 24h).
     #[serde(default = "one_day")]
     pub retention: Seconds,
+    /// Whether records that `ingest` refuses are kept below `errors/`, like those that can't be stored (default: false, their sender
+    /// alone is told).
+    #[serde(default)]
+    pub keep_rejects: bool,
     /// What the stream carries.
     pub description: Option<String>,
 }

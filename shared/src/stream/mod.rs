@@ -84,6 +84,16 @@ pub struct ReadBatch {
     pub behind_ms: i64,
 }
 
+/// What a shard holds from some place on.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Backlog {
+    pub records: u64,
+    /// Of their data.
+    pub bytes: u64,
+    /// When the first of them arrived, milliseconds since the epoch; none when there are none.
+    pub oldest_ms: Option<i64>,
+}
+
 /// How a stream is made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StreamSpec {
@@ -129,4 +139,17 @@ pub trait Stream: Debug + Send + Sync {
     /// # Errors
     /// `NotFound` for an unknown stream or shard.
     async fn read(&self, stream: &str, shard: &ShardId, from: ReadFrom, max_records: usize) -> Result<ReadBatch>;
+
+    /// How much a shard holds after a record, or in all; `None` where only reading it would tell (Kinesis).
+    ///
+    /// # Errors
+    /// As [`Stream::read`].
+    async fn backlog(
+        &self,
+        _stream: &str,
+        _shard: &ShardId,
+        _after: Option<&SequenceNumber>,
+    ) -> Result<Option<Backlog>> {
+        Ok(None)
+    }
 }

@@ -1,11 +1,21 @@
 //! One subscriber for every program: events go to standard error, as JSON lines or as text. Metrics: [`metrics`]; the trace of
 //! the work at hand: [`trace`].
 
+pub mod file;
 mod json;
 pub mod metrics;
 pub mod trace;
 
-use tracing_subscriber::EnvFilter;
+use std::sync::Mutex;
+
+use tracing::Subscriber;
+use tracing_subscriber::fmt::format::JsonFields;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, fmt};
+
+use self::file::LogFile;
 
 use crate::config::Lookup;
 use crate::{Error, Result};
@@ -19,21 +29,36 @@ const RUNTIME: &str = "lambda_runtime=off";
 /// # Errors
 /// `Invalid`, with the variable's name, its value and what was expected.
 pub fn init(lookup: Lookup<'_>) -> Result<()> {
+    init_with_file(lookup, None)
+}
+
+/// As [`init`], with the same lines in `file` too, always as JSON.
+///
+/// # Errors
+/// As [`init`].
+pub fn init_with_file(lookup: Lookup<'_>, file: Option<LogFile>) -> Result<()> {
     let filter = filter(lookup)?;
     let as_json = wants_json(lookup)?;
     // A log that can't be written (a full disk) must not stop the work: the subscriber's own complaint would panic.
-    let subscriber =
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).log_internal_errors(false);
+    let file = file.map(|file| lines().with_writer(Mutex::new(file)));
     let started = if as_json {
-        tracing::subscriber::set_global_default(subscriber.json().event_format(json::Lines).finish())
+        let stderr = lines().with_writer(std::io::stderr);
+        tracing_subscriber::registry().with(filter).with(file).with(stderr).try_init()
     } else {
         let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
-        tracing::subscriber::set_global_default(subscriber.with_ansi(ansi).with_target(false).finish())
+        let stderr = fmt::layer().with_writer(std::io::stderr).log_internal_errors(false);
+        let stderr = stderr.with_ansi(ansi).with_target(false);
+        tracing_subscriber::registry().with(filter).with(file).with(stderr).try_init()
     };
     if started.is_err() {
         tracing::debug!("logging was already started");
     }
     Ok(())
+}
+
+/// Writes an event as a line of JSON.
+fn lines<S: Subscriber + for<'a> LookupSpan<'a>>() -> fmt::Layer<S, JsonFields, json::Lines> {
+    fmt::layer().json().event_format(json::Lines).log_internal_errors(false)
 }
 
 fn filter(lookup: Lookup<'_>) -> Result<EnvFilter> {

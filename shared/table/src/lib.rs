@@ -29,6 +29,7 @@ pub mod properties;
 pub mod reachable;
 pub mod refs;
 mod register;
+pub mod replay;
 mod revise;
 mod row_stream;
 pub mod schema;

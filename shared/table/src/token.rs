@@ -4,7 +4,7 @@
 pub(crate) const EXPIRED_TOKEN: &str = "tarn.token.";
 
 /// How the keys of tokens begin whose work may be done again however late: expiry keeps them.
-const KEPT_TOKENS: [&str; 4] = ["stream.", "job.", "runs.", "insight."];
+const KEPT_TOKENS: [&str; 5] = ["stream.", "job.", "runs.", "insight.", "replay."];
 
 /// What a commit was made for: `value` is stored under `key` in the snapshot's summary, if the newest value under `key` in
 /// the table's history still is `expected`.

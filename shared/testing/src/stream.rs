@@ -9,8 +9,8 @@ use super::kind;
 use shared::ErrorKind;
 use shared::model::{SequenceNumber, ShardId};
 use shared::stream::{
-    MAX_PUT_BYTES, MAX_PUT_RECORDS, MAX_READ_BYTES, MAX_RECORD_BYTES, NewRecord, PutOutcome, ReadFrom, Record, Stream,
-    StreamSpec,
+    Backlog, MAX_PUT_BYTES, MAX_PUT_RECORDS, MAX_READ_BYTES, MAX_RECORD_BYTES, NewRecord, PutOutcome, ReadFrom, Record,
+    Stream, StreamSpec,
 };
 
 /// Asserts the contract of [`Stream`] on an adapter without streams whose names begin with `conformance-`.
@@ -20,6 +20,7 @@ pub async fn conforms(stream: Arc<dyn Stream>) {
     a_batch_past_the_limits_stores_nothing(&*stream).await;
     records_are_read_as_they_were_put(&*stream).await;
     reading_pages_through_everything_once(&*stream).await;
+    a_backlog_is_what_reading_gives(&*stream).await;
     a_read_is_cut_at_its_bytes(&*stream).await;
     a_time_finds_what_arrived_since(&*stream).await;
     nothing_is_lost_among_many_writers(stream).await;
@@ -161,6 +162,19 @@ async fn reading_pages_through_everything_once(stream: &dyn Stream) {
     assert_eq!(read(ReadFrom::After(SequenceNumber::zero())).await.records, records[..2]);
     let zero = stream.read("conformance-order", shard, ReadFrom::Oldest, 0).await.unwrap();
     assert_eq!(zero.records.len(), 1, "a read asks for one record at least");
+}
+
+async fn a_backlog_is_what_reading_gives(stream: &dyn Stream) {
+    for (shard, records) in read_all(stream, "conformance-order", 10_000).await {
+        for after in [None, Some(0), Some(records.len().saturating_sub(1))] {
+            let left = after.map_or(&records[..], |at| records.get(at + 1..).unwrap_or_default());
+            let after = after.and_then(|at| records.get(at)).map(|record| &record.sequence);
+            let Some(backlog) = stream.backlog("conformance-order", &shard, after).await.unwrap() else { return };
+            let bytes = left.iter().map(|record| record.data.len() as u64).sum();
+            let oldest_ms = left.iter().map(|record| record.arrival_ms).min();
+            assert_eq!(backlog, Backlog { records: left.len() as u64, bytes, oldest_ms });
+        }
+    }
 }
 
 async fn a_read_is_cut_at_its_bytes(stream: &dyn Stream) {

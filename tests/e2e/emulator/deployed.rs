@@ -48,6 +48,12 @@ async fn the_main_job_ends_on_the_emulator_as_it_does_on_one_machine() {
         let differing = ours.iter().zip(&theirs).find(|(ours, theirs)| ours != theirs);
         assert_eq!((ours.len(), differing), (theirs.len(), None), "{table}");
     }
+    let of = |lake: &Lake| lake.run("status", &["--output", "json", "--url", &lake.url("")]);
+    let (ours, theirs) = (of(&deployed), of(&local));
+    assert_eq!((ours.status.code(), theirs.status.code()), (Some(1), Some(1)), "records were refused");
+    let refused = |status: &[u8]| serde_json::from_slice::<serde_json::Value>(status).unwrap()["refused"].clone();
+    let (ours, theirs) = (refused(&ours.stdout), refused(&theirs.stdout));
+    assert_eq!((&ours[0]["records"], &theirs[0]["records"]), (&DAYS.into(), &DAYS.into()), "{ours:#}");
     let mut answered = 0;
     for insight in ["daily_departures", "cancellations", "year_in_words"] {
         let ask = async |lake: &Lake| {

@@ -203,9 +203,11 @@ impl FileTable {
         let source = match &self.format.encoding {
             Encoding::Parquet => return self.scan_parquet(state, group, projection, limit).await,
             Encoding::Csv(csv) => self.csv_source(csv),
-            Encoding::Json(json) => {
-                RowFiles::new(RowFormat::Json(Arc::new(self.sources())), self.schema.clone(), *json == JsonFormat::Lines)
-            }
+            Encoding::Json(json) => RowFiles::new(
+                RowFormat::Json(Arc::new(self.sources())),
+                self.schema.clone(),
+                *json == JsonFormat::Lines,
+            ),
         };
         let statistics = Statistics::new_unknown(self.schema.table_schema());
         let target = state.config_options().execution.target_partitions;

@@ -20,14 +20,22 @@ impl Default for CsvOptions {
     }
 }
 
+/// A row that no JSON object stands for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BadRow {
+    pub error: RecordError,
+    /// The row as CSV, without its end.
+    pub row: Vec<u8>,
+}
+
 impl RecordSchema {
-    /// The rows of a CSV body with a header line, each as a JSON object for [`RecordSchema::check`], or why it is none. An empty
+    /// The rows of a CSV body with a header line, each as a JSON object for [`RecordSchema::check`], or what is wrong with it. An empty
     /// cell is null. A cell that is no value of its column's type becomes a string, which the check then refuses by name.
     /// Columns that the schema lacks are kept as strings. Bytes: RFC 4180, any line end, an optional byte order mark.
     ///
     /// # Errors
     /// `Invalid` without a header line, or when it names a column twice or none of the schema's.
-    pub fn csv_to_json(&self, body: &[u8], options: CsvOptions) -> Result<Vec<Result<Vec<u8>, RecordError>>> {
+    pub fn csv_to_json(&self, body: &[u8], options: CsvOptions) -> Result<Vec<Result<Vec<u8>, BadRow>>> {
         let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
         let mut rows =
             ReaderBuilder::new().delimiter(options.delimiter).flexible(true).has_headers(false).from_reader(body);
@@ -38,7 +46,8 @@ impl RecordSchema {
         let header = self.header(&row)?;
         let mut records = Vec::new();
         while read(&mut rows, &mut row)? {
-            records.push(self.row_to_json(&header, &row));
+            let record = self.row_to_json(&header, &row);
+            records.push(record.map_err(|error| BadRow { error, row: line(&row, options) }));
         }
         Ok(records)
     }
@@ -87,6 +96,39 @@ impl RecordSchema {
         json.push(b'}');
         Ok(json)
     }
+}
+
+/// The rows of a CSV body behind its header line, each as a line without its end.
+///
+/// # Errors
+/// None today: cells are split leniently.
+pub fn rows(body: &[u8], options: CsvOptions) -> Result<Vec<Vec<u8>>> {
+    let mut reader = ReaderBuilder::new().delimiter(options.delimiter).flexible(true).from_reader(body);
+    let (mut row, mut rows) = (ByteRecord::new(), Vec::new());
+    while read(&mut reader, &mut row)? {
+        rows.push(line(&row, options));
+    }
+    Ok(rows)
+}
+
+/// The row as a line of CSV, in quotes where it needs them.
+fn line(row: &ByteRecord, options: CsvOptions) -> Vec<u8> {
+    let mut line = Vec::with_capacity(row.as_slice().len() + row.len());
+    for (at, cell) in row.iter().enumerate() {
+        if at > 0 {
+            line.push(options.delimiter);
+        }
+        if cell.iter().any(|byte| matches!(byte, b'"' | b'\n' | b'\r') || *byte == options.delimiter) {
+            line.push(b'"');
+            cell.iter().for_each(|byte| {
+                line.extend_from_slice(if *byte == b'"' { b"\"\"" } else { std::slice::from_ref(byte) })
+            });
+            line.push(b'"');
+        } else {
+            line.extend_from_slice(cell);
+        }
+    }
+    line
 }
 
 /// The next row; cells are split leniently, so only reading itself could fail.

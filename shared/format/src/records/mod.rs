@@ -24,6 +24,7 @@ mod cell;
 mod column;
 mod csv;
 mod lenient;
+mod rejected;
 mod value;
 
 use std::collections::BTreeMap;
@@ -41,8 +42,9 @@ use shared::{Error, Result};
 
 pub(crate) use self::cell::check_cell_type;
 pub(crate) use self::column::Buffer;
-pub use self::csv::CsvOptions;
+pub use self::csv::{BadRow, CsvOptions, rows};
 pub use self::lenient::{FileDecoder, Source};
+pub use self::rejected::Rejected;
 
 /// Names of ignored fields that are counted one by one; those beyond count under `…`.
 const MAX_IGNORED_NAMES: usize = 100;

@@ -175,7 +175,9 @@ fn a_bad_csv_row_does_not_spoil_the_others() {
     let rows = schema.csv_to_json(b"id,name\n1,a\n2\n3,\xff\nx,d\n", CsvOptions::default()).unwrap();
     let codes: Vec<_> = rows
         .iter()
-        .map(|row| row.as_ref().map_err(Clone::clone).and_then(|json| schema.check(json)).err().map(|e| e.code))
+        .map(|row| {
+            row.as_ref().map_err(|bad| bad.error.clone()).and_then(|json| schema.check(json)).err().map(|e| e.code)
+        })
         .collect();
     assert_eq!(codes, [None, Some(ErrorCode::RaggedRow), Some(ErrorCode::InvalidUtf8), Some(ErrorCode::WrongType)]);
 }

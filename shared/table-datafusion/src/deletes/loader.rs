@@ -210,7 +210,8 @@ impl Loader {
         let path = file.file_path();
         if let Some(foreign) = Foreign::of(file) {
             // Columns are found by their ids alone.
-            let transcoded = Transcoder::of(&self.io).parquet(self.io.storage(), &self.runtime, &foreign, false).await?;
+            let transcoded =
+                Transcoder::of(&self.io).parquet(self.io.storage(), &self.runtime, &foreign, false).await?;
             return project(transcoded.open()?, path, columns);
         }
         if file.file_format() != DataFileFormat::Parquet {

@@ -1,0 +1,312 @@
+//! What could not be stored: shown (`GET /streams/{name}/errors`) and stored after all (`POST /streams/{name}/errors/replay`), once
+//! the schema fits it. A record that is replayed leaves the error objects; the others stay.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use format::records::{RecordSchema, Rejected};
+use serde::{Deserialize, Serialize};
+use shared::api::Request;
+use shared::model::{Positions, SequenceNumber, ShardId};
+use shared::storage::ObjectInfo;
+use shared::telemetry::metrics::{self, Metric};
+use shared::{Error, ErrorKind, Result, deadline};
+use table::replay::{Replays, Sorted, Target};
+use table::{Committed, RowStream, Table, Token};
+use url::Url;
+
+use crate::Batcher;
+use crate::flush::{positions, token_key};
+
+/// Lines that a request is shown, unless it asks for fewer.
+const SHOWN: usize = 100;
+const MOST_SHOWN: usize = 1_000;
+
+/// Which records.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Filter {
+    /// Arrived then or later, and before.
+    since: Option<DateTime<Utc>>,
+    until: Option<DateTime<Utc>>,
+    /// An error code.
+    code: Option<String>,
+}
+
+/// The body of a replay.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub(crate) struct Wanted {
+    since: Option<DateTime<Utc>>,
+    until: Option<DateTime<Utc>>,
+    code: Option<String>,
+    /// Say what would happen, and change nothing.
+    dry_run: bool,
+}
+
+/// A record as it is shown.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Shown {
+    /// URL of the object that it is in.
+    object: String,
+    arrived: DateTime<Utc>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    shard: Option<ShardId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sequence: Option<SequenceNumber>,
+    code: String,
+    message: String,
+    attempts: u32,
+    /// The record; bytes that are no UTF-8 are replaced.
+    data: String,
+}
+
+/// The answer of a replay.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Replay {
+    stream: String,
+    table: String,
+    dry_run: bool,
+    /// Rows that are in the table, or would be.
+    replayed: u64,
+    /// Records that were asked for and still can't be stored.
+    failing: u64,
+    /// Why: the first of them.
+    reason: Option<String>,
+    /// Whether time was up before all were looked at: the same request does the rest.
+    unfinished: bool,
+}
+
+impl Filter {
+    /// Of a query string.
+    ///
+    /// # Errors
+    /// `Invalid` for a time that is none.
+    fn of_query(request: &Request) -> Result<Self> {
+        let time = |name: &str| request.query.get(name).map(|text| time(name, text)).transpose();
+        Ok(Self { since: time("since")?, until: time("until")?, code: request.query.get("code").cloned() })
+    }
+
+    fn takes(&self, rejected: &Rejected) -> bool {
+        let at_ms = rejected.arrival_timestamp;
+        self.since.is_none_or(|since| at_ms >= since.timestamp_millis())
+            && self.until.is_none_or(|until| at_ms < until.timestamp_millis())
+            && self.code.as_ref().is_none_or(|code| *code == rejected.error_code)
+    }
+}
+
+impl Batcher {
+    pub(crate) fn replays(&self, stream: &str) -> Replays {
+        Replays::new(&self.ports, self.ports.keys.errors(stream), format!("errors/{stream}"))
+    }
+
+    /// The records that wait in error objects, those of the newest objects first.
+    ///
+    /// # Errors
+    /// `NotFound` for an unknown stream, `Invalid` for a filter that can't be read.
+    pub(crate) async fn show_errors(&self, stream: &str, request: &Request) -> Result<Vec<Shown>> {
+        self.project.stream(stream)?;
+        let filter = Filter::of_query(request)?;
+        let limit = limit(request)?;
+        let mut shown = Vec::new();
+        for object in self.replays(stream).waiting().await?.iter().rev() {
+            let Some(text) = self.text(object).await? else { continue };
+            for rejected in text.split(|byte| *byte == b'\n').rev().filter_map(Rejected::parse) {
+                if !filter.takes(&rejected) {
+                    continue;
+                }
+                if shown.len() == limit {
+                    return Ok(shown);
+                }
+                let data = rejected.data().unwrap_or_default();
+                shown.push(Shown {
+                    object: object.url.to_string(),
+                    arrived: DateTime::from_timestamp_millis(rejected.arrival_timestamp).unwrap_or_default(),
+                    data: String::from_utf8_lossy(&data).into_owned(),
+                    shard: rejected.shard,
+                    sequence: rejected.sequence,
+                    code: rejected.error_code,
+                    message: rejected.error_message,
+                    attempts: rejected.attempts_made,
+                });
+            }
+        }
+        Ok(shown)
+    }
+
+    /// Stores what can be stored by now.
+    ///
+    /// # Errors
+    /// `NotFound` for an unknown stream; `Retry` when another replays it at the same time; what table and storage answer.
+    pub(crate) async fn replay_errors(&self, stream: &str, wanted: Wanted) -> Result<Replay> {
+        let Wanted { since, until, code, dry_run } = wanted;
+        let declaration = self.project.stream(stream)?;
+        let table = self.project.stream_table(stream)?;
+        let schema = self.schemas.get(stream).ok_or_else(|| Error::not_found(format!("no stream `{stream}`")))?.clone();
+        let lines = Lines { schema, filter: Filter { since, until, code } };
+        let mut replay = Replay { stream: stream.into(), table: table.to_string(), dry_run, ..Replay::default() };
+        let mut ready = self.storable(stream, &lines, &mut replay).await?;
+        if dry_run {
+            return Ok(replay);
+        }
+        let target = StreamTable { batcher: self, declaration, table, lines };
+        let replays = self.replays(stream);
+        replay.replayed = 0;
+        while !ready.is_empty() {
+            if deadline::is_near(self.ports.clock.as_ref()) {
+                replay.unfinished = true;
+                break;
+            }
+            replay.replayed += replays.replay(&ready, &target).await?.replayed;
+            let waiting: BTreeSet<Url> = replays.waiting().await?.into_iter().map(|object| object.url).collect();
+            ready.retain(|object| waiting.contains(&object.url));
+        }
+        metrics::emit(&[("stream", stream)], &[Metric::count("RecordsReplayed", replay.replayed)]);
+        tracing::info!(stream, replayed = replay.replayed, failing = replay.failing, "errors replayed");
+        Ok(replay)
+    }
+
+    /// The objects with a record that is asked for and can be stored. Counts them, and those that can't.
+    async fn storable(&self, stream: &str, lines: &Lines, replay: &mut Replay) -> Result<Vec<ObjectInfo>> {
+        let committed = self.committed(stream).await?;
+        let replays = self.replays(stream);
+        let mut ready = Vec::new();
+        for object in replays.waiting().await? {
+            if !is_committed(replays.name_of(&object.url), &committed) {
+                continue;
+            }
+            let Some(text) = self.text(&object).await? else { continue };
+            let sorted = lines.sort(std::slice::from_ref(&text))?;
+            replay.replayed += sorted.rows;
+            replay.failing += sorted.failing;
+            replay.reason = replay.reason.take().or(sorted.reason);
+            if sorted.rows > 0 {
+                ready.push(object);
+            }
+        }
+        Ok(ready)
+    }
+
+    /// `None` when the object went since it was listed.
+    async fn text(&self, object: &ObjectInfo) -> Result<Option<Bytes>> {
+        match self.ports.storage.get(&object.url).await {
+            Ok(text) => Ok(Some(text)),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The position that the stream's table holds; none before its first commit.
+    pub(crate) async fn committed(&self, stream: &str) -> Result<Positions> {
+        match self.tables.load(&self.project.stream_table(stream)?).await {
+            Ok(table) => positions(table.token(&token_key(stream)).as_deref()),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(Positions::default()),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+fn time(name: &str, text: &str) -> Result<DateTime<Utc>> {
+    let time = DateTime::parse_from_rfc3339(text).map_err(|e| {
+        Error::invalid(format!("`{name}`: expected a time such as `2026-01-31T06:00:00Z`, found `{text}`"))
+            .with_source(e)
+    })?;
+    Ok(time.to_utc())
+}
+
+/// Whether the interval of an error object `{shard}/{from}.ndjson` is in the table. One that is not will be written again.
+fn is_committed(name: &str, committed: &Positions) -> bool {
+    let Some((shard, file)) = name.split_once('/') else { return true };
+    let from = file.strip_suffix(".ndjson").and_then(|from| from.parse::<SequenceNumber>().ok());
+    // What was refused at the door, or stayed behind in a replay, has no interval.
+    from.is_none_or(|from| committed.of(&ShardId(shard.into())) > from)
+}
+
+fn limit(request: &Request) -> Result<usize> {
+    let Some(text) = request.query.get("limit") else { return Ok(SHOWN) };
+    let limit = text.parse().ok().filter(|limit| (1..=MOST_SHOWN).contains(limit));
+    limit.ok_or_else(|| Error::invalid(format!("expected a `limit` from 1 to {MOST_SHOWN}, found `{text}`")))
+}
+
+/// How lines are judged.
+#[derive(Debug)]
+struct Lines {
+    schema: Arc<RecordSchema>,
+    filter: Filter,
+}
+
+/// What became of lines.
+#[derive(Debug, Default)]
+struct Judged {
+    batches: Vec<arrow::record_batch::RecordBatch>,
+    rows: u64,
+    failing: u64,
+    reason: Option<String>,
+    left: Vec<u8>,
+    left_lines: u64,
+}
+
+impl Lines {
+    fn sort(&self, objects: &[Bytes]) -> Result<Judged> {
+        let mut judged = Judged::default();
+        for text in objects {
+            let mut asked = Vec::new();
+            for line in text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+                match Rejected::parse(line).filter(|rejected| self.filter.takes(rejected)) {
+                    Some(rejected) if rejected.data().is_some() => asked.push(rejected),
+                    _ => judged.keep(line),
+                }
+            }
+            let data: Vec<Vec<u8>> = asked.iter().filter_map(Rejected::data).collect();
+            let decoded = self.schema.decode(data.iter().map(Vec::as_slice))?;
+            for (at, error) in decoded.errors {
+                let rejected = &asked[at];
+                judged.failing += 1;
+                judged.reason.get_or_insert(error.message.clone());
+                rejected.again(error.code.as_str(), &error.message).write(&mut judged.left)?;
+                judged.left_lines += 1;
+            }
+            judged.rows += decoded.batch.num_rows() as u64;
+            judged.batches.push(decoded.batch);
+        }
+        Ok(judged)
+    }
+}
+
+impl Judged {
+    fn keep(&mut self, line: &[u8]) {
+        self.left.extend_from_slice(line);
+        self.left.push(b'\n');
+        self.left_lines += 1;
+    }
+}
+
+/// A stream's table as the place of its replayed records.
+struct StreamTable<'a> {
+    batcher: &'a Batcher,
+    declaration: &'a shared::project::StreamDeclaration,
+    table: shared::model::TableName,
+    lines: Lines,
+}
+
+#[async_trait]
+impl Target for StreamTable<'_> {
+    async fn table(&self) -> Result<Table> {
+        let Self { batcher, declaration, table, .. } = self;
+        batcher.tables.ensure(table, &declaration.schema, &declaration.partition_by).await
+    }
+
+    async fn sort(&self, objects: &[Bytes]) -> Result<Sorted> {
+        let Judged { batches, rows, left, left_lines, .. } = self.lines.sort(objects)?;
+        let rows_of = RowStream::of_batches(self.lines.schema.arrow().clone(), batches);
+        Ok(Sorted { rows: rows_of, replayed: rows, left, left_lines })
+    }
+
+    async fn commit(&self, table: &Table, rows: RowStream, token: Token) -> Result<Committed> {
+        table.append(rows, Some(token)).await
+    }
+}

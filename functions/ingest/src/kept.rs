@@ -1,0 +1,31 @@
+//! Refused records that are kept: one error object a request, where the stream says `keep_rejects`.
+
+use format::records::Rejected;
+use shared::Result;
+use shared::error::Context;
+use shared::ports::Ports;
+
+use crate::Intake;
+use crate::check::Verdict;
+
+/// Keeps what the check refused, before anything of the request is stored: a request that fails here can be sent again whole. The
+/// same `id` (and `at_ms`, when it came first, milliseconds since the epoch) writes the same object again.
+///
+/// # Errors
+/// What the storage answers.
+pub(crate) async fn keep(ports: &Ports, intake: &Intake, verdicts: &[Verdict], at_ms: i64, id: &str) -> Result<()> {
+    if !intake.declaration.keep_rejects {
+        return Ok(());
+    }
+    let mut object = Vec::new();
+    for verdict in verdicts {
+        if let Verdict::Rejected { code, message, data } = verdict {
+            Rejected::new(&intake.stream, None, at_ms, (code, message), data).write(&mut object)?;
+        }
+    }
+    if object.is_empty() {
+        return Ok(());
+    }
+    let url = ports.keys.refused_object(&intake.stream, id);
+    ports.storage.put(&url, object).await.context(|| format!("keeping what stream `{}` refused", intake.stream))
+}

@@ -1,0 +1,84 @@
+//! Records and rows that were set aside: NDJSON objects in a folder, `errors/` of streams and `quarantine/` of workflows.
+
+use serde::Serialize;
+
+use crate::api::status::counted;
+use crate::storage::{ObjectInfo, Storage};
+use crate::{ErrorKind, Result};
+
+/// Bytes of objects that are read to count their lines; what lies beyond is counted in objects only.
+const MOST_BYTES: u64 = 16 << 20;
+
+/// What lies in a folder.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SetAside {
+    pub objects: u64,
+    /// Lines of the objects that were read.
+    pub records: u64,
+    /// Whether some were too much to be read.
+    pub more: bool,
+    /// When the oldest and the newest object were written, milliseconds since the epoch.
+    pub oldest_ms: Option<i64>,
+    pub newest_ms: Option<i64>,
+    /// Why the newest were set aside, each reason once.
+    pub reasons: Vec<String>,
+}
+
+impl SetAside {
+    /// Reads `objects`, the newest first. `reason` tells why a line was set aside; `None` for a line that another program
+    /// wrote. At most `reasons` of them are told.
+    ///
+    /// # Errors
+    /// What the store answers.
+    pub async fn read(
+        storage: &Storage,
+        mut objects: Vec<ObjectInfo>,
+        reasons: usize,
+        reason: impl Fn(&str) -> Option<String>,
+    ) -> Result<Self> {
+        objects.sort_by_key(|object| std::cmp::Reverse(object.modified_ms));
+        let mut aside = Self {
+            objects: objects.len() as u64,
+            oldest_ms: objects.last().map(|object| object.modified_ms),
+            newest_ms: objects.first().map(|object| object.modified_ms),
+            ..Self::default()
+        };
+        let mut bytes = 0;
+        for object in objects {
+            bytes += object.size;
+            if bytes > MOST_BYTES {
+                aside.more = true;
+                break;
+            }
+            for line in text(storage, &object).await?.lines().rev() {
+                aside.records += 1;
+                if aside.reasons.len() < reasons
+                    && let Some(why) = reason(line)
+                    && !aside.reasons.contains(&why)
+                {
+                    aside.reasons.push(why);
+                }
+            }
+        }
+        Ok(aside)
+    }
+
+    /// E.g. `12 records not stored, in 3 objects; the newest: expected a number` of a `record` that is `not stored`; none without
+    /// any.
+    pub fn told(&self, one: &str, state: &str) -> Option<String> {
+        let least = if self.more { "at least " } else { "" };
+        let why = self.reasons.first().map_or_else(String::new, |reason| format!("; the newest: {reason}"));
+        let (records, objects) = (counted(self.records, one), counted(self.objects, "object"));
+        (self.objects > 0).then(|| format!("{least}{records} {state}, in {objects}{why}"))
+    }
+}
+
+/// An object's text; empty when it went since it was listed.
+async fn text(storage: &Storage, object: &ObjectInfo) -> Result<String> {
+    match storage.get(&object.url).await {
+        Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(String::new()),
+        Err(error) => Err(error),
+    }
+}
