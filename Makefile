@@ -99,7 +99,7 @@ emulator-down: ## Stop the AWS emulator
 .PHONY: deploy
 deploy: emulator-setup ## Deploy to AWS: STACK=name LAKEHOUSE=file [REGION=…] [ARCH=…] [PARAMETERS="NAME=VALUE …"]; see docs/deploy.md
 	@$(MAKE) --no-print-directory zips PROFILE=release
-	@$(EMULATOR)/deploy.py deploy $(account) --lakehouse $(LAKEHOUSE) --arch $(ARCH) $(parameters) $(if $(ADOPT),--adopt)
+	@$(EMULATOR)/deploy.py deploy $(account) --lakehouse $(LAKEHOUSE) --arch $(ARCH) $(parameters) $(if $(ADOPT),--adopt) $(if $(ALLOW),--allow)
 
 .PHONY: rollback
 rollback: emulator-setup ## Go back to the deployment before on AWS: STACK=name [REGION=…] [TO=code prefix]

@@ -22,6 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def deploy(options: argparse.Namespace, account: stack.Account, code: str) -> dict:
     lakehouse = Lakehouse.load(options.lakehouse)
+    stack.plan(account, options.stack, lakehouse.text, options.allow)
     stack.make_code_bucket(account, code)
     parameters = {
         "CodeBucket": code,
@@ -55,6 +56,7 @@ def main() -> None:
             command.add_argument("--arch", choices=["arm64", "x86_64"], default="arm64")
             command.add_argument("--zips", type=Path, help="default: out/zips/release/<arch>")
             command.add_argument("--parameter", action="append", default=[], metavar="NAME=VALUE", help="of infra/template.yaml")
+            command.add_argument("--allow", action="store_true", help="though something of a changed lakehouse file stays behind")
             command.add_argument("--adopt", action="store_true", help="take over the data that a deleted stack of this name left")
         if name == "rollback":
             command.add_argument("--to", help="a CodePrefix (default: the one before)")

@@ -8,6 +8,8 @@ use crate::{ErrorKind, Result};
 
 /// Bytes of objects that are read to count their lines; what lies beyond is counted in objects only.
 const MOST_BYTES: u64 = 16 << 20;
+/// Likewise: each object is a call.
+const MOST_OBJECTS: usize = 200;
 
 /// What lies in a folder.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -45,9 +47,9 @@ impl SetAside {
             ..Self::default()
         };
         let mut bytes = 0;
-        for object in objects {
+        for (at, object) in objects.into_iter().enumerate() {
             bytes += object.size;
-            if bytes > MOST_BYTES {
+            if at > 0 && (bytes > MOST_BYTES || at >= MOST_OBJECTS) {
                 aside.more = true;
                 break;
             }

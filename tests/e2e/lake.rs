@@ -93,6 +93,13 @@ impl Lake {
         self.start_as(self.tarn("up"));
     }
 
+    /// As [`Lake::start`], though something of an edited lakehouse file stays behind.
+    pub(crate) fn start_allowing(&mut self) {
+        let mut tarn = self.tarn("up");
+        tarn.arg("--allow");
+        self.start_as(tarn);
+    }
+
     /// As [`Lake::start`] with a setting.
     pub(crate) fn start_with(&mut self, variable: &str, value: &str) {
         let mut tarn = self.tarn("up");

@@ -23,6 +23,7 @@ mod crash;
 mod demo;
 mod demo_killed;
 mod directory;
+mod edits;
 mod emulator;
 mod flow;
 mod foreign;

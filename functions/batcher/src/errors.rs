@@ -24,6 +24,10 @@ use crate::flush::{positions, token_key};
 /// Lines that a request is shown, unless it asks for fewer.
 const SHOWN: usize = 100;
 const MOST_SHOWN: usize = 1_000;
+/// Bytes of records that an answer shows at most, besides the first: Lambda answers 6 MB.
+const MOST_SHOWN_BYTES: usize = 3 << 20;
+/// Objects that are judged before those with good records are replayed.
+const JUDGED_AT_ONCE: usize = 200;
 
 /// Which records.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -112,17 +116,18 @@ impl Batcher {
         self.project.stream(stream)?;
         let filter = Filter::of_query(request)?;
         let limit = limit(request)?;
-        let mut shown = Vec::new();
+        let (mut shown, mut bytes) = (Vec::new(), 0);
         for object in self.replays(stream).waiting().await?.iter().rev() {
             let Some(text) = self.text(object).await? else { continue };
             for rejected in text.split(|byte| *byte == b'\n').rev().filter_map(Rejected::parse) {
                 if !filter.takes(&rejected) {
                     continue;
                 }
-                if shown.len() == limit {
+                let data = rejected.data().unwrap_or_default();
+                bytes += data.len();
+                if shown.len() == limit || (bytes > MOST_SHOWN_BYTES && !shown.is_empty()) {
                     return Ok(shown);
                 }
-                let data = rejected.data().unwrap_or_default();
                 shown.push(Shown {
                     object: object.url.to_string(),
                     arrived: DateTime::from_timestamp_millis(rejected.arrival_timestamp).unwrap_or_default(),
@@ -149,46 +154,53 @@ impl Batcher {
         let schema = self.schemas.get(stream).ok_or_else(|| Error::not_found(format!("no stream `{stream}`")))?.clone();
         let lines = Lines { schema, filter: Filter { since, until, code } };
         let mut replay = Replay { stream: stream.into(), table: table.to_string(), dry_run, ..Replay::default() };
-        let mut ready = self.storable(stream, &lines, &mut replay).await?;
-        if dry_run {
-            return Ok(replay);
-        }
         let target = StreamTable { batcher: self, declaration, table, lines };
-        let replays = self.replays(stream);
-        replay.replayed = 0;
-        while !ready.is_empty() {
+        let (replays, committed) = (self.replays(stream), self.committed(stream).await?);
+        let mut waiting = replays.waiting().await?;
+        waiting.retain(|object| is_committed(replays.name_of(&object.url), &committed));
+        for objects in waiting.chunks(JUDGED_AT_ONCE) {
             if deadline::is_near(self.ports.clock.as_ref()) {
                 replay.unfinished = true;
                 break;
             }
-            replay.replayed += replays.replay(&ready, &target).await?.replayed;
-            let waiting: BTreeSet<Url> = replays.waiting().await?.into_iter().map(|object| object.url).collect();
-            ready.retain(|object| waiting.contains(&object.url));
+            let (mut ready, rows) = self.storable(objects, &target.lines, &mut replay).await?;
+            if dry_run {
+                replay.replayed += rows;
+                continue;
+            }
+            while !ready.is_empty() {
+                replay.replayed += replays.replay(&ready, &target).await?.replayed;
+                let left: BTreeSet<Url> = replays.waiting().await?.into_iter().map(|object| object.url).collect();
+                ready.retain(|object| left.contains(&object.url));
+            }
+        }
+        if dry_run {
+            return Ok(replay);
         }
         metrics::emit(&[("stream", stream)], &[Metric::count("RecordsReplayed", replay.replayed)]);
         tracing::info!(stream, replayed = replay.replayed, failing = replay.failing, "errors replayed");
         Ok(replay)
     }
 
-    /// The objects with a record that is asked for and can be stored. Counts them, and those that can't.
-    async fn storable(&self, stream: &str, lines: &Lines, replay: &mut Replay) -> Result<Vec<ObjectInfo>> {
-        let committed = self.committed(stream).await?;
-        let replays = self.replays(stream);
-        let mut ready = Vec::new();
-        for object in replays.waiting().await? {
-            if !is_committed(replays.name_of(&object.url), &committed) {
-                continue;
-            }
-            let Some(text) = self.text(&object).await? else { continue };
-            let sorted = lines.sort(std::slice::from_ref(&text))?;
-            replay.replayed += sorted.rows;
-            replay.failing += sorted.failing;
-            replay.reason = replay.reason.take().or(sorted.reason);
-            if sorted.rows > 0 {
-                ready.push(object);
+    /// Those of `objects` with a record that is asked for and can be stored, and how many there are. Counts those that can't.
+    async fn storable(
+        &self,
+        objects: &[ObjectInfo],
+        lines: &Lines,
+        replay: &mut Replay,
+    ) -> Result<(Vec<ObjectInfo>, u64)> {
+        let (mut ready, mut rows) = (Vec::new(), 0);
+        for object in objects {
+            let Some(text) = self.text(object).await? else { continue };
+            let judged = lines.sort(std::slice::from_ref(&text))?;
+            rows += judged.rows;
+            replay.failing += judged.failing;
+            replay.reason = replay.reason.take().or(judged.reason);
+            if judged.rows > 0 {
+                ready.push(object.clone());
             }
         }
-        Ok(ready)
+        Ok((ready, rows))
     }
 
     /// `None` when the object went since it was listed.

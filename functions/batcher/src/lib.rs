@@ -13,6 +13,7 @@ mod errors;
 mod event;
 mod flush;
 mod pending;
+mod plan;
 mod round;
 mod status;
 
@@ -81,6 +82,13 @@ impl Batcher {
                 let report = self.flush(name).await.map_err(|e| e.context(format!("flushing stream `{name}`")))?;
                 Response::json(200, &json!({"flushed": [report]}))
             }
+            ("POST", ["plan"]) => {
+                let text = std::str::from_utf8(&request.body).map_err(|e| {
+                    Error::invalid("expected a lakehouse file in UTF-8, found other bytes").with_source(e)
+                })?;
+                let next = Project::parse(text, "the new lakehouse file")?;
+                Response::json(200, &json!({"changes": self.plan(&next).await?}))
+            }
             ("GET", ["streams", name, "errors"]) => {
                 Response::json(200, &json!({"stream": name, "errors": self.show_errors(name, request).await?}))
             }
@@ -95,7 +103,7 @@ impl Batcher {
             ("GET", ["status", "batcher"]) => self.status().await?.response(),
             (method, _) => Err(Error::not_found(format!(
                 "expected `POST /streams/{{name}}/flush`, `GET /streams/{{name}}/errors`, \
-                 `POST /streams/{{name}}/errors/replay` or `GET /status/batcher`, found `{method} {}`",
+                 `POST /streams/{{name}}/errors/replay`, `POST /plan` or `GET /status/batcher`, found `{method} {}`",
                 request.path
             ))),
         }

@@ -2,11 +2,11 @@
 
 use format::records::Rejected;
 use serde::Serialize;
-use shared::Result;
 use shared::api::status::{PartStatus, Problem, counted, lasting};
 use shared::aside::SetAside;
 use shared::model::{SequenceNumber, ShardId};
 use shared::stream::Backlog;
+use shared::{ErrorKind, Result};
 
 use crate::{Batcher, pending};
 
@@ -62,10 +62,20 @@ impl Batcher {
         Ok(part)
     }
 
+    /// Records that are not in the stream's table yet.
+    pub(crate) async fn pending_records(&self, name: &str) -> Result<u64> {
+        Ok(self.stream_status(name).await?.pending_records)
+    }
+
     async fn stream_status<'a>(&self, name: &'a str) -> Result<StreamStatus<'a>> {
         let committed = self.committed(name).await?;
         let (mut backlog, mut shards, mut is_known) = (Backlog::default(), Vec::new(), true);
-        for shard in self.ports.stream.shards(name).await? {
+        let held = match self.ports.stream.shards(name).await {
+            // Made with its first record.
+            Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
+            other => other?,
+        };
+        for shard in held {
             let at = committed.of(&shard.id);
             let after = committed.0.contains_key(&shard.id).then_some(&at);
             match self.ports.stream.backlog(name, &shard.id, after).await? {

@@ -19,6 +19,10 @@ pub(crate) enum Verdict {
 }
 
 impl Verdict {
+    pub(crate) fn is_rejected(&self) -> bool {
+        matches!(self, Self::Rejected { .. })
+    }
+
     /// Of a good record's data.
     pub(crate) fn bytes(&self) -> usize {
         match self {

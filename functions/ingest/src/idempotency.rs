@@ -169,6 +169,11 @@ impl Memory {
 }
 
 impl Claim {
+    /// Whether an earlier request began the work.
+    pub(crate) fn is_taken_over(&self) -> bool {
+        self.taken_over
+    }
+
     /// When the first request with the key came, milliseconds since the epoch.
     pub(crate) fn first_ms(&self) -> i64 {
         self.memory.first_ms

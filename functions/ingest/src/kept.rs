@@ -8,6 +8,17 @@ use shared::ports::Ports;
 use crate::Intake;
 use crate::check::Verdict;
 
+/// Removes what an earlier try of a request kept, of which nothing is refused any more: the schema was mended in between.
+///
+/// # Errors
+/// What the storage answers.
+pub(crate) async fn forget(ports: &Ports, intake: &Intake, id: &str) -> Result<()> {
+    match intake.declaration.keep_rejects {
+        true => ports.storage.delete(&ports.keys.refused_object(&intake.stream, id)).await,
+        false => Ok(()),
+    }
+}
+
 /// Keeps what the check refused, before anything of the request is stored: a request that fails here can be sent again whole. The
 /// same `id` (and `at_ms`, when it came first, milliseconds since the epoch) writes the same object again.
 ///

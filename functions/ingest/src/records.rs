@@ -58,8 +58,11 @@ impl Ingest {
             Admission::Answered(answer) => return Ok(answer.response()?.with_header("idempotent-replay", "true")),
             Admission::Work(claim) => claim,
         };
-        let first_ms = claim.first_ms();
-        kept::keep(&self.ports, intake, &verdicts, first_ms, &kept_id(first_ms, &key.identity)).await?;
+        let (first_ms, id) = (claim.first_ms(), kept_id(claim.first_ms(), &key.identity));
+        kept::keep(&self.ports, intake, &verdicts, first_ms, &id).await?;
+        if claim.is_taken_over() && !verdicts.iter().any(Verdict::is_rejected) {
+            kept::forget(&self.ports, intake, &id).await?;
+        }
         let stored = claim.stored(&self.ports, &intake.stream, &verdicts).await?;
         let answer = Answer::new(&intake.stream, put(&self.ports, intake, verdicts, stored, now_ms + WORK_MS).await);
         claim.answered(state, &answer).await?;

@@ -192,13 +192,14 @@ impl JobContext {
         let token = Token { key: task.token_key(), expected: token, value: mark.to_value()? };
         self.write(task, query, reading, token, outcome).await?;
         self.settle(task.reader(query), &mark).await;
-        if matches!(reading_mode, ReadMode::Full | ReadMode::FullAfterRewrite) {
+        let is_whole = reading_mode == ReadMode::Full && query.job.write == Write::Overwrite;
+        if is_whole || reading_mode == ReadMode::FullAfterRewrite {
             self.drop_earlier_quarantine(task).await;
         }
         Ok(())
     }
 
-    /// Removes what earlier runs of the job set aside: every row was read again, and what is still broken is set aside anew. When
+    /// Removes what earlier runs of the job set aside: every row of the table was made anew, and what is still broken is set aside anew. When
     /// that fails the next full run does it.
     async fn drop_earlier_quarantine(&self, task: &Task) {
         let (keys, storage) = (&self.ports.keys, &self.ports.storage);

@@ -70,6 +70,7 @@ pub enum Command {
     Init(Init),
     /// Check the lakehouse file and explain what feeds what
     Validate,
+    Plan(Plan),
     Put(Put),
     Sql(Sql),
     Crawl(Crawl),
@@ -98,6 +99,9 @@ pub struct Up {
     /// Largest request body; a larger one is answered with 413
     #[arg(long, default_value = "64MiB", value_name = "SIZE")]
     pub max_body: shared::project::ByteSize,
+    /// Take over a lakehouse file though something would stay behind, such as the records of a stream that it no longer has
+    #[arg(long)]
+    pub allow: bool,
     /// Requests under way at once; more are answered with 429
     #[arg(long, default_value_t = 256, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub in_flight: u16,
@@ -108,6 +112,18 @@ pub struct Up {
     #[arg(long, value_name = "ORIGIN")]
     pub allow_origin: Vec<String>,
 }
+
+/// Say what the lakehouse file changes over the one in force, and what would happen
+///
+/// Each difference is applied, needs `tarn up --allow` (something stays behind), or is impossible (and why). Changes nothing. Ends
+/// with exit code 2 when something is impossible, 1 when something needs to be allowed.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  tarn plan
+  tarn plan --output json
+  tarn plan --url https://abc123.execute-api.eu-central-1.amazonaws.com")]
+pub struct Plan {}
 
 /// Where the demo is made unless the command line says otherwise.
 pub const DEMO_DIRECTORY: &str = "data/demo";
@@ -361,7 +377,7 @@ pub struct Show {
     pub job: Option<String>,
     #[command(flatten)]
     pub filter: ErrorFilter,
-    /// Records at most
+    /// Records at most: up to 1000 of a stream, 100 of a workflow
     #[arg(short = 'n', long, default_value_t = 100)]
     pub limit: u16,
 }

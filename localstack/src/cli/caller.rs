@@ -12,8 +12,8 @@ use shared::lock::DataLock;
 use shared::{Error, ErrorKind, Result};
 
 use super::signing::Authorization;
-use crate::runtime::OpenLakehouse;
 use crate::runtime::access::CLIENT;
+use crate::runtime::{OpenLakehouse, Takeover};
 
 /// What [`CLIENT`] says.
 const PROGRAM: &str = concat!("tarn/", env!("CARGO_PKG_VERSION"));
@@ -145,6 +145,15 @@ impl Caller {
     /// # Errors
     /// `Conflict`, with the pid, when another command keeps the directory; as [`Remote::deployed`].
     pub(crate) async fn connect(lakehouse: &Lakehouse) -> Result<Self> {
+        Self::connect_with(lakehouse, Takeover::Safe).await
+    }
+
+    /// As [`Caller::connect`]; `takeover` says what becomes of a lakehouse file that changed, where this process opens the
+    /// directory.
+    ///
+    /// # Errors
+    /// As [`Caller::connect`].
+    pub(crate) async fn connect_with(lakehouse: &Lakehouse, takeover: Takeover) -> Result<Self> {
         if let Some(api) = &lakehouse.api {
             return Ok(Self::Remote(Remote::deployed(api).await?));
         }
@@ -159,7 +168,7 @@ impl Caller {
                 tokio::time::sleep(LOOK).await;
                 continue;
             }
-            match OpenLakehouse::open(settings, "").await {
+            match OpenLakehouse::open(settings, "", takeover).await {
                 // A runtime was quicker.
                 Err(error) if error.kind() == ErrorKind::Conflict && waited < COMES_BACK => {
                     tokio::time::sleep(LOOK).await;

@@ -6,9 +6,14 @@ use shared::Result;
 use super::arguments::{Errors, ErrorsCommand, Replay, Show};
 use super::caller::{Caller, Lakehouse, json_body, request};
 use super::output::{Out, Rows};
+use crate::runtime::Takeover;
 
 pub(super) async fn run(lakehouse: &Lakehouse, errors: &Errors, out: &Out) -> Result<()> {
-    let caller = Caller::connect(lakehouse).await?;
+    let takeover = match errors.command {
+        ErrorsCommand::Replay(_) => Takeover::Safe,
+        ErrorsCommand::List | ErrorsCommand::Show(_) => Takeover::Never,
+    };
+    let caller = Caller::connect_with(lakehouse, takeover).await?;
     match &errors.command {
         ErrorsCommand::List => list(&caller, out).await,
         ErrorsCommand::Show(show) => show_some(&caller, show, out).await,

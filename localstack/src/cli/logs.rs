@@ -14,7 +14,7 @@ use shared::{Error, Result};
 
 use super::arguments::{Format, Level, Logs};
 use super::caller::Lakehouse;
-use super::output::Out;
+use super::output::{Out, printable};
 
 /// How often a log that is followed is looked at.
 const LOOK: Duration = Duration::from_millis(250);
@@ -28,7 +28,7 @@ pub(super) async fn run(lakehouse: &Lakehouse, logs: &Logs, out: &Out) -> Result
     }
     let folder = lakehouse.settings.data.join("logs");
     let as_text = out.format() == Format::Table && std::io::stdout().is_terminal();
-    let write = |line: &str| out.text(&if as_text { text(line) } else { format!("{line}\n") });
+    let write = |line: &str| out.text(&if as_text { printable(&text(line)) } else { format!("{line}\n") });
     let found = files(&folder);
     if found.is_empty() && !logs.follow {
         return Err(Error::not_found(format!("no log in `{}`: `tarn up` writes it", folder.display())));

@@ -9,6 +9,7 @@ mod init;
 mod insight;
 mod logs;
 pub mod output;
+mod plan;
 mod put;
 mod signing;
 pub(crate) mod sql;
@@ -77,6 +78,7 @@ async fn run(cli: Cli, out: &Out) -> Result<ExitCode> {
         Command::Crawl(crawl) => work::crawl(&lakehouse, crawl.location.as_deref(), out).await,
         Command::Run(run) => work::run(&lakehouse, &run, out).await,
         Command::Insight(insight) => insight::run(&lakehouse, &insight.name, out).await,
+        Command::Plan(_) => return plan::run(&lakehouse, out).await,
         Command::Status(status) => return status::run(&lakehouse, &status, out).await,
         Command::Errors(errors) => errors::run(&lakehouse, &errors, out).await,
         Command::Logs(logs) => logs::run(&lakehouse, &logs, out).await,

@@ -135,7 +135,7 @@ fn table(rows: &Rows) -> String {
     table.load_preset(presets::UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic);
     table.set_header(&rows.columns);
     for row in &rows.rows {
-        table.add_row(row.iter().map(cell));
+        table.add_row(row.iter().map(|value| printable(&cell(value))));
     }
     for (index, column) in table.column_iter_mut().enumerate() {
         let mut values = rows.rows.iter().filter_map(|row| row.get(index)).filter(|v| !v.is_null()).peekable();
@@ -183,6 +183,16 @@ fn cell(value: &Value) -> String {
     }
 }
 
+/// Text for a terminal: control characters other than the end of a line are written out, so that what a record or a file's name
+/// holds can't steer it.
+pub(super) fn printable(text: &str) -> String {
+    let is_harmful = |c: char| c.is_control() && c != '\n' && c != '\t';
+    if !text.contains(is_harmful) {
+        return text.to_owned();
+    }
+    text.chars().map(|c| if is_harmful(c) { c.escape_default().to_string() } else { c.to_string() }).collect()
+}
+
 /// A CSV field, in quotes when it needs them.
 fn quoted(field: &str) -> String {
     if field.contains([',', '"', '\n', '\r']) {
@@ -208,6 +218,11 @@ mod tests {
     #[test]
     fn csv_quotes_what_needs_it() {
         assert_eq!(csv(&rows()), "name,n\n\"a \"\"b\"\", c\",1\n,20\n");
+    }
+
+    #[test]
+    fn a_terminal_is_not_steered_by_what_it_is_shown() {
+        assert_eq!(printable("a\tb\nü \u{1b}[2J"), "a\tb\nü \\u{1b}[2J");
     }
 
     #[test]

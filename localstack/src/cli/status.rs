@@ -5,17 +5,16 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use shared::api::status::{PartStatus, Problem, joined, lasting};
+use shared::api::status::{PARTS, PartStatus, Problem, joined, lasting};
 use shared::clock::{Clock, SystemClock};
 use shared::{Error, Result};
 
 use super::arguments::{Format, Status};
 use super::caller::{Caller, Lakehouse, json_body, request};
-use super::output::{Out, Rows};
+use super::output::{Out, Rows, printable};
 use super::work::crawl_rows;
+use crate::runtime::Takeover;
 
-/// The functions of a deployed lakehouse that have a status.
-const PARTS: [&str; 5] = ["ingest", "batcher", "crawl", "transform", "insight"];
 /// How often the status is asked for while it is watched.
 const LOOK: Duration = Duration::from_secs(2);
 /// What a terminal clears its page at.
@@ -25,8 +24,9 @@ const RUNS: usize = 10;
 
 /// The exit code is 1 when something is wrong.
 pub(super) async fn run(lakehouse: &Lakehouse, status: &Status, out: &Out) -> Result<ExitCode> {
-    let caller = Caller::connect(lakehouse).await?;
     loop {
+        // Anew for each look: nobody is kept from the directory meanwhile, and a runtime that starts anew is found again.
+        let caller = Caller::connect_with(lakehouse, Takeover::Never).await?;
         let found = asked(lakehouse, &caller).await?;
         if status.watch && std::io::stdout().is_terminal() {
             out.text(CLEAR)?;
@@ -35,6 +35,7 @@ pub(super) async fn run(lakehouse: &Lakehouse, status: &Status, out: &Out) -> Re
         if !status.watch {
             return Ok(if found.problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
+        drop(caller);
         tokio::select! {
             () = tokio::time::sleep(LOOK) => {}
             interrupted = tokio::signal::ctrl_c() => {
@@ -75,7 +76,7 @@ fn show(status: &PartStatus, caller: &Caller, lakehouse: &Lakehouse, out: &Out) 
         return out.document(&document, problems);
     }
     let now_ms = SystemClock.now_ms();
-    out.text(&headline(&status.problems, now_ms))?;
+    out.text(&printable(&headline(&status.problems, now_ms)))?;
     let figure = |name: &str| status.figures.get(name).cloned().unwrap_or_default();
     let place = match &lakehouse.api {
         Some(api) => format!("lakehouse at {}", api.url),

@@ -13,6 +13,7 @@ use futures::stream::{self, BoxStream};
 use ingest::Ingest;
 use insight::Insight;
 use query::Query;
+use shared::api::status::PARTS;
 use shared::api::{Body, Event, Reply, Response};
 use shared::config::Settings;
 use shared::ports::Ports;
@@ -55,10 +56,10 @@ impl Function {
         }
     }
 
-    /// The function that has a status of this name.
+    /// The function of this name.
     fn parse(name: &str) -> Option<Self> {
-        let with_status = [Self::Ingest, Self::Batcher, Self::Crawl, Self::Transform, Self::Insight];
-        with_status.into_iter().find(|function| function.as_str() == name)
+        let all = [Self::Ingest, Self::Batcher, Self::Crawl, Self::Transform, Self::Query, Self::Insight];
+        all.into_iter().find(|function| function.as_str() == name)
     }
 }
 
@@ -66,8 +67,8 @@ impl Function {
 pub fn owner_of(segments: &[&str]) -> Option<Function> {
     match segments {
         ["streams"] | ["streams", _, "records"] | ["files" | "uploads", ..] => Some(Function::Ingest),
-        ["streams", _, "flush"] | ["streams", _, "errors", ..] => Some(Function::Batcher),
-        ["status", function] => Function::parse(function),
+        ["streams", _, "flush"] | ["streams", _, "errors", ..] | ["plan"] => Some(Function::Batcher),
+        ["status", function] if PARTS.contains(function) => Function::parse(function),
         ["crawl" | "crawls"] => Some(Function::Crawl),
         ["workflows", ..] | ["runs", ..] => Some(Function::Transform),
         ["query"] => Some(Function::Query),
@@ -241,6 +242,7 @@ mod tests {
             ("/crawl", Function::Crawl),
             ("/crawls", Function::Crawl),
             ("/status/batcher", Function::Batcher),
+            ("/plan", Function::Batcher),
             ("/workflows/curate/runs", Function::Transform),
             ("/runs/1", Function::Transform),
             ("/runs/1/resume", Function::Transform),

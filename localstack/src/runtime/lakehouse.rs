@@ -1,15 +1,20 @@
 //! An opened lakehouse: the locked data directory, its ports, the six functions, and who answers which request.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use batcher::Batcher;
 use jobs::schedule;
+use shared::api::status::Problem;
 use shared::api::{Body, Event, Request, Response};
 use shared::catalog::ensure_database;
 use shared::config::{Backend, Settings};
 use shared::lock::DataLock;
 use shared::ports::Ports;
+use shared::project::changes::{Change, Effect};
 use shared::project::{Project, StreamDeclaration};
+use shared::state::Expect;
 use shared::stream::StreamSpec;
 use shared::{Error, ErrorKind, Result};
 
@@ -19,6 +24,21 @@ use super::status;
 /// How long a command that has the data directory is waited for.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// The state document that holds the lakehouse file in force.
+const IN_FORCE: &str = "project/in-force";
+
+/// What becomes of a lakehouse file that is another than the one in force.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Takeover {
+    /// It is taken over when nothing stays behind.
+    #[default]
+    Safe,
+    /// It is taken over though something stays behind.
+    Allowed,
+    /// The one in force stays.
+    Never,
+}
+
 /// What the runtime and the commands work on. One process at a time has a data directory.
 #[derive(Debug)]
 pub struct OpenLakehouse {
@@ -26,42 +46,116 @@ pub struct OpenLakehouse {
     pub ports: Ports,
     pub functions: Arc<Functions>,
     status: status::Source,
+    /// The lakehouse file, and the text in force.
+    file: PathBuf,
+    text: String,
     _lock: DataLock,
 }
 
 impl OpenLakehouse {
     /// Locks and opens the data directory, loads the lakehouse file, makes the declared databases and streams, builds the
     /// functions. A command that has the directory is waited for.
-    /// `address` is what other processes learn from the lock: the URL of the runtime, or nothing.
+    /// `address` is what other processes learn from the lock: the URL of the runtime, or nothing. A file that changed since the
+    /// directory was last opened is taken over as `takeover` says.
     ///
     /// # Errors
-    /// `Conflict`, with the pid, when another process has the directory; `NotFound` or `Invalid` for the lakehouse file.
-    pub async fn open(settings: &Settings, address: &str) -> Result<Self> {
+    /// `Conflict`, with the pid, when another process has the directory; `NotFound` or `Invalid` for the lakehouse file, also when
+    /// what exists can't follow it.
+    pub async fn open(settings: &Settings, address: &str, takeover: Takeover) -> Result<Self> {
         if settings.place == Backend::Aws {
             return Err(Error::invalid(
                 "expected TARN_PORTS to be `embedded` for a lakehouse in this process, found `aws`: call the deployed functions through \
                  their HTTP API",
             ));
         }
-        let project = Arc::new(Project::load(&settings.project)?);
+        let loaded = load(settings);
+        // Its own mistakes are told before anything is opened.
+        let loaded = if takeover == Takeover::Never { loaded } else { Ok(loaded?) };
         let lock = DataLock::acquire_in_turn(&settings.data, address, PATIENCE).await?;
         let ports = wiring::connect(settings).await?;
-        for database in project.databases() {
-            ensure_database(ports.catalog.as_ref(), database).await?;
-        }
-        for spec in stream_specs(&project) {
-            ports.stream.create(&spec).await?;
+        let in_force = in_force(&ports).await?;
+        let (text, project, is_new) = match (in_force, takeover) {
+            (Some((text, Some(before))), Takeover::Never) => (text, before, false),
+            (in_force, _) => {
+                let (text, project) = loaded?;
+                let is_new = in_force.as_ref().is_none_or(|(known, _)| *known != text);
+                match in_force.and_then(|(_, before)| before).filter(|_| is_new) {
+                    Some(before) => (text, followed(&ports, before, project, takeover).await?, true),
+                    None => (text, project, is_new),
+                }
+            }
+        };
+        let project = Arc::new(project);
+        if takeover != Takeover::Never {
+            for database in project.databases() {
+                ensure_database(ports.catalog.as_ref(), database).await?;
+            }
+            for spec in stream_specs(&project) {
+                ports.stream.create(&spec).await?;
+            }
         }
         let functions = Functions::open(settings, &project, &ports)?;
         functions.recover().await?;
         schedule::release_all(&ports, &project).await?;
+        // Last: a file that could not be opened is not in force.
+        if is_new && takeover != Takeover::Never {
+            ports.state.put(IN_FORCE, text.clone().into(), Expect::Anything).await?;
+        }
         let status = status::Source {
             project: project.clone(),
             ports: ports.clone(),
             ready_ms: ports.clock.now_ms(),
             data: settings.data.clone(),
+            file_problem: Arc::default(),
         };
-        Ok(Self { project, ports, functions, status, _lock: lock })
+        Ok(Self { project, ports, functions, status, file: settings.project.clone(), text, _lock: lock })
+    }
+
+    /// The text of the lakehouse file in force.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// Whether an edited file is known that can't be taken over.
+    pub fn has_file_problem(&self) -> bool {
+        self.status.has_file_problem()
+    }
+
+    /// Tells log and status why an edited file is not in force.
+    pub fn tell_file_problem(&self, error: &Error) {
+        let name = self.file.display().to_string();
+        tracing::error!(file = name, %error, "the lakehouse file was edited and is not taken over");
+        let message = format!("was edited and is not taken over: {error}");
+        self.status.set_file_problem(Some(Problem::error("file", &name, message).since(self.ports.clock.now_ms())));
+    }
+
+    /// The text of the lakehouse file now; `None` when it can't be read.
+    pub fn declaration(&self) -> Option<String> {
+        std::fs::read_to_string(&self.file).ok()
+    }
+
+    /// Whether a lakehouse file is another one and can be taken over. When it can't, log and status say why, until another one
+    /// can or this one is back.
+    pub async fn judge(&self, text: &str, takeover: Takeover) -> bool {
+        let name = self.file.display().to_string();
+        let judged = async {
+            if text == self.text {
+                return Ok(false);
+            }
+            let next = Project::parse(text, &name)?;
+            let changes = Batcher::new(self.project.clone(), self.ports.clone())?.plan(&next).await?;
+            refusal(&changes, takeover).map_or(Ok(true), Err)
+        };
+        match judged.await {
+            Ok(is_another) => {
+                self.status.set_file_problem(None);
+                is_another
+            }
+            Err(error) => {
+                self.tell_file_problem(&error);
+                false
+            }
+        }
     }
 
     /// The answer to a request; an error becomes an answer here.
@@ -106,6 +200,55 @@ impl OpenLakehouse {
         };
         reply.response()
     }
+}
+
+/// The lakehouse file, as it is written and as it is meant.
+fn load(settings: &Settings) -> Result<(String, Project)> {
+    let origin = settings.project.display().to_string();
+    let text = std::fs::read_to_string(&settings.project)
+        .map_err(|e| Error::from(e).context(format!("reading the lakehouse file `{origin}`")))?;
+    let project = Project::parse(&text, &origin)?;
+    Ok((text, project))
+}
+
+/// The lakehouse file in force, as it is written and as it is meant; that is none of a file that this version can't read or serve.
+async fn in_force(ports: &Ports) -> Result<Option<(String, Option<Project>)>> {
+    let Some(known) = ports.state.get(IN_FORCE).await? else { return Ok(None) };
+    let text = String::from_utf8_lossy(&known.bytes).into_owned();
+    let project = Project::parse(&text, "the lakehouse file in force").ok();
+    let project = project.filter(|project| Batcher::new(Arc::new(project.clone()), ports.clone()).is_ok());
+    Ok(Some((text, project)))
+}
+
+/// The new file, if what exists can follow it.
+async fn followed(ports: &Ports, before: Project, next: Project, takeover: Takeover) -> Result<Project> {
+    let changes = Batcher::new(Arc::new(before), ports.clone())?.plan(&next).await?;
+    refusal(&changes, takeover).map_or(Ok(()), Err)?;
+    for Change { subject, name, what, then, .. } in &changes {
+        tracing::info!(subject, name, what, then, "the lakehouse file changed");
+    }
+    Ok(next)
+}
+
+/// Why a file with these changes is not taken over, if it isn't.
+fn refusal(changes: &[Change], takeover: Takeover) -> Option<Error> {
+    let refused: Vec<&Change> = changes
+        .iter()
+        .filter(|change| match change.effect {
+            Effect::Impossible => true,
+            Effect::NeedsAllow => takeover != Takeover::Allowed,
+            Effect::Applied => false,
+        })
+        .collect();
+    let told: Vec<_> = refused.iter().map(|c| format!("{} `{}`, {}: {}", c.subject, c.name, c.what, c.then)).collect();
+    let is_allowable = refused.iter().all(|change| change.effect == Effect::NeedsAllow);
+    let hint = if is_allowable { "; `tarn up --allow` takes it over nevertheless" } else { "" };
+    (!refused.is_empty()).then(|| {
+        Error::invalid(format!(
+            "expected a lakehouse file that what exists can follow, found: {}{hint}",
+            told.join("; ")
+        ))
+    })
 }
 
 /// The streams that the lakehouse file declares.

@@ -32,13 +32,15 @@ use tokio::task::JoinSet;
 use access::AccessPolicy;
 use body::Bodies;
 use gateway::Gateway;
-pub use lakehouse::OpenLakehouse;
+pub use lakehouse::{OpenLakehouse, Takeover};
 use objects::Watcher;
 use shutdown::Shutdown;
 use triggers::{StreamTrigger, Wakeups};
 
 /// How long tasks may take to finish after the gateway has closed: what is cut off then is done again at the next start.
 const GRACE: Duration = Duration::from_secs(5);
+/// How long a moment without work is waited for, while requests are still taken.
+const LULL: Duration = Duration::from_secs(60);
 
 /// How the runtime is reached and what it takes.
 #[derive(Debug, Clone)]
@@ -51,11 +53,19 @@ pub struct Options {
     pub in_flight: usize,
     /// Whom requests may name and come from beside this machine.
     pub access: AccessPolicy,
+    /// What becomes of a lakehouse file that changed.
+    pub takeover: Takeover,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { port: 0, max_body: 64 << 20, in_flight: 256, access: AccessPolicy::default() }
+        Self {
+            port: 0,
+            max_body: 64 << 20,
+            in_flight: 256,
+            access: AccessPolicy::default(),
+            takeover: Takeover::default(),
+        }
     }
 }
 
@@ -64,6 +74,7 @@ impl Default for Options {
 pub struct Running {
     /// E.g. `http://127.0.0.1:4000`.
     pub url: String,
+    pub port: u16,
     stop: watch::Sender<bool>,
     gateway: tokio::task::JoinHandle<Result<()>>,
     tasks: JoinSet<()>,
@@ -79,8 +90,9 @@ pub async fn start(settings: &Settings, options: &Options) -> Result<Running> {
     let listener = TcpListener::bind(("127.0.0.1", options.port))
         .await
         .map_err(|e| Error::conflict(format!("port {} on 127.0.0.1 can't be had", options.port)).with_source(e))?;
-    let url = format!("http://{}", listener.local_addr()?);
-    let lakehouse = Arc::new(OpenLakehouse::open(settings, &url).await?);
+    let address = listener.local_addr()?;
+    let url = format!("http://{address}");
+    let lakehouse = Arc::new(OpenLakehouse::open(settings, &url, options.takeover).await?);
     let (sender, stop) = shutdown::channel();
     let wakeups = Wakeups::new(lakehouse.project.file().streams.keys());
     let watcher =
@@ -96,7 +108,7 @@ pub async fn start(settings: &Settings, options: &Options) -> Result<Running> {
     };
     let gateway = tokio::spawn(Arc::new(gateway).serve(listener, stop));
     tracing::info!(url, data = %settings.data.display(), "ready");
-    Ok(Running { url, stop: sender, gateway, tasks, lakehouse })
+    Ok(Running { url, port: address.port(), stop: sender, gateway, tasks, lakehouse })
 }
 
 fn spawn_triggers(
@@ -125,6 +137,28 @@ fn spawn_triggers(
 }
 
 impl Running {
+    /// Returns when the functions do nothing, or have gone on for a while.
+    pub async fn lull(&self) {
+        let begun = tokio::time::Instant::now();
+        while self.lakehouse.functions.are_at_work() && begun.elapsed() < LULL {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Stops as [`Running::stop`] does, but waits for what is under way, however long that takes: the data directory is free then.
+    ///
+    /// # Errors
+    /// As [`Running::stop`].
+    pub async fn finish(mut self) -> Result<()> {
+        self.stop.send_replace(true);
+        let served = (&mut self.gateway).await.map_err(|e| Error::bug("the gateway broke off").with_source(e))?;
+        while self.tasks.join_next().await.is_some() {}
+        while self.lakehouse.functions.are_at_work() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        served
+    }
+
     /// The opened lakehouse.
     pub fn lakehouse(&self) -> &Arc<OpenLakehouse> {
         &self.lakehouse

@@ -1,23 +1,19 @@
 //! What `/health`, `/status` and `/metrics` say.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use jobs::failures;
 use serde::Serialize;
 use serde_json::{Value, json};
-use shared::api::status::{PartStatus, Problem, Severity, joined};
+use shared::api::status::{PARTS, PartStatus, Problem, Severity, joined};
 use shared::api::{Event, Request, Response};
 use shared::ports::Ports;
 use shared::project::Project;
 use shared::telemetry::metrics;
 use shared::{Error, Result};
 
-use super::functions::{Function, Functions};
-
-/// The functions that have a status of their own.
-const PARTS: [Function; 5] =
-    [Function::Ingest, Function::Batcher, Function::Crawl, Function::Transform, Function::Insight];
+use super::functions::{Functions, owner_of};
 
 /// With less disk space left nothing much can be written.
 const NO_SPACE: u64 = 1 << 30;
@@ -33,6 +29,8 @@ pub(super) struct Source {
     /// When the runtime was ready, milliseconds since the epoch.
     pub(super) ready_ms: i64,
     pub(super) data: PathBuf,
+    /// What is wrong with an edited lakehouse file.
+    pub(super) file_problem: Arc<Mutex<Option<Problem>>>,
 }
 
 /// `GET /health`.
@@ -69,7 +67,7 @@ impl Source {
     pub(super) async fn status(&self, functions: &Arc<Functions>) -> PartStatus {
         let parts = PARTS.map(|function| async move {
             self.ask(functions, function).await.unwrap_or_else(|error| PartStatus {
-                problems: vec![Problem::error("function", function.as_str(), format!("can't tell how it is: {error}"))],
+                problems: vec![Problem::error("function", function, format!("can't tell how it is: {error}"))],
                 ..PartStatus::default()
             })
         });
@@ -90,7 +88,7 @@ impl Source {
             let count = status.problems.iter().filter(|problem| problem.severity == severity).count();
             gauges.push(metrics::Gauge::new("problems", &[("severity", severity.as_str())], count as f64));
         }
-        for stream in status.figures["streams"].as_array().into_iter().flatten() {
+        for stream in status.figures.get("streams").and_then(Value::as_array).into_iter().flatten() {
             let labels = [("stream", stream["name"].as_str().unwrap_or_default())];
             let figures = [
                 ("stream_pending_records", &stream["pendingRecords"]),
@@ -108,8 +106,10 @@ impl Source {
     }
 
     /// What a function says under its own route.
-    async fn ask(&self, functions: &Arc<Functions>, function: Function) -> Result<PartStatus> {
-        let request = Request::new("GET", &format!("/status/{}", function.as_str()), "status");
+    async fn ask(&self, functions: &Arc<Functions>, part: &str) -> Result<PartStatus> {
+        let function =
+            owner_of(&["status", part]).ok_or_else(|| Error::bug(format!("nobody has the status `{part}`")))?;
+        let request = Request::new("GET", &format!("/status/{part}"), "status");
         let response = functions.call(function, Event::Http(request)).await?.response()?.whole().await?;
         serde_json::from_slice(&response.body).map_err(|e| {
             let found = String::from_utf8_lossy(&response.body).into_owned();
@@ -117,9 +117,21 @@ impl Source {
         })
     }
 
-    /// The disk, and the triggers that this process plays.
+    pub(super) fn has_file_problem(&self) -> bool {
+        self.file_problem.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
+    /// The problem keeps the time since when it is one.
+    pub(super) fn set_file_problem(&self, problem: Option<Problem>) {
+        let mut known = self.file_problem.lock().unwrap_or_else(PoisonError::into_inner);
+        let since_ms = known.as_ref().and_then(|known| known.since_ms);
+        *known = problem.map(|problem| Problem { since_ms: since_ms.or(problem.since_ms), ..problem });
+    }
+
+    /// The disk, the lakehouse file, and the triggers that this process plays.
     async fn own(&self) -> PartStatus {
         let mut part = PartStatus::default();
+        part.problems.extend(self.file_problem.lock().unwrap_or_else(PoisonError::into_inner).clone());
         match self.disk() {
             Ok(disk) => {
                 part.problems.extend(disk.problem(&self.data.display().to_string()));

@@ -132,6 +132,10 @@ impl Stream for EmbeddedStream {
             .await
     }
 
+    fn can_reshard(&self) -> bool {
+        false
+    }
+
     async fn list(&self) -> Result<Vec<String>> {
         self.database
             .read(|transaction| {
@@ -396,6 +400,7 @@ mod tests {
         clock.advance(24 * HOUR_MS);
         let batch = stream.read("s", &shard_id(0), ReadFrom::Oldest, 10).await.unwrap();
         assert_eq!(batch.records, Vec::new());
+        assert_eq!(stream.backlog("s", &shard_id(0), None).await.unwrap(), Some(Backlog::default()), "expired");
         let PutOutcome::Stored { sequence, .. } = &stream.put("s", vec![record("new")]).await.unwrap()[0] else {
             panic!("not stored");
         };

@@ -8,12 +8,15 @@ use serde_json::{Map, Value};
 use super::Response;
 use crate::{Error, Result};
 
+/// The functions that have a status.
+pub const PARTS: [&str; 5] = ["ingest", "batcher", "crawl", "transform", "insight"];
+
 /// Something that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Problem {
     pub severity: Severity,
-    /// What it is about: `stream`, `location`, `workflow`, `insight`, `table`, `disk`, `function`.
+    /// What it is about: `stream`, `location`, `workflow`, `insight`, `table`, `disk`, `file`, `function`.
     pub subject: String,
     /// Its name in the lakehouse file or the catalog.
     pub name: String,

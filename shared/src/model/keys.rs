@@ -7,8 +7,9 @@
 //! tables/{database}/{table}/data/…                      data files of Iceberg tables
 //! tables/{database}/{table}/metadata/…                  metadata of Iceberg tables
 //! errors/{stream}/{shard}/{from}.ndjson                 records that could not be stored, with the reason
-//! errors/{stream}/door/{id}.ndjson                      records that were refused at the door, where they are kept
-//! errors/{stream}/replayed/{id}.ndjson                  what a replay of those could not store either
+//! errors/{stream}/refused/{id}.ndjson                   records that `ingest` refused, where they are kept
+//! errors/{stream}/replayed/r-{id}.ndjson                what a replay of those could not store either
+//! errors/{stream}/.replay/{id}/{writer}.ndjson          the same while the replay goes on
 //! quarantine/{workflow}/{job}/{run}.ndjson              rows that a quality rule set aside
 //! results/{query}.{format}                              answers of queries
 //! state/…                                               state documents, where the state is kept as objects
@@ -101,7 +102,7 @@ impl Keys {
     /// The records of one request that were refused at the door of `stream`; `id` tells the request from all others, and is the
     /// same when it comes again.
     pub fn refused_object(&self, stream: &str, id: &str) -> Url {
-        self.below(&["errors", stream, "door", &format!("{id}.ndjson")])
+        self.below(&["errors", stream, "refused", &format!("{id}.ndjson")])
     }
 
     /// The folder of all rows that the quality rules of `workflow` set aside.

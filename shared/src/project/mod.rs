@@ -6,6 +6,7 @@
 //! A text becomes a tree that knows its lines (`tree`), the tree is held against the JSON Schema of the types (`shape`), then
 //! against what must hold between its parts (`rules`): each step reports all that it finds.
 
+pub mod changes;
 pub mod file;
 pub mod lineage;
 pub mod maintenance;

@@ -118,6 +118,11 @@ pub trait Stream: Debug + Send + Sync {
         Some(resource)
     }
 
+    /// Whether a stream can get another number of shards.
+    fn can_reshard(&self) -> bool {
+        true
+    }
+
     /// The names of all streams, in order.
     async fn list(&self) -> Result<Vec<String>>;
 

@@ -3,17 +3,14 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use async_trait::async_trait;
 use iceberg::spec::{FormatVersion, Schema, SortOrder, TableMetadata, TableMetadataBuilder, UnboundPartitionSpec};
 use url::Url;
 
 use super::alter::{FORMAT_VERSION, check_property, format_version, iceberg_transform};
-use super::io::{IcebergContext, Io};
-use super::revise::{Revision, revise};
+use super::io::Io;
 use super::write::check_partition_type;
 use super::{Committed, RowStream, Table, Tables, Token, commit, files, schema};
-use shared::catalog::{self, StorageDescriptor, TableInput};
-use shared::error::Context;
+use shared::catalog::{StorageDescriptor, TableInput};
 use shared::model::{Column, TableName, keys};
 use shared::model::{PartitionField, Transform};
 use shared::random::Random;
@@ -220,53 +217,4 @@ fn partition_spec(schema: &Schema, fields: &[PartitionField]) -> Result<UnboundP
             .map_err(|e| Error::invalid(format!("partition field `{field}`")).with_source(e))?;
     }
     Ok(builder.build())
-}
-
-pub(super) async fn ensure(
-    tables: &Tables,
-    name: &TableName,
-    columns: &[Column],
-    partition_by: &[PartitionField],
-) -> Result<Table> {
-    let table = match tables.load(name).await {
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            catalog::ensure_database(tables.ports.catalog.as_ref(), &name.database).await?;
-            let new =
-                NewTable { columns: columns.to_vec(), partition_by: partition_by.to_vec(), ..NewTable::default() };
-            match create(tables, name, &new, None).await {
-                Err(error) if error.kind() == ErrorKind::Conflict => tables.load(name).await?,
-                other => return other,
-            }
-        }
-        other => other?,
-    };
-    grow(table, columns).await.context(|| format!("adding columns to the table `{name}`"))
-}
-
-/// Adds and widens columns until the rows of `columns` fit.
-async fn grow(table: Table, columns: &[Column]) -> Result<Table> {
-    Ok(revise(table, &mut Grow { columns }).await?.now)
-}
-
-struct Grow<'a> {
-    columns: &'a [Column],
-}
-
-#[async_trait]
-impl Revision for Grow<'_> {
-    async fn revise(&mut self, base: &Table) -> Result<Option<TableMetadata>> {
-        let metadata = &base.metadata;
-        let is_empty = metadata.current_snapshot().is_none();
-        let last_id = metadata.last_column_id();
-        let Some(evolved) = schema::evolve(metadata.current_schema(), self.columns, last_id, is_empty)? else {
-            return Ok(None);
-        };
-        schema::check_version(&evolved, metadata.format_version())?;
-        let builder = metadata.as_ref().clone().into_builder(Some(base.location.clone()));
-        let built = builder
-            .add_current_schema(evolved)
-            .and_then(TableMetadataBuilder::build)
-            .doing(|| "adding a schema".into())?;
-        Ok(Some(built.metadata))
-    }
 }

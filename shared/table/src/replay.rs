@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures::future::try_join_all;
 use serde::{Deserialize, Serialize};
 use shared::ports::Ports;
 use shared::state::{change_json, get_json};
@@ -23,6 +24,10 @@ use super::{Committed, RowStream, Table, Token};
 
 /// Bytes of objects that one plan takes at most, unless a single object is larger.
 const MOST_BYTES: u64 = 64 << 20;
+/// Objects that one plan takes at most: each is read and removed by a call of its own.
+const MOST_OBJECTS: usize = 500;
+/// How many calls are made at once.
+const CALLS: usize = 16;
 /// How long it is remembered that an object is done: longer than any stream keeps its records.
 const REMEMBERED_MS: i64 = 400 * 86_400_000;
 /// What begins the names of objects that nobody lists.
@@ -125,7 +130,8 @@ impl Replays {
             bytes += object.size.max(1);
             first || bytes <= MOST_BYTES
         };
-        let names = objects.iter().take_while(fits).map(|object| self.name_of(&object.url).to_owned());
+        let names =
+            objects.iter().take_while(fits).take(MOST_OBJECTS).map(|object| self.name_of(&object.url).to_owned());
         let fresh = Plan { id: self.ports.random.uuid().simple().to_string(), objects: names.collect() };
         let agree = |known: &mut Known| {
             let is_new = known.plan.is_none() && !fresh.objects.is_empty();
@@ -166,13 +172,8 @@ impl Replays {
     async fn commit(&self, plan: &Plan, table: &Table, target: &dyn Target, replayed: &mut Replayed) -> Result<String> {
         let writer = self.ports.random.uuid().simple().to_string();
         let mut texts = Vec::with_capacity(plan.objects.len());
-        for name in &plan.objects {
-            texts.push(self.ports.storage.get(&self.object(name)?).await.map_err(|error| match error.kind() {
-                ErrorKind::NotFound => {
-                    Error::retry(format!("`{name}` of `{}` was just replayed by another", self.folder))
-                }
-                _ => error,
-            })?);
+        for names in plan.objects.chunks(CALLS) {
+            texts.extend(try_join_all(names.iter().map(|name| self.text(name))).await?);
         }
         let sorted = target.sort(&texts).await?;
         if !sorted.left.is_empty() {
@@ -215,14 +216,26 @@ impl Replays {
             is_current
         };
         self.change(done).await?;
-        for name in &plan.objects {
-            storage.delete(&self.object(name)?).await?;
+        for names in plan.objects.chunks(CALLS) {
+            try_join_all(names.iter().map(|name| self.remove(name))).await?;
         }
         let hidden = self.object(&format!("{HIDDEN}{}/", plan.id))?;
         for object in storage.list(&hidden).await? {
             storage.delete(&object.url).await?;
         }
         Ok(())
+    }
+
+    /// An object's text; empty when it is gone: it was removed by hand, or the plan was carried out meanwhile, which the commit finds.
+    async fn text(&self, name: &str) -> Result<Bytes> {
+        match self.ports.storage.get(&self.object(name)?).await {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(Bytes::new()),
+            other => other,
+        }
+    }
+
+    async fn remove(&self, name: &str) -> Result<()> {
+        self.ports.storage.delete(&self.object(name)?).await
     }
 
     fn object(&self, name: &str) -> Result<Url> {

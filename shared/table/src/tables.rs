@@ -9,7 +9,7 @@ use shared::model::{Column, PartitionField, TableName};
 use shared::ports::Ports;
 
 use super::io::Io;
-use super::{Committed, Dropped, NewTable, Purge, RowStream, Table, Token, create, drop, register};
+use super::{Committed, Dropped, NewTable, Purge, RowStream, Table, Token, create, declared, drop, register};
 
 /// The tables of a catalog. Cheap to clone; clones share a cache of metadata files.
 #[derive(Debug, Clone)]
@@ -87,12 +87,13 @@ impl Tables {
     }
 
     /// Loads the table, or makes it (and its database). Columns that the table lacks are added, types are widened where
-    /// Iceberg allows it. The partitioning of a table that exists stays as it is.
+    /// Iceberg allows it. When the partitioning that is asked for is another than it was asked for last, the table takes it on for
+    /// files that come; while `partition_by` is empty it keeps what it has.
     ///
     /// # Errors
     /// `Invalid` when a column exists with a type that can't become the one asked for.
     pub async fn ensure(&self, name: &TableName, columns: &[Column], partition_by: &[PartitionField]) -> Result<Table> {
-        create::ensure(self, name, columns, partition_by).await
+        declared::ensure(self, name, columns, partition_by).await
     }
 
     /// Removes the table from the catalog; its files too, as `purge` says, once it is out of the catalog for certain: those in its

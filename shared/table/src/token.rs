@@ -10,7 +10,7 @@ const KEPT_TOKENS: [&str; 5] = ["stream.", "job.", "runs.", "insight.", "replay.
 /// the table's history still is `expected`.
 ///
 /// Streams use the key `stream.{name}` and the JSON of [`shared::model::Positions`]; jobs use `job.{workflow}.{job}`. Tokens of
-/// streams and jobs outlast the snapshots that hold them.
+/// streams, jobs and replays outlast the snapshots that hold them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Token {
     pub key: String,

@@ -172,8 +172,12 @@ fn the_program_signs(api: &str) {
         let answer = answer.replace("\r\n", "\n");
         assert!(code == Some(0) && answer.contains(expected), "{arguments:?}: {code:?} {answer} {errors}");
     }
-    let (code, _, errors) = tarn(&["status"]);
-    assert!(code == Some(2) && errors.contains("GET /streams"), "{code:?} {errors}");
+    let (code, answer, _) = tarn(&["status"]);
+    assert!(code == Some(1) && answer.matches("403: Forbidden").count() == 5, "{code:?} {answer}");
+    let (code, answer, errors) = tarn(&["status", "--sign"]);
+    assert!(code == Some(0) && !answer.contains("function"), "{code:?} {answer} {errors}");
+    let (code, answer, errors) = tarn(&["errors", "list", "--sign"]);
+    assert!(code == Some(0), "{code:?} {answer} {errors}");
 }
 
 /// What the role of the query function must let it do.

@@ -150,6 +150,16 @@ impl Table {
     }
 }
 
+/// Whether the change would change the table as it is here.
+///
+/// # Errors
+/// As [`Table::alter`] for a change that the table can't take.
+pub(crate) fn would_change(table: &Table, change: &Alter) -> Result<bool> {
+    let mut draft = Draft::new(table);
+    draft.apply(change)?;
+    Ok(draft.finish()?.is_some())
+}
+
 struct Alteration<'a> {
     changes: &'a [Alter],
 }

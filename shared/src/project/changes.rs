@@ -1,0 +1,248 @@
+//! What a lakehouse file changes over the one before it, and what then happens. Pure: what tables and streams hold is looked at by
+//! whoever owns them.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Job, Mode, Project, StreamDeclaration, Write};
+use crate::Result;
+
+/// What becomes of a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Effect {
+    /// It can't be: the file is not taken over.
+    Impossible,
+    /// Something stays behind: the file is taken over only when that is allowed.
+    NeedsAllow,
+    /// It is taken over.
+    Applied,
+}
+
+impl Effect {
+    /// The name in answers.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Impossible => "impossible",
+            Self::NeedsAllow => "needs_allow",
+            Self::Applied => "applied",
+        }
+    }
+}
+
+/// A difference.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Change {
+    pub effect: Effect,
+    /// `stream`, `location`, `workflow`, `job`, `insight`, `database`.
+    pub subject: String,
+    pub name: String,
+    /// What differs.
+    pub what: String,
+    /// What happens, or why it can't.
+    pub then: String,
+}
+
+impl Change {
+    pub fn new(effect: Effect, subject: &str, name: &str, what: impl Into<String>, then: impl Into<String>) -> Self {
+        Self { effect, subject: subject.into(), name: name.into(), what: what.into(), then: then.into() }
+    }
+}
+
+/// What differs between two files, apart from what only tables and streams can tell: columns, partitioning, shards.
+///
+/// # Errors
+/// `Invalid` for a table's name that is none.
+pub fn between(before: &Project, after: &Project) -> Result<Vec<Change>> {
+    let mut changes = Vec::new();
+    let applied =
+        |subject: &str, name: &str, what: String, then: &str| Change::new(Effect::Applied, subject, name, what, then);
+    for database in after.databases().difference(before.databases()) {
+        changes.push(applied("database", database, "new".into(), "it is made"));
+    }
+    for database in before.databases().difference(after.databases()) {
+        changes.push(applied("database", database, "no longer named".into(), "it stays, with its tables"));
+    }
+    for (name, stream) in &after.file().streams {
+        match before.file().streams.get(name) {
+            None => changes.push(applied("stream", name, "new".into(), "it is made, its table with its first records")),
+            Some(old) => stream_changes(name, (before, old), (after, stream), &mut changes)?,
+        }
+    }
+    let stays = "the tables of its files stay in the catalog, and are crawled no more";
+    let (old, new) = (&before.file().locations, &after.file().locations);
+    compare("location", old, new, stays, "its next crawl follows it", &mut changes);
+    let (old, new) = (&before.file().insights, &after.file().insights);
+    compare("insight", old, new, "its table, if it has one, stays", "its next answer follows it", &mut changes);
+    for (name, workflow) in &after.file().workflows {
+        let Some(old) = before.file().workflows.get(name) else {
+            changes.push(applied("workflow", name, "new".into(), "it runs when it is asked for or due"));
+            continue;
+        };
+        if old.schedule != workflow.schedule {
+            changes.push(applied("workflow", name, "another schedule".into(), "it counts from now"));
+        }
+        if (&old.parameters, old.parallel) != (&workflow.parameters, workflow.parallel) {
+            changes.push(applied("workflow", name, "other parameters".into(), "from its next run on"));
+        }
+        if old.maintenance != workflow.maintenance {
+            changes.push(applied("workflow", name, "other maintenance".into(), "from its next run on"));
+        }
+        job_changes(name, (before, &old.jobs), (after, &workflow.jobs), &mut changes)?;
+    }
+    for name in before.file().workflows.keys().filter(|name| !after.file().workflows.contains_key(*name)) {
+        changes.push(applied("workflow", name, "removed".into(), "its tables stay"));
+    }
+    Ok(changes)
+}
+
+fn stream_changes(
+    name: &str,
+    (before, old): (&Project, &StreamDeclaration),
+    (after, new): (&Project, &StreamDeclaration),
+    changes: &mut Vec<Change>,
+) -> Result<()> {
+    let mut applied =
+        |what: String, then: String| changes.push(Change::new(Effect::Applied, "stream", name, what, then));
+    let (from, to) = (before.stream_table(name)?, after.stream_table(name)?);
+    if from != to {
+        applied(
+            format!("table `{from}` → `{to}`"),
+            format!(
+                "what the stream still holds is written to `{to}`, from its oldest record on; `{from}` keeps its rows"
+            ),
+        );
+    }
+    if old.buffer != new.buffer {
+        applied("another buffer".into(), "from the next commit on".into());
+    }
+    if old.partition_key != new.partition_key {
+        applied("another partition key".into(), "of records that come".into());
+    }
+    if new.partition_by.is_empty() && !old.partition_by.is_empty() {
+        applied(
+            "no partitioning".into(),
+            format!("`{to}` keeps what it has: ALTER TABLE … DROP PARTITION FIELD ends it"),
+        );
+    }
+    if old.retention != new.retention {
+        applied(format!("retention {} → {}", old.retention, new.retention), "of what the stream holds too".into());
+    }
+    if old.keep_rejects != new.keep_rejects {
+        let then = if new.keep_rejects { "refused records are kept" } else { "refused records are no longer kept" };
+        applied("`keep_rejects`".into(), then.into());
+    }
+    Ok(())
+}
+
+/// Things of one kind that only begin, end or differ.
+fn compare<T: PartialEq>(
+    subject: &str,
+    before: &BTreeMap<String, T>,
+    after: &BTreeMap<String, T>,
+    end: &str,
+    differ: &str,
+    changes: &mut Vec<Change>,
+) {
+    for (name, new) in after {
+        match before.get(name) {
+            None => changes.push(Change::new(Effect::Applied, subject, name, "new", "it begins")),
+            Some(old) if old != new => changes.push(Change::new(Effect::Applied, subject, name, "changed", differ)),
+            Some(_) => {}
+        }
+    }
+    for name in before.keys().filter(|name| !after.contains_key(*name)) {
+        changes.push(Change::new(Effect::Applied, subject, name, "removed", end));
+    }
+}
+
+fn job_changes(
+    workflow: &str,
+    (before, old_jobs): (&Project, &BTreeMap<String, Job>),
+    (after, new_jobs): (&Project, &BTreeMap<String, Job>),
+    changes: &mut Vec<Change>,
+) -> Result<()> {
+    for (name, new) in new_jobs {
+        let job = format!("{workflow}.{name}");
+        let mut applied =
+            |what: &str, then: String| changes.push(Change::new(Effect::Applied, "job", &job, what, then));
+        let Some(old) = old_jobs.get(name) else {
+            applied("new", "from the workflow's next run on".into());
+            continue;
+        };
+        let keeps = new.mode == Mode::Incremental || new.write != Write::Overwrite;
+        let rows = if keeps {
+            "rows that are there stay as they are; new ones follow it"
+        } else {
+            "its next run replaces all rows"
+        };
+        if old.sql != new.sql {
+            applied("other SQL", rows.into());
+        }
+        let (from, to) = (before.table_name(&old.into)?, after.table_name(&new.into)?);
+        if from != to {
+            let then = format!("rows go to `{to}` from the next run on, all of them in the first; `{from}` stays");
+            applied("another table", then);
+        }
+        if old.key != new.key {
+            applied("another key", "rows that are there stay as they are, also those that share the new key".into());
+        }
+        if (old.mode, &old.incremental, old.write) != (new.mode, &new.incremental, new.write) {
+            applied("another way to read or write", rows.into());
+        }
+        if old.quality != new.quality {
+            applied("other quality rules", "of rows that its next runs give".into());
+        }
+        if old.partition_by != new.partition_by {
+            applied("another partitioning", "of files that come; those that are there stay as they are".into());
+        }
+    }
+    for name in old_jobs.keys().filter(|name| !new_jobs.contains_key(*name)) {
+        let job = format!("{workflow}.{name}");
+        changes.push(Change::new(Effect::Applied, "job", &job, "removed", "its table stays"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BEFORE: &str = "
+version: 1
+database: shop
+streams:
+  orders: {schema: [{name: id, type: bigint}], table: a}
+locations: {gone: {}, same: {}}
+workflows:
+  daily: {jobs: {one: {sql: SELECT 1 AS n, into: t}, two: {sql: SELECT 2 AS n, into: u, write: append}}}
+";
+
+    #[test]
+    fn what_differs_is_told_once_with_what_happens() {
+        let after = BEFORE
+            .replace("table: a", "table: b, keep_rejects: true")
+            .replace("gone: {}, same: {}", "same: {}, new: {}")
+            .replace("SELECT 2", "SELECT 3")
+            .replace("one: {sql: SELECT 1 AS n, into: t}", "uno: {sql: SELECT 1 AS n, into: mart.t}");
+        let parsed = |text: &str| Project::parse(text, "test").unwrap();
+        let changes = between(&parsed(BEFORE), &parsed(&after)).unwrap();
+        let told: Vec<_> =
+            changes.iter().map(|c| format!("{} {} {}: {}", c.effect.as_str(), c.subject, c.name, c.what)).collect();
+        assert_eq!(
+            told,
+            [
+                "applied database mart: new",
+                "applied stream orders: table `shop.a` → `shop.b`",
+                "applied stream orders: `keep_rejects`",
+                "applied location new: new",
+                "applied location gone: removed",
+                "applied job daily.two: other SQL",
+                "applied job daily.uno: new",
+                "applied job daily.one: removed",
+            ]
+        );
+        assert_eq!(between(&parsed(BEFORE), &parsed(BEFORE)).unwrap(), []);
+    }
+}
