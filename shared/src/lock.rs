@@ -87,7 +87,8 @@ impl DataLock {
                 Err(error) if error.kind() == ErrorKind::Conflict && began.elapsed() < patience => error,
                 other => return other,
             };
-            if Self::holder(data)?.is_some_and(|holder| !holder.note.is_empty()) {
+            // One's own note is an old one: whoever has the directory now has not written theirs yet.
+            if Self::holder(data)?.is_some_and(|holder| !holder.note.is_empty() && holder.note != note) {
                 return Err(refused);
             }
             tokio::time::sleep(LOOK).await;

@@ -45,10 +45,11 @@ fn problems<'a>(status: &'a Value, subject: &str) -> Vec<&'a Value> {
 #[tokio::test(flavor = "multi_thread")]
 async fn refused_records_are_told_kept_shown_and_stored_once_the_schema_is_mended() {
     let mut lake = Lake::new(SHOP);
+    assert_eq!(run(&lake, "status", &[]).0, Some(3), "a mistyped directory is not sound, and is not made");
+    assert!(!lake.data().exists());
+    lake.start();
     let (code, text) = run(&lake, "status", &[]);
     assert_eq!((code, text.lines().next()), (Some(0), Some("nothing is wrong")), "{text}");
-
-    lake.start();
     let records = lake.data().with_file_name("orders.csv");
     std::fs::write(&records, "id,amount\n1,10\n2,3000000000\n3,\"x, y\"\n4\n5,50\n").unwrap();
     let rejects = lake.data().with_file_name("rejects.ndjson");

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, NaiveDate, NaiveDateTime, NaiveTime, Utc};
 use format::records::{RecordSchema, Rejected};
 use serde::{Deserialize, Serialize};
 use shared::api::Request;
@@ -43,8 +43,8 @@ struct Filter {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub(crate) struct Wanted {
-    since: Option<DateTime<Utc>>,
-    until: Option<DateTime<Utc>>,
+    since: Option<String>,
+    until: Option<String>,
     code: Option<String>,
     /// Say what would happen, and change nothing.
     dry_run: bool,
@@ -126,7 +126,7 @@ impl Batcher {
                 let data = rejected.data().unwrap_or_default();
                 bytes += data.len();
                 if shown.len() == limit || (bytes > MOST_SHOWN_BYTES && !shown.is_empty()) {
-                    return Ok(shown);
+                    return Ok(newest_first(shown));
                 }
                 shown.push(Shown {
                     object: object.url.to_string(),
@@ -140,7 +140,7 @@ impl Batcher {
                 });
             }
         }
-        Ok(shown)
+        Ok(newest_first(shown))
     }
 
     /// Stores what can be stored by now.
@@ -149,6 +149,8 @@ impl Batcher {
     /// `NotFound` for an unknown stream; `Retry` when another replays it at the same time; what table and storage answer.
     pub(crate) async fn replay_errors(&self, stream: &str, wanted: Wanted) -> Result<Replay> {
         let Wanted { since, until, code, dry_run } = wanted;
+        let parsed = |name: &str, text: Option<String>| text.map(|text| time(name, &text)).transpose();
+        let (since, until) = (parsed("since", since)?, parsed("until", until)?);
         let declaration = self.project.stream(stream)?;
         let table = self.project.stream_table(stream)?;
         let schema = self.schemas.get(stream).ok_or_else(|| Error::not_found(format!("no stream `{stream}`")))?.clone();
@@ -223,11 +225,18 @@ impl Batcher {
 }
 
 fn time(name: &str, text: &str) -> Result<DateTime<Utc>> {
-    let time = DateTime::parse_from_rfc3339(text).map_err(|e| {
-        Error::invalid(format!("`{name}`: expected a time such as `2026-01-31T06:00:00Z`, found `{text}`"))
+    let zoned = DateTime::parse_from_rfc3339(text).map(|time| time.to_utc());
+    // Without a zone UTC is meant, a date alone is midnight.
+    let plain = || {
+        ["%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M:%S%.f"]
+            .iter()
+            .find_map(|form| NaiveDateTime::parse_from_str(text, form).ok())
+    };
+    let date = || Some(NaiveDate::parse_from_str(text, "%Y-%m-%d").ok()?.and_time(NaiveTime::MIN));
+    zoned.or_else(|error| plain().or_else(date).map(|time| time.and_utc()).ok_or(error)).map_err(|e| {
+        Error::invalid(format!("`{name}`: expected a time such as `2026-01-31T06:00:00Z` or a date, found `{text}`"))
             .with_source(e)
-    })?;
-    Ok(time.to_utc())
+    })
 }
 
 /// Whether the interval of an error object `{shard}/{from}.ndjson` is in the table. One that is not will be written again.
@@ -236,6 +245,11 @@ fn is_committed(name: &str, committed: &Positions) -> bool {
     let from = file.strip_suffix(".ndjson").and_then(|from| from.parse::<SequenceNumber>().ok());
     // What was refused at the door, or stayed behind in a replay, has no interval.
     from.is_none_or(|from| committed.of(&ShardId(shard.into())) > from)
+}
+
+fn newest_first(mut shown: Vec<Shown>) -> Vec<Shown> {
+    shown.sort_by_key(|shown| std::cmp::Reverse(shown.arrived));
+    shown
 }
 
 fn limit(request: &Request) -> Result<usize> {

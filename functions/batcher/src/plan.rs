@@ -26,7 +26,10 @@ impl Batcher {
             changes.extend(self.resharding(name, declaration).await?);
             let table = next.stream_table(name)?;
             match self.tables.load(&table).await {
-                Ok(found) => changes.extend(evolution(name, declaration, &found)),
+                Ok(found) => {
+                    let before = self.project.file().streams.get(name).map(|before| before.schema.as_slice());
+                    changes.extend(evolution(name, before.unwrap_or_default(), declaration, &found));
+                }
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
                 // On AWS the functions that run may look only into the databases of the file in force.
                 Err(error)
@@ -85,21 +88,27 @@ impl Batcher {
             Err(error) if error.kind() == ErrorKind::NotFound => 0,
             Err(error) => return Err(error),
         };
-        Ok(match pending {
-            0 => Change::new(Effect::Applied, "stream", name, "removed", format!("`{table}` keeps its rows")),
-            pending => {
-                let then = format!(
-                    "{} in the stream and not in `{table}` yet would stay behind: flush the stream first",
-                    counted(pending, "record")
-                );
-                Change::new(Effect::NeedsAllow, "stream", name, "removed", then)
-            }
+        let mut behind = Vec::new();
+        if pending > 0 {
+            let records = counted(pending, "record");
+            behind.push(format!(
+                "{records} in the stream and not in `{table}` yet would stay behind: flush the stream first"
+            ));
+        }
+        let waiting = self.replays(name).waiting().await?.len();
+        if waiting > 0 {
+            let objects = counted(waiting as u64, "object");
+            behind.push(format!("records that were not stored ({objects} below `errors/`) can't be replayed then"));
+        }
+        Ok(match behind.is_empty() {
+            true => Change::new(Effect::Applied, "stream", name, "removed", format!("`{table}` keeps its rows")),
+            false => Change::new(Effect::NeedsAllow, "stream", name, "removed", behind.join("; ")),
         })
     }
 }
 
 /// How the table of a stream would follow its declaration.
-fn evolution(stream: &str, declaration: &StreamDeclaration, table: &Table) -> Vec<Change> {
+fn evolution(stream: &str, before: &[Column], declaration: &StreamDeclaration, table: &Table) -> Vec<Change> {
     let name = table.name();
     let change = |effect, what: String, then: String| Change::new(effect, "stream", stream, what, then);
     let mut changes = Vec::new();
@@ -111,6 +120,26 @@ fn evolution(stream: &str, declaration: &StreamDeclaration, table: &Table) -> Ve
         );
         changes.push(change(Effect::Impossible, format!("no column `{column}`"), then));
     }
+    let required: Vec<String> =
+        table.columns().into_iter().filter(|column| column.required).map(|column| column.name).collect();
+    for old in before {
+        let Some(new) = declaration.schema.iter().find(|column| column.name == old.name) else {
+            if !required.contains(&old.name) {
+                let then = format!("`{name}` keeps it, null in rows that come; such fields of records are passed over");
+                changes.push(change(Effect::Applied, format!("no column `{}`", old.name), then));
+            }
+            continue;
+        };
+        if new.ty != old.ty {
+            let then = "records are checked against it from now on, those in the stream too".to_owned();
+            changes.push(change(Effect::Applied, format!("column `{}`: {} → {}", new.name, old.ty, new.ty), then));
+        }
+        if new.required != old.required {
+            let what = if new.required { "is required" } else { "may be missing" };
+            let then = format!("of records that come and those in the stream; `{name}` keeps its rows");
+            changes.push(change(Effect::Applied, format!("column `{}` {what}", new.name), then));
+        }
+    }
     match table.evolution(&declaration.schema, &declaration.partition_by) {
         Ok(Evolution { added, changed, partitioning }) => {
             for column in added {
@@ -121,7 +150,7 @@ fn evolution(stream: &str, declaration: &StreamDeclaration, table: &Table) -> Ve
                 ));
             }
             for what in changed {
-                changes.push(change(Effect::Applied, what, format!("`{name}` follows with the next commit")));
+                changes.push(change(Effect::Applied, format!("`{name}`: {what}"), "with the next commit".to_owned()));
             }
             if let Some(fields) = partitioning {
                 let then = "of files that come; those that are there stay as they are".to_owned();

@@ -158,6 +158,12 @@ impl Caller {
             return Ok(Self::Remote(Remote::deployed(api).await?));
         }
         let settings = &lakehouse.settings;
+        if takeover == Takeover::Never && !settings.data.is_dir() {
+            let data = settings.data.display();
+            return Err(Error::not_found(format!(
+                "no data directory `{data}`: `tarn up` makes it, `--data` names another"
+            )));
+        }
         let began = Instant::now();
         loop {
             if let Some(remote) = Remote::of(&settings.data)? {
@@ -185,9 +191,21 @@ impl Caller {
     /// # Errors
     /// `Retry` when nobody answers.
     pub(crate) async fn call(&self, request: Request) -> Result<Response> {
-        match self {
-            Self::Remote(remote) => remote.call(request).await,
-            Self::Local(lakehouse) => lakehouse.answer(request).await.whole().await,
+        let began = Instant::now();
+        loop {
+            let answer = match self {
+                Self::Remote(remote) => remote.call(request.clone()).await,
+                Self::Local(lakehouse) => return lakehouse.answer(request).await.whole().await,
+            };
+            // A runtime that takes an edited file over starts anew; what only looks can be asked again.
+            match answer {
+                Err(error)
+                    if error.kind() == ErrorKind::Retry && request.method == "GET" && began.elapsed() < COMES_BACK =>
+                {
+                    tokio::time::sleep(LOOK).await;
+                }
+                other => return other,
+            }
         }
     }
 

@@ -1,12 +1,16 @@
 //! `tarn errors`: what was refused or set aside, shown and replayed.
 
 use serde_json::{Map, Value, json};
-use shared::Result;
+use shared::api::status::counted;
+use shared::{Error, Result};
 
-use super::arguments::{Errors, ErrorsCommand, Replay, Show};
+use super::arguments::{Errors, ErrorsCommand, Format, Replay, Show};
 use super::caller::{Caller, Lakehouse, json_body, request};
 use super::output::{Out, Rows};
 use crate::runtime::Takeover;
+
+/// Characters of a record that a table shows.
+const SHOWN_CHARACTERS: usize = 300;
 
 pub(super) async fn run(lakehouse: &Lakehouse, errors: &Errors, out: &Out) -> Result<()> {
     let takeover = match errors.command {
@@ -53,10 +57,23 @@ async fn show_some(caller: &Caller, show: &Show, out: &Out) -> Result<()> {
     ask.query.insert("limit".into(), show.limit.to_string());
     let filters = [("since", &show.filter.since), ("until", &show.filter.until), ("code", &show.filter.code)];
     ask.query.extend(filters.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value.clone()?))));
-    let answer = json_body(&caller.ask(ask).await?)?;
+    let mut answer = json_body(&caller.ask(ask).await?)?;
+    if out.format() == Format::Table {
+        for error in answer["errors"].as_array_mut().into_iter().flatten() {
+            error["data"] = json!(shortened(error["data"].as_str().unwrap_or_default()));
+        }
+    }
     out.document(&answer, |answer| {
         Rows::of_objects(&answer["errors"], &["arrived", "code", "message", "attempts", "data"])
     })
+}
+
+/// A record as a table shows it.
+fn shortened(data: &str) -> String {
+    match data.char_indices().nth(SHOWN_CHARACTERS) {
+        Some((end, _)) => format!("{}… ({} bytes)", &data[..end], data.len()),
+        None => data.to_owned(),
+    }
 }
 
 async fn replay_some(caller: &Caller, replay: &Replay, out: &Out) -> Result<()> {
@@ -68,7 +85,15 @@ async fn replay_some(caller: &Caller, replay: &Replay, out: &Out) -> Result<()> 
     let path = format!("/streams/{}/errors/replay", replay.stream);
     let answer = caller.json("POST", &path, Some(&Value::Object(body))).await;
     spinner.finish_and_clear();
-    out.document(&answer?, |answer| {
+    let answer = answer?;
+    out.document(&answer, |answer| {
         Rows::of_objects(&json!([answer]), &["stream", "table", "replayed", "failing", "reason"])
-    })
+    })?;
+    match (answer["unfinished"] == true, answer["failing"].as_u64()) {
+        (true, _) => Err(Error::retry("time was up before all were looked at: the same command does the rest")),
+        (false, Some(failing)) if failing > 0 => {
+            Err(Error::invalid(format!("{} still can't be stored", counted(failing, "record"))))
+        }
+        _ => Ok(()),
+    }
 }

@@ -83,13 +83,17 @@ pub(super) async fn run(settings: &Settings, up: &Up, out: &Out) -> Result<()> {
 /// told of, in the log and the status, and judged again from time to time: what exists may have changed.
 async fn edited(lakehouse: &Arc<OpenLakehouse>, refused: Option<String>, takeover: Takeover) {
     let mut judged = refused.unwrap_or_else(|| lakehouse.text().to_owned());
-    let (mut last, mut judged_at) = (None, Instant::now());
+    let (mut last, mut judged_at) = (Some(judged.clone()), Instant::now());
     loop {
         tokio::time::sleep(LOOK).await;
         let now = lakehouse.declaration();
         let is_settled = now == last;
         last.clone_from(&now);
-        let is_due = lakehouse.has_file_problem() && judged_at.elapsed() >= AGAIN;
+        if now.is_none() && is_settled && !lakehouse.has_file_problem() {
+            lakehouse.tell_file_problem(&Error::not_found("expected the lakehouse file, found none"));
+        }
+        let is_back = now.as_deref() == Some(lakehouse.text());
+        let is_due = lakehouse.has_file_problem() && (is_back || judged_at.elapsed() >= AGAIN);
         // A file that is being replaced may be away for a moment.
         let Some(text) = now.filter(|now| is_settled && (is_due || *now != judged)) else { continue };
         if lakehouse.judge(&text, takeover).await {

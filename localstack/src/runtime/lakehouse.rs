@@ -124,8 +124,8 @@ impl OpenLakehouse {
     /// Tells log and status why an edited file is not in force.
     pub fn tell_file_problem(&self, error: &Error) {
         let name = self.file.display().to_string();
-        tracing::error!(file = name, %error, "the lakehouse file was edited and is not taken over");
-        let message = format!("was edited and is not taken over: {error}");
+        tracing::error!(file = name, %error, "the lakehouse file is not taken over");
+        let message = format!("is not taken over: {error}");
         self.status.set_file_problem(Some(Problem::error("file", &name, message).since(self.ports.clock.now_ms())));
     }
 

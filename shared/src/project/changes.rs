@@ -62,7 +62,19 @@ pub fn between(before: &Project, after: &Project) -> Result<Vec<Change>> {
         changes.push(applied("database", database, "new".into(), "it is made"));
     }
     for database in before.databases().difference(after.databases()) {
-        changes.push(applied("database", database, "no longer named".into(), "it stays, with its tables"));
+        let then = "it stays, with its tables, but statements see it only while something in the file names it";
+        changes.push(applied("database", database, "no longer named".into(), then));
+    }
+    if before.database() != after.database() {
+        let by_default = after.file().locations.iter().filter(|(_, location)| location.database.is_none());
+        for name in by_default.map(|(name, _)| name).filter(|name| before.file().locations.contains_key(*name)) {
+            let then = format!(
+                "its tables stay in `{}`; files that come, and those that are touched, make new ones in `{}`",
+                before.database(),
+                after.database()
+            );
+            changes.push(Change::new(Effect::NeedsAllow, "location", name, "another database", then));
+        }
     }
     for (name, stream) in &after.file().streams {
         match before.file().streams.get(name) {
@@ -110,7 +122,7 @@ fn stream_changes(
         applied(
             format!("table `{from}` → `{to}`"),
             format!(
-                "what the stream still holds is written to `{to}`, from its oldest record on; `{from}` keeps its rows"
+                "all that the stream still holds, also what is in `{from}`, is written to `{to}` with its next records or flush; `{from}` keeps its rows"
             ),
         );
     }
