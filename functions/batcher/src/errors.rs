@@ -115,7 +115,7 @@ impl Batcher {
     pub(crate) async fn show_errors(&self, stream: &str, request: &Request) -> Result<Vec<Shown>> {
         self.project.stream(stream)?;
         let filter = Filter::of_query(request)?;
-        let limit = limit(request)?;
+        let limit = request.limit(SHOWN, MOST_SHOWN)?;
         let (mut shown, mut bytes) = (Vec::new(), 0);
         for object in self.replays(stream).waiting().await?.iter().rev() {
             let Some(text) = self.text(object).await? else { continue };
@@ -250,12 +250,6 @@ fn is_committed(name: &str, committed: &Positions) -> bool {
 fn newest_first(mut shown: Vec<Shown>) -> Vec<Shown> {
     shown.sort_by_key(|shown| std::cmp::Reverse(shown.arrived));
     shown
-}
-
-fn limit(request: &Request) -> Result<usize> {
-    let Some(text) = request.query.get("limit") else { return Ok(SHOWN) };
-    let limit = text.parse().ok().filter(|limit| (1..=MOST_SHOWN).contains(limit));
-    limit.ok_or_else(|| Error::invalid(format!("expected a `limit` from 1 to {MOST_SHOWN}, found `{text}`")))
 }
 
 /// How lines are judged.

@@ -25,6 +25,7 @@ impl Batcher {
         for (name, declaration) in &next.file().streams {
             changes.extend(self.resharding(name, declaration).await?);
             let table = next.stream_table(name)?;
+            changes.extend(self.relocation(name, &table).await?);
             match self.tables.load(&table).await {
                 Ok(found) => {
                     let before = self.project.file().streams.get(name).map(|before| before.schema.as_slice());
@@ -39,19 +40,6 @@ impl Batcher {
                     let what = format!("its table `{table}`");
                     changes.push(Change::new(Effect::Impossible, "stream", name, what, error.to_string()));
                 }
-            }
-        }
-        for change in
-            changes.iter_mut().filter(|change| change.subject == "stream" && change.what.starts_with("table `"))
-        {
-            let waiting = self.replays(&change.name).waiting().await?.len();
-            if waiting > 0 {
-                change.effect = Effect::NeedsAllow;
-                change.then = format!(
-                    "{}; {} below `errors/` may be of records that are read again: replay or remove them first",
-                    change.then,
-                    counted(waiting as u64, "object")
-                );
             }
         }
         for name in self.project.file().streams.keys().filter(|name| !next.file().streams.contains_key(*name)) {
@@ -80,6 +68,28 @@ impl Batcher {
         let then = "a stream on one machine keeps the shards that it was made with";
         let is_other = usize::try_from(next.shards) != Ok(shards);
         Ok(is_other.then(|| Change::new(Effect::Impossible, "stream", name, what, then)))
+    }
+
+    /// The change of a stream to another table.
+    async fn relocation(&self, name: &str, to: &TableName) -> Result<Option<Change>> {
+        if !self.project.file().streams.contains_key(name) {
+            return Ok(None);
+        }
+        let from = self.project.stream_table(name)?;
+        if from == *to {
+            return Ok(None);
+        }
+        let what = format!("table `{from}` → `{to}`");
+        let mut then = format!(
+            "all that the stream still holds, also what is in `{from}`, is written to `{to}` with its next records or flush; `{from}` keeps its rows"
+        );
+        let waiting = self.replays(name).waiting().await?.len();
+        if waiting == 0 {
+            return Ok(Some(Change::new(Effect::Applied, "stream", name, what, then)));
+        }
+        let objects = counted(waiting as u64, "object");
+        then.push_str(&format!("; {objects} below `errors/` may be of records that are read again: replay them first"));
+        Ok(Some(Change::new(Effect::NeedsAllow, "stream", name, what, then)))
     }
 
     async fn removal(&self, name: &str, table: &TableName) -> Result<Change> {

@@ -62,12 +62,8 @@ impl Batcher {
         Ok(part)
     }
 
-    /// Records that are not in the stream's table yet.
-    pub(crate) async fn pending_records(&self, name: &str) -> Result<u64> {
-        Ok(self.stream_status(name).await?.pending_records)
-    }
-
-    async fn stream_status<'a>(&self, name: &'a str) -> Result<StreamStatus<'a>> {
+    /// What the stream holds that its table does not have yet, and how far the table is by shard.
+    async fn backlog(&self, name: &str) -> Result<(Backlog, Vec<ShardStatus>)> {
         let committed = self.committed(name).await?;
         let (mut backlog, mut shards, mut is_known) = (Backlog::default(), Vec::new(), true);
         let held = match self.ports.stream.shards(name).await {
@@ -87,6 +83,16 @@ impl Batcher {
         if !is_known {
             backlog = pending::load(self.ports.state.as_ref(), name).await?.backlog(&committed);
         }
+        Ok((backlog, shards))
+    }
+
+    /// Records that are not in the stream's table yet.
+    pub(crate) async fn pending_records(&self, name: &str) -> Result<u64> {
+        Ok(self.backlog(name).await?.0.records)
+    }
+
+    async fn stream_status<'a>(&self, name: &'a str) -> Result<StreamStatus<'a>> {
+        let (backlog, shards) = self.backlog(name).await?;
         let now_ms = self.ports.clock.now_ms();
         Ok(StreamStatus {
             name,

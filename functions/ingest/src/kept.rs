@@ -2,8 +2,10 @@
 
 use format::records::Rejected;
 use shared::Result;
+use shared::digest::sha256_hex;
 use shared::error::Context;
 use shared::ports::Ports;
+use url::Url;
 
 use crate::Intake;
 use crate::check::Verdict;
@@ -12,19 +14,25 @@ use crate::check::Verdict;
 ///
 /// # Errors
 /// What the storage answers.
-pub(crate) async fn forget(ports: &Ports, intake: &Intake, id: &str) -> Result<()> {
+pub(crate) async fn forget(ports: &Ports, intake: &Intake, at_ms: i64, identity: &str) -> Result<()> {
     match intake.declaration.keep_rejects {
-        true => ports.storage.delete(&ports.keys.refused_object(&intake.stream, id)).await,
+        true => ports.storage.delete(&object_of(ports, intake, at_ms, identity)).await,
         false => Ok(()),
     }
 }
 
 /// Keeps what the check refused, before anything of the request is stored: a request that fails here can be sent again whole. The
-/// same `id` (and `at_ms`, when it came first, milliseconds since the epoch) writes the same object again.
+/// same `identity` (and `at_ms`, when it came first, milliseconds since the epoch) writes the same object again.
 ///
 /// # Errors
 /// What the storage answers.
-pub(crate) async fn keep(ports: &Ports, intake: &Intake, verdicts: &[Verdict], at_ms: i64, id: &str) -> Result<()> {
+pub(crate) async fn keep(
+    ports: &Ports,
+    intake: &Intake,
+    verdicts: &[Verdict],
+    at_ms: i64,
+    identity: &str,
+) -> Result<()> {
     if !intake.declaration.keep_rejects {
         return Ok(());
     }
@@ -37,6 +45,10 @@ pub(crate) async fn keep(ports: &Ports, intake: &Intake, verdicts: &[Verdict], a
     if object.is_empty() {
         return Ok(());
     }
-    let url = ports.keys.refused_object(&intake.stream, id);
+    let url = object_of(ports, intake, at_ms, identity);
     ports.storage.put(&url, object).await.context(|| format!("keeping what stream `{}` refused", intake.stream))
+}
+
+fn object_of(ports: &Ports, intake: &Intake, at_ms: i64, identity: &str) -> Url {
+    ports.keys.refused_object(&intake.stream, &format!("{at_ms}-{}", sha256_hex(identity, 12)))
 }

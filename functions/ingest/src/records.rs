@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 use shared::api::{Request, Response};
-use shared::digest::sha256_hex;
 use shared::telemetry::metrics::{self, Metric};
 use shared::{Error, Result};
 use tokio::sync::SemaphorePermit;
@@ -40,8 +39,7 @@ impl Ingest {
             Some(key) => self.put_once(&intake, verdicts, &bytes, &key).await,
             None => {
                 let now_ms = self.ports.clock.now_ms();
-                let id = kept_id(now_ms, &request.request_id);
-                kept::keep(&self.ports, &intake, &verdicts, now_ms, &id).await?;
+                kept::keep(&self.ports, &intake, &verdicts, now_ms, &request.request_id).await?;
                 let deadline_ms = now_ms + WORK_MS;
                 let answer =
                     Answer::new(stream, put(&self.ports, &intake, verdicts, BTreeMap::new(), deadline_ms).await);
@@ -58,10 +56,10 @@ impl Ingest {
             Admission::Answered(answer) => return Ok(answer.response()?.with_header("idempotent-replay", "true")),
             Admission::Work(claim) => claim,
         };
-        let (first_ms, id) = (claim.first_ms(), kept_id(claim.first_ms(), &key.identity));
-        kept::keep(&self.ports, intake, &verdicts, first_ms, &id).await?;
+        let first_ms = claim.first_ms();
+        kept::keep(&self.ports, intake, &verdicts, first_ms, &key.identity).await?;
         if claim.is_taken_over() && !verdicts.iter().any(Verdict::is_rejected) {
-            kept::forget(&self.ports, intake, &id).await?;
+            kept::forget(&self.ports, intake, first_ms, &key.identity).await?;
         }
         let stored = claim.stored(&self.ports, &intake.stream, &verdicts).await?;
         let answer = Answer::new(&intake.stream, put(&self.ports, intake, verdicts, stored, now_ms + WORK_MS).await);
@@ -127,11 +125,6 @@ fn spread(request: &Request, key: Option<&Key>) -> Spread {
         None => Sha256::digest(request.request_id.as_bytes()),
     };
     Spread(digest.iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte)))
-}
-
-/// What tells a request from all others whose refused records are kept.
-fn kept_id(first_ms: i64, identity: &str) -> String {
-    format!("{first_ms}-{}", sha256_hex(identity, 12))
 }
 
 fn busy() -> Result<Response> {

@@ -46,12 +46,12 @@ impl Command {
                 Ok(Self::Start { workflow: (*workflow).into(), parameters: parameters(request)?, wait: wait(request)? })
             }
             ("GET", ["workflows", workflow, "runs"]) => {
-                Ok(Self::List { workflow: (*workflow).into(), limit: limit(request)? })
+                Ok(Self::List { workflow: (*workflow).into(), limit: request.limit(MOST_RUNS, MOST_RUNS)? })
             }
             ("GET", ["workflows", workflow, "quarantine"]) => Ok(Self::Quarantine {
                 workflow: (*workflow).into(),
                 job: request.query.get("job").cloned(),
-                limit: limit(request)?,
+                limit: request.limit(MOST_RUNS, MOST_RUNS)?,
             }),
             ("GET", ["status", "transform"]) => Ok(Self::Status),
             ("GET", ["runs", run]) => Ok(Self::Get { run: (*run).into() }),
@@ -91,12 +91,6 @@ fn wait(request: &Request) -> Result<bool> {
         Some("false") => Ok(false),
         Some(other) => Err(Error::invalid(format!("expected `wait` to be `true` or `false`, found `{other}`"))),
     }
-}
-
-fn limit(request: &Request) -> Result<usize> {
-    let Some(text) = request.query.get("limit") else { return Ok(MOST_RUNS) };
-    let limit = text.parse().ok().filter(|limit| (1..=MOST_RUNS).contains(limit));
-    limit.ok_or_else(|| Error::invalid(format!("expected a `limit` from 1 to {MOST_RUNS}, found `{text}`")))
 }
 
 #[cfg(test)]

@@ -6,6 +6,9 @@ use shared::{Error, ErrorKind, Result};
 
 use crate::Transform;
 
+/// Bytes of lines that an answer shows at most, besides the first: Lambda answers 6 MB.
+const MOST_BYTES: usize = 3 << 20;
+
 /// A row as it is shown.
 #[derive(Debug, Serialize)]
 pub(crate) struct Row {
@@ -43,7 +46,7 @@ impl Transform {
         };
         let mut objects = ports.storage.list(&folder).await?;
         objects.sort_by_key(|object| std::cmp::Reverse(object.modified_ms));
-        let mut rows = Vec::new();
+        let (mut rows, mut bytes) = (Vec::new(), 0);
         for object in objects {
             let text = match ports.storage.get(&object.url).await {
                 Ok(text) => text,
@@ -51,10 +54,13 @@ impl Transform {
                 Err(error) => return Err(error),
             };
             let job = object.url.path_segments().and_then(|mut parts| parts.nth_back(1)).unwrap_or_default();
-            for line in text.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok()) {
-                if rows.len() == limit {
+            for line in text.split(|byte| *byte == b'\n') {
+                bytes += line.len();
+                if rows.len() == limit || (bytes > MOST_BYTES && !rows.is_empty()) {
                     return Ok(rows);
                 }
+                // A line that another program wrote has no row to show.
+                let Ok(line) = serde_json::from_slice(line) else { continue };
                 rows.push(Row { object: object.url.to_string(), job: job.to_owned(), line });
             }
         }

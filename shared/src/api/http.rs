@@ -54,6 +54,16 @@ impl Request {
         self.headers.get(name).map(String::as_str)
     }
 
+    /// How many items the query's `limit` asks for, at most `most`; `default` when it says nothing.
+    ///
+    /// # Errors
+    /// `Invalid` when it is no number from 1 to `most`.
+    pub fn limit(&self, default: usize, most: usize) -> Result<usize> {
+        let Some(text) = self.query.get("limit") else { return Ok(default) };
+        let limit = text.parse().ok().filter(|limit| (1..=most).contains(limit));
+        limit.ok_or_else(|| Error::invalid(format!("expected a `limit` from 1 to {most}, found `{text}`")))
+    }
+
     /// The body as JSON.
     ///
     /// # Errors

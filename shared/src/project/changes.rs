@@ -50,7 +50,7 @@ impl Change {
     }
 }
 
-/// What differs between two files, apart from what only tables and streams can tell: columns, partitioning, shards.
+/// What differs between two files, apart from what only tables and streams can tell: tables of streams, columns, partitioning, shards.
 ///
 /// # Errors
 /// `Invalid` for a table's name that is none.
@@ -79,7 +79,7 @@ pub fn between(before: &Project, after: &Project) -> Result<Vec<Change>> {
     for (name, stream) in &after.file().streams {
         match before.file().streams.get(name) {
             None => changes.push(applied("stream", name, "new".into(), "it is made, its table with its first records")),
-            Some(old) => stream_changes(name, (before, old), (after, stream), &mut changes)?,
+            Some(old) => stream_changes(name, old, stream, &mut changes),
         }
     }
     let stays = "the tables of its files stay in the catalog, and are crawled no more";
@@ -109,23 +109,9 @@ pub fn between(before: &Project, after: &Project) -> Result<Vec<Change>> {
     Ok(changes)
 }
 
-fn stream_changes(
-    name: &str,
-    (before, old): (&Project, &StreamDeclaration),
-    (after, new): (&Project, &StreamDeclaration),
-    changes: &mut Vec<Change>,
-) -> Result<()> {
+fn stream_changes(name: &str, old: &StreamDeclaration, new: &StreamDeclaration, changes: &mut Vec<Change>) {
     let mut applied =
         |what: String, then: String| changes.push(Change::new(Effect::Applied, "stream", name, what, then));
-    let (from, to) = (before.stream_table(name)?, after.stream_table(name)?);
-    if from != to {
-        applied(
-            format!("table `{from}` → `{to}`"),
-            format!(
-                "all that the stream still holds, also what is in `{from}`, is written to `{to}` with its next records or flush; `{from}` keeps its rows"
-            ),
-        );
-    }
     if old.buffer != new.buffer {
         applied("another buffer".into(), "from the next commit on".into());
     }
@@ -135,7 +121,7 @@ fn stream_changes(
     if new.partition_by.is_empty() && !old.partition_by.is_empty() {
         applied(
             "no partitioning".into(),
-            format!("`{to}` keeps what it has: ALTER TABLE … DROP PARTITION FIELD ends it"),
+            "its table keeps what it has: ALTER TABLE … DROP PARTITION FIELD ends it".into(),
         );
     }
     if old.retention != new.retention {
@@ -145,7 +131,6 @@ fn stream_changes(
         let then = if new.keep_rejects { "refused records are kept" } else { "refused records are no longer kept" };
         applied("`keep_rejects`".into(), then.into());
     }
-    Ok(())
 }
 
 /// Things of one kind that only begin, end or differ.
@@ -246,7 +231,6 @@ workflows:
             told,
             [
                 "applied database mart: new",
-                "applied stream orders: table `shop.a` → `shop.b`",
                 "applied stream orders: `keep_rejects`",
                 "applied location new: new",
                 "applied location gone: removed",
