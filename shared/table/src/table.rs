@@ -1,5 +1,6 @@
 //! A table as it was when it was loaded, and the swap that makes other metadata current.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
@@ -11,8 +12,7 @@ use shared::ports::Ports;
 use shared::{Error, Result};
 
 use super::io::Io;
-use super::token::EXPIRED_TOKEN;
-use super::{Committed, RowStream, SnapshotInfo, Tables, Token, ancestors, append, create, lineage, schema};
+use super::{Committed, RowStream, SnapshotInfo, Tables, Token, ancestors, append, create, lineage, schema, token};
 
 /// A table as it was when it was loaded. Commits reload by themselves when somebody else came first.
 #[derive(Debug, Clone)]
@@ -72,10 +72,14 @@ impl Table {
         self.ancestors().next().map(SnapshotInfo::from)
     }
 
-    /// The newest value stored under a [`Token`]'s key, also if the snapshot that held it has expired.
+    /// The newest value stored under a [`Token`]'s key, also if the snapshot that held it has expired or was left by a rollback.
     pub fn token(&self, key: &str) -> Option<String> {
-        let retained = self.ancestors().find_map(|snapshot| snapshot.summary().additional_properties.get(key));
-        retained.or_else(|| self.metadata.properties().get(&format!("{EXPIRED_TOKEN}{key}"))).cloned()
+        token::find(&self.metadata, key).cloned()
+    }
+
+    /// The [`Token`]s of streams, jobs and replays, by their keys, each with its newest value.
+    pub fn tokens(&self) -> BTreeMap<String, String> {
+        token::all(&self.metadata)
     }
 
     /// Writes `rows` and commits them as one snapshot. `rows` has the table's columns by name, in any order; missing columns

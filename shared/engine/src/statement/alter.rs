@@ -16,7 +16,10 @@ use table::{Alter, Keep, Position, SortField};
 pub(crate) enum Alteration {
     To(Alter),
     /// As [`Alter::RollbackToTime`]; the time is an expression without columns.
-    RollbackToTime(Expr),
+    RollbackToTime {
+        time: Expr,
+        replay: bool,
+    },
     /// As [`Alter::DropRef`]; no error when there is none.
     DropRefIfExists(String),
 }
@@ -227,7 +230,7 @@ fn drop_reference(cursor: &mut Cursor<'_>, to: &mut Vec<Alteration>) -> Parsed<(
     Ok(())
 }
 
-/// `rollback_to_snapshot(id)`, `rollback_to_timestamp(time)`, `fast_forward('branch', 'to')`
+/// `rollback_to_snapshot(id[, replay => true])`, `rollback_to_timestamp(time[, replay => true])`, `fast_forward('branch', 'to')`
 fn execute(cursor: &mut Cursor<'_>) -> Parsed<Alteration> {
     let procedure = cursor.eat_one(&["ROLLBACK_TO_SNAPSHOT", "ROLLBACK_TO_TIMESTAMP", "FAST_FORWARD"]);
     if procedure.is_none() {
@@ -235,8 +238,14 @@ fn execute(cursor: &mut Cursor<'_>) -> Parsed<Alteration> {
     }
     cursor.expect_token(&Token::LParen)?;
     let done = match procedure {
-        Some("ROLLBACK_TO_SNAPSHOT") => Alter::RollbackTo(cursor.snapshot()?).into(),
-        Some("ROLLBACK_TO_TIMESTAMP") => Alteration::RollbackToTime(cursor.expr()?),
+        Some("ROLLBACK_TO_SNAPSHOT") => {
+            let snapshot = cursor.snapshot()?;
+            Alter::RollbackTo { snapshot, replay: replay(cursor)? }.into()
+        }
+        Some("ROLLBACK_TO_TIMESTAMP") => {
+            let time = cursor.expr()?;
+            Alteration::RollbackToTime { time, replay: replay(cursor)? }
+        }
         _ => {
             let branch = cursor.text()?;
             cursor.expect_token(&Token::Comma)?;
@@ -245,6 +254,22 @@ fn execute(cursor: &mut Cursor<'_>) -> Parsed<Alteration> {
     };
     cursor.expect_token(&Token::RParen)?;
     Ok(done)
+}
+
+/// `, replay => true`, if it stands there
+fn replay(cursor: &mut Cursor<'_>) -> Parsed<bool> {
+    if !cursor.eat_token(&Token::Comma) {
+        return Ok(false);
+    }
+    let start = cursor.parser.peek_token();
+    if cursor.ident()? != "replay" {
+        return Cursor::refused(&start, "expected `replay => true`, found another argument");
+    }
+    cursor.expect_token(&Token::RArrow)?;
+    match cursor.eat_one(&["TRUE", "FALSE"]) {
+        Some(word) => Ok(word == "TRUE"),
+        None => cursor.unexpected("TRUE or FALSE"),
+    }
 }
 
 impl Cursor<'_> {

@@ -155,6 +155,7 @@ fn tables_are_altered_in_athenas_and_sparks_spelling() {
         ("CREATE OR REPLACE BRANCH audit", 1),
         ("DROP BRANCH IF EXISTS audit", 1),
         ("EXECUTE rollback_to_snapshot(12)", 1),
+        ("EXECUTE rollback_to_snapshot(12, replay => true)", 1),
         ("EXECUTE rollback_to_timestamp(TIMESTAMP '2020-01-01')", 1),
     ];
     for (sql, count) in spelled {

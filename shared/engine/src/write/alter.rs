@@ -15,7 +15,8 @@ impl Write<'_> {
             Ok(now) => {
                 let outcome = Outcome::new("ALTER TABLE", now.name());
                 let moved = now.current_snapshot().filter(|_| now.current_snapshot() != table.current_snapshot());
-                Ok(Outcome { snapshot_id: moved, ..outcome })
+                let note = moved.and_then(|_| positions(&table, &now, &changes));
+                Ok(Outcome { snapshot_id: moved, note, ..outcome })
             }
             Err(error) if error.kind() == ErrorKind::NotFound && optional && changes.len() == 1 => {
                 Ok(Outcome::new("ALTER TABLE", table.name()).noted("there was no such branch or tag"))
@@ -36,10 +37,44 @@ impl Write<'_> {
                 }
                 Alteration::To(Alter::RemoveProperties(names)) => Alter::RemoveProperties(define::named(names)),
                 Alteration::To(change) => change.clone(),
-                Alteration::RollbackToTime(time) => Alter::RollbackToTime(sources::instant(&state, time).await?),
+                Alteration::RollbackToTime { time, replay } => {
+                    Alter::RollbackToTime { before_ms: sources::instant(&state, time).await?, replay: *replay }
+                }
                 Alteration::DropRefIfExists(name) => Alter::DropRef(name.clone()),
             });
         }
         Ok((table, changes))
+    }
+}
+
+/// What a rollback means for those that write to the table by what they have read.
+fn positions(before: &Table, now: &Table, changes: &[Alter]) -> Option<String> {
+    let is_rollback = |change: &Alter| matches!(change, Alter::RollbackTo { .. } | Alter::RollbackToTime { .. });
+    if !changes.iter().any(is_rollback) {
+        return None;
+    }
+    let (had, has) = (before.tokens(), now.tokens());
+    let (mut stays, mut again) = (Vec::new(), Vec::new());
+    for (key, value) in &had {
+        let Some(writer) = writer(key) else { continue };
+        if has.get(key) == Some(value) { stays.push(writer) } else { again.push(writer) }
+    }
+    let told =
+        |writers: Vec<String>, what: &str| (!writers.is_empty()).then(|| format!("{} {what}", writers.join(", ")));
+    let parts = [
+        told(stays, "will not write the rows again that left: `replay => true` makes them"),
+        told(again, "will read again what they read after that snapshot, as far as it is still kept"),
+    ];
+    let note = parts.into_iter().flatten().collect::<Vec<_>>().join("; ");
+    (!note.is_empty()).then_some(note)
+}
+
+/// Who writes under a token, for a person.
+fn writer(key: &str) -> Option<String> {
+    let (kind, name) = key.split_once('.')?;
+    match (kind, name.split_once('.')) {
+        ("stream", _) => Some(format!("the stream `{name}`")),
+        ("job", Some((workflow, job))) => Some(format!("the job `{job}` of the workflow `{workflow}`")),
+        _ => None,
     }
 }

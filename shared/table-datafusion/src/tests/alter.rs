@@ -158,7 +158,11 @@ async fn what_readers_could_not_follow_is_refused_with_what_was_found_and_change
         assert_eq!(error.kind(), ErrorKind::Invalid, "{changes:?}: {error}");
         assert!(error.to_string().contains(expected), "{changes:?}: {error}");
     }
-    for changes in [vec![tag("x", Some(7))], vec![Alter::RollbackTo(7)], vec![Alter::DropRef("x".into())]] {
+    for changes in [
+        vec![tag("x", Some(7))],
+        vec![Alter::RollbackTo { snapshot: 7, replay: false }],
+        vec![Alter::DropRef("x".into())],
+    ] {
         let error = table.alter(&changes).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
     }
@@ -267,19 +271,23 @@ async fn tags_and_branches_name_snapshots_and_rollback_makes_an_earlier_one_curr
     assert_eq!(all["last"].snapshot_id, snapshots[2]);
     assert_eq!(all["main"].snapshot_id, snapshots[2]);
 
-    let table = table.alter(&[Alter::RollbackTo(snapshots[0])]).await.unwrap();
+    let table = table.alter(&[Alter::RollbackTo { snapshot: snapshots[0], replay: false }]).await.unwrap();
     assert_eq!(ids(&table, Read::Current).await, ["1"]);
     assert_eq!(table.metadata().history().len(), 4, "the log says what was current when");
     let forward = Alter::FastForward { branch: "main".into(), to: "audit".into() };
     let table = table.alter(&[forward]).await.unwrap();
     assert_eq!(ids(&table, Read::Current).await, ["1", "2"]);
     // Not an ancestor of what is current now, but a snapshot of the table.
-    let error = table.alter(&[Alter::RollbackTo(snapshots[2])]).await.unwrap_err();
+    let error = table.alter(&[Alter::RollbackTo { snapshot: snapshots[2], replay: false }]).await.unwrap_err();
     assert!(error.to_string().contains("ancestor"), "{error}");
     let table = table.alter(&[Alter::SetCurrentSnapshot(snapshots[2])]).await.unwrap();
     assert_eq!(ids(&table, Read::Current).await, ["1", "2", "3"]);
     // A branch goes on from where it is after a rollback, and can't be moved back.
-    append(&table.alter(&[Alter::RollbackTo(snapshots[0])]).await.unwrap(), rows(&[(9, None, 0)])).await;
+    append(
+        &table.alter(&[Alter::RollbackTo { snapshot: snapshots[0], replay: false }]).await.unwrap(),
+        rows(&[(9, None, 0)]),
+    )
+    .await;
     assert_eq!(ids(&table, Read::Current).await, ["1", "9"]);
     let back = Alter::FastForward { branch: "main".into(), to: "audit".into() };
     assert!(table.alter(&[back]).await.unwrap_err().to_string().contains("none of its ancestors"));
@@ -297,11 +305,72 @@ async fn a_rollback_to_a_time_takes_the_newest_snapshot_before_it() {
     // A change of metadata takes the present time, and later snapshots are no older.
     let table = table.alter(&[set("owner", "ops")]).await.unwrap();
     append(&table, rows(&[(2, None, 0)])).await;
-    let table = table.alter(&[Alter::RollbackToTime(between)]).await.unwrap();
+    let table = table.alter(&[Alter::RollbackToTime { before_ms: between, replay: false }]).await.unwrap();
     assert_eq!(table.current_snapshot(), Some(first));
-    let error = table.alter(&[Alter::RollbackToTime(1_000)]).await.unwrap_err();
+    let error = table.alter(&[Alter::RollbackToTime { before_ms: 1_000, replay: false }]).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound);
     assert!(error.to_string().contains("1970-01-01T00:00:01"), "{error}");
+}
+
+/// Commits a row under a token; gives the snapshot.
+async fn commit_at(table: &Table, id: i64, expected: Option<&str>, value: &str) -> i64 {
+    let now = table.reload().await.unwrap();
+    let rows = stream(rows(&[(id, None, 0)]));
+    now.commit(Change::Append, rows, Some(token(expected, value))).await.unwrap().snapshot_id
+}
+
+fn position(table: &Table) -> String {
+    table.token("stream.flights").unwrap()
+}
+
+#[tokio::test]
+async fn a_rollback_keeps_positions_unless_a_replay_is_asked_for() {
+    let table = table(&ports(), &[]).await;
+    let first = commit_at(&table, 1, None, "a").await;
+    let second = commit_at(&table, 2, Some("a"), "b").await;
+    let third = commit_at(&table, 3, Some("b"), "c").await;
+    let back = |snapshot, replay| [Alter::RollbackTo { snapshot, replay }];
+
+    let kept = table.alter(&back(second, false)).await.unwrap();
+    assert_eq!((ids(&kept, Read::Current).await.len(), position(&kept).as_str()), (2, "c"));
+    // Further back it still is the newest that counts; what is committed from there counts more.
+    let kept = table.alter(&back(first, false)).await.unwrap();
+    assert_eq!((ids(&kept, Read::Current).await, position(&kept).as_str()), (vec!["1".into()], "c"));
+    let fourth = commit_at(&table, 4, Some("c"), "d").await;
+    let now = table.reload().await.unwrap();
+    assert_eq!((ids(&now, Read::Current).await, position(&now).as_str()), (vec!["1".into(), "4".into()], "d"));
+    let everything = Expire { older_than_ms: Some(i64::MAX), ..Expire::default() };
+    assert_eq!(now.expire(&everything).await.unwrap().snapshots.len(), 3);
+    assert_eq!(position(&table.reload().await.unwrap()), "d");
+
+    commit_at(&table, 5, Some("d"), "e").await;
+    let replayed = table.alter(&back(fourth, true)).await.unwrap();
+    assert_eq!((ids(&replayed, Read::Current).await.len(), position(&replayed).as_str()), (2, "d"));
+    assert!(table.alter(&back(third, true)).await.is_err(), "it has expired");
+}
+
+#[tokio::test]
+async fn a_replay_goes_back_to_the_position_of_its_snapshot_also_after_a_rollback_that_kept_it() {
+    let table = table(&ports(), &[]).await;
+    let first = commit_at(&table, 1, None, "a").await;
+    let second = commit_at(&table, 2, Some("a"), "b").await;
+    commit_at(&table, 3, Some("b"), "c").await;
+    table.alter(&[Alter::RollbackTo { snapshot: second, replay: false }]).await.unwrap();
+    let table = table.alter(&[Alter::RollbackTo { snapshot: first, replay: true }]).await.unwrap();
+    assert_eq!(position(&table), "a");
+    assert!(!table.metadata().properties().keys().any(|key| key.starts_with("tarn.token")));
+}
+
+#[tokio::test]
+async fn a_table_that_is_moved_forward_again_keeps_the_newest_position() {
+    let table = table(&ports(), &[]).await;
+    let first = commit_at(&table, 1, None, "a").await;
+    let second = commit_at(&table, 2, Some("a"), "b").await;
+    commit_at(&table, 3, Some("b"), "c").await;
+    let table = table.alter(&[branch("audit", Some(second))]).await.unwrap();
+    table.alter(&[Alter::RollbackTo { snapshot: first, replay: false }]).await.unwrap();
+    let table = table.alter(&[Alter::FastForward { branch: "main".into(), to: "audit".into() }]).await.unwrap();
+    assert_eq!((ids(&table, Read::Current).await.len(), position(&table).as_str()), (2, "c"));
 }
 
 /// The table over a catalog that fails its next updates.

@@ -146,7 +146,7 @@ async fn rows_that_a_rollback_brings_back_during_a_merge_are_replaced_too() {
     let new = rows(&[(1, Some("A"), 1)]);
     let schema = new.schema();
     let coming = futures::stream::once(async move {
-        meanwhile.alter(&[Alter::RollbackTo(whole)]).await.unwrap();
+        meanwhile.alter(&[Alter::RollbackTo { snapshot: whole, replay: false }]).await.unwrap();
         Ok(new)
     });
     table.commit(by_id(), Box::pin(RecordBatchStreamAdapter::new(schema, coming)), None).await.unwrap();

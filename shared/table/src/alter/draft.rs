@@ -41,9 +41,9 @@ impl<'a> Draft<'a> {
                 self.create_branch(name, *snapshot, keep, *replace)
             }
             Alter::DropRef(name) => self.drop_ref(name),
-            Alter::RollbackTo(id) => self.roll_back_to(*id),
-            Alter::RollbackToTime(before_ms) => self.roll_back_to_time(*before_ms),
-            Alter::SetCurrentSnapshot(id) => self.set_current(*id),
+            Alter::RollbackTo { snapshot, replay } => self.roll_back_to(*snapshot, *replay),
+            Alter::RollbackToTime { before_ms, replay } => self.roll_back_to_time(*before_ms, *replay),
+            Alter::SetCurrentSnapshot(id) => self.set_current(*id, false),
             Alter::FastForward { branch, to } => self.fast_forward(branch, to),
         }
     }

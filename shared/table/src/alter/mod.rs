@@ -86,11 +86,18 @@ pub enum Alter {
     },
     /// Removes a tag or branch; `main` stays.
     DropRef(String),
-    /// Makes an ancestor of the current snapshot the current one.
-    RollbackTo(i64),
+    /// Makes an ancestor of the current snapshot the current one. Streams and jobs that wrote the rows which leave don't write them
+    /// again, unless `replay` says so.
+    RollbackTo {
+        snapshot: i64,
+        replay: bool,
+    },
     /// Makes the newest ancestor current that was committed before this time (milliseconds since the epoch).
-    RollbackToTime(i64),
-    /// Makes any snapshot of the table the current one.
+    RollbackToTime {
+        before_ms: i64,
+        replay: bool,
+    },
+    /// Makes any snapshot of the table the current one. Streams and jobs go on where they are.
     SetCurrentSnapshot(i64),
     /// Moves a branch forward to where another branch or a tag is; no snapshot of the branch may be lost by it.
     FastForward {

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, HashMap};
 use iceberg::spec::FormatVersion;
 
 use super::draft::Draft;
-use crate::files;
 use crate::token::EXPIRED_TOKEN;
+use crate::{Table, files};
 use shared::{Error, Result};
 
 /// What a property may hold.
@@ -62,6 +62,14 @@ pub(crate) fn format_version(value: &str) -> Result<FormatVersion> {
         "2" => Ok(FormatVersion::V2),
         "3" => Ok(FormatVersion::V3),
         other => Err(Error::invalid(format!("property `{FORMAT_VERSION}`: expected `1`, `2` or `3`, found `{other}`"))),
+    }
+}
+
+impl Table {
+    /// The properties that are the user's to set.
+    pub fn properties(&self) -> BTreeMap<String, String> {
+        let all = self.metadata.properties().iter();
+        all.filter(|(key, _)| check_ours(key).is_ok()).map(|(key, value)| (key.clone(), value.clone())).collect()
     }
 }
 

@@ -1,9 +1,12 @@
 //! Tags and branches, and which snapshot is the current one.
 
+use std::collections::HashMap;
+
 use iceberg::spec::{MAIN_BRANCH, SnapshotReference, SnapshotRetention};
 
 use super::Keep;
 use super::draft::Draft;
+use crate::token::{self, BOUNDARY, KEPT_TOKEN};
 use crate::{ancestors, refs};
 use shared::{Error, Result};
 
@@ -76,7 +79,7 @@ impl Draft<'_> {
         self.edit(|builder| Ok(builder.remove_ref(name)))
     }
 
-    pub(super) fn roll_back_to(&mut self, id: i64) -> Result<()> {
+    pub(super) fn roll_back_to(&mut self, id: i64, replay: bool) -> Result<()> {
         self.existing(id)?;
         let current = self.metadata.current_snapshot_id();
         if !ancestors(&self.metadata, current).any(|snapshot| snapshot.snapshot_id() == id) {
@@ -84,10 +87,10 @@ impl Draft<'_> {
                 "expected an ancestor of the current snapshot, found `{id}`, which it does not come from"
             )));
         }
-        self.set_current(id)
+        self.set_current(id, replay)
     }
 
-    pub(super) fn roll_back_to_time(&mut self, before_ms: i64) -> Result<()> {
+    pub(super) fn roll_back_to_time(&mut self, before_ms: i64, replay: bool) -> Result<()> {
         let current = self.metadata.current_snapshot_id();
         let found = ancestors(&self.metadata, current).find(|snapshot| snapshot.timestamp_ms() < before_ms);
         let id = found.map(|snapshot| snapshot.snapshot_id()).ok_or_else(|| {
@@ -95,17 +98,40 @@ impl Draft<'_> {
             let time = time.unwrap_or_else(|| format!("{before_ms} ms"));
             Error::not_found(format!("expected a snapshot that was committed before `{time}`, found none"))
         })?;
-        self.set_current(id)
+        self.set_current(id, replay)
     }
 
-    pub(super) fn set_current(&mut self, id: i64) -> Result<()> {
+    pub(super) fn set_current(&mut self, id: i64, replay: bool) -> Result<()> {
         self.existing(id)?;
+        if self.metadata.current_snapshot_id() == Some(id) {
+            return Ok(());
+        }
+        self.carry_tokens(id, replay)?;
         let mut main = match refs::all(&self.metadata)?.remove(MAIN_BRANCH) {
             Some(main) => main,
             None => SnapshotReference::new(id, SnapshotRetention::branch(None, None, None)),
         };
         main.snapshot_id = id;
-        if self.metadata.current_snapshot_id() == Some(id) { Ok(()) } else { self.set_ref(MAIN_BRANCH, main) }
+        self.set_ref(MAIN_BRANCH, main)
+    }
+
+    /// Keeps the tokens as they are while another snapshot becomes current; with `replay` they become those that it had.
+    fn carry_tokens(&mut self, current: i64, replay: bool) -> Result<()> {
+        let is_carried = |key: &&String| key.starts_with(KEPT_TOKEN) || *key == BOUNDARY;
+        let earlier: Vec<String> = self.metadata.properties().keys().filter(is_carried).cloned().collect();
+        let mut kept: HashMap<String, String> = HashMap::new();
+        if !replay {
+            let tokens = token::all(&self.metadata);
+            kept.extend(tokens.into_iter().map(|(key, value)| (format!("{KEPT_TOKEN}{key}"), value)));
+        }
+        if !kept.is_empty() {
+            kept.insert(BOUNDARY.to_owned(), current.to_string());
+        }
+        if earlier.is_empty() && kept.is_empty() {
+            return Ok(());
+        }
+        let gone: Vec<String> = earlier.into_iter().filter(|key| !kept.contains_key(key)).collect();
+        self.edit(|builder| builder.remove_properties(&gone)?.set_properties(kept))
     }
 
     pub(super) fn fast_forward(&mut self, branch: &str, to: &str) -> Result<()> {
@@ -120,8 +146,14 @@ impl Draft<'_> {
                 "expected `{to}` to come after the branch `{branch}`, found that the snapshot `{from}` is none of its ancestors"
             )));
         }
+        if from == target {
+            return Ok(());
+        }
+        if branch == MAIN_BRANCH && self.metadata.properties().contains_key(BOUNDARY) {
+            self.carry_tokens(target, false)?;
+        }
         moved.snapshot_id = target;
-        if from == target { Ok(()) } else { self.set_ref(branch, moved) }
+        self.set_ref(branch, moved)
     }
 
     fn set_ref(&mut self, name: &str, reference: SnapshotReference) -> Result<()> {
