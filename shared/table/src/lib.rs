@@ -26,6 +26,7 @@ pub mod manifests;
 mod metrics;
 mod orphans;
 mod ownership;
+pub mod partitioning;
 pub mod properties;
 pub mod reachable;
 pub mod refs;

@@ -13,8 +13,7 @@ use arrow::compute::{concat_batches, take_record_batch};
 use arrow::datatypes::{Schema as ArrowSchema, SchemaRef as ArrowSchemaRef};
 use arrow::row::{RowConverter, SortField};
 use iceberg::spec::{
-    DataFile, PartitionSpecRef, PrimitiveLiteral, PrimitiveType, Schema, SchemaRef, Struct, TableMetadata, Transform,
-    Type,
+    DataFile, PartitionSpecRef, PrimitiveType, Schema, SchemaRef, Struct, StructType, TableMetadata, Transform, Type,
 };
 use object_store::buffered::BufWriter;
 use parquet::arrow::arrow_writer::ArrowWriterOptions;
@@ -28,10 +27,10 @@ use super::files::{Metrics, writer_properties};
 use super::io::{IcebergContext, Io};
 use super::lineage;
 use super::metrics::{Written, data_file};
+use super::partitioning::named_values;
 use super::properties::read;
 use super::schema::{self, arrow_type};
 use super::transform;
-use super::transform::zoned;
 use shared::model::keys;
 use shared::{Error, Result};
 
@@ -365,41 +364,8 @@ fn with_uuids(ty: &TypePtr, schema: &Schema) -> parquet::errors::Result<TypePtr>
 
 /// The folder of a partition, as Iceberg's other writers name it.
 fn folder(spec: &PartitionSpecRef, schema: &SchemaRef, partition: &Struct) -> String {
-    let date = |days: i64| chrono::DateTime::from_timestamp(days * 86_400, 0).unwrap_or_default().date_naive();
-    let zoned = zoned_values(spec, schema, partition);
-    let others = partition.iter().zip(&zoned).map(|(value, zoned)| value.filter(|_| zoned.is_none()).cloned());
-    let path = spec.partition_to_path(&others.collect(), schema.clone());
-    let fields = spec.fields().iter().zip(partition.iter()).zip(zoned);
-    let named = fields.zip(path.split('/')).map(|(((field, value), zoned), named)| {
-        if let Some(time) = zoned {
-            return format!("{}={time}", field.name);
-        }
-        let value = match value.and_then(iceberg::spec::Literal::as_primitive_literal) {
-            Some(PrimitiveLiteral::Int(value)) => i64::from(value),
-            _ => return named.to_owned(),
-        };
-        let name = &field.name;
-        match field.transform {
-            Transform::Year => format!("{name}={}", 1970 + value),
-            Transform::Month => {
-                format!("{name}={:04}-{:02}", 1970 + value.div_euclid(12), value.rem_euclid(12) + 1)
-            }
-            Transform::Day => format!("{name}={}", date(value)),
-            Transform::Hour => format!("{name}={}-{:02}", date(value.div_euclid(24)), value.rem_euclid(24)),
-            _ => named.to_owned(),
-        }
-    });
-    named.collect::<Vec<_>>().join("/")
-}
-
-/// Times with a zone in a partition, in words.
-fn zoned_values(spec: &PartitionSpecRef, schema: &SchemaRef, partition: &Struct) -> Vec<Option<String>> {
-    let types = spec.partition_type(schema).map(|types| types.fields().to_vec()).unwrap_or_default();
-    let value = |(place, value): (usize, Option<&iceberg::spec::Literal>)| {
-        let Type::Primitive(ty) = types.get(place)?.field_type.as_ref() else { return None };
-        zoned(ty, &value?.as_primitive_literal()?)
-    };
-    partition.iter().enumerate().map(value).collect()
+    let types = spec.partition_type(schema).unwrap_or_else(|_| StructType::new(Vec::new()));
+    named_values(spec, &types, partition).collect::<Vec<_>>().join("/")
 }
 
 impl OpenFile {

@@ -11,12 +11,13 @@ use arrow::buffer::OffsetBuffer;
 use arrow::datatypes::{DataType, Field};
 use iceberg::spec::{DataFile, Datum, ManifestFile, StructType, TableMetadata, Type};
 
-use super::partitions::{arrow_fields, partition, partition_column, partition_fields, partition_type};
+use super::partitions::{arrow_fields, partition, partition_column, partition_fields};
 use super::{Columns, current_entries, ints, longs, names, texts};
 use crate::prune::shown;
 use shared::Result;
 use table::Table;
 use table::live::LiveFile;
+use table::partitioning::partition_type;
 
 pub(super) async fn manifests(table: &Table) -> Result<Columns> {
     let list = match table.metadata().current_snapshot() {

@@ -6,13 +6,13 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, StructArray, new_null_array};
 use arrow::datatypes::{DataType, Field, Fields};
 use datafusion::common::ScalarValue;
-use iceberg::spec::{DataContentType, DataFile, PartitionSpec, StructType, TableMetadata, Transform, Type};
+use iceberg::spec::{DataContentType, DataFile, TableMetadata, Transform, Type};
 
 use super::{Columns, current_entries, longs};
 use crate::prune;
 use shared::Result;
-use table::io::IcebergContext;
 use table::live::LiveFile;
+use table::partitioning::partition_type;
 use table::{Table, schema};
 
 /// A partition field of any of the table's specs.
@@ -40,14 +40,6 @@ pub(super) fn partition_fields(metadata: &TableMetadata) -> Result<Vec<Partition
         }
     }
     Ok(keys)
-}
-
-/// The types of a spec's values. A source column that was dropped is found in an older schema.
-pub(super) fn partition_type(metadata: &TableMetadata, spec: &PartitionSpec) -> Result<StructType> {
-    let doing = || format!("reading the partition spec {}", spec.spec_id());
-    let current = spec.partition_type(metadata.current_schema());
-    let older = || metadata.schemas_iter().find_map(|schema| spec.partition_type(schema).ok());
-    current.or_else(|error| older().ok_or(error)).doing(doing)
 }
 
 pub(super) fn arrow_fields(keys: &[PartitionKey]) -> Result<Fields> {
