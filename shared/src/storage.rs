@@ -92,6 +92,12 @@ pub trait NativeApi: Debug + Send + Sync {
     /// `Invalid` for more time than the store allows.
     async fn presigned_put(&self, url: &Url, path: &Path, expires: Duration) -> Result<String>;
 
+    /// An address from which anyone may `GET` the object's bytes until it expires, without credentials.
+    ///
+    /// # Errors
+    /// `Invalid` for more time than the store allows.
+    async fn presigned_get(&self, url: &Url, path: &Path, expires: Duration) -> Result<String>;
+
     /// Removes the object; made again when the answer is lost.
     ///
     /// # Errors
@@ -166,6 +172,19 @@ impl Storage {
             None => {
                 Err(Error::invalid(format!("expected an object on S3, which alone signs addresses, found `{url}`")))
             }
+        }
+    }
+
+    /// An address from which anyone may `GET` the object's bytes until it expires, without credentials; none where the store signs
+    /// no addresses.
+    ///
+    /// # Errors
+    /// `Invalid` for more than the 7 days that S3 allows; as [`Storage::resolve`] otherwise.
+    pub async fn presigned_get(&self, url: &Url, expires: Duration) -> Result<Option<String>> {
+        let (_, path) = self.resolve(url)?;
+        match self.native(url)? {
+            Some(native) => native.presigned_get(url, &path, expires).await.map(Some),
+            None => Ok(None),
         }
     }
 

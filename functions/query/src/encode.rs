@@ -1,4 +1,4 @@
-//! Rows as JSON, CSV or Arrow IPC.
+//! Values as JSON and CSV have them.
 //!
 //! | type | JSON | CSV |
 //! |---|---|---|
@@ -13,104 +13,24 @@
 //! | binary | base64 | base64 |
 //! | array, struct, map | array, object, object | JSON text |
 
+use std::borrow::Cow;
+
 use arrow::array::{Array, ArrayRef, AsArray, Decimal128Array, Decimal256Array, RecordBatch, StructArray};
 use arrow::datatypes::{
     DataType, Date32Type, Date64Type, Float16Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type,
     SchemaRef, TimeUnit, TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType,
     TimestampSecondType, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
 };
-use arrow::ipc::writer::StreamWriter;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Number, Value, json};
+use shared::Result;
 use shared::model::ColumnType;
-use shared::{Error, Result};
 use uuid::Uuid;
 
 /// The largest integer that every JSON reader keeps.
 const MAX_SAFE: u64 = (1 << 53) - 1;
-
-/// Writes the rows of one answer, batch by batch.
-pub enum Encoder {
-    Json { rows: u64 },
-    Csv,
-    Arrow(Box<StreamWriter<Vec<u8>>>),
-}
-
-impl Encoder {
-    /// Begins an answer in `out`: the columns of JSON, the header of CSV, the schema of Arrow.
-    ///
-    /// # Errors
-    /// `Bug` when the schema can't be written.
-    pub fn begin(format: crate::event::Format, id: &str, schema: &SchemaRef, out: &mut Vec<u8>) -> Result<Self> {
-        match format {
-            crate::event::Format::Json => {
-                let head = format!("{{\"queryId\":{},\"columns\":{},\"rows\":[", json!(id), columns(schema));
-                out.extend(head.into_bytes());
-                Ok(Self::Json { rows: 0 })
-            }
-            crate::event::Format::Csv => {
-                let names: Vec<String> = schema.fields().iter().map(|f| quoted(f.name())).collect();
-                out.extend(names.join(",").into_bytes());
-                out.extend(b"\r\n");
-                Ok(Self::Csv)
-            }
-            crate::event::Format::Arrow => {
-                let mut writer = StreamWriter::try_new(Vec::new(), schema)?;
-                out.append(writer.get_mut());
-                Ok(Self::Arrow(Box::new(writer)))
-            }
-        }
-    }
-
-    /// Adds the rows of `batch` to `out`.
-    ///
-    /// # Errors
-    /// `Invalid` for a value of a type that has no text.
-    pub fn rows(&mut self, batch: &RecordBatch, out: &mut Vec<u8>) -> Result<()> {
-        match self {
-            Self::Json { rows } => {
-                for row in json_rows(batch)? {
-                    if *rows > 0 {
-                        out.push(b',');
-                    }
-                    *rows += 1;
-                    serde_json::to_writer(&mut *out, &row)
-                        .map_err(|e| Error::bug("row has no JSON form").with_source(e))?;
-                }
-            }
-            Self::Csv => csv_rows(batch, out)?,
-            Self::Arrow(writer) => {
-                writer.write(batch)?;
-                out.append(writer.get_mut());
-            }
-        }
-        Ok(())
-    }
-
-    /// Ends the answer; JSON ends with the members of `tail`.
-    ///
-    /// # Errors
-    /// `Bug` when the end can't be written.
-    pub fn end(self, tail: &Value, out: &mut Vec<u8>) -> Result<()> {
-        match self {
-            Self::Json { .. } => {
-                out.push(b']');
-                for (name, value) in tail.as_object().into_iter().flatten() {
-                    out.extend(format!(",{}:{value}", json!(name)).into_bytes());
-                }
-                out.push(b'}');
-            }
-            Self::Csv => {}
-            Self::Arrow(mut writer) => {
-                writer.finish()?;
-                out.append(writer.get_mut());
-            }
-        }
-        Ok(())
-    }
-}
 
 /// Names and types, in Glue's words where a table could hold the type.
 pub fn columns(schema: &SchemaRef) -> Value {
@@ -132,28 +52,25 @@ pub fn json_rows(batch: &RecordBatch) -> Result<Vec<Value>> {
     Ok((0..batch.num_rows()).map(row).collect())
 }
 
-fn csv_rows(batch: &RecordBatch, out: &mut Vec<u8>) -> Result<()> {
-    for row in json_rows(batch)? {
-        for (i, value) in row.as_array().into_iter().flatten().enumerate() {
-            if i > 0 {
-                out.push(b',');
-            }
-            match value {
-                Value::Null => {}
-                Value::String(text) => out.extend(quoted(text).into_bytes()),
-                nested @ (Value::Array(_) | Value::Object(_)) => out.extend(quoted(&nested.to_string()).into_bytes()),
-                plain => out.extend(plain.to_string().into_bytes()),
-            }
+/// One row of CSV, without the end of its line.
+pub fn csv_row(row: &[Value], out: &mut Vec<u8>) {
+    for (i, value) in row.iter().enumerate() {
+        if i > 0 {
+            out.push(b',');
         }
-        out.extend(b"\r\n");
+        match value {
+            Value::Null => {}
+            Value::String(text) => out.extend(csv_field(text).as_bytes()),
+            nested @ (Value::Array(_) | Value::Object(_)) => out.extend(csv_field(&nested.to_string()).as_bytes()),
+            plain => out.extend(plain.to_string().into_bytes()),
+        }
     }
-    Ok(())
 }
 
-/// RFC 4180; an empty text is quoted to differ from null.
-fn quoted(text: &str) -> String {
+/// A text as RFC 4180 has it; an empty one is quoted to differ from null.
+pub fn csv_field(text: &str) -> Cow<'_, str> {
     let needs = text.is_empty() || text.contains(['"', ',', '\n', '\r']) || text.trim() != text;
-    if needs { format!("\"{}\"", text.replace('"', "\"\"")) } else { text.to_owned() }
+    if needs { format!("\"{}\"", text.replace('"', "\"\"")).into() } else { text.into() }
 }
 
 macro_rules! numbers {
@@ -306,10 +223,7 @@ fn displayed(array: &ArrayRef) -> Result<Vec<Value>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::Format;
-    use arrow::array::{
-        Float64Array, Int64Array, ListArray, MapBuilder, StringArray, StringBuilder, TimestampMicrosecondArray,
-    };
+    use arrow::array::{Float64Array, Int64Array, ListArray, MapBuilder, StringBuilder, TimestampMicrosecondArray};
     use std::sync::Arc;
 
     fn values(array: impl Array + 'static) -> Value {
@@ -355,42 +269,5 @@ mod tests {
         map.values().append_value("b");
         map.append(true).unwrap();
         assert_eq!(values(map.finish()), json!([{"a": "b"}]));
-    }
-
-    #[test]
-    fn csv_tells_null_from_empty_and_quotes_what_needs_it() {
-        let text = StringArray::from(vec![Some("a,b"), Some("say \"x\""), Some(""), None, Some("plain")]);
-        let batch = RecordBatch::try_from_iter([("t", Arc::new(text) as ArrayRef)]).unwrap();
-        let mut out = Vec::new();
-        let mut encoder = Encoder::begin(Format::Csv, "q", &batch.schema(), &mut out).unwrap();
-        encoder.rows(&batch, &mut out).unwrap();
-        encoder.end(&json!({}), &mut out).unwrap();
-        assert_eq!(String::from_utf8(out).unwrap(), "t\r\n\"a,b\"\r\n\"say \"\"x\"\"\"\r\n\"\"\r\n\r\nplain\r\n");
-    }
-
-    #[test]
-    fn an_arrow_answer_reads_back() {
-        let batch = RecordBatch::try_from_iter([("n", Arc::new(Int64Array::from(vec![1, 2])) as ArrayRef)]).unwrap();
-        let mut out = Vec::new();
-        let mut encoder = Encoder::begin(Format::Arrow, "q", &batch.schema(), &mut out).unwrap();
-        encoder.rows(&batch, &mut out).unwrap();
-        encoder.rows(&batch, &mut out).unwrap();
-        encoder.end(&json!({}), &mut out).unwrap();
-        let reader = arrow::ipc::reader::StreamReader::try_new(out.as_slice(), None).unwrap();
-        let batches: Vec<RecordBatch> = reader.map(Result::unwrap).collect();
-        assert_eq!(batches, [batch.clone(), batch]);
-    }
-
-    #[test]
-    fn a_json_answer_is_one_document() {
-        let batch = RecordBatch::try_from_iter([("n", Arc::new(Int64Array::from(vec![1, 2])) as ArrayRef)]).unwrap();
-        let mut out = Vec::new();
-        let mut encoder = Encoder::begin(Format::Json, "q", &batch.schema(), &mut out).unwrap();
-        encoder.rows(&batch, &mut out).unwrap();
-        encoder.end(&json!({"truncated": false}), &mut out).unwrap();
-        let expected = json!({
-            "queryId": "q", "columns": [{"name": "n", "type": "bigint"}], "rows": [[1], [2]], "truncated": false
-        });
-        assert_eq!(serde_json::from_slice::<Value>(&out).unwrap(), expected);
     }
 }

@@ -12,46 +12,58 @@ use shared::{Error, Principal, Result};
 pub enum Format {
     Json,
     Csv,
+    /// A JSON object a line.
+    Ndjson,
     /// The Arrow IPC stream format.
     Arrow,
+    Parquet,
+    /// Arrow with what else is known of the answer, before and behind its rows: [`crate::frames`].
+    Frames,
 }
 
 impl Format {
+    const ALL: [Self; 6] = [Self::Json, Self::Csv, Self::Ndjson, Self::Arrow, Self::Parquet, Self::Frames];
+
     pub fn content_type(self) -> &'static str {
         match self {
             Self::Json => "application/json",
             Self::Csv => "text/csv; charset=utf-8",
+            Self::Ndjson => "application/x-ndjson",
             Self::Arrow => "application/vnd.apache.arrow.stream",
+            Self::Parquet => "application/vnd.apache.parquet",
+            Self::Frames => "application/vnd.tarn.frames",
         }
     }
 
-    /// The end of a stored answer's name.
+    /// The format's name, and the end of a stored answer's name.
     pub fn extension(self) -> &'static str {
         match self {
             Self::Json => "json",
             Self::Csv => "csv",
+            Self::Ndjson => "ndjson",
             Self::Arrow => "arrow",
+            Self::Parquet => "parquet",
+            Self::Frames => "frames",
         }
     }
 
+    /// Whether an answer is text, in UTF-8.
+    pub fn is_text(self) -> bool {
+        matches!(self, Self::Json | Self::Csv | Self::Ndjson)
+    }
+
     fn named(name: &str) -> Result<Self> {
-        match name {
-            "json" => Ok(Self::Json),
-            "csv" => Ok(Self::Csv),
-            "arrow" => Ok(Self::Arrow),
-            other => Err(Error::invalid(format!("expected the format `json`, `csv` or `arrow`, found `{other}`"))),
-        }
+        Self::ALL.into_iter().find(|format| format.extension() == name).ok_or_else(|| {
+            let names: Vec<_> = Self::ALL.iter().map(|format| format!("`{}`", format.extension())).collect();
+            Error::invalid(format!("expected the format {}, found `{name}`", names.join(", ")))
+        })
     }
 
     /// The first format that an `Accept` header names; JSON when it names none of ours.
     fn accepted(header: Option<&str>) -> Self {
-        let types = header.unwrap_or_default().split(',').map(|t| t.split(';').next().unwrap_or_default().trim());
-        let known = |ty: &str| match ty {
-            "application/json" => Some(Self::Json),
-            "text/csv" => Some(Self::Csv),
-            "application/vnd.apache.arrow.stream" => Some(Self::Arrow),
-            _ => None,
-        };
+        let media_type = |text: &str| text.split(';').next().unwrap_or_default().trim().to_owned();
+        let types = header.unwrap_or_default().split(',').map(media_type);
+        let known = |ty: String| Self::ALL.into_iter().find(|format| media_type(format.content_type()) == ty);
         types.filter_map(known).next().unwrap_or(Self::Json)
     }
 }
@@ -67,6 +79,8 @@ pub struct QueryRequest {
     pub format: Format,
     /// Whether the rows are given on as they are found.
     pub stream: bool,
+    /// Whether an answer that is too large for one response may be given on so, too.
+    pub may_stream: bool,
     /// Rows of the answer at most.
     pub limit: Option<u64>,
     pub max_bytes_scanned: Option<u64>,
@@ -109,11 +123,13 @@ impl QueryRequest {
                 }
             },
         };
+        let format = body.format.unwrap_or_else(|| Format::accepted(request.header("accept")));
         Ok(Self {
             sql: body.sql,
             database: body.database.map(|d| d.to_ascii_lowercase()),
-            format: body.format.unwrap_or_else(|| Format::accepted(request.header("accept"))),
-            stream: body.stream.unwrap_or(false) && request.streams,
+            format,
+            stream: body.stream.unwrap_or(format == Format::Frames) && request.streams,
+            may_stream: request.streams && body.stream != Some(false),
             limit: body.limit,
             max_bytes_scanned: body.max_bytes_scanned,
             timeout,
@@ -172,6 +188,7 @@ mod tests {
         assert_eq!(asked("text/csv;q=0.9, */*", r#"{"sql":"SELECT 1"}"#).format, Format::Csv);
         assert_eq!(asked("*/*", r#"{"sql":"SELECT 1"}"#).format, Format::Json);
         assert_eq!(asked("text/csv", r#"{"sql":"SELECT 1","format":"arrow"}"#).format, Format::Arrow);
+        assert_eq!(asked("application/vnd.apache.parquet", r#"{"sql":"SELECT 1"}"#).format, Format::Parquet);
     }
 
     #[test]

@@ -1,20 +1,23 @@
 //! The function `query`: SQL over all tables of the catalog, by HTTP: statements that read, and those that write Iceberg tables.
 //!
-//! `POST /query` takes `{"sql": …, "database"?: …, "format"?: "json" | "csv" | "arrow", "limit"?: rows,
+//! `POST /query` takes `{"sql": …, "database"?: …, "format"?: "json" | "csv" | "ndjson" | "arrow" | "parquet" | "frames", "limit"?: rows,
 //! "maxBytesScanned"?: bytes, "timeoutSeconds"?: seconds, "stream"?: bool}`, or the SQL itself as `text/plain` or `application/sql` with the rest
 //! in the query string. The `Accept` header chooses a format where the request names none. Under one `idempotency-key` a statement
 //! changes a table once, however often it is sent.
 //!
 //! With `"stream": true` the rows come as they are found, however many, where the server gives them on so: `tarn up` does, API Gateway
-//! does not. What goes wrong on the way is the member `error` at the end of a JSON answer, and breaks off any other.
+//! does not. What goes wrong on the way is the member `error` at the end of a JSON answer, a frame of its own ([`frames`]), and breaks
+//! off any other.
 //!
 //! Every other answer has the headers `x-tarn-query-id`, `x-tarn-rows`, `x-tarn-bytes-scanned` and `x-tarn-elapsed-ms`. An answer
-//! that is too large for one response is stored below the warehouse's `results/`; the response then is JSON with the URL of the
-//! whole and its first rows ([`answer`]). How values are written: [`encode`]. [`Query`] answers; errors are the engine's.
+//! that is too large for one response is given on as it is found where the server can, or stored below the warehouse's `results/`
+//! ([`answer`]). How values are written: [`encode`]; rows: [`encoder`]. [`Query`] answers; errors are the engine's.
 
 pub mod answer;
 pub mod encode;
+pub mod encoder;
 pub mod event;
+pub mod frames;
 
 use std::sync::Arc;
 
@@ -78,14 +81,15 @@ impl Query {
             idempotency_key: asked.idempotency_key,
             caller: asked.caller,
             // Not every reader of Arrow knows them.
-            views: asked.format != Format::Arrow,
+            views: !matches!(asked.format, Format::Arrow | Format::Parquet | Format::Frames),
             ..QueryOptions::new(asked.principal)
         };
         let answer = self.engine.execute(&asked.sql, &options).await?;
-        let delivery = Delivery { storage: &self.ports.storage, keys: &self.ports.keys, id, format: asked.format };
+        let (storage, keys) = (&self.ports.storage, &self.ports.keys);
+        let delivery = Delivery { storage, keys, id, format: asked.format, may_stream: asked.may_stream };
         match asked.stream {
             true => delivery.stream(answer, asked.limit).await,
-            false => delivery.deliver(answer, asked.limit).await.map(Response::from),
+            false => delivery.deliver(answer, asked.limit).await,
         }
     }
 }

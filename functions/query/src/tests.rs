@@ -1,5 +1,7 @@
 //! The function behind API Gateway events.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 use shared::clock::SystemClock;
 use shared::config::Settings;
@@ -108,6 +110,133 @@ async fn an_answer_that_no_response_can_hold_is_stored_whole() {
         };
         assert_eq!(rows, 8000, "{format}");
     }
+}
+
+/// A store that signs addresses.
+#[derive(Debug)]
+struct Signing;
+
+#[async_trait::async_trait]
+impl shared::storage::NativeApi for Signing {
+    async fn presigned_put(&self, _: &url::Url, _: &object_store::path::Path, _: Duration) -> Result<String> {
+        Err(Error::bug("nothing is uploaded"))
+    }
+
+    async fn presigned_get(&self, _: &url::Url, path: &object_store::path::Path, _: Duration) -> Result<String> {
+        Ok(format!("https://signed.example/{path}?signature"))
+    }
+
+    async fn delete(&self, _: &url::Url, _: &object_store::path::Path) -> Result<()> {
+        Err(Error::bug("nothing is removed"))
+    }
+
+    async fn can_list(&self, _: &url::Url, _: &object_store::path::Path) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// A lakehouse whose objects have signed addresses, as on S3.
+fn signing() -> Lake {
+    let Lake { query, ports, _spill } = lake();
+    let root = url::Url::parse("memory:///").unwrap();
+    let (store, _) = ports.storage.resolve(&root.join("results/x").unwrap()).unwrap();
+    let root = shared::storage::Root::new(&root, store).with_native(Arc::new(Signing));
+    let ports = Ports { storage: shared::storage::Storage::new(vec![root]), ..ports };
+    Lake { query: Query { ports: ports.clone(), ..query }, ports, _spill }
+}
+
+#[tokio::test]
+async fn a_stored_answer_is_sent_for_by_its_signed_address_in_the_format_that_was_asked_for() {
+    let lake = signing();
+    let sql = "SELECT n, repeat('x', 1000) AS t FROM generate_series(1, 8000) AS g(n)";
+    for format in ["csv", "ndjson", "arrow", "parquet", "frames"] {
+        let sql = if format == "parquet" {
+            sql.replace("repeat('x', 1000)", "sha512(CAST(n AS varchar))")
+        } else {
+            sql.into()
+        };
+        let sql = sql.replace("8000", if format == "parquet" { "200000" } else { "8000" });
+        let response = lake.post(json!({"sql": sql, "format": format})).await;
+        assert_eq!((response.status, body(&response)["result"]["format"].as_str()), (303, Some(format)));
+        let location = &response.headers["location"];
+        assert!(location.starts_with("https://signed.example/results/") && location.contains(format), "{location}");
+        assert_eq!(body(&response)["result"]["download"], json!(location));
+    }
+    let response = lake.post(json!({"sql": sql})).await;
+    assert_eq!((response.status, response.headers.get("location")), (200, None));
+    assert!(body(&response)["result"]["download"].as_str().unwrap().ends_with(".json?signature"));
+}
+
+#[tokio::test]
+async fn rows_that_are_too_large_to_be_shown_beside_the_address_of_the_whole_are_left_out() {
+    let answer = body(&lake().post(json!({"sql": "SELECT repeat('x', 7000000) AS t"})).await);
+    assert_eq!(
+        (&answer["rows"], &answer["truncated"], &answer["stats"]["rows"]),
+        (&json!([]), &json!(true), &json!(1))
+    );
+    assert!(answer["result"]["url"].as_str().is_some(), "{answer}");
+}
+
+#[tokio::test]
+async fn a_large_answer_is_given_on_as_it_is_found_where_the_server_can_unless_it_is_json() {
+    let lake = lake();
+    let sql = "SELECT n, repeat('x', 1000) AS t FROM generate_series(1, 8000) AS g(n)";
+    let asked = |format: &str, stream: Option<bool>| {
+        let mut body = json!({"sql": sql, "format": format});
+        if let Some(stream) = stream {
+            body["stream"] = json!(stream);
+        }
+        Request { body: body.to_string().into(), streams: true, ..Request::new("POST", "/query", "r") }
+    };
+    for (format, stream, is_streamed) in
+        [("csv", None, true), ("ndjson", None, true), ("csv", Some(false), false), ("json", None, false)]
+    {
+        let reply = lake.query.handle(Event::Http(asked(format, stream))).await.unwrap();
+        let response = reply.response().unwrap();
+        assert_eq!(matches!(response.body, Body::Parts(_)), is_streamed, "{format} {stream:?}");
+        let whole = response.whole().await.unwrap();
+        let lines = whole.body.iter().filter(|byte| **byte == b'\n').count();
+        let expected = if is_streamed { 8000 + usize::from(format == "csv") } else { 0 };
+        assert_eq!((lines, whole.headers.contains_key("x-tarn-result-url")), (expected, !is_streamed), "{format}");
+    }
+}
+
+#[tokio::test]
+async fn ndjson_and_parquet_are_formats_too() {
+    let lake = lake();
+    let sql = "VALUES (1, 'a b'), (2, NULL)";
+    let ndjson = lake.post(json!({"sql": sql, "format": "ndjson"})).await;
+    assert_eq!(ndjson.body, "{\"column1\":1,\"column2\":\"a b\"}\n{\"column1\":2,\"column2\":null}\n");
+    let parquet = lake.post(json!({"sql": sql, "format": "parquet"})).await;
+    assert_eq!(parquet.headers["content-type"], "application/vnd.apache.parquet");
+    let reader = parquet::arrow::arrow_reader::ParquetRecordBatchReader::try_new(parquet.body, 10).unwrap();
+    assert_eq!(reader.map(|batch| batch.unwrap().num_rows()).sum::<usize>(), 2);
+}
+
+#[tokio::test]
+async fn frames_tell_how_far_a_query_is_before_its_first_rows_and_how_it_fails() {
+    use crate::frames::{Frames, Kind};
+    let lake = lake();
+    let all = |bytes: &[u8]| {
+        let (mut frames, mut found) = (Frames::default(), Vec::new());
+        frames.feed(bytes);
+        while let Some((kind, payload)) = frames.next().unwrap() {
+            found.push((kind, String::from_utf8_lossy(&payload).into_owned()));
+        }
+        found
+    };
+    let slow =
+        "SELECT sum(a.value * b.value % 7) AS n FROM generate_series(1, 30000) a CROSS JOIN generate_series(1, 3000) b";
+    let told = all(&lake.streamed(slow, "frames").await.whole().await.unwrap().body);
+    let [(Kind::Arrow, _), (Kind::Progress, progress), ..] = told.as_slice() else { panic!("{told:?}") };
+    let progress: Value = serde_json::from_str(progress).unwrap();
+    assert!(progress["elapsed_ms"].as_u64().unwrap() >= 200 && progress["rows"] == 0, "{progress}");
+    let Some((Kind::End, end)) = told.last() else { panic!("{told:?}") };
+    assert_eq!(serde_json::from_str::<Value>(end).unwrap()["stats"]["rows"], 1);
+    let fails = "SELECT 10 / (100000 - value) AS n FROM generate_series(1, 200000)";
+    let told = all(&lake.streamed(fails, "frames").await.whole().await.unwrap().body);
+    let Some((Kind::Error, error)) = told.last() else { panic!("{:?}", told.last()) };
+    assert!(error.contains("\"Invalid\"") && error.contains("zero"), "{error}");
 }
 
 #[tokio::test]

@@ -29,11 +29,14 @@ struct S3Api(aws_sdk_s3::Client);
 #[async_trait]
 impl NativeApi for S3Api {
     async fn presigned_put(&self, url: &Url, path: &Path, expires: Duration) -> Result<String> {
-        let expires = PresigningConfig::expires_in(expires).map_err(|e| {
-            Error::invalid(format!("expected at most 7 days, found {} s", expires.as_secs())).with_source(e)
-        })?;
-        let signed = self.0.put_object().bucket(bucket(url)?).key(path.as_ref()).presigned(expires).await;
-        let signed = signed.map_err(|e| Call::repeatable("s3:PutObject", &format!("`{url}`")).failed(e))?;
+        let put = self.0.put_object().bucket(bucket(url)?).key(path.as_ref()).presigned(expiring(expires)?).await;
+        let signed = put.map_err(|e| Call::repeatable("s3:PutObject", &format!("`{url}`")).failed(e))?;
+        Ok(signed.uri().to_owned())
+    }
+
+    async fn presigned_get(&self, url: &Url, path: &Path, expires: Duration) -> Result<String> {
+        let get = self.0.get_object().bucket(bucket(url)?).key(path.as_ref()).presigned(expiring(expires)?).await;
+        let signed = get.map_err(|e| Call::repeatable("s3:GetObject", &format!("`{url}`")).failed(e))?;
         Ok(signed.uri().to_owned())
     }
 
@@ -47,6 +50,11 @@ impl NativeApi for S3Api {
         let answer = ask.send().await;
         answer.map(drop).map_err(|e| Call::repeatable("s3:ListBucket", &format!("`{folder}`")).failed(e))
     }
+}
+
+fn expiring(expires: Duration) -> Result<PresigningConfig> {
+    PresigningConfig::expires_in(expires)
+        .map_err(|e| Error::invalid(format!("expected at most 7 days, found {} s", expires.as_secs())).with_source(e))
 }
 
 fn bucket(url: &Url) -> Result<&str> {

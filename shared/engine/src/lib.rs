@@ -430,7 +430,9 @@ impl Run<'_> {
             }
             None => rows,
         };
-        self.answer(rows, Some(plan))
+        let answer = self.answer(rows, Some(plan))?;
+        answer.progress.expect_bytes(expected_bytes);
+        Ok(answer)
     }
 
     async fn plan(&self, state: &SessionState, statement: Statement) -> Result<Arc<dyn ExecutionPlan>> {
@@ -474,6 +476,7 @@ impl Answer {
         Ok((batches, self.progress.stats()))
     }
 }
+        let expected_bytes = limit::estimate(plan.as_ref(), &state);
 
 #[cfg(test)]
 mod tests;

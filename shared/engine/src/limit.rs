@@ -17,14 +17,18 @@ use shared::{Error, Result};
 /// # Errors
 /// `Limit`, with the estimate.
 pub(super) fn check(plan: &dyn ExecutionPlan, state: &SessionState, limit: u64) -> Result<()> {
-    let footers = state.runtime_env().cache_manager.get_file_metadata_cache();
-    let estimate = bytes_of(plan, footers.as_ref());
+    let estimate = estimate(plan, state);
     if estimate > limit {
         return Err(Error::limit(format!(
             "the query was refused: expected it to scan at most {limit} bytes, estimated {estimate}"
         )));
     }
     Ok(())
+}
+
+/// Bytes that the plan would read at most, as far as that is known before it runs.
+pub(super) fn estimate(plan: &dyn ExecutionPlan, state: &SessionState) -> u64 {
+    bytes_of(plan, state.runtime_env().cache_manager.get_file_metadata_cache().as_ref())
 }
 
 /// Bytes that all scans of the plan read together. A scan that may stop early counts nothing: it is cut off as it runs.

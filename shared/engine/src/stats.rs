@@ -34,6 +34,8 @@ struct Figures {
     meter: Arc<Meter>,
     /// Until the query has ended: a plan is taken apart where it ran, as one that is deep takes much stack.
     plan: Mutex<Option<Arc<dyn ExecutionPlan>>>,
+    /// Bytes that the plan's files hold of what it reads: about what it will scan. 0 where it is not known.
+    expected_bytes: AtomicU64,
     /// What the plan took, once the query has ended.
     taken: OnceLock<Taken>,
     clock: Arc<dyn Clock>,
@@ -64,7 +66,17 @@ impl Progress {
     ) -> Self {
         let (rows, ended_ms) = (AtomicU64::new(0), AtomicI64::new(0));
         let (plan, taken) = (Mutex::new(plan), OnceLock::new());
-        Self(Arc::new(Figures { rows, meter, plan, taken, clock, started_ms, ended_ms }))
+        let expected_bytes = AtomicU64::new(0);
+        Self(Arc::new(Figures { rows, meter, plan, expected_bytes, taken, clock, started_ms, ended_ms }))
+    }
+
+    pub(super) fn expect_bytes(&self, bytes: u64) {
+        self.0.expected_bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    /// About how many bytes the whole query will scan, told from the sizes of files and columns; none where nobody knows.
+    pub fn expected_bytes(&self) -> Option<u64> {
+        Some(self.0.expected_bytes.load(Ordering::Relaxed)).filter(|bytes| *bytes > 0)
     }
 
     /// The figures so far; final once the rows have ended or were dropped.
