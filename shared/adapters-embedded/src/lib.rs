@@ -1,9 +1,13 @@
 //! The ports on one machine: catalog, streams and state in SQLite files of a data directory, objects in folders.
 //!
 //! [`open`] opens those of a data directory, [`over`] those whose objects lie elsewhere, [`in_memory`] some that nothing outlives.
-//! A file that is locked for long is `Retry`, one that can't be read `Bug`.
+//! A file that is locked for long is `Retry`, one that can't be read `Bug`. [`format`] is the format of the directory, [`snapshot`]
+//! one state of its databases, [`bodies`] the texts in them.
 
+pub mod bodies;
 pub mod catalog;
+pub mod format;
+pub mod snapshot;
 mod sqlite;
 pub mod state;
 pub mod storage;
@@ -26,14 +30,16 @@ use self::state::EmbeddedState;
 use self::stream::EmbeddedStream;
 
 /// The file of a data directory that says what the URLs of its objects begin with.
-const ROOT_FILE: &str = "objects.url";
+pub const ROOT_FILE: &str = "objects.url";
 
 /// Opens the embedded adapters: SQLite files in `settings.data`, objects below `settings.warehouse`.
 ///
 /// # Errors
-/// `Denied` or `Limit` when the directory can't be written; `Invalid` for a warehouse that is no folder of this machine.
+/// `Denied` or `Limit` when the directory can't be written; `Invalid` for a warehouse that is no folder of this machine, and for a
+/// directory of a newer format; `Conflict` for one whose restore is not finished.
 pub fn open(settings: &Settings) -> Result<Ports> {
     make_folder(&settings.data)?;
+    format::upgrade(&settings.data)?;
     if settings.warehouse.scheme() == "file" {
         let objects = settings.warehouse.to_file_path().map_err(|()| {
             Error::invalid(format!("expected a warehouse in a folder of this machine, found `{}`", settings.warehouse))
@@ -56,6 +62,7 @@ pub fn open(settings: &Settings) -> Result<Ports> {
 /// `Denied` or `Limit` when the directory can't be written.
 pub fn over(settings: &Settings, storage: Storage) -> Result<Ports> {
     make_folder(&settings.data)?;
+    format::upgrade(&settings.data)?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     Ok(Ports {
         storage,
@@ -99,7 +106,7 @@ pub fn in_memory_with(clock: Arc<dyn Clock>, random: Arc<dyn Random>) -> Result<
 ///
 /// # Errors
 /// `Invalid` for a file that holds no URL.
-fn first_root(settings: &Settings) -> Result<Url> {
+pub fn first_root(settings: &Settings) -> Result<Url> {
     let own = Url::from_directory_path(settings.data.join(OBJECTS)).ok();
     if own.as_ref() != Some(&settings.warehouse) {
         return Ok(settings.warehouse.clone());

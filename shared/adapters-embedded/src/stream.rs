@@ -47,6 +47,8 @@ const SCHEMA: Schema = Schema {
 
 /// Expired records that one put removes at most, so that no put waits long for it.
 const EXPIRED_PER_PUT: i64 = 2_000;
+/// How long records live at least that come out of a backup, unless they had less time left when it was made.
+const GRACE_MS: i64 = 6 * 3_600_000;
 /// Puts look for expired records no more often than this.
 const EXPIRY_EVERY_MS: i64 = 10_000;
 
@@ -90,6 +92,25 @@ impl EmbeddedStream {
     /// `Bug` when SQLite can't open in memory.
     pub fn in_memory(clock: Arc<dyn Clock>) -> Result<Self> {
         Ok(Self::new(Database::in_memory(&SCHEMA)?, clock))
+    }
+
+    /// Gives the records of the file at `path`, which lay unused for `away_ms`, the life back that they lost by it: what no table
+    /// holds yet must not expire before anybody could write it. A record has as long to live as it had before, but [`GRACE_MS`] at
+    /// most, and no less than it has anyway. Others keep the time of their arrival, by which a repeated request finds what it has
+    /// stored, and the order of the times stays.
+    ///
+    /// # Errors
+    /// As [`EmbeddedStream::open`].
+    pub async fn revive(path: &Path, away_ms: i64, now_ms: i64) -> Result<()> {
+        let database = Database::open(path, &SCHEMA)?;
+        let update = "UPDATE records SET arrival_ms = max(arrival_ms, min(arrival_ms + ?1, ?2 - (
+                          SELECT retention_hours * 3600000 FROM streams WHERE streams.id = records.stream)))";
+        database
+            .write(move |transaction| {
+                transaction.execute(update, (away_ms.max(0), now_ms + GRACE_MS))?;
+                Ok(())
+            })
+            .await
     }
 
     fn new(database: Database, clock: Arc<dyn Clock>) -> Self {
@@ -408,6 +429,36 @@ mod tests {
         let count = "SELECT count(*) FROM records";
         let kept: i64 = stream.database.read(move |t| Ok(t.query_row(count, [], |r| r.get(0))?)).await.unwrap();
         assert_eq!(kept, 1);
+    }
+
+    #[tokio::test]
+    async fn records_live_on_after_a_time_in_a_backup() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("stream.db");
+        let clock = Arc::new(ManualClock::at(0));
+        let open = || EmbeddedStream::open(&path, clock.clone()).unwrap();
+        let spec = StreamSpec { name: "s".into(), shards: 1, retention_hours: 24 };
+        open().create(&spec).await.unwrap();
+        // One that has expired when the backup is made, one that has an hour left, one that is new.
+        for (text, after) in [("expired", 23), ("late", 23), ("new", 0)] {
+            open().put("s", vec![record(text)]).await.unwrap();
+            clock.advance(after * HOUR_MS);
+        }
+        let living = || async {
+            let batch = open().read("s", &shard_id(0), ReadFrom::Oldest, 10).await.unwrap();
+            batch.records.iter().map(|record| String::from_utf8(record.data.to_vec()).unwrap()).collect::<Vec<_>>()
+        };
+        let of_time = |hours: i64| clock.advance(hours * HOUR_MS);
+        assert_eq!(living().await, ["late", "new"]);
+        EmbeddedStream::revive(&path, 0, clock.now_ms()).await.unwrap();
+        of_time(100);
+        assert_eq!(living().await, Vec::<String>::new(), "without more they are lost");
+        EmbeddedStream::revive(&path, 100 * HOUR_MS, clock.now_ms()).await.unwrap();
+        assert_eq!(living().await, ["late", "new"]);
+        of_time(1);
+        assert_eq!(living().await, ["new"], "each has as long to live as it had");
+        of_time(4);
+        assert_eq!(living().await, ["new"]);
     }
 
     #[tokio::test]
