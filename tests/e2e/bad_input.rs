@@ -212,12 +212,16 @@ async fn a_lakehouse_file_with_mistakes_is_refused_with_their_places() {
 }
 
 /// A file system of a few MiB that is taken away again.
-struct SmallDisk(tempfile::TempDir);
+pub(crate) struct SmallDisk(tempfile::TempDir);
 
 impl SmallDisk {
+    pub(crate) fn path(&self) -> &std::path::Path {
+        self.0.path()
+    }
+
     /// # Errors
     /// Why there is none: most users may not mount.
-    fn mount(size: &str) -> Result<Self, String> {
+    pub(crate) fn mount(size: &str) -> Result<Self, String> {
         let dir = tempfile::tempdir().unwrap();
         let mut mount = Command::new("mount");
         mount.args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"]).arg(dir.path());

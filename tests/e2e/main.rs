@@ -15,6 +15,7 @@
 #![allow(clippy::disallowed_methods)]
 
 mod access;
+mod backup;
 mod bad_events;
 mod bad_input;
 mod busy;

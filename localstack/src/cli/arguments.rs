@@ -4,6 +4,10 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+mod backup;
+
+pub use backup::{Backup, Restore};
+
 const EXAMPLES: &str = "\
 Examples:
   tarn demo                                  real data through everything, with a report at the end
@@ -12,6 +16,7 @@ Examples:
   tarn put --file weather 2013-01.csv.gz     upload a file that the crawler will register
   tarn sql 'SELECT count(*) FROM orders'     ask
   tarn status                                what is wrong; what is buffered, crawled, run and due
+  tarn backup /mnt/backups --keep 14         back the data directory up, also while `tarn up` runs
 
 A command works through a `tarn up` that has the data directory, and on the directory itself when none runs.
 
@@ -79,6 +84,8 @@ pub enum Command {
     Status(Status),
     Logs(Logs),
     Errors(Errors),
+    Backup(Backup),
+    Restore(Restore),
 }
 
 /// Run the lakehouse until interrupted

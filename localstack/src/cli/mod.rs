@@ -2,6 +2,7 @@
 //! are here.
 
 pub mod arguments;
+mod backup;
 pub(crate) mod caller;
 pub(crate) mod delivery;
 mod errors;
@@ -82,6 +83,8 @@ async fn run(cli: Cli, out: &Out) -> Result<ExitCode> {
         Command::Status(status) => return status::run(&lakehouse, &status, out).await,
         Command::Errors(errors) => errors::run(&lakehouse, &errors, out).await,
         Command::Logs(logs) => logs::run(&lakehouse, &logs, out).await,
+        Command::Backup(backup) => backup::backup(&lakehouse, &backup, out).await,
+        Command::Restore(restore) => backup::restore(&lakehouse, &restore, out).await,
         Command::Demo(_) | Command::Init(_) => Ok(()),
     };
     done.map(|()| ExitCode::SUCCESS)

@@ -20,12 +20,13 @@ use shared::{Error, ErrorKind, Result};
 
 use super::functions::{Function, Functions, owner_of};
 use super::status;
+use crate::backup;
 
 /// How long a command that has the data directory is waited for.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The state document that holds the lakehouse file in force.
-const IN_FORCE: &str = "project/in-force";
+pub(crate) const IN_FORCE: &str = "project/in-force";
 
 /// What becomes of a lakehouse file that is another than the one in force.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -72,7 +73,9 @@ impl OpenLakehouse {
         // Its own mistakes are told before anything is opened.
         let loaded = if takeover == Takeover::Never { loaded } else { Ok(loaded?) };
         let lock = DataLock::acquire_in_turn(&settings.data, address, PATIENCE).await?;
+        backup::forget_pins(&settings.data)?;
         let ports = wiring::connect(settings).await?;
+        backup::follow_objects(&ports).await?;
         let in_force = in_force(&ports).await?;
         let (text, project, is_new) = match (in_force, takeover) {
             (Some((text, Some(before))), Takeover::Never) => (text, before, false),

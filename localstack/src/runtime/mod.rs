@@ -34,6 +34,7 @@ use body::Bodies;
 use gateway::Gateway;
 pub use lakehouse::{OpenLakehouse, Takeover};
 use objects::Watcher;
+pub(crate) use objects::mark_of as object_mark;
 use shutdown::Shutdown;
 use triggers::{StreamTrigger, Wakeups};
 

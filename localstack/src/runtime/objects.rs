@@ -135,7 +135,12 @@ fn changes(marks: &Marks, listed: &[ObjectInfo]) -> Vec<(ObjectChange, ObjectInf
 
 /// Changes when the object's content does, as far as the store tells.
 fn mark(object: &ObjectInfo) -> String {
-    format!("{}:{}:{}", object.size, object.modified_ms, object.etag.as_deref().unwrap_or_default())
+    mark_of(object.size, object.modified_ms, object.etag.as_deref())
+}
+
+/// As [`mark`]. After the last `:` it is the entity tag.
+pub(crate) fn mark_of(size: u64, modified_ms: i64, etag: Option<&str>) -> String {
+    format!("{size}:{modified_ms}:{}", etag.unwrap_or_default())
 }
 
 #[cfg(test)]
