@@ -1,7 +1,8 @@
 """Types into a program as a person does at a terminal: shell.py COMMAND… < lines.json
 
-The lines are a JSON list of [what to wait for, what to type]. Prints all that the terminal showed, as JSON. Fails when something
-does not show up within 30 seconds, or the program does not end by itself after the last line.
+The lines are a JSON list of [what to wait for, what to type]; null is typed to end the program with `kill -9`. Prints all that the
+terminal showed, as JSON. Fails when something does not show up within 30 seconds, or the program does not end by itself after the
+last line.
 """
 
 import fcntl
@@ -10,6 +11,7 @@ import os
 import pty
 import re
 import select
+import signal
 import struct
 import sys
 import termios
@@ -36,7 +38,10 @@ def main():
                     sys.exit(f"expected `{awaited}`, found `{clean(shown)[at:]}`")
                 shown += part
             at = found + len(awaited)
-            os.write(terminal, typed.encode())
+            if typed is None:
+                os.kill(pid, signal.SIGKILL)
+            else:
+                os.write(terminal, typed.encode())
         until = time.monotonic() + PATIENCE
         while (part := read(terminal, until)) is not None:
             shown += part

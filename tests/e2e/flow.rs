@@ -144,7 +144,7 @@ async fn the_command_line_works_beside_a_running_tarn_and_without_it() {
         if running {
             lake.until("SELECT count(*) FROM orders", 12).await;
             let asked = lake.run("sql", &count);
-            assert_eq!(String::from_utf8_lossy(&asked.stdout), "n\r\n12\r\n", "{asked:?}");
+            assert_eq!(String::from_utf8_lossy(&asked.stdout), "n\n12\n", "{asked:?}");
             lake.stop();
         }
     }

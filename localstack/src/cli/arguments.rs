@@ -53,7 +53,7 @@ pub struct Global {
     /// Sign requests to it (SigV4) with AWS's credentials, also where its address is not AWS's own
     #[arg(long, global = true)]
     pub sign: bool,
-    /// How results are written to standard output
+    /// How results are written to standard output; `parquet` and `arrow` by `tarn sql` only
     #[arg(long, global = true, value_enum, default_value_t)]
     pub output: Format,
 }
@@ -61,11 +61,39 @@ pub struct Global {
 /// How results are written.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub enum Format {
-    /// For people.
+    /// For people
     #[default]
     Table,
+    /// An object a line
     Json,
+    /// The same
+    Ndjson,
+    /// With a header; null is empty, an empty text `""`
     Csv,
+    Markdown,
+    Parquet,
+    /// The Arrow IPC stream format
+    Arrow,
+}
+
+impl Format {
+    /// As the command line names it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Table => "table",
+            Self::Json => "json",
+            Self::Ndjson => "ndjson",
+            Self::Csv => "csv",
+            Self::Markdown => "markdown",
+            Self::Parquet => "parquet",
+            Self::Arrow => "arrow",
+        }
+    }
+
+    /// Whether nobody can read it as text.
+    pub fn is_binary(self) -> bool {
+        matches!(self, Self::Parquet | Self::Arrow)
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -235,8 +263,11 @@ pub enum RecordFormat {
 
 /// Ask in SQL
 ///
-/// Without a query: reads statements from standard input, interactively with history when it is a terminal. A statement ends
-/// with `;`. `\d` lists tables, `\d TABLE` its columns, `\l` databases, `\timing` switches times, `\q` leaves, `\?` helps.
+/// Without a query: reads statements and commands from standard input, as a shell with history and completion when it is a
+/// terminal. A statement ends with `;`. Commands begin with a backslash; `\?` lists them. Ctrl-C stops a statement.
+///
+/// Answers of any size are written as they come. On a terminal the first 1000 rows are shown, through `$PAGER` (or `less`) where they
+/// are higher than the screen.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -246,6 +277,7 @@ Examples:
   tarn sql \"INSERT INTO notes VALUES (1, 'checked')\" --key notes-1   once, however often it is run
   tarn sql < questions.sql")]
 pub struct Sql {
+  tarn sql --output parquet 'SELECT * FROM flights' > flights.parquet
     pub query: Option<String>,
     /// Database of tables that are named without one
     #[arg(long)]
@@ -257,6 +289,9 @@ pub struct Sql {
 
 /// Look for new files and register them in the catalog
 #[derive(Debug, Args)]
+    /// Rows of each answer at most; 0: all [default: 1000 of a table on a terminal, otherwise all]
+    #[arg(long, value_name = "ROWS")]
+    pub limit: Option<u64>,
 #[command(after_help = "\
 Examples:
   tarn crawl

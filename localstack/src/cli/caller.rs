@@ -5,8 +5,11 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures::{StreamExt, stream};
+use reqwest::StatusCode;
+use reqwest::redirect::Policy;
 use serde_json::Value;
-use shared::api::{Request, Response};
+use shared::api::{Body, Request, Response};
 use shared::config::Settings;
 use shared::lock::DataLock;
 use shared::{Error, ErrorKind, Result};
@@ -93,7 +96,15 @@ impl Remote {
     }
 
     fn with(client: reqwest::ClientBuilder, url: &str) -> Result<Self> {
-        let client = client.build().map_err(|e| Error::bug("an HTTP client can't be made").with_source(e))?;
+        // Who is sent elsewhere for a stored answer must not send along what the API alone is to have.
+        let redirects = Policy::custom(|attempt| match attempt.status() {
+            StatusCode::SEE_OTHER => attempt.stop(),
+            _ => Policy::default().redirect(attempt),
+        });
+        let client = client
+            .redirect(redirects)
+            .build()
+            .map_err(|e| Error::bug("an HTTP client can't be made").with_source(e))?;
         let url = url.trim_end_matches('/').to_owned();
         Ok(Self { client, url, data: None, authorization: Authorization::None })
     }
@@ -109,6 +120,35 @@ impl Remote {
     /// # Errors
     /// `Retry` when nobody answers, `Denied` without credentials to sign with; the answer's own status is for the caller to judge.
     pub(crate) async fn call(&self, request: Request) -> Result<Response> {
+        self.open(request).await?.whole().await
+    }
+
+    /// Sends the request and waits for the head of its answer, or of the stored answer that it names: the bytes come as they are
+    /// sent.
+    ///
+    /// # Errors
+    /// As [`Remote::call`]; `Retry` too in the bytes of an answer that breaks off.
+    pub(crate) async fn open(&self, request: Request) -> Result<Response<Body>> {
+        let (answer, address) = self.send(request).await?;
+        let elsewhere = answer.headers().get("location").filter(|_| answer.status() == StatusCode::SEE_OTHER);
+        let Some(location) = elsewhere.and_then(|l| l.to_str().ok()) else { return Ok(opened(answer, address)) };
+        let location = parsed(location)?;
+        let place = location.host_str().unwrap_or_default().to_owned();
+        let stored = self.client.get(location).send().await.map_err(|e| {
+            Error::retry(format!("the answer is stored at `{place}`, which does not answer"))
+                .with_source(e.without_url())
+        })?;
+        match stored.status() {
+            StatusCode::OK => Ok(opened(stored, place)),
+            status => {
+                let kind = kind_of_status(status.as_u16());
+                Err(Error::new(kind, format!("the answer is stored at `{place}`, which answers {}", status.as_u16())))
+            }
+        }
+    }
+
+    /// The answer, and who gives it.
+    async fn send(&self, request: Request) -> Result<(reqwest::Response, String)> {
         let method = request.method.parse().map_err(|e| Error::bug("expected an HTTP method").with_source(e))?;
         let address = self.address()?;
         let mut url = parsed(&address)?;
@@ -123,19 +163,33 @@ impl Remote {
         for (name, value) in request.headers.into_iter().chain(proof) {
             builder = builder.header(name, value);
         }
-        let unreachable = |e: reqwest::Error| match e.is_builder() {
-            true => Error::bug("expected a request that HTTP can carry").with_source(e),
-            false => Error::retry(format!("the runtime at `{address}` does not answer")).with_source(e),
-        };
-        let answer = builder.send().await.map_err(unreachable)?;
-        let status = answer.status().as_u16();
-        let headers = answer
-            .headers()
-            .iter()
-            .map(|(name, value)| (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned()))
-            .collect();
-        Ok(Response { status, headers, body: answer.bytes().await.map_err(unreachable)? })
+        match builder.send().await {
+            Ok(answer) => Ok((answer, address)),
+            Err(e) if e.is_builder() => Err(Error::bug("expected a request that HTTP can carry").with_source(e)),
+            Err(e) => Err(unreachable(&address, e)),
+        }
     }
+}
+
+fn unreachable(address: &str, error: reqwest::Error) -> Error {
+    Error::retry(format!("the runtime at `{address}` does not answer")).with_source(error)
+}
+
+/// An answer whose bytes come as `from` sends them.
+fn opened(answer: reqwest::Response, from: String) -> Response<Body> {
+    let status = answer.status().as_u16();
+    let headers = answer
+        .headers()
+        .iter()
+        .map(|(name, value)| (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned()))
+        .collect();
+    let parts = stream::try_unfold((answer, from), |(mut answer, from)| async move {
+        match answer.chunk().await {
+            Ok(part) => Ok(part.map(|part| (part, (answer, from)))),
+            Err(e) => Err(unreachable(&from, e.without_url())),
+        }
+    });
+    Response { status, headers, body: Body::Parts(parts.boxed()) }
 }
 
 impl Caller {
@@ -209,6 +263,21 @@ impl Caller {
         }
     }
 
+    /// Sends a request whose answer may come bit by bit.
+    ///
+    /// # Errors
+    /// What the answer says, under its own kind; `Retry` when nobody answers.
+    pub(crate) async fn open(&self, mut request: Request) -> Result<Response<Body>> {
+        let answer = match self {
+            Self::Remote(remote) => remote.open(request).await?,
+            Self::Local(lakehouse) => {
+                request.streams = true;
+                lakehouse.answer(request).await
+            }
+        };
+        if answer.status < 400 { Ok(answer) } else { succeeded(answer.whole().await?).map(Response::from) }
+    }
+
     /// A request whose answer must be a success.
     ///
     /// # Errors
@@ -259,6 +328,12 @@ pub(crate) fn succeeded(response: Response) -> Result<Response> {
         (None, None) => format!("the answer has status {} and no message", response.status),
     };
     Err(Error::new(kind, message))
+}
+
+/// The error that `{"kind", "message"}` tells.
+pub(crate) fn failure(told: &Value) -> Error {
+    let text = |name: &str| told[name].as_str().unwrap_or_default();
+    Error::new(kind_of(text("kind")), text("message"))
 }
 
 /// The answer's body as JSON.

@@ -1,6 +1,7 @@
 //! The command line: [`arguments`] says what is written, one file a command what is done, [`output`] how it is shown. Exit codes
 //! are here.
 
+pub(crate) mod answer;
 pub mod arguments;
 mod backup;
 pub(crate) mod caller;
@@ -13,6 +14,7 @@ pub mod output;
 mod plan;
 mod put;
 mod signing;
+mod shell;
 pub(crate) mod sql;
 mod status;
 mod up;
@@ -41,6 +43,10 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let out = Out::new(cli.global.output);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Error::from);
+    if let Err(error) = suits(&cli) {
+        out.error(&error);
+        return ExitCode::from(exit_code(error.kind()));
+    }
     let done = runtime.and_then(|runtime| {
         let done = runtime.block_on(run(cli, &out));
         // What still reads or writes after the command's end is not waited for.
@@ -92,6 +98,22 @@ async fn run(cli: Cli, out: &Out) -> Result<ExitCode> {
 
 /// Where the demo is made: it is a data directory too, so `--data` names it as well as `--directory` does.
 ///
+/// Whether the command writes in the format that is asked for.
+///
+/// # Errors
+/// `Invalid` for one that only answers of SQL are written in.
+fn suits(cli: &Cli) -> Result<()> {
+    let format = cli.global.output;
+    match cli.command {
+        Command::Sql(_) => Ok(()),
+        _ if format.is_binary() => {
+            let name = format.name();
+            Err(Error::invalid(format!("expected `--output` in text, found `{name}`: `tarn sql` alone writes it")))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// # Errors
 /// `Invalid` when both name different ones.
 fn demo_directory<'a>(demo: &'a arguments::Demo, global: &'a Global) -> Result<&'a Path> {

@@ -1,14 +1,17 @@
 //! What the program writes: results to standard output in the chosen format, remarks and errors to standard error. Nothing else
 //! in the program writes to either.
 
-use std::io::{self, ErrorKind, IsTerminal, Write};
+use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
-use comfy_table::{ContentArrangement, Table, presets};
 use indicatif::{ProgressBar, ProgressStyle};
+use query::encode::{csv_field, csv_row};
 use serde_json::{Map, Value};
 use shared::{Error, Result};
 
+use super::answer::screen::{terminal_size, to_stdout};
+use super::answer::table::{Column, Table, shown};
+use super::answer::write::{markdown_row, markdown_rule, text_of};
 use super::arguments::Format;
 
 /// Where results go and how.
@@ -52,12 +55,19 @@ impl Out {
     /// Rows as a table, as JSON objects one a line, or as CSV with a header.
     ///
     /// # Errors
-    /// What standard output answers; a reader that has gone away is none.
+    /// What standard output answers; a reader that has gone away is none. `Invalid` for a format that is no text.
     pub fn rows(self, rows: &Rows) -> Result<()> {
         let text = match self.format {
-            Format::Table => table(rows),
-            Format::Json => json_lines(rows),
+            Format::Table => table(rows, io::stdout().is_terminal().then(|| terminal_size().0)),
+            Format::Json | Format::Ndjson => json_lines(rows),
             Format::Csv => csv(rows),
+            Format::Markdown => markdown(rows),
+            Format::Parquet | Format::Arrow => {
+                let found = self.format.name();
+                return Err(Error::invalid(format!(
+                    "expected `--output` in text, found `{found}`: `tarn sql` alone writes it"
+                )));
+            }
         };
         self.text(&text)
     }
@@ -67,7 +77,10 @@ impl Out {
     /// # Errors
     /// As [`Out::rows`].
     pub fn document(self, value: &Value, rows: impl FnOnce(&Value) -> Rows) -> Result<()> {
-        if self.format == Format::Json { self.text(&format!("{value}\n")) } else { self.rows(&rows(value)) }
+        match self.format {
+            Format::Json | Format::Ndjson => self.text(&format!("{value}\n")),
+            _ => self.rows(&rows(value)),
+        }
     }
 
     /// Text as it is.
@@ -83,13 +96,7 @@ impl Out {
     /// # Errors
     /// As [`Out::rows`].
     pub fn bytes(self, bytes: &[u8]) -> Result<()> {
-        let mut stdout = io::stdout().lock();
-        match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
-            Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-                Err(Error::from(error).context("writing to standard output"))
-            }
-            _ => Ok(()),
-        }
+        to_stdout(bytes).map(drop)
     }
 
     /// A remark for a person.
@@ -101,7 +108,7 @@ impl Out {
     /// An error, in JSON when results are.
     pub fn error(self, error: &Error) {
         match self.format {
-            Format::Json => {
+            Format::Json | Format::Ndjson => {
                 let body = serde_json::json!({"error": {"kind": error.kind().as_str(), "message": error.to_string()}});
                 self.note(&body.to_string());
             }
@@ -130,20 +137,23 @@ impl Out {
     }
 }
 
-fn table(rows: &Rows) -> String {
-    let mut table = Table::new();
-    table.load_preset(presets::UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic);
-    table.set_header(&rows.columns);
-    for row in &rows.rows {
-        table.add_row(row.iter().map(|value| printable(&cell(value))));
-    }
-    for (index, column) in table.column_iter_mut().enumerate() {
-        let mut values = rows.rows.iter().filter_map(|row| row.get(index)).filter(|v| !v.is_null()).peekable();
-        if values.peek().is_some() && values.all(is_numeric) {
-            column.set_cell_alignment(comfy_table::CellAlignment::Right);
-        }
-    }
-    format!("{table}\n")
+/// `width` is that of the terminal.
+fn table(rows: &Rows, width: Option<usize>) -> String {
+    let texts: Vec<Vec<String>> =
+        rows.rows.iter().map(|row| row.iter().map(|value| shown(&text_of(value, ""))).collect()).collect();
+    let (mut table, mut text) = (Table::new(columns(rows), width), String::new());
+    table.rows(&texts, &mut text);
+    table.end(&mut text);
+    text
+}
+
+/// Columns that hold nothing but numbers stand to the right.
+fn columns(rows: &Rows) -> Vec<Column> {
+    let column = |(at, name): (usize, &String)| {
+        let mut values = rows.rows.iter().filter_map(|row| row.get(at)).filter(|v| !v.is_null()).peekable();
+        Column { name: name.clone(), is_right: values.peek().is_some() && values.all(is_numeric) }
+    };
+    rows.columns.iter().enumerate().map(column).collect()
 }
 
 /// A number, or a decimal, whose digits come as text.
@@ -162,25 +172,24 @@ fn json_lines(rows: &Rows) -> String {
 }
 
 fn csv(rows: &Rows) -> String {
-    let mut text = String::new();
-    let header = rows.columns.iter().map(|c| quoted(c)).collect::<Vec<_>>();
-    text.push_str(&header.join(","));
-    text.push('\n');
+    let names: Vec<_> = rows.columns.iter().map(|name| csv_field(name)).collect();
+    let mut text = names.join(",").into_bytes();
+    text.push(b'\n');
     for row in &rows.rows {
-        let cells: Vec<_> = row.iter().map(|value| quoted(&cell(value))).collect();
-        text.push_str(&cells.join(","));
-        text.push('\n');
+        csv_row(row, &mut text);
+        text.push(b'\n');
     }
-    text
+    String::from_utf8_lossy(&text).into_owned()
 }
 
-/// A value as a cell shows it: nothing for null, text without quotes, anything nested as JSON.
-fn cell(value: &Value) -> String {
-    match value {
-        Value::Null => String::new(),
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
+fn markdown(rows: &Rows) -> String {
+    let columns = columns(rows);
+    let mut text = markdown_row(columns.iter().map(|column| column.name.as_str())) + &markdown_rule(&columns);
+    for row in &rows.rows {
+        let texts: Vec<String> = row.iter().map(|value| text_of(value, "")).collect();
+        text += &markdown_row(texts.iter().map(String::as_str));
     }
+    text
 }
 
 /// Text for a terminal: control characters other than the end of a line are written out, so that what a record or a file's name
@@ -191,15 +200,6 @@ pub(super) fn printable(text: &str) -> String {
         return text.to_owned();
     }
     text.chars().map(|c| if is_harmful(c) { c.escape_default().to_string() } else { c.to_string() }).collect()
-}
-
-/// A CSV field, in quotes when it needs them.
-fn quoted(field: &str) -> String {
-    if field.contains([',', '"', '\n', '\r']) {
-        format!("\"{}\"", field.replace('"', "\"\""))
-    } else {
-        field.to_owned()
-    }
 }
 
 #[cfg(test)]
@@ -232,7 +232,7 @@ mod tests {
 
     #[test]
     fn a_table_sets_numbers_to_the_right() {
-        let text = table(&rows());
+        let text = table(&rows(), None);
         assert!(text.contains("┆  1 │") && text.contains("┆ 20 │"), "{text}");
     }
 
