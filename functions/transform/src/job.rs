@@ -7,8 +7,11 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use arrow::array::RecordBatch;
 use arrow::datatypes::Schema;
-use engine::{Answer, Engine, QueryOptions};
+use arrow::util::display::{ArrayFormatter, FormatOptions};
+use engine::{Answer, Engine, Input, QueryOptions};
+use futures::TryStreamExt;
 use shared::model::types::columns_of;
 use shared::model::{Column, TableName};
 use shared::ports::Ports;
@@ -18,12 +21,15 @@ use table::{Committed, SnapshotInfo, Table, Tables, Token};
 use table_datafusion::{Change, ChangeTable};
 use tokio::sync::oneshot;
 
-use crate::bookmark::{self, Mark, Reader, Reading};
+use crate::bookmark::{self, Gone, Mark, Reader, Reading};
 use crate::maintenance;
 use crate::parameters;
 use crate::quality::quarantine::Quarantine;
 use crate::quality::{self, Verdict};
 use crate::record::{Outcome, ReadMode};
+
+/// Keys of rows that leave, at most: they are held in memory.
+const MOST_KEYS: usize = 1_000_000;
 
 /// What jobs work with.
 #[derive(Debug, Clone)]
@@ -136,16 +142,20 @@ impl Task {
     }
 
     fn reader(&self, query: &Query) -> Reader<'_> {
-        Reader { workflow: &self.workflow, job: &self.name, write: query.job.write }
+        let Job { write, .. } = query.job;
+        Reader { workflow: &self.workflow, job: &self.name, write, source_deletes: query.job.source_deletes() }
     }
 }
 
 impl Query {
-    fn change(&self) -> Change {
+    /// How the rows go in; rows with keys in `gone` leave.
+    fn change(&self, gone: Vec<RecordBatch>) -> Change {
+        let key = self.job.key.clone();
         match self.job.write {
             Write::Overwrite => Change::Overwrite,
             Write::Append => Change::Append,
-            Write::Merge => Change::Merge { key: self.job.key.clone() },
+            Write::Merge if gone.is_empty() => Change::Merge { key },
+            Write::Merge => Change::MergeAndRemove { key, gone },
         }
     }
 }
@@ -263,6 +273,7 @@ impl JobContext {
         outcome: &mut Outcome,
     ) -> Result<()> {
         let job = &query.job;
+        let gone = self.keys_of_gone(task, query, &reading).await?;
         let answer = self.query(query, &reading).await?;
         let schema = quality::without_flags(&answer.schema);
         let table = self.tables.ensure(&task.into, &columns(&schema)?, &job.partition_by).await?;
@@ -278,7 +289,7 @@ impl JobContext {
         }
         let quarantine = Quarantine::new(self.ports.storage.clone(), url.clone(), &task.run);
         let (rows, verdict) = quality::watch(answer.rows, &job.quality, quarantine)?;
-        let committed = table.commit(query.change(), rows, Some(token)).await;
+        let committed = table.commit(query.change(gone), rows, Some(token)).await;
         let stats = progress.stats();
         (outcome.rows_selected, outcome.bytes_scanned) = (stats.rows, stats.bytes_scanned);
         let failure = judge(verdict, url.as_str(), outcome);
@@ -293,13 +304,7 @@ impl JobContext {
     }
 
     async fn query(&self, query: &Query, reading: &Reading) -> Result<Answer> {
-        let options = QueryOptions {
-            database: self.project.database().into(),
-            databases: Some(self.project.databases().clone()),
-            inputs: reading.inputs.clone(),
-            caller: "transform".into(),
-            ..QueryOptions::new(Principal::Owner)
-        };
+        let options = self.options(reading.inputs.clone());
         let flagged = quality::with_flags(&query.sql, &query.job.quality);
         match self.engine.query(&flagged, &options).await {
             Err(error) if flagged != query.sql && error.kind() == ErrorKind::Invalid => {
@@ -307,6 +312,71 @@ impl JobContext {
             }
             other => other,
         }
+    }
+
+    fn options(&self, inputs: BTreeMap<TableName, Input>) -> QueryOptions {
+        QueryOptions {
+            database: self.project.database().into(),
+            databases: Some(self.project.databases().clone()),
+            inputs,
+            caller: "transform".into(),
+            ..QueryOptions::new(Principal::Owner)
+        }
+    }
+
+    /// The keys of what the job made of rows that are gone from its source, where those rows are to leave.
+    ///
+    /// # Errors
+    /// `Invalid` where a snapshot of the source changed rows and the job can only add some; `Limit` when there are too many keys.
+    async fn keys_of_gone(&self, task: &Task, query: &Query, reading: &Reading) -> Result<Vec<RecordBatch>> {
+        match &reading.gone {
+            Some(gone) if gone.propagate => self.keys(task, query, gone).await,
+            Some(gone) if query.job.write == Write::Append => self.check_removed_only(gone).await.map(|()| Vec::new()),
+            _ => Ok(Vec::new()),
+        }
+    }
+
+    async fn keys(&self, task: &Task, query: &Query, gone: &Gone) -> Result<Vec<RecordBatch>> {
+        let names: Vec<String> =
+            query.job.key.iter().map(|name| format!("\"{}\"", name.replace('"', "\"\""))).collect();
+        // The line end closes a comment that the query may end with.
+        let sql = query.sql.trim_end().trim_end_matches(';');
+        let sql = format!("SELECT DISTINCT {} FROM (\n{sql}\n) AS job", names.join(", "));
+        let mut rows = self.engine.query(&sql, &self.options(gone.rows())).await?.rows;
+        let (mut keys, mut count) = (Vec::new(), 0);
+        while let Some(batch) = rows.try_next().await? {
+            count += batch.num_rows();
+            if count > MOST_KEYS {
+                return Err(Error::limit(format!(
+                    "job `{}`: rows of more than {MOST_KEYS} keys are gone from `{}`: expected fewer, or `on_source_delete: ignore`, or a \
+                     new target table",
+                    task.name, gone.table
+                )));
+            }
+            keys.push(batch);
+        }
+        Ok(keys)
+    }
+
+    /// Rows that a snapshot changed look like new ones, and would be added a second time.
+    async fn check_removed_only(&self, gone: &Gone) -> Result<()> {
+        let Gone { table, after, to, .. } = gone;
+        let sql = format!(
+            "SELECT _commit_snapshot_id FROM table_changes('{table}', {after}, {to}) \
+             GROUP BY _commit_snapshot_id HAVING count(DISTINCT _change_type) > 1 LIMIT 1"
+        );
+        let mut rows = self.engine.query(&sql, &self.options(BTreeMap::new())).await?.rows;
+        while let Some(batch) = rows.try_next().await? {
+            if batch.num_rows() > 0 {
+                let snapshot =
+                    ArrayFormatter::try_new(batch.column(0).as_ref(), &FormatOptions::default())?.value(0).to_string();
+                return Err(Error::invalid(format!(
+                    "rows of `{table}` that were read before have been changed (snapshot {snapshot}): appending them again would double rows; \
+                     expected a job that merges or overwrites, or a new target table"
+                )));
+            }
+        }
+        Ok(())
     }
 
     /// Whose error it is that the query with the rules' conditions can't be planned: that of the job's own SQL, with its place

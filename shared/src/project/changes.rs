@@ -185,7 +185,8 @@ fn job_changes(
         if old.key != new.key {
             applied("another key", "rows that are there stay as they are, also those that share the new key".into());
         }
-        if (old.mode, &old.incremental, old.write) != (new.mode, &new.incremental, new.write) {
+        let way = |job: &Job| (job.mode, job.incremental.clone(), job.write, job.source_deletes());
+        if way(old) != way(new) {
             applied("another way to read or write", rows.into());
         }
         if old.quality != new.quality {

@@ -218,6 +218,9 @@ pub struct Job {
     pub mode: Mode,
     /// The table whose new rows an incremental job reads; other tables are read whole.
     pub incremental: Option<String>,
+    /// What an incremental job does when rows of `incremental` that it has read are deleted or changed (default: `propagate` for
+    /// `merge`, `ignore` for `append`; an `overwrite` reads everything again).
+    pub on_source_delete: Option<OnSourceDelete>,
     /// Iceberg partition fields of a table that this job makes.
     #[serde(default)]
     pub partition_by: Vec<PartitionField>,
@@ -236,6 +239,18 @@ pub struct Job {
     pub description: Option<String>,
 }
 
+impl Job {
+    /// What the job does when rows that it has read are deleted; none for a job that reads everything again then.
+    pub fn source_deletes(&self) -> Option<OnSourceDelete> {
+        match (self.on_source_delete, self.write) {
+            (Some(policy), _) => Some(policy),
+            (None, Write::Merge) => Some(OnSourceDelete::Propagate),
+            (None, Write::Append) => Some(OnSourceDelete::Ignore),
+            (None, Write::Overwrite) => None,
+        }
+    }
+}
+
 pub(super) fn fifteen_minutes() -> Seconds {
     Seconds(900)
 }
@@ -251,6 +266,18 @@ pub enum Write {
     Append,
     /// A row replaces the one with the same key, or is added.
     Merge,
+}
+
+/// What becomes of rows that an incremental job made of rows that are deleted since.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnSourceDelete {
+    /// They stay. Of a row that was changed a merge takes the new values; an append can't tell them from a new row, and fails.
+    Ignore,
+    /// Those whose key nothing in the source makes any more leave. For `merge`.
+    Propagate,
+    /// The job fails.
+    Fail,
 }
 
 /// What an SQL job reads.

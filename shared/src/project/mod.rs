@@ -20,7 +20,7 @@ pub mod units;
 
 pub use file::{
     Buffering, Format, Insight, InsightKind, Job, LakehouseFile, Location, Mode, OnDelete, OnSchemaChange,
-    QualityAction, QualityRule, RuleCheck, StreamDeclaration, Workflow, Write,
+    OnSourceDelete, QualityAction, QualityRule, RuleCheck, StreamDeclaration, Workflow, Write,
 };
 pub use lineage::{Lineage, job_needs};
 pub use maintenance::{Compaction, Expiry, Maintenance, OrphanRemoval};

@@ -5,8 +5,8 @@ use std::fmt::Display;
 use std::ops::RangeInclusive;
 
 use super::file::{
-    Insight, Job, LakehouseFile, Location, Mode, QualityAction, QualityRule, RuleCheck, StreamDeclaration, Workflow,
-    Write,
+    Insight, Job, LakehouseFile, Location, Mode, OnSourceDelete, QualityAction, QualityRule, RuleCheck,
+    StreamDeclaration, Workflow, Write,
 };
 use super::maintenance::{Maintenance, SortColumn};
 use super::problem::{Problem, near, one_of};
@@ -244,6 +244,7 @@ impl<'a> Rules<'a> {
         }
         self.key_of(path, job, columns);
         self.incremental(path, job, select.as_ref());
+        self.source_deletes(path, job);
         for (at, field) in job.partition_by.iter().enumerate() {
             self.column_of(&path.key("partition_by").item(at), &field.column, columns);
         }
@@ -301,6 +302,24 @@ impl<'a> Rules<'a> {
                 }
             }
             (Mode::Full, None) => {}
+        }
+    }
+
+    fn source_deletes(&mut self, path: &Path, job: &Job) {
+        let path = path.key("on_source_delete");
+        match (job.on_source_delete, job.mode, job.write) {
+            (Some(_), Mode::Full, _) => {
+                self.report(&path, "`on_source_delete` is for `mode: incremental` only: other jobs read everything each time");
+            }
+            (Some(OnSourceDelete::Propagate), _, Write::Append) => self.report(
+                &path,
+                "`propagate` expects `write: merge`, whose `key` says which rows leave; found `write: append`",
+            ),
+            (Some(OnSourceDelete::Ignore | OnSourceDelete::Propagate), _, Write::Overwrite) => self.report(
+                &path,
+                "expected `fail` or nothing with `write: overwrite`, which reads everything again when rows were deleted",
+            ),
+            _ => {}
         }
     }
 

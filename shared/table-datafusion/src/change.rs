@@ -54,19 +54,26 @@ async fn write<'a>(
         Change::Overwrite => Action::Overwrite,
         Change::OverwriteWhere(filters) => Action::OverwriteWhere(Box::new(OverwriteWhere::new(filters))),
         Change::ReplacePartitions => Action::ReplacePartitions,
-        Change::Merge { key } => {
-            let schema_id = base.metadata().current_schema_id();
-            let memory = memory::reservation(base.io(), "keys of a merge");
-            Action::Merge(Box::new(KeyedMerge::new(&key, base.arrow_schema(), schema_id, memory)?))
-        }
+        Change::Merge { key } => merge(base, &key, Vec::new())?,
+        Change::MergeAndRemove { key, gone } => merge(base, &key, gone)?,
     };
     let observe = |batch: &RecordBatch| match &mut action {
         Action::Merge(merge) => merge.observe(batch),
         _ => Ok(()),
     };
     let written = write_rows(base, row_stream(rows), token, observe).await?;
+    if let Action::Merge(merge) = &mut action {
+        merge.observe_gone()?;
+    }
     let created = written.created.clone();
     Ok(Incoming { written, action, token, created })
+}
+
+fn merge(base: &Table, key: &[String], gone: Vec<RecordBatch>) -> Result<Action> {
+    let schema_id = base.metadata().current_schema_id();
+    let memory = memory::reservation(base.io(), "keys of a merge");
+    let merge = KeyedMerge::new(key, base.arrow_schema(), schema_id, memory)?;
+    Ok(Action::Merge(Box::new(merge.removing(gone))))
 }
 
 /// The rows that come, and what leaves with what is written in its place.
@@ -96,7 +103,7 @@ impl Operation for Incoming<'_> {
             Action::ReplacePartitions => {
                 return ReplacePartitions::delta(base, &self.written.files, self.written.spec_id).await;
             }
-            Action::Merge(_) if self.written.files.is_empty() => {}
+            Action::Merge(merge) if merge.is_empty() => {}
             Action::Merge(merge) => {
                 let left = merge.delta(base, file_prefix(base, self.token), &mut self.created).await?;
                 delta = together(delta, left);
@@ -108,7 +115,7 @@ impl Operation for Incoming<'_> {
     async fn holds(&mut self, base: &Table) -> Result<bool> {
         match (&self.action, base.metadata().current_snapshot()) {
             (Action::OverwriteWhere(overwrite), Some(_)) => overwrite.holds(base).await,
-            (Action::Merge(merge), Some(_)) if !self.written.files.is_empty() => merge.holds(base).await,
+            (Action::Merge(merge), Some(_)) if !merge.is_empty() => merge.holds(base).await,
             _ => Ok(true),
         }
     }

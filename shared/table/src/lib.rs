@@ -18,6 +18,7 @@ mod drop;
 mod expire;
 mod extensions;
 mod files;
+mod forget;
 pub mod io;
 pub mod lineage;
 pub mod live;
@@ -76,6 +77,16 @@ pub enum Read {
     /// Rows of the files that were added after `after` (none: from the start) up to and including `to`.
     Added {
         after: Option<i64>,
+        to: i64,
+    },
+    /// Rows that the snapshot `to` has and `after` has not: each as often as it is there more often.
+    Came {
+        after: i64,
+        to: i64,
+    },
+    /// Rows that the snapshot `after` had and `to` has not: each as often as it was there more often.
+    Left {
+        after: i64,
         to: i64,
     },
 }

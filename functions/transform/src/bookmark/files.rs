@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use shared::catalog::Table;
 use shared::error::Context;
 use shared::ports::Ports;
-use shared::state::{Expect, State, get_json, put_json};
+use shared::state::{Expect, State, change_json, get_json, put_json};
 use shared::{Error, Result};
 use url::Url;
 
@@ -81,6 +81,37 @@ pub(super) async fn settle(state: &dyn State, reader: Reader<'_>, generation: u6
     match seen.settled(Some(generation)) {
         Some(seen) => put_json(state, &key(reader), &seen, Expect::Version(version)).await.map(|_| ()),
         None => Ok(()),
+    }
+}
+
+/// A file whose rows were erased: it was read before, and need not be read again.
+#[derive(Debug, Clone)]
+pub struct Replaced {
+    pub url: String,
+    /// Its etag before and now.
+    pub before: Option<String>,
+    pub now: Option<String>,
+}
+
+impl Replaced {
+    /// Takes note of it for a job that has read the file as it was before.
+    ///
+    /// # Errors
+    /// What the state answers.
+    pub async fn note(&self, ports: &Ports, workflow: &str, job: &str) -> Result<()> {
+        let known = key_of(workflow, job);
+        let note = |seen: &mut Seen| {
+            let announced = seen.announced.as_mut().map(|announced| &mut announced.files);
+            let mut changed = false;
+            for files in [Some(&mut seen.files), announced].into_iter().flatten() {
+                if let Some(etag) = files.get_mut(&self.url).filter(|etag| **etag == self.before) {
+                    etag.clone_from(&self.now);
+                    changed = true;
+                }
+            }
+            changed
+        };
+        change_json(ports.state.as_ref(), &*ports.random, &known, note).await.map(|_: Seen| ())
     }
 }
 
@@ -159,7 +190,11 @@ fn parse_url(url: &str) -> Result<Url> {
 }
 
 fn key(reader: Reader<'_>) -> String {
-    format!("bookmarks/{}/{}", reader.workflow, reader.job)
+    key_of(reader.workflow, reader.job)
+}
+
+fn key_of(workflow: &str, job: &str) -> String {
+    format!("bookmarks/{workflow}/{job}")
 }
 
 #[cfg(test)]

@@ -9,8 +9,9 @@
 //!   happened. A crash before the commit leaves an announcement that no token names (dropped), a crash behind it one that the
 //!   token does name (taken over): no file is read twice or passed over.
 //!
-//! If what was read before has been changed since (rows removed, files replaced), new rows alone don't tell the whole story:
-//! jobs that overwrite or merge read everything again, jobs that append fail.
+//! If what was read before has been changed since (rows removed, files replaced), new rows alone don't tell the whole story. Of an
+//! Iceberg table the job's `on_source_delete` decides; of a file table jobs that overwrite or merge read everything again, jobs that
+//! append fail.
 
 mod files;
 
@@ -20,12 +21,13 @@ use engine::Input;
 use serde::{Deserialize, Serialize};
 use shared::model::TableName;
 use shared::ports::Ports;
-use shared::project::Write;
+use shared::project::{OnSourceDelete, Write};
 use shared::state::State;
 use shared::{Error, ErrorKind, Result};
 use table::{Read, Tables};
 use table_datafusion::ReadTable;
 
+pub use self::files::Replaced;
 use crate::record::ReadMode;
 
 /// The value of a job's token: which try wrote the snapshot, and what it had read by then.
@@ -55,7 +57,27 @@ pub struct Reading {
     pub inputs: BTreeMap<TableName, Input>,
     /// What will have been read once it is committed.
     pub bookmark: Option<Bookmark>,
+    /// What became of rows that were read before, if some are gone.
+    pub gone: Option<Gone>,
     pub note: Option<String>,
+}
+
+/// Rows of a table that were there at the snapshot `after` and are gone at `to`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gone {
+    pub table: TableName,
+    pub after: i64,
+    pub to: i64,
+    /// Whether what the job made of them is to leave; otherwise they are passed over.
+    pub propagate: bool,
+}
+
+impl Gone {
+    /// The rows, as an input of the job's query.
+    pub fn rows(&self) -> BTreeMap<TableName, Input> {
+        let left = Read::Left { after: self.after, to: self.to };
+        BTreeMap::from([(self.table.clone(), Input::Rows(left))])
+    }
 }
 
 /// Whose bookmark it is.
@@ -64,6 +86,8 @@ pub struct Reader<'a> {
     pub workflow: &'a str,
     pub job: &'a str,
     pub write: Write,
+    /// What is done when rows that were read are gone; none: everything is read again.
+    pub source_deletes: Option<OnSourceDelete>,
 }
 
 impl Mark {
@@ -88,11 +112,17 @@ impl Mark {
 impl Reading {
     /// Every table whole.
     pub fn full() -> Self {
-        Self { mode: ReadMode::Full, inputs: BTreeMap::new(), bookmark: None, note: None }
+        Self { mode: ReadMode::Full, inputs: BTreeMap::new(), bookmark: None, gone: None, note: None }
     }
 
     fn of(mode: ReadMode, table: &TableName, input: Input, bookmark: Bookmark) -> Self {
-        Self { mode, inputs: BTreeMap::from([(table.clone(), input)]), bookmark: Some(bookmark), note: None }
+        Self {
+            mode,
+            inputs: BTreeMap::from([(table.clone(), input)]),
+            bookmark: Some(bookmark),
+            gone: None,
+            note: None,
+        }
     }
 
     /// Nothing; the bookmark stays where it is. Planning the query still reads no row.
@@ -149,14 +179,30 @@ async fn next_rows(tables: &Tables, reader: Reader<'_>, table: &TableName, after
         return Ok(Reading::nothing());
     }
     let added = Read::Added { after: Some(after), to };
-    match input.provider(added.clone()).await {
-        Ok(_) => Ok(Reading::of(ReadMode::Incremental, table, Input::Rows(added), bookmark)),
-        Err(error) if matches!(error.kind(), ErrorKind::Invalid | ErrorKind::NotFound) => {
-            let why =
-                format!("rows of `{table}` that were read before have been changed or removed since snapshot {after}");
-            rewritten(reader, whole(ReadMode::FullAfterRewrite), why).map_err(|refusal| refusal.with_source(error))
+    let error = match input.provider(added.clone()).await {
+        Ok(_) => return Ok(Reading::of(ReadMode::Incremental, table, Input::Rows(added), bookmark)),
+        Err(error) if matches!(error.kind(), ErrorKind::Invalid | ErrorKind::NotFound) => error,
+        Err(error) => return Err(error),
+    };
+    let came = Read::Came { after, to };
+    let is_kept = input.metadata().snapshot_by_id(after).is_some();
+    let is_line = is_kept && input.history().iter().any(|snapshot| snapshot.id == after);
+    let gone = |propagate| Some(Gone { table: table.clone(), after, to, propagate });
+    let why = format!("rows of `{table}` that were read before have been changed or removed since snapshot {after}");
+    match reader.source_deletes {
+        Some(OnSourceDelete::Propagate) if is_kept => {
+            let note = format!("{why}: everything was read again, and rows whose source is gone left");
+            Ok(Reading { gone: gone(true), note: Some(note), ..whole(ReadMode::FullAfterRewrite) })
         }
-        Err(error) => Err(error),
+        Some(OnSourceDelete::Ignore) if is_line || (is_kept && reader.write == Write::Merge) => {
+            let note = format!("{why}: what was made of them stays");
+            let reading = Reading::of(ReadMode::Incremental, table, Input::Rows(came), bookmark);
+            Ok(Reading { gone: gone(false), note: Some(note), ..reading })
+        }
+        Some(OnSourceDelete::Fail) => {
+            Err(Error::invalid(format!("{why}, and `on_source_delete` is `fail`")).with_source(error))
+        }
+        _ => rewritten(reader, whole(ReadMode::FullAfterRewrite), why).map_err(|refusal| refusal.with_source(error)),
     }
 }
 

@@ -69,6 +69,98 @@ async fn rewritten_input_is_read_again_by_a_merge_and_refused_by_an_append() {
 }
 
 #[tokio::test]
+async fn an_append_goes_on_after_a_delete_and_doubles_no_row() {
+    let lake = Lake::new().await;
+    lake.add("raw", "SELECT * FROM (VALUES (1), (2), (3)) AS t(id)").await;
+    let transform = lake.transform(APPEND);
+    succeed(&transform, "w").await;
+    lake.change("DELETE FROM raw WHERE id = 2").await;
+    lake.add("raw", "SELECT 4 AS id").await;
+    lake.add("raw", "SELECT 5 AS id").await;
+    lake.change("DELETE FROM raw WHERE id = 5").await;
+    lake.clock.advance(1);
+    let run = succeed(&transform, "w").await;
+    let job = &run["jobs"]["one"];
+    assert_eq!((&job["read"], &job["rows_written"]), (&json!("incremental"), &json!(1)), "{job:#}");
+    assert!(job["note"].as_str().unwrap().contains("stays"), "{job:#}");
+    let rows = lake.rows("SELECT id FROM one ORDER BY id").await;
+    assert_eq!(rows, json!([{"id": 1}, {"id": 2}, {"id": 3}, {"id": 4}]));
+    // A row that was changed can't be told from a new one.
+    lake.change("UPDATE raw SET id = 30 WHERE id = 3").await;
+    lake.clock.advance(1);
+    let run = start(&transform, "w").await;
+    assert!(run["jobs"]["one"]["error"]["message"].as_str().unwrap().contains("double"), "{run:#}");
+}
+
+#[tokio::test]
+async fn a_merge_follows_deletes_and_changes_of_its_source() {
+    let lake = Lake::new().await;
+    lake.add("raw", "SELECT * FROM (VALUES (1, 'a'), (2, 'b'), (3, 'c'), (3, 'c')) AS t(id, v)").await;
+    let merge = MERGE.replace("SELECT id, v FROM raw", "SELECT id, max(v) AS v FROM raw GROUP BY id");
+    let transform = lake.transform(&merge);
+    succeed(&transform, "w").await;
+    lake.change("DELETE FROM raw WHERE id = 1").await;
+    // One of two rows with the key of a group: the group stays.
+    lake.change("UPDATE raw SET v = 'd' WHERE id = 3").await;
+    lake.add("raw", "SELECT 4 AS id, 'x' AS v").await;
+    lake.clock.advance(1);
+    let run = succeed(&transform, "w").await;
+    let job = &run["jobs"]["one"];
+    assert!(job["note"].as_str().unwrap().contains("left"), "{job:#}");
+    let rows = lake.rows("SELECT id, v FROM one ORDER BY id").await;
+    assert_eq!(rows, json!([{"id": 2, "v": "b"}, {"id": 3, "v": "d"}, {"id": 4, "v": "x"}]));
+    // All of them, and nothing else has come.
+    lake.change("DELETE FROM raw WHERE id > 0").await;
+    lake.clock.advance(1);
+    succeed(&transform, "w").await;
+    assert_eq!(lake.rows("SELECT id FROM one").await, json!([]));
+}
+
+#[tokio::test]
+async fn a_merge_follows_its_source_back_to_an_earlier_version() {
+    let lake = Lake::new().await;
+    lake.add("raw", "SELECT 1 AS id, 'a' AS v").await;
+    let first = lake.table("raw").await.current_snapshot().unwrap();
+    let transform = lake.transform(MERGE);
+    lake.add("raw", "SELECT 2 AS id, 'b' AS v").await;
+    succeed(&transform, "w").await;
+    lake.change(&format!("ALTER TABLE raw EXECUTE rollback_to_snapshot({first})")).await;
+    lake.add("raw", "SELECT 3 AS id, 'c' AS v").await;
+    lake.clock.advance(1);
+    succeed(&transform, "w").await;
+    let rows = lake.rows("SELECT id, v FROM one ORDER BY id").await;
+    assert_eq!(rows, json!([{"id": 1, "v": "a"}, {"id": 3, "v": "c"}]));
+}
+
+#[tokio::test]
+async fn what_happens_after_a_delete_is_the_jobs_own_choice() {
+    let lake = Lake::new().await;
+    lake.add("raw", "SELECT * FROM (VALUES (1, 'a'), (2, 'b')) AS t(id, v)").await;
+    let with = |workflow: &str, policy: &str| {
+        let policy = format!("mode: incremental, on_source_delete: {policy}");
+        MERGE
+            .replace("w:", workflow)
+            .replace("into: one", &format!("into: {}", &workflow[..1]))
+            .replace("mode: incremental", &policy)
+    };
+    let transform = lake.transform(&format!("{}{}", with("i:", "ignore"), with("f:", "fail")));
+    succeed(&transform, "i").await;
+    succeed(&transform, "f").await;
+    lake.change("DELETE FROM raw WHERE id = 1").await;
+    lake.change("UPDATE raw SET v = 'B' WHERE id = 2").await;
+    lake.clock.advance(1);
+    let run = succeed(&transform, "i").await;
+    assert_eq!(run["jobs"]["one"]["read"], "incremental", "{run:#}");
+    let rows = lake.rows("SELECT id, v FROM i ORDER BY id").await;
+    assert_eq!(rows, json!([{"id": 1, "v": "a"}, {"id": 2, "v": "B"}]));
+    let run = start(&transform, "f").await;
+    assert!(
+        run["jobs"]["one"]["error"]["message"].as_str().unwrap().contains("`on_source_delete` is `fail`"),
+        "{run:#}"
+    );
+}
+
+#[tokio::test]
 async fn files_are_read_once_even_when_the_state_is_behind_the_table() {
     let lake = Lake::new().await;
     lake.csv_table("raw", &[("id", "bigint")]).await;

@@ -57,6 +57,45 @@ pub(super) async fn provider(
     Ok(Arc::new(ViewTable::new(plan.build()?, None)))
 }
 
+/// Which rows of a difference.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Side {
+    Came,
+    Left,
+}
+
+/// The rows that one of two snapshots has and the other has not, whichever came first; rows that went and came back, or came and
+/// went, are none.
+pub(super) async fn difference(table: &Table, after: i64, to: i64, side: Side) -> Result<Arc<dyn TableProvider>> {
+    check(table, None)?;
+    let empty = || Ok::<_, Error>(signed(files(table, Vec::new())?, table, 1)?);
+    let metadata = table.metadata();
+    let is_line = ancestors(metadata, Some(to)).any(|snapshot| snapshot.snapshot_id() == after);
+    let parts = match is_line {
+        true => {
+            let mut parts = Vec::new();
+            for snapshot in between(table, Some(after), Some(to))? {
+                parts.extend(of_snapshot(table, snapshot, None).await?);
+            }
+            parts
+        }
+        false => {
+            let before = live_files(table.io(), metadata, scan::find(metadata, after)?).await?;
+            let now = live_files(table.io(), metadata, scan::find(metadata, to)?).await?;
+            let Sides { came, went } = sides(table, before, now)?;
+            came.into_iter().chain(went).collect()
+        }
+    };
+    let all = united(parts)?.map_or_else(empty, Ok)?;
+    let wanted = match side {
+        Side::Came => ident(COUNT).gt(lit(0_i64)),
+        Side::Left => ident(COUNT).lt(lit(0_i64)),
+    };
+    let columns = names(table).into_iter().map(ident).collect::<Vec<_>>();
+    let rows = net(all, table, None)?.filter(wanted)?.project(columns)?;
+    Ok(Arc::new(ViewTable::new(rows.build()?, None)))
+}
+
 /// # Errors
 /// `Invalid` for a key that is no columns of the table, or a column with one of the names that changes take.
 fn check(table: &Table, key: Option<&[String]>) -> Result<()> {

@@ -6,7 +6,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use arrow::array::{ArrayRef, AsArray, BooleanArray, RecordBatch};
-use arrow::compute::{cast, filter_record_batch};
+use arrow::compute::{CastOptions, cast, cast_with_options, filter_record_batch};
 use arrow::datatypes::{DataType, Int64Type, SchemaRef};
 use arrow::row::{RowConverter, SortField};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
@@ -38,8 +38,12 @@ const KEY_BYTES: usize = 48;
 pub(crate) struct KeyedMerge {
     schema_id: i32,
     columns: Vec<KeyColumn>,
+    /// Of the columns.
+    types: Vec<DataType>,
     converter: RowConverter,
     keys: HashSet<Box<[u8]>>,
+    /// Further keys whose rows leave: batches with the key's columns alone.
+    gone: Vec<RecordBatch>,
     /// The memory of the keys.
     memory: MemoryReservation,
     /// The places of keys in files that were read: they stay true as long as the file has the same rows.
@@ -76,9 +80,20 @@ impl KeyedMerge {
             })?;
             columns.push(KeyColumn { name: name.clone(), index, range: None, has_null: false });
         }
-        let fields = columns.iter().map(|c| SortField::new(schema.field(c.index).data_type().clone())).collect();
-        let converter = RowConverter::new(fields)?;
-        Ok(Self { schema_id, columns, converter, keys: HashSet::new(), memory, examined: HashMap::new(), work: None })
+        let types: Vec<_> = columns.iter().map(|c| schema.field(c.index).data_type().clone()).collect();
+        let converter = RowConverter::new(types.iter().cloned().map(SortField::new).collect())?;
+        let (keys, gone, examined) = (HashSet::new(), Vec::new(), HashMap::new());
+        Ok(Self { schema_id, columns, types, converter, keys, gone, memory, examined, work: None })
+    }
+
+    /// Rows with these keys leave too.
+    pub(crate) fn removing(self, gone: Vec<RecordBatch>) -> Self {
+        Self { gone, ..self }
+    }
+
+    /// Whether no row of the table can be meant.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.keys.is_empty()
     }
 
     /// Remembers the keys of new rows.
@@ -87,17 +102,41 @@ impl KeyedMerge {
     /// `Invalid`, naming the key, when it came before; `Limit` when there is no memory for the keys.
     pub(crate) fn observe(&mut self, batch: &RecordBatch) -> Result<()> {
         let values: Vec<ArrayRef> = self.columns.iter().map(|c| comparable(batch.column(c.index))).collect();
-        let rows = self.converter.convert_columns(&values)?;
+        match self.remember(&values)? {
+            Some(i) => Err(Error::invalid(format!(
+                "expected every key once in the rows to merge, found {} twice",
+                self.shown(&values, i)?
+            ))),
+            None => Ok(()),
+        }
+    }
+
+    /// Remembers the keys that leave, once those of all new rows are known.
+    ///
+    /// # Errors
+    /// `Invalid` for values that the table's columns can't hold; `Limit` when there is no memory for the keys.
+    pub(crate) fn observe_gone(&mut self) -> Result<()> {
+        for batch in std::mem::take(&mut self.gone) {
+            let typed = batch.columns().iter().zip(&self.types);
+            let strict = CastOptions { safe: false, ..CastOptions::default() };
+            let typed = typed.map(|(values, ty)| Ok(comparable(&cast_with_options(values, ty, &strict)?)));
+            let typed = typed.collect::<Result<Vec<_>>>()?;
+            self.remember(&typed)?;
+        }
+        Ok(())
+    }
+
+    /// Adds keys and widens the ranges; gives the place of the last key that was known.
+    fn remember(&mut self, values: &[ArrayRef]) -> Result<Option<usize>> {
+        let rows = self.converter.convert_columns(values)?;
         self.memory.try_grow(rows.size() + rows.num_rows() * KEY_BYTES)?;
+        let mut known = None;
         for (i, row) in rows.iter().enumerate() {
             if !self.keys.insert(Box::from(row.as_ref())) {
-                return Err(Error::invalid(format!(
-                    "expected every key once in the rows to merge, found {} twice",
-                    self.shown(&values, i)?
-                )));
+                known = Some(i);
             }
         }
-        for (column, values) in self.columns.iter_mut().zip(&values) {
+        for (column, values) in self.columns.iter_mut().zip(values) {
             column.has_null |= values.null_count() > 0;
             if values.null_count() < values.len() {
                 let (mut least, mut greatest) =
@@ -107,7 +146,7 @@ impl KeyedMerge {
                 column.include(least.evaluate()?, greatest.evaluate()?);
             }
         }
-        Ok(())
+        Ok(known)
     }
 
     fn shown(&self, values: &[ArrayRef], row: usize) -> Result<String> {

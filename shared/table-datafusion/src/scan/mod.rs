@@ -14,6 +14,7 @@ use iceberg::spec::{Operation, SchemaRef, SnapshotRef, TableMetadata};
 use self::files::{IcebergTable, Rows};
 use self::lineage::LineageTable;
 use super::address::{FILE, POS};
+use super::changes::{self, Side};
 use shared::{Error, Result};
 use table::io::IcebergContext;
 use table::live::{LiveFile, added_files};
@@ -24,6 +25,8 @@ pub(super) async fn provider(table: &Table, read: Read) -> Result<Arc<dyn TableP
     let (schema, rows) = match read {
         Read::Current => (metadata.current_schema().clone(), live(table, metadata.current_snapshot()).await?),
         Read::Added { after, to } => (metadata.current_schema().clone(), Rows::Files(added(table, after, to).await?)),
+        Read::Came { after, to } => return changes::difference(table, after, to, Side::Came).await,
+        Read::Left { after, to } => return changes::difference(table, after, to, Side::Left).await,
         Read::Snapshot(_) | Read::AsOf { .. } | Read::Reference(_) => {
             let (schema, snapshot) = travel(metadata, &read)?;
             (schema, live(table, Some(snapshot)).await?)
@@ -66,7 +69,9 @@ fn travel<'a>(metadata: &'a TableMetadata, read: &Read) -> Result<(SchemaRef, &'
             Error::not_found(format!("expected a tag or branch of the table ({known}), found `{name}`"))
         })?,
         Read::Snapshot(id) => find(metadata, *id)?,
-        Read::Current | Read::Added { .. } => return Err(Error::bug("expected a read back in time")),
+        Read::Current | Read::Added { .. } | Read::Came { .. } | Read::Left { .. } => {
+            return Err(Error::bug("expected a read back in time"));
+        }
     };
     let is_branch = match read {
         Read::Reference(name) => refs::all(metadata)?.iter().any(|(n, r)| n == name && r.is_branch()),

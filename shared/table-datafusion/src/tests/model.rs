@@ -1,5 +1,6 @@
 //! Any sequence of changes does to a table what it does to rows in memory.
 
+use arrow::array::Int32Array;
 use datafusion::logical_expr::lit;
 use datafusion::prelude::col;
 use proptest::prelude::*;
@@ -18,6 +19,8 @@ enum Step {
     OverwriteWhere(i64, Vec<Row>),
     ReplacePartitions(Vec<Row>),
     MergeByKey(Vec<Row>),
+    /// Rows with the second ids leave.
+    MergeAndRemove(Vec<Row>, Vec<i64>),
     /// Rows whose id leaves this rest when divided by 3.
     Delete(i64),
     Update(i64),
@@ -38,6 +41,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (0_i64..9, some_rows()).prop_map(|(from, rows)| Step::OverwriteWhere(from, rows)),
         1 => some_rows().prop_map(Step::ReplacePartitions),
         2 => some_rows().prop_map(Step::MergeByKey),
+        2 => (some_rows(), proptest::collection::vec(0_i64..9, 1..4)).prop_map(|(new, gone)| Step::MergeAndRemove(new, gone)),
         2 => (0_i64..3).prop_map(Step::Delete),
         2 => (0_i64..3).prop_map(Step::Update),
         2 => some_rows().prop_map(Step::Merge),
@@ -62,6 +66,10 @@ fn in_memory(model: &mut Vec<Row>, step: &Step, by_day: bool) {
             model.retain(|row| matched(new, row.0).is_none());
             model.extend(new);
         }
+        Step::MergeAndRemove(new, gone) => {
+            model.retain(|row| matched(new, row.0).is_none() && !gone.contains(&row.0));
+            model.extend(new);
+        }
         Step::Delete(rest) => model.retain(|row| row.0 % 3 != *rest),
         Step::Update(rest) => model.iter_mut().filter(|row| row.0 % 3 == *rest).for_each(|row| row.1 = Some("new")),
         Step::Merge(new) => {
@@ -84,6 +92,12 @@ async fn in_table(table: &Table, step: &Step) {
         Step::OverwriteWhere(from, new) => commit(Change::OverwriteWhere(vec![col("id").gt_eq(lit(*from))]), new).await,
         Step::ReplacePartitions(new) => commit(Change::ReplacePartitions, new).await,
         Step::MergeByKey(new) => commit(Change::Merge { key: vec!["id".into()] }, new).await,
+        Step::MergeAndRemove(new, gone) => {
+            // Narrower than the table's column.
+            let gone: Int32Array = gone.iter().map(|id| i32::try_from(*id).unwrap()).collect();
+            let gone = vec![RecordBatch::try_from_iter([("id", Arc::new(gone) as ArrayRef)]).unwrap()];
+            commit(Change::MergeAndRemove { key: vec!["id".into()], gone }, new).await
+        }
         Step::Delete(rest) => table.change_rows(&TestChange::delete(&format!("id % 3 = {rest}")), None).await.unwrap(),
         Step::Update(rest) => {
             table.change_rows(&TestChange::update("new", &format!("id % 3 = {rest}")), None).await.unwrap()
@@ -99,20 +113,47 @@ async fn behaves_like_rows_in_memory(partition_by: &[&str], mode: &str, steps: &
     properties.push(("commit.manifest.min-count-to-merge", "3"));
     let table = with_properties(&table, &properties).await;
     let mut model: Vec<Row> = Vec::new();
+    let mut versions: Vec<(i64, Vec<String>)> = Vec::new();
     for (i, step) in steps.iter().enumerate() {
         in_memory(&mut model, step, !partition_by.is_empty());
         in_table(&table, step).await;
         let mut expected: Vec<_> =
             model.iter().map(|(id, carrier, day)| format!("{id} {} {day}", carrier.unwrap_or_default())).collect();
         expected.sort();
-        let days = "CAST(floor(CAST(arrow_cast(at, 'Int64') AS DOUBLE) / 86400000000) AS BIGINT)";
-        let query = format!("SELECT id, coalesce(carrier, '') AS carrier, {days} AS day FROM t");
-        let mut found = sql(&table, Read::Current, &query).await;
-        found.sort();
-        assert_eq!(found, expected, "step {i}: {step:?}");
+        assert_eq!(read(&table, Read::Current).await, expected, "step {i}: {step:?}");
         let now = table.reload().await.unwrap();
+        versions.extend(now.current_snapshot().map(|id| (id, expected)));
         if let (Some(newest), "copy-on-write") = (now.history().first(), mode) {
             assert_eq!(newest.summary["total-records"], model.len().to_string(), "step {i}: {step:?}");
+        }
+    }
+    tells_differences(&table, &versions).await;
+}
+
+async fn read(table: &Table, read: Read) -> Vec<String> {
+    let days = "CAST(floor(CAST(arrow_cast(at, 'Int64') AS DOUBLE) / 86400000000) AS BIGINT)";
+    let query = format!("SELECT id, coalesce(carrier, '') AS carrier, {days} AS day FROM t");
+    let mut found = sql(table, read, &query).await;
+    found.sort();
+    found
+}
+
+/// Between the last version and each other, in both directions, the rows that came and left are those that only one of the two has.
+async fn tells_differences(table: &Table, versions: &[(i64, Vec<String>)]) {
+    let Some((last, at_last)) = versions.last() else { return };
+    let only = |of: &[String], other: &[String]| {
+        let mut other = other.to_vec();
+        let is_other = |row: &&String| other.iter().position(|o| o == *row).map(|at| other.swap_remove(at)).is_none();
+        of.iter().filter(is_other).cloned().collect::<Vec<_>>()
+    };
+    for (id, at_id) in versions {
+        let difference = |after: i64, to: i64| [Read::Came { after, to }, Read::Left { after, to }];
+        for (difference, before, now) in
+            [(difference(*id, *last), at_id, at_last), (difference(*last, *id), at_last, at_id)]
+        {
+            let [came, left] = difference;
+            assert_eq!(read(table, came).await, only(now, before));
+            assert_eq!(read(table, left).await, only(before, now));
         }
     }
 }

@@ -113,6 +113,12 @@ impl Lake {
         self.ports.storage.put(&url, text.to_owned()).await.unwrap();
     }
 
+    /// Carries out a statement that writes.
+    pub async fn change(&self, sql: &str) {
+        let answer = self.engine.execute(sql, &self.options()).await.unwrap_or_else(|e| panic!("{sql}: {e}"));
+        answer.collect().await.unwrap_or_else(|e| panic!("{sql}: {e}"));
+    }
+
     fn options(&self) -> QueryOptions {
         QueryOptions { database: "nyc".into(), ..QueryOptions::new(Principal::Owner) }
     }
