@@ -15,6 +15,7 @@ pub mod clock;
 pub mod config;
 pub mod deadline;
 pub mod digest;
+pub mod erasure;
 pub mod error;
 pub mod heap;
 pub mod lambda;

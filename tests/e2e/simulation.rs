@@ -300,7 +300,7 @@ impl Life {
                         }
                         1 => {
                             let older_than_ms = Some(now_ms - 12 * HOUR as i64);
-                            let expire = Expire { older_than_ms, retain_last: Some(2), dry_run: false };
+                            let expire = Expire { older_than_ms, retain_last: Some(2), ..Expire::default() };
                             ("expired", table.expire(&expire).await.map(drop))
                         }
                         _ => {

@@ -10,6 +10,7 @@ use chrono::{DateTime, NaiveDate, NaiveDateTime, NaiveTime, Utc};
 use format::records::{RecordSchema, Rejected};
 use serde::{Deserialize, Serialize};
 use shared::api::Request;
+use shared::erasure::{self, Erased};
 use shared::model::{Positions, SequenceNumber, ShardId};
 use shared::storage::ObjectInfo;
 use shared::telemetry::metrics::{self, Metric};
@@ -154,7 +155,8 @@ impl Batcher {
         let declaration = self.project.stream(stream)?;
         let table = self.project.stream_table(stream)?;
         let schema = self.schemas.get(stream).ok_or_else(|| Error::not_found(format!("no stream `{stream}`")))?.clone();
-        let lines = Lines { schema, filter: Filter { since, until, code } };
+        let erased = erasure::erased(self.ports.state.as_ref()).await?;
+        let lines = Lines { stream: stream.into(), schema, filter: Filter { since, until, code }, erased };
         let mut replay = Replay { stream: stream.into(), table: table.to_string(), dry_run, ..Replay::default() };
         let target = StreamTable { batcher: self, declaration, table, lines };
         let (replays, committed) = (self.replays(stream), self.committed(stream).await?);
@@ -255,8 +257,11 @@ fn newest_first(mut shown: Vec<Shown>) -> Vec<Shown> {
 /// How lines are judged.
 #[derive(Debug)]
 struct Lines {
+    stream: String,
     schema: Arc<RecordSchema>,
     filter: Filter,
+    /// Whose records leave without being stored.
+    erased: Vec<Erased>,
 }
 
 /// What became of lines.
@@ -276,12 +281,14 @@ impl Lines {
         for text in objects {
             let mut asked = Vec::new();
             for line in text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
-                match Rejected::parse(line).filter(|rejected| self.filter.takes(rejected)) {
-                    Some(rejected) if rejected.data().is_some() => asked.push(rejected),
+                let rejected = Rejected::parse(line).and_then(|rejected| Some((rejected.data()?, rejected)));
+                match rejected {
+                    Some((data, rejected)) if self.is_erased(&rejected, &data) => {}
+                    Some((data, rejected)) if self.filter.takes(&rejected) => asked.push((data, rejected)),
                     _ => judged.keep(line),
                 }
             }
-            let data: Vec<Vec<u8>> = asked.iter().filter_map(Rejected::data).collect();
+            let (data, asked): (Vec<Vec<u8>>, Vec<Rejected>) = asked.into_iter().unzip();
             let decoded = self.schema.decode(data.iter().map(Vec::as_slice))?;
             for (at, error) in decoded.errors {
                 let rejected = &asked[at];
@@ -294,6 +301,12 @@ impl Lines {
             judged.batches.push(decoded.batch);
         }
         Ok(judged)
+    }
+}
+
+impl Lines {
+    fn is_erased(&self, rejected: &Rejected, data: &[u8]) -> bool {
+        self.erased.iter().any(|erased| erased.is_record(&self.stream, rejected.arrival_timestamp, data))
     }
 }
 

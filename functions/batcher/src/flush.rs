@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use format::records::RecordSchema;
 use serde::{Deserialize, Serialize};
+use shared::erasure;
 use shared::error::Context;
 use shared::model::{Positions, ShardId, TableName};
 use shared::ports::Ports;
@@ -43,6 +44,8 @@ pub struct Report {
     pub stored: u64,
     /// Lines in the error objects.
     pub rejected: u64,
+    /// Records that are not stored because whom they are about was erased.
+    pub erased: u64,
     /// Records that events told of, but the stream no longer holds.
     pub missing: u64,
     /// How often records had a field that the schema lacks, by its name.
@@ -158,6 +161,7 @@ impl Flush<'_> {
         let missing = self.missing(&pending, &from, &settled, &round);
         if to != from {
             let shards: Vec<ShardId> = round.shards.iter().map(|(shard, _)| shard.clone()).collect();
+            let (round, erased) = self.without_erased(round).await?;
             let rows = decode(self.name, &self.schema, round).await?;
             let sound: Vec<ShardId> = shards.into_iter().filter(|shard| !rows.failed.contains_key(shard)).collect();
             let objects = self.write_failed(&rows, &from).await?;
@@ -166,6 +170,7 @@ impl Flush<'_> {
                     if may_be_tried {
                         self.remove_stale(&sound, &from).await;
                     }
+                    report.erased += erased;
                     report.add(rows, objects, &committed, to);
                 }
                 Err(error) if error.kind() == ErrorKind::Conflict => {
@@ -177,6 +182,23 @@ impl Flush<'_> {
         }
         report.missing += missing;
         Ok(if more { Outcome::More } else { Outcome::CaughtUp { settled } })
+    }
+
+    /// The round without records of subjects that were erased after they had arrived, and how many those were.
+    async fn without_erased(&self, mut round: Round) -> Result<(Round, u64)> {
+        let erased = erasure::erased(self.ports.state.as_ref()).await?;
+        let mut dropped = 0;
+        if !erased.is_empty() {
+            for (_, records) in &mut round.shards {
+                let before = records.len();
+                records.retain(|r| !erased.iter().any(|erased| erased.is_record(self.name, r.arrival_ms, &r.data)));
+                dropped += (before - records.len()) as u64;
+            }
+        }
+        if dropped > 0 {
+            tracing::info!(stream = self.name, records = dropped, "records of erased subjects are left out");
+        }
+        Ok((round, dropped))
     }
 
     /// Records that were counted but are not in the stream: they fell out of its retention before they were written.

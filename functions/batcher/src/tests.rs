@@ -18,6 +18,7 @@ use testing::faults::{Fault, Faulty, Operation, Plan};
 
 use super::*;
 
+mod erased;
 mod replay;
 mod throttled;
 

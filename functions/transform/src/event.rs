@@ -19,6 +19,8 @@ pub enum Command {
     List { workflow: String, limit: usize },
     /// Rows in quarantine, at most `limit`: of one job, or of all of a workflow.
     Quarantine { workflow: String, job: Option<String>, limit: usize },
+    /// Remove what is kept of a subject.
+    Erase,
     /// What is wrong, and the figures behind it.
     Status,
     /// One run.
@@ -53,6 +55,7 @@ impl Command {
                 job: request.query.get("job").cloned(),
                 limit: request.limit(MOST_RUNS, MOST_RUNS)?,
             }),
+            ("POST", ["erasures"]) => Ok(Self::Erase),
             ("GET", ["status", "transform"]) => Ok(Self::Status),
             ("GET", ["runs", run]) => Ok(Self::Get { run: (*run).into() }),
             ("POST", ["runs", run, "resume"]) => Ok(Self::Resume { run: (*run).into() }),
@@ -61,7 +64,7 @@ impl Command {
                 ErrorKind::NotFound,
                 format!(
                     "expected POST or GET /workflows/{{name}}/runs, GET /workflows/{{name}}/quarantine, GET /runs/{{id}}, POST /runs/{{id}}/resume, \
-                     POST /runs/{{id}}/cancel or GET /status/transform, found {method} `{}`",
+                     POST /runs/{{id}}/cancel, POST /erasures or GET /status/transform, found {method} `{}`",
                     request.path
                 ),
             )),

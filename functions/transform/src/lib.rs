@@ -6,6 +6,7 @@
 
 pub mod archive;
 pub mod bookmark;
+pub mod erase;
 pub mod event;
 pub mod job;
 pub mod maintenance;
@@ -123,6 +124,7 @@ impl Transform {
                 let rows = self.quarantined(&workflow, job.as_deref(), limit).await?;
                 Response::json(200, &json!({"workflow": workflow, "quarantine": rows}))
             }
+            Command::Erase => self.erase(request).await,
             Command::Status => self.status().await?.response(),
             Command::Get { run } => Response::json(200, &self.ledger.get(&run).await?.record),
             Command::Resume { run } => Response::json(200, &self.resume(&run).await?),

@@ -80,7 +80,7 @@ async fn compact(table: &Table, compaction: &Compaction, resources: &Resources, 
 
 async fn expire(table: &Table, expiry: &Expiry, now_ms: i64, dry_run: bool) -> Result<Expired> {
     let older_than_ms = expiry.older_than.map(|age| ago(now_ms, age));
-    let done = table.expire(&Expire { older_than_ms, retain_last: expiry.keep, dry_run }).await?;
+    let done = table.expire(&Expire { older_than_ms, retain_last: expiry.keep, dry_run, ..Expire::default() }).await?;
     Ok(Expired {
         snapshots: done.snapshots.len() as u64,
         references: done.references,

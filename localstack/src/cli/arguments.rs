@@ -112,6 +112,7 @@ pub enum Command {
     Status(Status),
     Logs(Logs),
     Errors(Errors),
+    Erase(Erase),
     Backup(Backup),
     Restore(Restore),
 }
@@ -232,6 +233,9 @@ pub struct Put {
     /// Name of this delivery: the same input under the same key within 24 hours is stored once [default: a new key each time]
     #[arg(long, conflicts_with = "file", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub key: Option<String>,
+    /// Write the stream's records to its table now, instead of when its buffer says so
+    #[arg(long, conflicts_with = "file")]
+    pub flush: bool,
 }
 
 /// Where [`Put`] sends what.
@@ -273,11 +277,11 @@ pub enum RecordFormat {
 Examples:
   tarn sql 'SELECT origin, count(*) FROM flights GROUP BY origin'
   tarn sql --output csv 'SELECT * FROM curated.daily_delays' > delays.csv
+  tarn sql --output parquet 'SELECT * FROM flights' > flights.parquet
   tarn sql \"EXPLAIN SELECT * FROM flights WHERE carrier = 'UA'\"
   tarn sql \"INSERT INTO notes VALUES (1, 'checked')\" --key notes-1   once, however often it is run
   tarn sql < questions.sql")]
 pub struct Sql {
-  tarn sql --output parquet 'SELECT * FROM flights' > flights.parquet
     pub query: Option<String>,
     /// Database of tables that are named without one
     #[arg(long)]
@@ -285,13 +289,13 @@ pub struct Sql {
     /// Name of this change: the same statement under the same key changes a table once
     #[arg(long, requires = "query")]
     pub key: Option<String>,
+    /// Rows of each answer at most; 0: all [default: 1000 of a table on a terminal, otherwise all]
+    #[arg(long, value_name = "ROWS")]
+    pub limit: Option<u64>,
 }
 
 /// Look for new files and register them in the catalog
 #[derive(Debug, Args)]
-    /// Rows of each answer at most; 0: all [default: 1000 of a table on a terminal, otherwise all]
-    #[arg(long, value_name = "ROWS")]
-    pub limit: Option<u64>,
 #[command(after_help = "\
 Examples:
   tarn crawl
@@ -382,6 +386,35 @@ Examples:
 pub struct Errors {
     #[command(subcommand)]
     pub command: ErrorsCommand,
+}
+
+/// Remove everything that is kept of somebody, for good
+///
+/// Finds the rows of a condition in every table, deletes them, rewrites the files and removes the versions, tags and branches
+/// that still hold them, raw files, refused records, quarantine and stored answers too. Repeats until nothing is found, and says what it
+/// does not reach and until when. Ends with 1 while something is left: the same command goes on.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  tarn erase --where \"customer_id = 42\" --dry-run
+  tarn erase --where \"customer_id IN (42, 43)\" --yes
+  tarn erase --where \"id = 42\" --table mart.customers")]
+pub struct Erase {
+    /// Whose rows: `column = value` or `column IN (value, …)`, joined by AND; meant wherever there are such columns
+    #[arg(long = "where", value_name = "CONDITION")]
+    pub condition: String,
+    /// Only this table, and the streams and jobs that write it; may be repeated
+    #[arg(long)]
+    pub table: Vec<String>,
+    /// Say what would be removed, and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Remove also refused records that can't be read and hold the values as words
+    #[arg(long)]
+    pub broken: bool,
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
 }
 
 #[derive(Debug, Subcommand)]

@@ -6,6 +6,7 @@ pub mod arguments;
 mod backup;
 pub(crate) mod caller;
 pub(crate) mod delivery;
+mod erase;
 mod errors;
 mod init;
 mod insight;
@@ -13,8 +14,8 @@ mod logs;
 pub mod output;
 mod plan;
 mod put;
-mod signing;
 mod shell;
+mod signing;
 pub(crate) mod sql;
 mod status;
 mod up;
@@ -42,11 +43,11 @@ pub fn main() -> ExitCode {
     shared::heap::watch();
     let cli = Cli::parse();
     let out = Out::new(cli.global.output);
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Error::from);
     if let Err(error) = suits(&cli) {
         out.error(&error);
         return ExitCode::from(exit_code(error.kind()));
     }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Error::from);
     let done = runtime.and_then(|runtime| {
         let done = runtime.block_on(run(cli, &out));
         // What still reads or writes after the command's end is not waited for.
@@ -88,6 +89,7 @@ async fn run(cli: Cli, out: &Out) -> Result<ExitCode> {
         Command::Plan(_) => return plan::run(&lakehouse, out).await,
         Command::Status(status) => return status::run(&lakehouse, &status, out).await,
         Command::Errors(errors) => errors::run(&lakehouse, &errors, out).await,
+        Command::Erase(erase) => return erase::run(&lakehouse, &erase, out).await,
         Command::Logs(logs) => logs::run(&lakehouse, &logs, out).await,
         Command::Backup(backup) => backup::backup(&lakehouse, &backup, out).await,
         Command::Restore(restore) => backup::restore(&lakehouse, &restore, out).await,
@@ -96,8 +98,6 @@ async fn run(cli: Cli, out: &Out) -> Result<ExitCode> {
     done.map(|()| ExitCode::SUCCESS)
 }
 
-/// Where the demo is made: it is a data directory too, so `--data` names it as well as `--directory` does.
-///
 /// Whether the command writes in the format that is asked for.
 ///
 /// # Errors
@@ -114,6 +114,8 @@ fn suits(cli: &Cli) -> Result<()> {
     }
 }
 
+/// Where the demo is made: it is a data directory too, so `--data` names it as well as `--directory` does.
+///
 /// # Errors
 /// `Invalid` when both name different ones.
 fn demo_directory<'a>(demo: &'a arguments::Demo, global: &'a Global) -> Result<&'a Path> {

@@ -70,7 +70,7 @@ pub fn owner_of(segments: &[&str]) -> Option<Function> {
         ["streams", _, "flush"] | ["streams", _, "errors", ..] | ["plan"] => Some(Function::Batcher),
         ["status", function] if PARTS.contains(function) => Function::parse(function),
         ["crawl" | "crawls"] => Some(Function::Crawl),
-        ["workflows", ..] | ["runs", ..] => Some(Function::Transform),
+        ["workflows" | "runs", ..] | ["erasures"] => Some(Function::Transform),
         ["query"] => Some(Function::Query),
         ["insight"] | ["insights", ..] => Some(Function::Insight),
         _ => None,

@@ -17,6 +17,7 @@ pub mod listing;
 pub mod merge;
 pub mod parquet;
 pub mod records;
+pub mod remove;
 pub mod rows;
 pub(crate) mod text;
 

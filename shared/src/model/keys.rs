@@ -12,6 +12,7 @@
 //! errors/{stream}/.replay/{id}/{writer}.ndjson          the same while the replay goes on
 //! quarantine/{workflow}/{job}/{run}.ndjson              rows that a quality rule set aside
 //! results/{query}.{format}                              answers of queries
+//! erasures/{id}.json                                    what a pass of an erasure found and did
 //! state/…                                               state documents, where the state is kept as objects
 //! project/lakehouse.yaml                                the declaration in force
 //! ```
@@ -123,6 +124,16 @@ impl Keys {
     /// The stored answer of a query.
     pub fn result(&self, query_id: &str, extension: &str) -> Url {
         self.below(&["results", &format!("{query_id}.{extension}")])
+    }
+
+    /// The folder of all stored answers.
+    pub fn results(&self) -> Url {
+        self.below(&["results", ""])
+    }
+
+    /// The report of a pass of an erasure.
+    pub fn erasure(&self, id: &str) -> Url {
+        self.below(&["erasures", &format!("{id}.json")])
     }
 
     /// The folder of state documents, where they are objects.

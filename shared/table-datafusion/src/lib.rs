@@ -9,6 +9,7 @@ mod address;
 mod change;
 mod changes;
 mod deletes;
+pub mod erase;
 mod field_id;
 pub mod floats;
 mod footers;
@@ -27,6 +28,7 @@ mod transcode;
 
 use std::sync::Arc;
 
+use arrow::array::RecordBatch;
 use async_trait::async_trait;
 use datafusion::catalog::TableProvider;
 use datafusion::execution::SendableRecordBatchStream;
@@ -49,7 +51,7 @@ pub fn row_stream(rows: SendableRecordBatchStream) -> RowStream {
 }
 
 /// How rows go into a table.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Change {
     Append,
     /// The rows become the whole table.
@@ -63,6 +65,11 @@ pub enum Change {
     Merge {
         key: Vec<String>,
     },
+    /// As [`Change::Merge`]; rows with one of the keys in `gone` leave too. The batches of `gone` have the key's columns, in its order.
+    MergeAndRemove {
+        key: Vec<String>,
+        gone: Vec<RecordBatch>,
+    },
 }
 
 /// Tables as DataFusion reads them.
@@ -72,7 +79,7 @@ pub trait ReadTable {
     ///
     /// # Errors
     /// `NotFound` for a snapshot, tag or branch that does not exist, or a time before the first snapshot; `Invalid` for
-    /// [`Read::Added`] over a snapshot that removed rows.
+    /// [`Read::Added`] over a snapshot that removed rows ([`Read::Came`] and [`Read::Left`] tell of those).
     async fn provider(&self, read: Read) -> Result<Arc<dyn TableProvider>>;
 
     /// The current rows with two more columns, found by name: `_file`, the location of the data file that holds the row as the

@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use async_trait::async_trait;
-use iceberg::spec::{MAIN_BRANCH, SnapshotReference, SnapshotRetention, TableMetadata, TableMetadataBuilder};
+use iceberg::spec::{MAIN_BRANCH, Snapshot, SnapshotReference, SnapshotRetention, TableMetadata, TableMetadataBuilder};
 
 use super::io::IcebergContext;
 use super::ownership::{Own, check_alone};
@@ -39,6 +39,8 @@ pub struct Expire {
     /// Snapshots of each branch that stay however old they are (default: the table's `history.expire.min-snapshots-to-keep`,
     /// or 1).
     pub retain_last: Option<u32>,
+    /// Snapshots with this sequence number or an earlier one go however young they are, unless they are among the last of a branch.
+    pub through_sequence: Option<i64>,
     /// Tell what would go, change nothing.
     pub dry_run: bool,
 }
@@ -258,6 +260,7 @@ struct Retention {
     now_ms: i64,
     older_than_ms: i64,
     retain_last: usize,
+    through_sequence: Option<i64>,
     max_reference_age_ms: i64,
 }
 
@@ -278,6 +281,7 @@ impl Retention {
             now_ms,
             older_than_ms: expire.older_than_ms.unwrap_or(now_ms.saturating_sub(max_age_ms)),
             retain_last: usize::try_from(retain_last).unwrap_or(1),
+            through_sequence: expire.through_sequence,
             max_reference_age_ms: number(metadata, "history.expire.max-ref-age-ms")?.unwrap_or(i64::MAX),
         })
     }
@@ -297,7 +301,8 @@ impl Retention {
                 snapshots.extend(self.of_branch(metadata, &reference));
             }
         }
-        let young = metadata.snapshots().filter(|s| s.timestamp_ms() >= self.older_than_ms).map(|s| s.snapshot_id());
+        let young = metadata.snapshots().filter(|s| s.timestamp_ms() >= self.older_than_ms && self.may_stay(s));
+        let young = young.map(|s| s.snapshot_id());
         snapshots.extend(young.filter(|id| !referenced.contains(id)));
         Ok(Kept { snapshots, lost_references })
     }
@@ -313,6 +318,10 @@ impl Retention {
         name == MAIN_BRANCH || age <= max_age.unwrap_or(self.max_reference_age_ms)
     }
 
+    fn may_stay(&self, snapshot: &Snapshot) -> bool {
+        self.through_sequence.is_none_or(|through| snapshot.sequence_number() > through)
+    }
+
     /// The newest snapshots of a branch: by number, then those that are young enough.
     fn of_branch(&self, metadata: &TableMetadata, branch: &SnapshotReference) -> HashSet<i64> {
         let (mut least, mut older_than_ms) = (self.retain_last, self.older_than_ms);
@@ -322,7 +331,7 @@ impl Retention {
         }
         ancestors(metadata, Some(branch.snapshot_id))
             .enumerate()
-            .take_while(|(n, snapshot)| *n < least || snapshot.timestamp_ms() >= older_than_ms)
+            .take_while(|(n, s)| *n < least || (s.timestamp_ms() >= older_than_ms && self.may_stay(s)))
             .map(|(_, snapshot)| snapshot.snapshot_id())
             .collect()
     }

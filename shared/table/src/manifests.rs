@@ -47,11 +47,13 @@ struct Carried {
     file: ManifestFile,
     /// Read because something may leave it; what leaves, by place.
     read: Option<(Arc<Manifest>, Vec<usize>)>,
+    /// Whether it is to be written anew because it lists files that have left.
+    is_stale: bool,
 }
 
 impl Carried {
     fn is_touched(&self) -> bool {
-        self.read.as_ref().is_some_and(|(_, removed)| !removed.is_empty())
+        self.is_stale || self.read.as_ref().is_some_and(|(_, removed)| !removed.is_empty())
     }
 }
 
@@ -154,10 +156,11 @@ impl Manifests {
                 None => (base.io.any_manifest(&carried.file).await?, Vec::new()),
             };
             let schema_id = manifest.metadata().schema_id();
-            schemas.entry(schema_id).or_default().push(Source { file: carried.file, manifest, removed });
+            let source = Source { file: carried.file, manifest, removed, is_stale: carried.is_stale };
+            schemas.entry(schema_id).or_default().push(source);
         }
         for sources in schemas.into_values() {
-            let untouched = sources.iter().all(|s| s.removed.is_empty());
+            let untouched = sources.iter().all(|s| s.removed.is_empty() && !s.is_stale);
             match sources.as_slice() {
                 [one] if untouched => manifests.push(one.file.clone()),
                 sources => manifests.push(self.rewritten(base, sources).await?),
@@ -218,6 +221,7 @@ struct Source {
     file: ManifestFile,
     manifest: Arc<Manifest>,
     removed: Vec<usize>,
+    is_stale: bool,
 }
 
 /// A manifest that is being written.
@@ -261,13 +265,13 @@ async fn parent_manifests(base: &Table, delta: &Delta, removed: &mut Counts) -> 
             ManifestContentType::Deletes => !delta.removed.is_empty() || !delta.removed_deletes.is_empty(),
         };
         let read = if leaves { Some((base.io.any_manifest(file).await?, Vec::new())) } else { None };
-        Ok::<_, Error>(Carried { file: file.clone(), read })
+        Ok::<_, Error>(Carried { file: file.clone(), read, is_stale: delta.forgets && file.has_deleted_files() })
     });
     let reads: Vec<_> = reads.collect();
     let mut carried: Vec<Carried> = stream::iter(reads).buffered(PARALLEL_READS).try_collect().await?;
     let mut missing: HashSet<&str> = delta.removed.iter().map(String::as_str).collect();
     let mut missing_deletes: HashSet<&DeleteFile> = delta.removed_deletes.iter().collect();
-    for Carried { file, read } in &mut carried {
+    for Carried { file, read, .. } in &mut carried {
         let Some((manifest, leaving)) = read else { continue };
         for (place, entry) in manifest.entries().iter().enumerate().filter(|(_, e)| e.is_alive()) {
             let leaves = if file.content == ManifestContentType::Data {

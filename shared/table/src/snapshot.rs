@@ -31,6 +31,8 @@ pub struct Delta {
     pub removed_deletes: HashSet<DeleteFile>,
     /// Whether the rows stay as they are: files are only arranged anew.
     pub replaces: bool,
+    /// Whether manifests that still list files which have left are written anew without them.
+    pub forgets: bool,
     /// What the caller is told.
     pub rows: Rows,
 }
@@ -74,7 +76,7 @@ impl DeleteFile {
 
 impl Delta {
     pub fn is_empty(&self) -> bool {
-        self.added.is_empty() && self.removed.is_empty() && self.removed_deletes.is_empty()
+        self.added.is_empty() && self.removed.is_empty() && self.removed_deletes.is_empty() && !self.forgets
     }
 }
 

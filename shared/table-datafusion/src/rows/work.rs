@@ -96,6 +96,7 @@ impl Work {
             removed: self.removed.clone(),
             removed_deletes: self.removed_deletes.clone(),
             replaces: false,
+            forgets: false,
             rows: self.rows,
         }
     }

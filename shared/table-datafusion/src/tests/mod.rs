@@ -10,6 +10,7 @@ mod columns;
 mod commit;
 mod crash;
 mod damage;
+mod erase;
 mod evolve;
 mod expire;
 mod faults;

@@ -1,0 +1,182 @@
+//! Erasure in Iceberg tables: delete → rewrite → drop tags and branches → expire. Older versions wait for the jobs that have read up to one
+//! of them.
+
+use serde::Serialize;
+use shared::catalog::Table as Entry;
+use shared::model::TableName;
+use shared::project::Mode;
+use shared::{ErrorKind, Result};
+use table::Table;
+use table_datafusion::Rewrite;
+use table_datafusion::erase::{self, Missing, Purged, Traces};
+
+use super::{Report, Scope};
+use crate::Transform;
+use crate::bookmark::{Bookmark, Mark};
+
+/// What was found in a table, and what was done.
+#[derive(Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct TableReport {
+    table: String,
+    /// Rows that queries saw.
+    rows: u64,
+    /// Rows in data files of any version, deleted ones among them.
+    kept_rows: u64,
+    /// Those files, and the snapshots that name them.
+    files: u64,
+    snapshots: u64,
+    /// Tags and branches that name them.
+    references: Vec<String>,
+    #[serde(flatten)]
+    done: Option<Done>,
+    /// Why the table was left as it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    left: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Done {
+    rows_deleted: u64,
+    files_rewritten: u64,
+    snapshots_expired: u64,
+    references_dropped: Vec<String>,
+}
+
+impl TableReport {
+    pub(super) fn found(&self) -> bool {
+        self.rows > 0 || self.files > 0
+    }
+}
+
+impl Transform {
+    pub(super) async fn erase_table(&self, scope: &Scope<'_>, entry: &Entry, report: &mut Report) -> Result<()> {
+        let name = &entry.input.name;
+        let table = match self.context.tables.load(name).await {
+            Ok(table) => table,
+            // It went since it was listed.
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(error.context(format!("looking for rows to erase in the table `{name}`"))),
+        };
+        match erase::missing(&table, scope.subject) {
+            Some(Missing::Never(_)) => return Ok(()),
+            Some(Missing::Dropped(column)) => {
+                report.not_reached.push(format!(
+                    "table `{name}`: its column `{column}` was dropped, files that were written before may hold it: rewrite them by \
+                     `OPTIMIZE {name} REWRITE DATA USING BIN_PACK` and expire its snapshots"
+                ));
+                return Ok(());
+            }
+            None => {}
+        }
+        let found = erase::traces(&table, scope.subject).await?;
+        if found.is_empty() {
+            return Ok(());
+        }
+        let mut told = TableReport {
+            table: name.to_string(),
+            rows: found.rows,
+            kept_rows: found.kept_rows,
+            files: found.files.len() as u64,
+            snapshots: found.snapshots.len() as u64,
+            references: found.references.clone(),
+            ..TableReport::default()
+        };
+        if !scope.dry_run {
+            self.remove(scope, &table, &mut told, report).await?;
+        }
+        report.tables.push(told);
+        Ok(())
+    }
+
+    async fn remove(
+        &self,
+        scope: &Scope<'_>,
+        table: &Table,
+        told: &mut TableReport,
+        report: &mut Report,
+    ) -> Result<()> {
+        let resources = &self.context.resources;
+        let rewrite =
+            Rewrite { memory_bytes: resources.memory_bytes, spill: resources.spill.clone(), ..Rewrite::default() };
+        let name = table.name();
+        let removed = async {
+            let mut purged = erase::delete(table, scope.subject, &rewrite).await?;
+            let now = table.reload().await?;
+            let found = erase::traces(&now, scope.subject).await?;
+            let waiting = self.waiting_for(name, &now, &found).await?;
+            if waiting.is_empty() {
+                erase::purge(&now, &found, &mut purged).await?;
+            }
+            Ok::<_, shared::Error>((purged, waiting))
+        };
+        match removed.await {
+            Ok((purged, waiting)) => {
+                if purged.left_behind > 0 {
+                    report.remaining.push(format!("{} files of `{name}` could not be removed", purged.left_behind));
+                }
+                report.remaining.extend(waiting);
+                told.done = Some(Done::of(purged));
+            }
+            // A table that forbids the removal of files, a format that is not written, ….
+            Err(error) if matches!(error.kind(), ErrorKind::Invalid | ErrorKind::Conflict) => {
+                report.remaining.push(format!("table `{name}`: {error}"));
+                told.left = Some(error.to_string());
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    /// The jobs that read on from a version which is to go.
+    async fn waiting_for(&self, name: &TableName, table: &Table, found: &Traces) -> Result<Vec<String>> {
+        let Some(newest) = found.snapshots.values().max() else { return Ok(Vec::new()) };
+        let project = &self.context.project;
+        let mut waiting = Vec::new();
+        for (workflow, declared) in &project.file().workflows {
+            for (job, query) in &declared.jobs {
+                let reads = query.incremental.as_deref().filter(|_| query.mode == Mode::Incremental);
+                let Some(reads) = reads else { continue };
+                if project.table_name(reads)? != *name {
+                    continue;
+                }
+                let Some(read) = self.read_up_to(workflow, job, &project.table_name(&query.into)?, name).await? else {
+                    continue;
+                };
+                let sequence = table.metadata().snapshot_by_id(read).map(|snapshot| snapshot.sequence_number());
+                if sequence.is_some_and(|sequence| sequence <= *newest) {
+                    waiting.push(format!(
+                        "job `{job}` of the workflow `{workflow}` goes on from a version of `{name}` that is to be removed: run it (`tarn run {workflow}`)"
+                    ));
+                }
+            }
+        }
+        Ok(waiting)
+    }
+
+    /// The snapshot of `source` up to which a job has read, as its target tells.
+    async fn read_up_to(&self, workflow: &str, job: &str, into: &TableName, source: &TableName) -> Result<Option<i64>> {
+        let target = match self.context.tables.load(into).await {
+            Ok(target) => target,
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Invalid) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let Some(token) = target.token(&format!("job.{workflow}.{job}")) else { return Ok(None) };
+        Ok(match Mark::parse(&token)?.bookmark {
+            Some(Bookmark::Snapshot { table, snapshot }) if table == *source => Some(snapshot),
+            _ => None,
+        })
+    }
+}
+
+impl Done {
+    fn of(purged: Purged) -> Self {
+        Self {
+            rows_deleted: purged.rows,
+            files_rewritten: purged.files_rewritten,
+            snapshots_expired: purged.snapshots_expired,
+            references_dropped: purged.references,
+        }
+    }
+}

@@ -1,0 +1,310 @@
+//! Whom an erasure is about, and how it is remembered: rows are meant by the values of columns, such as `customer_id = 42`.
+//!
+//! A [`Subject`] is what the caller names. It is kept nowhere: [`Erased`] holds salted hashes of its values, by which a record that
+//! comes again from a stream or an error object is known. A hash hides a value from who reads the document, not from who tries all
+//! values there are.
+
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use sqlparser::ast::{BinaryOperator, Expr, UnaryOperator, Value as Literal};
+use sqlparser::dialect::GenericDialect;
+use sqlparser::parser::Parser;
+use sqlparser::tokenizer::Token;
+
+use crate::digest;
+use crate::random::Random;
+use crate::state::{State, change_json, get_json};
+use crate::{Error, Result};
+
+/// The state document with the subjects that were erased.
+const KEY: &str = "erasures";
+/// How long a subject is remembered: longer than any stream keeps its records.
+const REMEMBERED_MS: i64 = 400 * 86_400_000;
+/// Bytes of a hash.
+const HASH_BYTES: usize = 16;
+
+/// Rows with one of the values in each of these columns.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subject {
+    terms: Vec<Term>,
+}
+
+/// A column and its values, as text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Term {
+    /// In lower case.
+    pub column: String,
+    pub values: BTreeSet<String>,
+}
+
+impl Subject {
+    /// Of a condition: `column = value` or `column IN (value, …)`, several joined by AND.
+    ///
+    /// # Errors
+    /// `Invalid`, saying what was found, for any other condition.
+    pub fn parse(condition: &str) -> Result<Self> {
+        let expected = "expected `column = value` or `column IN (value, …)`, joined by AND";
+        let parse = || {
+            let mut parser = Parser::new(&GenericDialect {}).try_with_sql(condition)?;
+            let expr = parser.parse_expr()?;
+            parser.expect_token(&Token::EOF)?;
+            Ok::<_, sqlparser::parser::ParserError>(expr)
+        };
+        let expr = parse().map_err(|e| Error::invalid(format!("{expected}: {e}")))?;
+        let mut terms = Vec::new();
+        collect(&expr, &mut terms).map_err(|found| Error::invalid(format!("{expected}, found `{found}`")))?;
+        Ok(Self { terms })
+    }
+
+    pub fn terms(&self) -> &[Term] {
+        &self.terms
+    }
+
+    /// The columns, in the order in which they were named.
+    pub fn columns(&self) -> impl Iterator<Item = &str> {
+        self.terms.iter().map(|term| term.column.as_str())
+    }
+
+    /// Whether it is about a row, of which `value` gives the text of a column.
+    pub fn is<'a>(&self, value: impl Fn(&str) -> Option<Cow<'a, str>>) -> bool {
+        self.terms.iter().all(|term| value(&term.column).is_some_and(|text| term.values.contains(text.as_ref())))
+    }
+
+    /// Whether it is about a JSON object, by its own fields.
+    pub fn is_json(&self, object: &Value) -> bool {
+        self.is(|column| field(object, column))
+    }
+
+    /// Whether some text, of whatever form, holds a value of each column as a word of its own.
+    pub fn may_be_text(&self, text: &str) -> bool {
+        let holds = |value: &String| {
+            text.match_indices(value.as_str()).any(|(at, found)| {
+                let is_edge = |c: Option<char>| !c.is_some_and(|c| c.is_alphanumeric() || c == '_');
+                is_edge(text[..at].chars().next_back()) && is_edge(text[at + found.len()..].chars().next())
+            })
+        };
+        self.terms.iter().all(|term| term.values.iter().any(holds))
+    }
+}
+
+/// Adds the terms of a condition; gives the part that is none.
+fn collect(expr: &Expr, terms: &mut Vec<Term>) -> std::result::Result<(), String> {
+    let column = |expr: &Expr| match expr {
+        Expr::Identifier(name) => Ok(name.value.to_ascii_lowercase()),
+        other => Err(other.to_string()),
+    };
+    match expr {
+        Expr::Nested(inner) => collect(inner, terms),
+        Expr::BinaryOp { left, op: BinaryOperator::And, right } => {
+            collect(left, terms)?;
+            collect(right, terms)
+        }
+        Expr::BinaryOp { left, op: BinaryOperator::Eq, right } => {
+            let values = BTreeSet::from([literal(right)?]);
+            terms.push(Term { column: column(left)?, values });
+            Ok(())
+        }
+        Expr::InList { expr, list, negated: false } => {
+            let values = list.iter().map(literal).collect::<std::result::Result<_, _>>()?;
+            terms.push(Term { column: column(expr)?, values });
+            Ok(())
+        }
+        other => Err(other.to_string()),
+    }
+}
+
+fn literal(expr: &Expr) -> std::result::Result<String, String> {
+    match expr {
+        Expr::Value(value) => match &value.value {
+            Literal::Number(text, _) => Ok(number(text).into_owned()),
+            Literal::SingleQuotedString(text) => Ok(text.clone()),
+            Literal::Boolean(value) => Ok(value.to_string()),
+            other => Err(other.to_string()),
+        },
+        Expr::UnaryOp { op: UnaryOperator::Minus, expr } => literal(expr).map(|text| format!("-{text}")),
+        other => Err(other.to_string()),
+    }
+}
+
+/// A number's text without zeros that mean nothing: `42.0` is `42`.
+pub fn number(text: &str) -> Cow<'_, str> {
+    match text.contains('.') && !text.contains(['e', 'E']) {
+        true => text.trim_end_matches('0').trim_end_matches('.').into(),
+        false => text.into(),
+    }
+}
+
+/// The text of a field of a JSON object, whatever the case of its name; none of what is nested or null.
+fn field<'a>(object: &'a Value, column: &str) -> Option<Cow<'a, str>> {
+    let fields = object.as_object()?;
+    let value =
+        fields.get(column).or_else(|| fields.iter().find(|(n, _)| n.eq_ignore_ascii_case(column)).map(|(_, v)| v))?;
+    match value {
+        Value::String(text) => Some(text.as_str().into()),
+        Value::Number(n) => Some(number(&n.to_string()).into_owned().into()),
+        Value::Bool(value) => Some(value.to_string().into()),
+        Value::Null | Value::Array(_) | Value::Object(_) => None,
+    }
+}
+
+/// A subject that was erased.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Erased {
+    salt: String,
+    terms: Vec<ErasedTerm>,
+    /// The streams whose records are meant; none: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    streams: Option<BTreeSet<String>>,
+    /// Records that arrived until then are not stored: milliseconds since the epoch.
+    pub until_ms: i64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct ErasedTerm {
+    column: String,
+    hashes: BTreeSet<String>,
+}
+
+impl Erased {
+    /// Of a subject, about all that arrived until now in these streams (none: in all).
+    pub fn new(subject: &Subject, random: &dyn Random, streams: Option<BTreeSet<String>>, now_ms: i64) -> Self {
+        let salt = format!("{:032x}", random.bits());
+        let hashed = |term: &Term| ErasedTerm {
+            column: term.column.clone(),
+            hashes: term.values.iter().map(|value| hash(&salt, value)).collect(),
+        };
+        let terms = subject.terms.iter().map(hashed).collect();
+        Self { salt, terms, streams, until_ms: now_ms }
+    }
+
+    /// Whether it is the same subject.
+    pub fn is_of(&self, subject: &Subject) -> bool {
+        let same = |(erased, term): (&ErasedTerm, &Term)| {
+            erased.column == term.column
+                && erased.hashes == term.values.iter().map(|value| hash(&self.salt, value)).collect::<BTreeSet<_>>()
+        };
+        self.terms.len() == subject.terms.len() && self.terms.iter().zip(&subject.terms).all(same)
+    }
+
+    /// Whether it may be about a record that arrived in the stream at this time.
+    pub fn concerns(&self, stream: &str, arrival_ms: i64) -> bool {
+        arrival_ms <= self.until_ms && self.streams.as_ref().is_none_or(|streams| streams.contains(stream))
+    }
+
+    /// Whether it is about a row, of which `value` gives the text of a column.
+    pub fn is<'a>(&self, value: impl Fn(&str) -> Option<Cow<'a, str>>) -> bool {
+        let matches =
+            |term: &ErasedTerm| value(&term.column).is_some_and(|v| term.hashes.contains(&hash(&self.salt, &v)));
+        self.terms.iter().all(matches)
+    }
+
+    /// Whether it is about a JSON object, by its own fields.
+    pub fn is_json(&self, object: &Value) -> bool {
+        self.is(|column| field(object, column))
+    }
+
+    /// Whether it is about a record of a stream: JSON that arrived at this time.
+    pub fn is_record(&self, stream: &str, arrival_ms: i64, data: &[u8]) -> bool {
+        self.concerns(stream, arrival_ms) && serde_json::from_slice(data).is_ok_and(|object| self.is_json(&object))
+    }
+}
+
+fn hash(salt: &str, value: &str) -> String {
+    digest::sha256_hex(format!("{salt}\n{value}"), HASH_BYTES)
+}
+
+/// Every subject that was erased.
+///
+/// # Errors
+/// What the state answers; `Bug` when the document is another program's.
+pub async fn erased(state: &dyn State) -> Result<Vec<Erased>> {
+    Ok(get_json(state, KEY).await?.map(|(erased, _)| erased).unwrap_or_default())
+}
+
+/// Remembers that what arrived of a subject until now, in these streams (none: in all), is not to be stored any more.
+///
+/// # Errors
+/// What the state answers.
+pub async fn remember(
+    state: &dyn State,
+    random: &dyn Random,
+    subject: &Subject,
+    streams: Option<BTreeSet<String>>,
+    now_ms: i64,
+) -> Result<()> {
+    let fresh = Erased::new(subject, random, streams, now_ms);
+    let add = |known: &mut Vec<Erased>| {
+        known.retain(|erased| now_ms.saturating_sub(erased.until_ms) < REMEMBERED_MS);
+        let is_same = |erased: &&mut Erased| erased.streams == fresh.streams && erased.is_of(subject);
+        match known.iter_mut().find(is_same) {
+            Some(erased) => erased.until_ms = erased.until_ms.max(now_ms),
+            None => known.push(fresh.clone()),
+        }
+        true
+    };
+    change_json(state, random, KEY, add).await.map(|_: Vec<Erased>| ())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::random::SeededRandom;
+
+    fn subject(condition: &str) -> Subject {
+        Subject::parse(condition).unwrap()
+    }
+
+    #[test]
+    fn a_subject_is_named_by_equality_alone() {
+        let one = subject("Customer_ID = 42 AND (region IN ('eu', 'us'))");
+        assert_eq!(one.columns().collect::<Vec<_>>(), ["customer_id", "region"]);
+        assert_eq!(one.terms()[1].values, BTreeSet::from(["eu".into(), "us".into()]));
+        for other in
+            ["id > 3", "id = 3 OR id = 4", "id NOT IN (3)", "lower(name) = 'x'", "id = NULL", "id = 3 x", "id", ""]
+        {
+            let error = Subject::parse(other).unwrap_err();
+            assert!(error.to_string().contains("expected `column = value`"), "{other}: {error}");
+        }
+    }
+
+    #[test]
+    fn values_are_the_same_however_they_are_written_in_json() {
+        let one = subject("id = 42");
+        for same in [json!({"id": 42}), json!({"ID": "42"}), json!({"id": 42.0, "x": 1})] {
+            assert!(one.is_json(&same), "{same}");
+        }
+        for other in [json!({"id": 420}), json!({"id": null}), json!({"x": 42}), json!([42]), json!({"id": [42]})] {
+            assert!(!one.is_json(&other), "{other}");
+        }
+        assert!(subject("id = -1.50").is_json(&json!({"id": -1.5})));
+        assert!(subject("id = 'a' AND n = 1").is_json(&json!({"id": "a", "n": 1})));
+        assert!(!subject("id = 'a' AND n = 1").is_json(&json!({"id": "a", "n": 2})));
+    }
+
+    #[test]
+    fn text_of_any_form_is_searched_for_whole_words() {
+        let one = subject("id = 42");
+        assert!(one.may_be_text("{\"id\":42,") && one.may_be_text("42") && one.may_be_text("x,42;y"));
+        assert!(!one.may_be_text("142") && !one.may_be_text("420 a42"));
+        assert!(subject("name = 'Zoë K'").may_be_text("1;Zoë K;x"));
+    }
+
+    #[test]
+    fn hashes_know_a_subject_and_do_not_tell_it() {
+        let (one, random) = (subject("id IN (42, 43)"), SeededRandom::new(1));
+        let erased = Erased::new(&one, &random, None, 7);
+        assert!(erased.is_of(&one) && !erased.is_of(&subject("id = 42")));
+        assert!(erased.is_record("orders", 7, b"{\"id\":42}") && !erased.is_record("orders", 8, b"{\"id\":42}"));
+        let scoped = Erased::new(&one, &random, Some(BTreeSet::from(["orders".to_owned()])), 7);
+        assert!(scoped.concerns("orders", 7) && !scoped.concerns("clicks", 7));
+        assert!(erased.is_json(&json!({"id": 42})) && !erased.is_json(&json!({"id": 44})));
+        let text = serde_json::to_string(&erased).unwrap();
+        assert!(!text.contains("\"42\""), "{text}");
+        assert_ne!(Erased::new(&one, &random, None, 7).terms, erased.terms, "each has a salt of its own");
+    }
+}
