@@ -16,11 +16,11 @@ use datafusion::sql::sqlparser::ast::{
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::parser::Parser;
 
-use super::{date_format, semantics};
+use super::{date_format, fields, semantics};
 use shared::{Error, Result};
 
 /// Name, number of arguments, and what stands for the call; `$1` is its first argument.
-const TEMPLATES: &[(&str, usize, &str)] = &[
+pub(super) const TEMPLATES: &[(&str, usize, &str)] = &[
     ("if", 2, "CASE WHEN $1 THEN $2 END"),
     ("if", 3, "CASE WHEN $1 THEN $2 ELSE $3 END"),
     ("count_if", 1, "count(*) FILTER (WHERE $1)"),
@@ -66,6 +66,7 @@ const TEMPLATES: &[(&str, usize, &str)] = &[
 /// # Errors
 /// `Invalid` for a JSON path or a date format that can't be translated.
 pub(super) fn rewrite(statement: &mut Parsed) -> Result<()> {
+    fields::name(statement);
     semantics::distinct_names(statement);
     calls(statement)
 }

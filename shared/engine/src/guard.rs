@@ -5,14 +5,14 @@ use std::ops::ControlFlow;
 use datafusion::common::DataFusionError;
 use datafusion::sql::parser::{DFParserBuilder, Statement as Parsed};
 use datafusion::sql::sqlparser::ast::{
-    Expr, Function, LimitClause, NamedWindowDefinition, NamedWindowExpr, ObjectName, Query, Select, SetExpr, Statement,
-    TableFactor, Visit, Visitor, WindowSpec, WindowType,
+    DescribeAlias, Expr, Function, LimitClause, NamedWindowDefinition, NamedWindowExpr, ObjectName, Query, Select,
+    SetExpr, Statement, TableFactor, Visit, Visitor, WindowSpec, WindowType,
 };
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::tokenizer::{Span, Token, TokenWithSpan, Tokenizer};
 
 use super::errors::{Place, of_statement, pointed};
-use super::{semantics, size, sources};
+use super::{semantics, size, sources, summary};
 use shared::error::datafusion::lowercase_first;
 use shared::sql::check_operators;
 use shared::{Error, Result};
@@ -23,13 +23,21 @@ pub(super) const MAX_SQL_BYTES: usize = 262_144;
 /// Depth of nesting that the parser follows.
 const MAX_DEPTH: usize = 100;
 
+/// What to do in the place of statements that write files.
+const ANSWERS: &str =
+    "ask for the answer in a format of files (docs/query.md), or make a table of it with CREATE TABLE AS";
+
 /// A statement that reads.
 #[derive(Debug)]
 pub(super) enum Reading {
     /// A query, or EXPLAIN of one.
     Query(Parsed),
-    /// SHOW or DESCRIBE, answered from the catalog.
+    /// SHOW or DESCRIBE, answered from the catalog and the tables' metadata.
     Catalog(Box<Statement>),
+    /// SUMMARIZE of a table or query, which is the query here.
+    Summary(Parsed),
+    /// DESCRIBE of a query.
+    Columns(Parsed),
 }
 
 /// Parses one statement that reads.
@@ -73,6 +81,16 @@ pub(super) fn tokens(sql: &str) -> Result<Vec<TokenWithSpan>> {
 
 /// As [`parse`], of tokens.
 pub(super) fn parse_tokens(sql: &str, tokens: Vec<TokenWithSpan>) -> Result<Reading> {
+    match summary::query_of(&tokens) {
+        None => parse_one(sql, tokens),
+        Some(query) => match parse_one(sql, query)? {
+            Reading::Query(query @ Parsed::Statement(_)) => Ok(Reading::Summary(query)),
+            _ => Err(Error::invalid("expected SUMMARIZE of a table or a query, found another statement")),
+        },
+    }
+}
+
+fn parse_one(sql: &str, tokens: Vec<TokenWithSpan>) -> Result<Reading> {
     let dialect = GenericDialect {};
     let mut parser = DFParserBuilder::new(tokens.clone())
         .with_dialect(&dialect)
@@ -132,6 +150,18 @@ fn admit(statement: Parsed) -> Result<Reading> {
                 check_query(&query)?;
                 Ok(Reading::Query(Parsed::Statement(Box::new(Statement::Query(query)))))
             }
+            Statement::Explain {
+                describe_alias: DescribeAlias::Describe | DescribeAlias::Desc,
+                analyze: false,
+                statement,
+                ..
+            } => match *statement {
+                Statement::Query(query) => {
+                    check_query(&query)?;
+                    Ok(Reading::Columns(Parsed::Statement(Box::new(Statement::Query(query)))))
+                }
+                other => Err(denied(&other)),
+            },
             shown @ (Statement::ExplainTable { .. }
             | Statement::ShowTables { .. }
             | Statement::ShowViews { .. }
@@ -156,9 +186,7 @@ fn admit(statement: Parsed) -> Result<Reading> {
         Parsed::CreateExternalTable(_) => Err(Error::denied(
             "CREATE EXTERNAL TABLE is not allowed: declare a location in the lakehouse file, and crawl registers its tables",
         )),
-        Parsed::CopyTo(_) => {
-            Err(Error::denied("COPY is not allowed: ask for CSV or Arrow answers, or write a table with a workflow"))
-        }
+        Parsed::CopyTo(_) => Err(Error::denied(format!("COPY is not allowed: {ANSWERS}"))),
         Parsed::Reset(_) => Err(Error::denied("RESET is not allowed: settings are fixed")),
     }
 }
@@ -180,10 +208,11 @@ fn denied(statement: &Statement) -> Error {
         }
     }
     let hint = match word.as_str() {
-        "INSERT" | "UPDATE" | "DELETE" | "MERGE" | "TRUNCATE" => "write tables with a workflow",
-        "CREATE" | "ALTER" | "DROP" => "tables come from workflows, streams and crawls",
+        "INSERT" | "UPDATE" | "DELETE" | "MERGE" | "TRUNCATE" | "CREATE" | "ALTER" | "DROP" => {
+            "expected a statement that reads: SELECT, EXPLAIN, SHOW, DESCRIBE or SUMMARIZE"
+        }
         "SET" | "USE" => "settings are fixed; name tables as `database.table`",
-        "UNLOAD" => "ask for CSV or Arrow answers, or write a table",
+        "UNLOAD" => ANSWERS,
         "MSCK" => "partitions come from crawls",
         _ => "it is none of the statements in docs/query.md",
     };
@@ -361,7 +390,12 @@ mod tests {
             "SHOW SCHEMAS",
             "DESCRIBE t",
             "DESC nyc.t",
+            "DESCRIBE SELECT 1",
             "SHOW COLUMNS FROM t",
+            "SHOW TABLES IN nyc 'a*|b*'",
+            "SUMMARIZE nyc.t",
+            "summarize select 1;",
+            "SUMMARIZE t FOR VERSION AS OF 'tag'",
         ] {
             assert!(parse(sql).is_ok(), "{sql}: {:?}", parse(sql).unwrap_err());
         }
@@ -385,6 +419,7 @@ mod tests {
             "EXPLAIN INSERT INTO t VALUES (1)",
             "EXPLAIN ANALYZE COPY (SELECT 1) TO '/tmp/x.csv'",
             "TRUNCATE TABLE t",
+            "DESCRIBE DELETE FROM t",
             "PREPARE p AS SELECT 1",
         ] {
             assert_eq!(kind_of(sql), ErrorKind::Denied, "{sql}");

@@ -7,7 +7,7 @@
 //! are parsed by [`statement`] and run by [`write`].
 //!
 //! Errors are the statement's (`Invalid`, `NotFound`, `Denied`), those of limits that it met (`Limit`, `Retry`), or defects (`Bug`). What SHOW,
-//! DESCRIBE and `information_schema` list: [`information`].
+//! DESCRIBE and `information_schema` list: [`information`]; SUMMARIZE: [`summary`].
 //!
 //! The dialect is DataFusion's generic one: identifiers in double quotes, names lowercase unless quoted, `TRY_CAST`, `::`,
 //! `->` on JSON text.
@@ -20,6 +20,8 @@ mod dates;
 mod errors;
 mod executor;
 mod explain;
+mod fields;
+mod function_list;
 mod functions;
 mod guard;
 mod information;
@@ -27,6 +29,7 @@ mod limit;
 mod memory;
 mod meter;
 mod names;
+mod quartiles;
 mod queue;
 mod semantics;
 mod session;
@@ -38,6 +41,7 @@ mod split;
 mod statement;
 mod stats;
 mod stop;
+mod summary;
 mod tables;
 mod top;
 mod watch;
@@ -53,6 +57,7 @@ use datafusion::common::DataFusionError;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::memory_pool::MemoryPool;
 use datafusion::execution::session_state::SessionState;
+use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::memory::MemoryStream;
 use datafusion::physical_plan::{EmptyRecordBatchStream, ExecutionPlan};
 use datafusion::sql::parser::Statement;
@@ -71,6 +76,7 @@ use self::statement::Statement as EngineStatement;
 use self::stats::Counted;
 pub use self::stats::Progress;
 use self::stop::Stop;
+use self::summary::Summary;
 use self::tables::ScanLog;
 pub use self::write::Outcome;
 use shared::catalog::declared::Declared;
@@ -357,11 +363,27 @@ impl Run<'_> {
     async fn read(&self, engine: &Engine, reading: Reading) -> Result<Answer> {
         match reading {
             Reading::Catalog(statement) => {
-                let batch = information::answer(&self.names(), &statement).await?;
-                let schema = batch.schema();
-                self.answer(Box::pin(MemoryStream::try_new(vec![batch], schema, None)?), None)
+                self.told(self.shown(engine, &statement).await?)
+            }
+            Reading::Columns(statement) => {
+                let planned = self.planned(engine, statement).await?;
+                let schema = stats::answer_schema(&planned.plan.schema(), self.options.views);
+                self.told(information::of_schema(&schema)?)
+            }
+            Reading::Summary(statement) => {
+                let (Planned { state, plan, .. }, summary) = self.summed_up(engine, statement).await?;
+                let figures = engine.executor.start(Arc::clone(&plan), state.task_ctx())?;
+                self.answer(summary.rows(figures), Some(plan))
             }
             Reading::Query(statement) => self.execute(engine, self.planned(engine, statement).await?).await,
+        }
+    }
+
+    /// The answer of SHOW or DESCRIBE.
+    async fn shown(&self, engine: &Engine, statement: &Ast) -> Result<RecordBatch> {
+        match statement {
+            Ast::ShowFunctions { filter } => function_list::show(engine.sessions.functions(), filter.as_ref()),
+            statement => information::answer(&self.names(), statement).await,
         }
     }
 
@@ -369,7 +391,7 @@ impl Run<'_> {
         let explained = |statement: &Statement| explain::inner(statement).is_some();
         match statement::parse(self.sql)? {
             EngineStatement::Reading(Reading::Catalog(statement)) => {
-                let schema = information::answer(&self.names(), &statement).await?.schema();
+                let schema = self.shown(engine, &statement).await?.schema();
                 let command = if matches!(*statement, Ast::ExplainTable { .. }) { "DESCRIBE" } else { "SHOW" };
                 Ok(Description { statement: command, schema, reads: Vec::new(), writes: None })
             }
@@ -378,6 +400,16 @@ impl Run<'_> {
                 let planned = self.planned(engine, statement).await?;
                 let schema = stats::answer_schema(&planned.plan.schema(), self.options.views);
                 Ok(Description { statement: command, schema, reads: names_of(&planned.tables), writes: None })
+            }
+            EngineStatement::Reading(Reading::Columns(statement)) => {
+                let planned = self.planned(engine, statement).await?;
+                let schema = information::of_schema(&planned.plan.schema())?.schema();
+                Ok(Description { statement: "DESCRIBE", schema, reads: Vec::new(), writes: None })
+            }
+            EngineStatement::Reading(Reading::Summary(statement)) => {
+                let (planned, _) = self.summed_up(engine, statement).await?;
+                let (schema, reads) = (summary::schema(), names_of(&planned.tables));
+                Ok(Description { statement: "SUMMARIZE", schema, reads, writes: None })
             }
             EngineStatement::Writing(writing) => write::describe(self, engine, &writing).await,
             EngineStatement::Explain { statement, .. } => {
@@ -409,19 +441,40 @@ impl Run<'_> {
     }
 
     async fn planned(&self, engine: &Engine, mut statement: Statement) -> Result<Planned> {
-        functions::rewrite(&mut statement)?;
-        let state = self.session(engine);
-        let tables = self.register(&state, &mut statement, &NamedTables::new()).await?;
+        let (state, tables) = self.resolved(engine, &mut statement).await?;
         let explained = explain::inner(&statement);
         let plan = self.plan(&state, statement).await?;
-        if let Some(limit) = self.options.max_bytes_scanned {
-            limit::check(plan.as_ref(), &state, limit)?;
-        }
+        self.check_scan(&state, plan.as_ref())?;
         Ok(Planned { state, plan, tables, explained })
+    }
+
+    /// The plan that finds a query's figures.
+    async fn summed_up(&self, engine: &Engine, mut statement: Statement) -> Result<(Planned, Summary)> {
+        let (state, tables) = self.resolved(engine, &mut statement).await?;
+        let query = self.logical(&state, statement).await?;
+        let (summary, logical) = Summary::of(&state, query).map_err(|e| self.explained(e))?;
+        let plan = self.physical(&state, &logical).await?;
+        self.check_scan(&state, plan.as_ref())?;
+        Ok((Planned { state, plan, tables, explained: None }, summary))
+    }
+
+    /// A session that has the tables which the statement names.
+    async fn resolved(&self, engine: &Engine, statement: &mut Statement) -> Result<(SessionState, Vec<Resolved>)> {
+        functions::rewrite(statement)?;
+        let state = self.session(engine);
+        let tables = self.register(&state, statement, &NamedTables::new()).await?;
+        Ok((state, tables))
+    }
+
+    /// # Errors
+    /// `Limit` for a plan that would read more than the options allow.
+    fn check_scan(&self, state: &SessionState, plan: &dyn ExecutionPlan) -> Result<()> {
+        self.options.max_bytes_scanned.map_or(Ok(()), |limit| limit::check(plan, state, limit))
     }
 
     async fn execute(&self, engine: &Engine, planned: Planned) -> Result<Answer> {
         let Planned { state, plan, tables, explained } = planned;
+        let expected_bytes = limit::estimate(plan.as_ref(), &state);
         let rows = engine.executor.start(Arc::clone(&plan), state.task_ctx())?;
         let rows = match explained {
             Some(query) => {
@@ -436,14 +489,28 @@ impl Run<'_> {
     }
 
     async fn plan(&self, state: &SessionState, statement: Statement) -> Result<Arc<dyn ExecutionPlan>> {
-        let logical = state.statement_to_plan(statement).await.map_err(|e| self.explained(e))?;
-        let state = semantics::session_for(state, &logical);
-        state.create_physical_plan(&logical).await.map_err(|e| self.explained(e))
+        let logical = self.logical(state, statement).await?;
+        self.physical(state, &logical).await
+    }
+
+    async fn logical(&self, state: &SessionState, statement: Statement) -> Result<LogicalPlan> {
+        state.statement_to_plan(statement).await.map_err(|e| self.explained(e))
+    }
+
+    async fn physical(&self, state: &SessionState, logical: &LogicalPlan) -> Result<Arc<dyn ExecutionPlan>> {
+        let state = semantics::session_for(state, logical);
+        state.create_physical_plan(logical).await.map_err(|e| self.explained(e))
     }
 
     /// The error with its place in the statement.
     fn explained(&self, error: DataFusionError) -> Error {
         errors::of_statement(self.meter.explain(error), self.sql)
+    }
+
+    /// The answer that a batch is.
+    fn told(&self, batch: RecordBatch) -> Result<Answer> {
+        let schema = batch.schema();
+        self.answer(Box::pin(MemoryStream::try_new(vec![batch], schema, None)?), None)
     }
 
     fn answer(&self, rows: SendableRecordBatchStream, plan: Option<Arc<dyn ExecutionPlan>>) -> Result<Answer> {
@@ -476,7 +543,6 @@ impl Answer {
         Ok((batches, self.progress.stats()))
     }
 }
-        let expected_bytes = limit::estimate(plan.as_ref(), &state);
 
 #[cfg(test)]
 mod tests;

@@ -226,7 +226,7 @@ impl<'a> Names<'a> {
         }
         let (database, table) = (reference.schema.to_ascii_lowercase(), reference.table.to_ascii_lowercase());
         if database == INFORMATION_SCHEMA {
-            return Ok((information::table(self.ports.catalog.as_ref(), &table).await?, None));
+            return Ok((self.information(&table).await?, None));
         }
         if let Some((table, which)) = table.split_once('$') {
             return Ok((self.metadata_table(&database, table, which).await?, None));
@@ -255,15 +255,29 @@ impl<'a> Names<'a> {
         Ok((provider, Some(resolved)))
     }
 
+    /// A table of `information_schema`.
+    pub(super) async fn information(&self, table: &str) -> Result<Arc<dyn TableProvider>> {
+        information::table(&self.ports.catalog, self.tables, table).await
+    }
+
     /// `table$snapshots` and the like: what the table's metadata tells.
-    async fn metadata_table(&self, database: &str, table: &str, which: &str) -> Result<Arc<dyn TableProvider>> {
+    pub(super) async fn metadata_table(
+        &self,
+        database: &str,
+        table: &str,
+        which: &str,
+    ) -> Result<Arc<dyn TableProvider>> {
         let which = which.parse::<MetadataTable>()?;
         self.iceberg(&TableName::new(database, table)?).await?.metadata_table(which).await
     }
 
     async fn iceberg(&self, name: &TableName) -> Result<Table> {
-        let entry = self.entry(Access::Read, name).await?;
-        self.tables.open(Entry::clone(&entry)).await
+        self.open(&*self.entry(Access::Read, name).await?).await
+    }
+
+    /// The Iceberg table that the catalog has.
+    pub(super) async fn open(&self, entry: &Entry) -> Result<Table> {
+        self.tables.open(entry.clone()).await
     }
 
     /// The provider of a table of the catalog, or of `input` of it.
@@ -280,7 +294,7 @@ impl<'a> Names<'a> {
                     )));
                 }
             };
-            let table = self.tables.open(Entry::clone(&entry)).await?;
+            let table = self.open(&entry).await?;
             let files_total = table.newest().and_then(|s| s.summary.get("total-data-files")?.parse().ok());
             let provider = table.provider(read).await?;
             return Ok((provider, Resolved { name: name.clone(), files_total, location }));

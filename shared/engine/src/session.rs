@@ -70,6 +70,11 @@ impl Sessions {
         Arc::clone(&self.base.runtime_env().memory_pool)
     }
 
+    /// What has the registry of functions.
+    pub(super) fn functions(&self) -> &SessionState {
+        &self.base
+    }
+
     /// How many partitions of a plan run at once.
     pub(super) fn partitions(&self) -> usize {
         self.base.config().target_partitions()

@@ -17,6 +17,16 @@ pub(super) type Parsed<T> = Result<T, ParserError>;
 /// Depth of nesting that the parser follows.
 const MAX_DEPTH: usize = 100;
 
+/// Types as they are spelled within others, and as [`ColumnType`] reads them; longer ones first.
+const SPELLED: [(&str, &str); 6] = [
+    ("timestamp(9)with time zone", "timestamptz_ns"),
+    ("timestamp(6)with time zone", "timestamptz"),
+    ("timestamp with time zone", "timestamptz"),
+    ("timestamp(9)", "timestamp_ns"),
+    ("timestamp(6)", "timestamp"),
+    ("time(6)", "time"),
+];
+
 pub(super) struct Cursor<'a> {
     pub(super) parser: Parser<'a>,
 }
@@ -166,7 +176,9 @@ impl Cursor<'_> {
         if ["time(0)", "time(3)", "time(6)"].contains(&text.as_str()) {
             text = "time".to_owned();
         }
-        text = text.replace("timestamp with time zone", "timestamptz");
+        for (spelled, ours) in SPELLED {
+            text = text.replace(spelled, ours);
+        }
         text.parse().or_else(|e: shared::Error| Self::refused(&first, e.message()))
     }
 
@@ -188,6 +200,9 @@ impl Cursor<'_> {
             }
             after_word = word;
             match token.token {
+                Token::Word(Word { value, quote_style: Some(_), .. }) => {
+                    text += &format!("`{}`", value.replace('`', "``"));
+                }
                 Token::Word(Word { value, .. }) => text += &value.to_ascii_lowercase(),
                 other => text += &other.to_string(),
             }

@@ -261,6 +261,16 @@ pub(super) fn properties(asked: &BTreeMap<String, String>) -> Result<BTreeMap<St
     Ok(properties)
 }
 
+/// A property of Iceberg in Athena's words, where it has some.
+pub(crate) fn athenas_property(key: &str, value: &str) -> (String, String) {
+    let seconds = value.parse::<u64>().ok().filter(|ms| key == AGE && ms % 1000 == 0).map(|ms| ms / 1000);
+    match (seconds, ATHENAS.iter().find(|(_, iceberg)| *iceberg == key)) {
+        (Some(seconds), _) => (ATHENAS_AGE.to_owned(), seconds.to_string()),
+        (None, Some((athenas, _))) => ((*athenas).to_owned(), value.to_owned()),
+        (None, None) => (key.to_owned(), value.to_owned()),
+    }
+}
+
 /// Iceberg's names of properties.
 pub(super) fn named(names: &[String]) -> Vec<String> {
     let iceberg = |name: &String| match name.to_ascii_lowercase() {
@@ -286,6 +296,9 @@ mod tests {
         assert_eq!(found["history.expire.max-snapshot-age-ms"], "60000");
         assert_eq!(found["write.parquet.compression-codec"], "zstd");
         assert_eq!(found.len(), 2);
+        let back = |key: &str| athenas_property(key, &found[key]);
+        assert_eq!(back("history.expire.max-snapshot-age-ms"), ("vacuum_max_snapshot_age_seconds".into(), "60".into()));
+        assert_eq!(back("write.parquet.compression-codec"), ("write_compression".into(), "zstd".into()));
     }
 
     #[test]

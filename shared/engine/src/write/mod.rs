@@ -32,6 +32,7 @@ use futures::StreamExt;
 use serde::{Serialize, Serializer};
 
 use self::change::Rows;
+pub(super) use self::define::athenas_property;
 use self::maintenance::Report;
 use super::names::{NamedTables, Resolved};
 use super::statement::{Named, Optimize, Writing};

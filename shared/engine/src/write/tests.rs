@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use arrow::array::AsArray;
 use arrow::util::pretty::pretty_format_batches;
 
 use super::*;
@@ -420,4 +421,36 @@ async fn a_description_says_what_is_written_and_changes_nothing() {
         let names: Vec<_> = description.reads.iter().map(ToString::to_string).collect();
         assert_eq!((writes.as_str(), names.join(" ").as_str()), (outcome.target.as_str(), reads), "{sql}");
     }
+}
+
+#[tokio::test]
+async fn the_statement_that_show_create_table_tells_makes_the_same_table() {
+    let lake = Lake::new().await;
+    lake.write(
+        "CREATE TABLE t (id bigint NOT NULL COMMENT 'it''s the key', \"date\" date, ts timestamp, seen timestamp with time zone, \
+         all_seen array<timestamp with time zone>, u uuid, at time(6), place struct<city:string,`a-b`:map<string,time(6)>>) \
+         COMMENT 'one of each' PARTITIONED BY (day(ts), bucket(4, id), \"date\", truncate(3, place.city)) \
+         TBLPROPERTIES ('vacuum_max_snapshot_age_seconds'='60', 'own'='value')",
+    )
+    .await;
+    let told = async || {
+        let answer = lake.engine.query("SHOW CREATE TABLE t", &Lake::options()).await.unwrap();
+        let batches = answer.collect().await.unwrap().0;
+        batches[0].column(0).as_string::<i32>().value(0).to_owned()
+    };
+    let (before, columns) = (told().await, lake.cells("DESCRIBE t").await);
+    for part in [
+        "CREATE TABLE db.t (\n  id bigint NOT NULL COMMENT 'it''s the key',\n  `date` date,\n",
+        "  place struct<city:string,`a-b`:map<string,time(6)>>)\nCOMMENT 'one of each'\n",
+        "\nPARTITIONED BY (day(ts), bucket(4, id), `date`, truncate(3, place.city))\nLOCATION '",
+        "\nTBLPROPERTIES (\n  'table_type'='iceberg',\n  'vacuum_max_snapshot_age_seconds'='60',\n  'own'='value',\n",
+    ] {
+        assert!(before.contains(part), "expected `{part}` in\n{before}");
+    }
+    lake.write("DROP TABLE t").await;
+    lake.write(&before).await;
+    assert_eq!((told().await, lake.cells("DESCRIBE t").await), (before, columns));
+    let properties = lake.cells("SHOW TBLPROPERTIES t").await;
+    assert!(properties.contains("history.expire.max-snapshot-age-ms,60000"), "{properties}");
+    assert!(properties.contains("metadata_location,memory:"), "{properties}");
 }
