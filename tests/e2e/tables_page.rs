@@ -1,6 +1,7 @@
-//! `docs/tables.md` shows each statement that writes with its answer; here its statements are run and the answers compared.
+//! Pages that show each statement with its answer: their statements are run here, page by page over a new lakehouse, and the answers
+//! compared.
 //!
-//! Run with `UPDATE_GOLDEN=1` to write the answers into the page. What is new each time stands there as `…`: ids of snapshots,
+//! Run with `UPDATE_GOLDEN=1` to write the answers into the pages. What is new each time stands there as `…`: ids of snapshots,
 //! times of today, names and sizes of files.
 
 use std::path::Path;
@@ -9,10 +10,24 @@ use arrow::util::pretty::pretty_format_batches;
 
 use crate::slt::Lake;
 
+/// The pages, in `docs/`.
+pub(crate) const PAGES: [&str; 2] = ["tables.md", "json.md"];
+
 #[tokio::test(flavor = "multi_thread")]
-async fn the_page_of_tables_shows_what_each_statement_answers() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/tables.md");
-    let page = std::fs::read_to_string(&path).unwrap();
+async fn pages_show_what_each_statement_answers() {
+    for name in PAGES {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs").join(name);
+        let page = std::fs::read_to_string(&path).unwrap();
+        let made = with_answers(&page).await;
+        if std::env::var_os("UPDATE_GOLDEN").is_some() {
+            std::fs::write(&path, &made).unwrap();
+        }
+        assert!(page == made, "expected docs/{name} to show these answers (UPDATE_GOLDEN=1 writes them):\n{made}");
+    }
+}
+
+/// The page, with the answer of each `sql` block below it.
+async fn with_answers(page: &str) -> String {
     let lake = Lake::new().await;
     let mut made = String::new();
     let mut lines = page.lines().peekable();
@@ -29,10 +44,7 @@ async fn the_page_of_tables_shows_what_each_statement_answers() {
             lines.by_ref().find(|line| *line == "```");
         }
     }
-    if std::env::var_os("UPDATE_GOLDEN").is_some() {
-        std::fs::write(&path, &made).unwrap();
-    }
-    assert!(page == made, "expected docs/tables.md to show these answers (UPDATE_GOLDEN=1 writes them):\n{made}");
+    made
 }
 
 /// The answer of the last of these statements, or the error of the first that fails.
@@ -50,7 +62,7 @@ async fn answered(lake: &Lake, statements: &str) -> String {
 
 /// The table with `…` for what is new each time, each column as wide as its widest value.
 fn alike(table: &str) -> String {
-    let new = regex::Regex::new(r"\b\d{15,}\b|\b20[2-9]\d-\d\d-\d\dT[0-9:.]+Z?|file:///[^ |`]*").unwrap();
+    let new = regex::Regex::new(r"\b\d{15,}\b|\b20[2-9]\d-\d\d-\d\dT[0-9:.]+Z?|file:///[^ |`']*").unwrap();
     let large = |cell: &str| cell.len() > 3 && cell.bytes().all(|byte| byte.is_ascii_digit());
     let rows: Vec<Vec<String>> = table
         .lines()
