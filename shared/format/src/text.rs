@@ -14,6 +14,8 @@ pub(crate) enum Misfit {
     Fraction,
     /// It lies outside the type's range.
     Range,
+    /// It is written like a date or time, and calendar or clock have no such month, day, hour, ….
+    NoSuch(&'static str),
 }
 
 /// A number's text as an integer; a fraction of zeros is none (`7.0`, `7e2`).
@@ -151,10 +153,10 @@ pub(crate) fn date(text: &[u8]) -> Result<i32, Misfit> {
     match *text {
         [y1, y2, y3, y4, b'-', m1, m2, b'-', d1, d2] => {
             let year = number(&[y1, y2, y3, y4])?;
-            let date =
-                NaiveDate::from_ymd_opt(i32::try_from(year).unwrap_or(0), number(&[m1, m2])?, number(&[d1, d2])?)
-                    .ok_or(Misfit::Range)?;
-            Ok(date.to_epoch_days())
+            let (month, day) = (number(&[m1, m2])?, number(&[d1, d2])?);
+            let part = if (1..=12).contains(&month) { "day" } else { "month" };
+            let date = NaiveDate::from_ymd_opt(i32::try_from(year).unwrap_or(0), month, day);
+            Ok(date.ok_or(Misfit::NoSuch(part))?.to_epoch_days())
         }
         _ => Err(Misfit::Form),
     }
@@ -192,8 +194,11 @@ fn time_of_day(text: &[u8]) -> Result<(i64, &[u8]), Misfit> {
         [b'.' | b',', rest @ ..] => fraction(rest)?,
         rest => (0, rest),
     };
-    if hour > 23 || minute > 59 || second > 59 {
-        return Err(Misfit::Range);
+    match (hour, minute, second) {
+        (24.., _, _) => return Err(Misfit::NoSuch("hour")),
+        (_, 60.., _) => return Err(Misfit::NoSuch("minute")),
+        (_, _, 60..) => return Err(Misfit::NoSuch("second")),
+        _ => {}
     }
     Ok((i64::from(hour * 3600 + minute * 60 + second) * MICROS_PER_SECOND + micros, rest))
 }
@@ -228,7 +233,7 @@ fn zone(text: &[u8]) -> Result<i64, Misfit> {
         _ => return Err(Misfit::Form),
     };
     if hours > 23 || minutes > 59 {
-        return Err(Misfit::Range);
+        return Err(Misfit::NoSuch("zone"));
     }
     let seconds = i64::from(hours * 3600 + minutes * 60);
     match sign {
@@ -257,7 +262,7 @@ mod tests {
         assert_eq!(time(b"00:00"), Ok(0));
         assert_eq!(time(b"23:59:59.9999999"), Ok(MICROS_PER_DAY - 1));
         for (text, why) in
-            [("24:00:00", Misfit::Range), ("06:00Z", Misfit::Form), ("6:00", Misfit::Form), ("", Misfit::Form)]
+            [("24:00:00", Misfit::NoSuch("hour")), ("06:00Z", Misfit::Form), ("6:00", Misfit::Form), ("", Misfit::Form)]
         {
             assert_eq!(time(text.as_bytes()), Err(why), "{text}");
         }

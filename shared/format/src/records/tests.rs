@@ -102,9 +102,23 @@ fn numbers_outside_their_type_are_refused() {
         ("smallint", "-32769"),
         ("decimal(4,2)", "100"),
         ("decimal(4,2)", "\"0.001\""),
-        ("date", "\"2013-02-30\""),
     ] {
         assert_eq!(refused(ty, json).code, ErrorCode::Overflow, "{ty} {json}");
+    }
+}
+
+#[test]
+fn a_date_or_time_that_is_in_no_calendar_is_refused_for_the_part_that_is_wrong() {
+    for (ty, json, part) in [
+        ("timestamp", "\"2026-13-01\"", "month"),
+        ("date", "\"2013-02-30\"", "day"),
+        ("timestamp", "\"2013-02-28T25:00:00\"", "hour"),
+        ("time", "\"06:60:00\"", "minute"),
+        ("timestamptz", "\"2013-02-28T23:00:00+99:00\"", "zone"),
+    ] {
+        let error = refused(ty, json);
+        assert_eq!(error.code, ErrorCode::WrongType, "{ty} {json}");
+        assert!(error.message.ends_with(&format!("there is no such {part}")), "{}", error.message);
     }
 }
 

@@ -386,6 +386,10 @@ fn misfit(why: Misfit, ty: &ColumnType, found: &str) -> Fault {
         Misfit::Form | Misfit::Fraction => {
             Fault::new(ErrorCode::WrongType, format!("expected {}, found {found}", expected(ty)))
         }
+        Misfit::NoSuch(part) => Fault::new(
+            ErrorCode::WrongType,
+            format!("expected {}, found {found}: there is no such {part}", expected(ty)),
+        ),
     }
 }
 
