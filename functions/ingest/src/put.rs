@@ -19,6 +19,8 @@ const PUTS_AT_ONCE: usize = 8;
 const GRACE_MS: i64 = 4_000;
 const THROTTLED: &str = "throttled";
 const OUTCOME_UNKNOWN: &str = "outcome_unknown";
+/// Nothing more can be stored until somebody makes room.
+const NO_ROOM: &str = "no_room";
 
 /// Puts what passed the check and was not stored before, and says what became of each record. After a fault the batches that
 /// were not begun are left for the next try.
@@ -145,6 +147,7 @@ fn failed(error: &Error) -> Outcome {
     let message = error.to_string();
     match error.kind() {
         ErrorKind::OutcomeUnknown => Outcome::Unknown { code: OUTCOME_UNKNOWN.into(), message },
+        ErrorKind::Limit => Outcome::Throttled { code: NO_ROOM.into(), message },
         _ => Outcome::Throttled { code: "failed".into(), message },
     }
 }

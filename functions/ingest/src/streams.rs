@@ -22,6 +22,7 @@ impl Ingest {
             "table": self.project.stream_table(&intake.stream)?.to_string(),
             "shards": declaration.shards,
             "partition_key": declaration.partition_key,
+            "buffer": declaration.buffer,
         }))
     }
 }

@@ -57,7 +57,14 @@ impl Delivery {
                 _ => json_body(&succeeded(response)?).map(|answer| Sent { answer, repeated }),
             }
         };
-        insist(send, |sent| sent.answer["throttled"].as_u64() > Some(0)).await
+        insist(send, |sent| sent.answer["throttled"].as_u64() > Some(0) && !sent.finds_no_room()).await
+    }
+}
+
+impl Sent {
+    /// Whether records were not stored as there is no room for them, which waiting does not change.
+    pub(crate) fn finds_no_room(&self) -> bool {
+        self.answer["records"].as_array().into_iter().flatten().any(|record| record["code"] == "no_room")
     }
 }
 

@@ -26,7 +26,7 @@ pub(super) fn run(dir: &Path, out: &Out) -> Result<()> {
     let go = if dir == Path::new(".") { String::new() } else { format!("  cd {}\n", dir.display()) };
     out.note(&format!(
         "Next:\n{go}  tarn validate\n  tarn up                                   # and in another terminal:\n  \
-         tarn put orders sample/orders.ndjson\n  tarn put --file products sample/products.csv\n  \
+         tarn put orders sample/orders.ndjson --flush\n  tarn put --file products sample/products.csv\n  \
          tarn run daily\n  tarn sql 'SELECT * FROM revenue ORDER BY day'"
     ));
     Ok(())

@@ -46,7 +46,8 @@ async fn upload(caller: &Caller, location: &str, file: &Path, put: &Put, out: &O
     put_file.body = bytes.into();
     let answer = json_body(&delivery::upload(caller, put_file).await?)?;
     if caller.is_local() {
-        caller.json("POST", "/crawl", Some(&json!({"location": location}))).await?;
+        let crawled = caller.json("POST", "/crawl", Some(&json!({"location": location}))).await;
+        crawled.context(|| format!("`{name}` is stored, and its location `{location}` could not be crawled"))?;
     }
     out.document(&answer, |answer| Rows::of_objects(&json!([answer]), &["url", "size", "etag"]))
 }
@@ -56,19 +57,22 @@ async fn upload(caller: &Caller, location: &str, file: &Path, put: &Put, out: &O
 struct Tally {
     stored: u64,
     rejected: u64,
-    /// Neither stored nor rejected, or nobody knows: to be sent again.
+    /// Not stored, or nobody knows: to be sent again.
     unsure: u64,
     /// Of the stored ones, those that an earlier request had stored.
     repeated: u64,
+    /// Whether what follows in the input was not sent.
+    has_stopped: bool,
     /// The first of the rejected ones: place in the input, reason.
     shown: Vec<(u64, String)>,
 }
 
-/// Sends records in requests of whole records. Without a runtime that would write them, the stream is flushed at once.
+/// Sends records in requests of whole records. Without a runtime that would write them, or when that is asked for, the stream is
+/// flushed at once.
 async fn records(caller: &Caller, stream: &str, file: &Path, put: &Put, out: &Out) -> Result<()> {
     let format = put.format.map_or_else(|| format_of(file), Ok)?;
     let delivery = Delivery::new(put.key.as_deref());
-    let mut chunks = Chunks { input: open(file)?, format, header: None, quoted: false };
+    let mut chunks = Chunks::new(open(file)?, format);
     let spinner = out.spinner("sending");
     let mut tally = Tally::default();
     let mut rejects = put.rejects.as_deref().map(Rejects::create).transpose()?;
@@ -79,37 +83,78 @@ async fn records(caller: &Caller, stream: &str, file: &Path, put: &Put, out: &Ou
         send.body = chunk;
         let as_sent = put.rejects.is_some().then(|| send.clone());
         let sent = delivery.send(caller, send, &number.to_string()).await;
-        let sent = sent.inspect_err(|error| {
+        let sent = sent.map_err(|error| {
             if error.kind() == ErrorKind::Retry {
                 advise(&delivery, file, out);
             }
+            if number == 0 { error } else { error.context(tally.so_far()) }
         })?;
         if let (Some(file), Some(request)) = (&mut rejects, as_sent) {
             file.add(stream, &request, &sent.answer)?;
         }
         tally.add(&sent);
         spinner.set_message(format!("{} stored, {} rejected", tally.stored, tally.rejected));
+        if sent.finds_no_room() {
+            tally.has_stopped = true;
+            break;
+        }
     }
-    if caller.is_local() && tally.stored > 0 {
-        caller.json("POST", &format!("/streams/{stream}/flush"), None).await?;
-    }
+    let written = written(caller, stream, put, &tally, out).await;
     spinner.finish_and_clear();
+    tell(stream, file, put, &tally, &delivery, out)?;
+    written?;
+    tally.judge()
+}
+
+/// Writes what was stored to the stream's table, or says how long it waits.
+///
+/// # Errors
+/// `NotFound` for another stream; what the flush fails with, which leaves the records in the stream.
+async fn written(caller: &Caller, stream: &str, put: &Put, tally: &Tally, out: &Out) -> Result<()> {
+    if put.flush || (caller.is_local() && tally.stored > 0) {
+        let flushed = caller.json("POST", &format!("/streams/{stream}/flush"), None).await;
+        let waiting =
+            || format!("{} records are stored in the stream, and could not be written to its table", tally.stored);
+        return flushed.map(|_| ()).context(waiting);
+    }
+    let streams = caller.json("GET", "/streams", None).await?;
+    let declared = streams["streams"].as_array().into_iter().flatten().find(|declared| declared["name"] == stream);
+    let declared = declared.ok_or_else(|| Error::not_found(format!("no stream `{stream}`")))?;
+    if let (Some(interval), true) = (declared["buffer"]["interval"].as_str(), tally.stored > 0) {
+        let table = declared["table"].as_str().unwrap_or_default();
+        let stored = tally.stored;
+        out.note(&format!(
+            "{stored} records wait in the stream: within {interval} they are in `{table}`, with `--flush` at once"
+        ));
+    }
+    Ok(())
+}
+
+/// Shows what became of the records.
+fn tell(stream: &str, file: &Path, put: &Put, tally: &Tally, delivery: &Delivery, out: &Out) -> Result<()> {
     let rejected = tally.shown.iter().map(|(at, reason)| json!({"record": at, "reason": reason})).collect::<Vec<_>>();
-    let document = json!({"stream": stream, "stored": tally.stored, "rejected": tally.rejected, "examples": rejected});
-    out.document(&document, |document| Rows::of_objects(&json!([document]), &["stream", "stored", "rejected"]))?;
+    let (stored, refused, unsure) = (tally.stored, tally.rejected, tally.unsure);
+    let document =
+        json!({"stream": stream, "stored": stored, "rejected": refused, "not_stored": unsure, "examples": rejected});
+    let columns: &[&str] =
+        if unsure > 0 { &["stream", "stored", "rejected", "not_stored"] } else { &["stream", "stored", "rejected"] };
+    out.document(&document, |document| Rows::of_objects(&json!([document]), columns))?;
     for (at, reason) in &tally.shown {
         out.note(&format!("record {at}: {reason}"));
     }
-    if let (Some(path), true) = (&put.rejects, tally.rejected > 0) {
-        out.note(&format!("the {} records that were refused are in `{}`", tally.rejected, path.display()));
+    if tally.all() == 0 {
+        out.note(&format!("`{}` holds no records", file.display()));
+    }
+    if let (Some(path), true) = (&put.rejects, refused > 0) {
+        out.note(&format!("the {refused} records that were refused are in `{}`", path.display()));
     }
     if put.key.is_some() && tally.repeated > 0 {
         out.note(&format!("{} of them were sent under this key before and not stored again", tally.repeated));
     }
-    if tally.unsure > 0 {
-        advise(&delivery, file, out);
+    if unsure > 0 {
+        advise(delivery, file, out);
     }
-    tally.judge()
+    Ok(())
 }
 
 /// How to go on after a delivery that stopped half-way.
@@ -156,7 +201,7 @@ impl Tally {
     /// Adds the answer to one request.
     fn add(&mut self, sent: &Sent) {
         let answer = &sent.answer;
-        let before = self.stored + self.rejected + self.unsure;
+        let before = self.all();
         let count = |name: &str| answer[name].as_u64().unwrap_or_default();
         self.stored += count("stored");
         self.repeated += if sent.repeated { count("stored") } else { 0 };
@@ -171,16 +216,32 @@ impl Tally {
         }
     }
 
+    fn all(&self) -> u64 {
+        self.stored + self.rejected + self.unsure
+    }
+
+    /// What is known when a request after the first one fails.
+    fn so_far(&self) -> String {
+        let Self { stored, rejected, unsure, .. } = self;
+        format!("after {stored} records were stored, {rejected} were rejected and {unsure} were not stored")
+    }
+
     /// Whether all records are stored.
     ///
     /// # Errors
     /// `Invalid` when some were rejected, `Retry` when some are to be sent again.
     fn judge(&self) -> Result<()> {
-        let all = self.stored + self.rejected + self.unsure;
+        let all = self.all();
         match (self.rejected, self.unsure) {
             (0, 0) => Ok(()),
             (_, 0) => Err(Error::invalid(format!("{} of {all} records were rejected", self.rejected))),
-            _ => Err(Error::retry(format!("{} of {all} records are to be sent again", self.unsure))),
+            _ => {
+                let rest = if self.has_stopped { "; what follows in the input was not sent" } else { "" };
+                Err(Error::retry(format!(
+                    "{} of {all} records were not stored and are to be sent again, {} are stored{rest}",
+                    self.unsure, self.stored
+                )))
+            }
         }
     }
 }
@@ -218,7 +279,7 @@ fn open(path: &Path) -> Result<Box<dyn BufRead>> {
     Ok(if gzipped { Box::new(BufReader::new(MultiGzDecoder::new(file))) } else { Box::new(file) })
 }
 
-/// Cuts the input into bodies of whole records; a CSV header is repeated in each.
+/// Cuts the input into bodies of whole records; a CSV header is repeated in each. Of an input without records there is none.
 struct Chunks {
     input: Box<dyn BufRead>,
     format: RecordFormat,
@@ -228,32 +289,56 @@ struct Chunks {
 }
 
 impl Chunks {
+    fn new(input: Box<dyn BufRead>, format: RecordFormat) -> Self {
+        Self { input, format, header: None, quoted: false }
+    }
+
     fn next(&mut self) -> Result<Option<Bytes>> {
-        let mut chunk = Vec::new();
         if self.format == RecordFormat::Json {
-            self.input.read_to_end(&mut chunk).context(|| "reading records".into())?;
-            return Ok((!chunk.is_empty()).then(|| chunk.into()));
+            let mut whole = Vec::new();
+            self.input.read_to_end(&mut whole).context(|| "reading records".into())?;
+            let is_empty = matches!(serde_json::from_slice(&whole), Ok(Value::Array(records)) if records.is_empty());
+            return Ok((!is_empty && !is_blank(&whole)).then(|| whole.into()));
         }
-        if let Some(header) = &self.header {
-            chunk.extend_from_slice(header);
-        }
+        let mut chunk = self.header()?;
         let begin = chunk.len();
         let mut lines = 0;
         while (chunk.len() < CHUNK && lines < CHUNK_LINES) || self.quoted {
-            let line = chunk.len();
-            lines += 1;
-            if self.input.read_until(b'\n', &mut chunk).context(|| "reading records".into())? == 0 {
+            if self.line(&mut chunk)? == 0 {
                 break;
             }
-            if self.format == RecordFormat::Csv {
-                self.quoted ^= chunk[line..].iter().filter(|b| **b == b'"').count() % 2 == 1;
-                if self.header.is_none() && !self.quoted {
-                    self.header = Some(chunk.clone());
-                }
-            }
+            lines += 1;
         }
-        Ok((chunk.len() > begin).then(|| chunk.into()))
+        Ok((!is_blank(&chunk[begin..])).then(|| chunk.into()))
     }
+
+    /// The header of CSV, read once.
+    fn header(&mut self) -> Result<Vec<u8>> {
+        if self.format != RecordFormat::Csv {
+            return Ok(Vec::new());
+        }
+        if let Some(header) = &self.header {
+            return Ok(header.clone());
+        }
+        let mut header = Vec::new();
+        while self.line(&mut header)? > 0 && self.quoted {}
+        self.header = Some(header.clone());
+        Ok(header)
+    }
+
+    /// Adds a line; gives its bytes, 0 at the end of the input.
+    fn line(&mut self, chunk: &mut Vec<u8>) -> Result<usize> {
+        let begin = chunk.len();
+        let read = self.input.read_until(b'\n', chunk).context(|| "reading records".into())?;
+        if self.format == RecordFormat::Csv {
+            self.quoted ^= chunk[begin..].iter().filter(|b| **b == b'"').count() % 2 == 1;
+        }
+        Ok(read)
+    }
+}
+
+fn is_blank(bytes: &[u8]) -> bool {
+    bytes.iter().all(u8::is_ascii_whitespace)
 }
 
 #[cfg(test)]
@@ -262,7 +347,7 @@ mod tests {
 
     fn chunks(text: &str, format: RecordFormat) -> Vec<String> {
         let input = Box::new(std::io::Cursor::new(text.to_owned().into_bytes()));
-        let mut chunks = Chunks { input, format, header: None, quoted: false };
+        let mut chunks = Chunks::new(input, format);
         std::iter::from_fn(|| chunks.next().unwrap()).map(|c| String::from_utf8(c.to_vec()).unwrap()).collect()
     }
 
@@ -285,8 +370,24 @@ mod tests {
     fn no_part_has_more_records_than_a_request_may_have() {
         let parts = chunks(&"{}\n".repeat(2 * CHUNK_LINES + 1), RecordFormat::Ndjson);
         assert_eq!(parts.iter().map(|part| part.lines().count()).collect::<Vec<_>>(), [CHUNK_LINES, CHUNK_LINES, 1]);
-        let parts = chunks(&"1\n".repeat(CHUNK_LINES + 1), RecordFormat::Csv);
-        assert_eq!(parts.iter().map(|part| part.lines().count()).collect::<Vec<_>>(), [CHUNK_LINES, 2]);
+        let parts = chunks(&"1\n".repeat(CHUNK_LINES + 2), RecordFormat::Csv);
+        assert_eq!(parts.iter().map(|part| part.lines().count()).collect::<Vec<_>>(), [CHUNK_LINES + 1, 2]);
+    }
+
+    #[test]
+    fn an_input_without_records_is_sent_nowhere() {
+        for (text, format) in [
+            ("", RecordFormat::Csv),
+            ("a,b\n", RecordFormat::Csv),
+            ("a,b\n\n\n", RecordFormat::Csv),
+            ("\"a\nb\"", RecordFormat::Csv),
+            ("\n \n", RecordFormat::Ndjson),
+            (" [ ]\n", RecordFormat::Json),
+            ("", RecordFormat::Json),
+        ] {
+            assert!(chunks(text, format).is_empty(), "{text:?}");
+        }
+        assert_eq!(chunks("a\n\n\"x\n\ny\"\n", RecordFormat::Csv), ["a\n\n\"x\n\ny\"\n"]);
     }
 
     #[test]

@@ -114,7 +114,7 @@ async fn a_put_that_fails_ends_the_putting_and_the_rest_is_to_be_sent_again() {
     let (lake, _) = lake(Fault::Fail { at: 1 }).await;
     let (status, answer) = lake.post("flights", &[], body(5_000)).await;
     assert_eq!((status, &answer["stored"], &answer["throttled"]), (207, &json!(3_500), &json!(1_500)));
-    assert_eq!(answer["records"][500]["code"], "failed");
+    assert_eq!(answer["records"][500]["code"], "no_room");
     assert!(answer["records"][500]["message"].as_str().unwrap().contains("the disk is full"));
     assert_eq!(answer["records"][1_000]["status"], "stored");
     assert_eq!(answer["records"][4_000]["code"], "not_tried");
