@@ -3,6 +3,8 @@
     deploy.py deploy     uploads the zips below a prefix named by what they hold, deploys infra/template.yaml
     deploy.py rollback   deploys the code and the lakehouse file of the deployment before; settings stay as they are
     deploy.py list       the deployments of a stack, newest first
+    deploy.py backup     writes down catalog, state, lakehouse file, and which versions of objects belong to them
+    deploy.py restore    brings a deployment back to the moment of a backup
 
 The outputs are printed as JSON.
 """
@@ -14,6 +16,7 @@ from pathlib import Path
 
 import botocore.exceptions
 
+import backup
 import stack
 from lakehouse import Lakehouse, Mistake
 
@@ -45,7 +48,7 @@ def deploy(options: argparse.Namespace, account: stack.Account, code: str) -> di
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    for name in ("deploy", "rollback", "list"):
+    for name in ("deploy", "rollback", "list", "backup", "restore"):
         command = commands.add_parser(name)
         command.add_argument("--stack", required=True)
         command.add_argument("--region")
@@ -58,6 +61,10 @@ def main() -> None:
             command.add_argument("--parameter", action="append", default=[], metavar="NAME=VALUE", help="of infra/template.yaml")
             command.add_argument("--allow", action="store_true", help="though something of a changed lakehouse file stays behind")
             command.add_argument("--adopt", action="store_true", help="take over the data that a deleted stack of this name left")
+        if name == "backup":
+            command.add_argument("--to", type=Path, required=True, help="a folder, where a zip is written")
+        if name == "restore":
+            command.add_argument("--from", type=Path, required=True, dest="zip", help="the zip of a backup")
         if name == "rollback":
             command.add_argument("--to", help="a CodePrefix (default: the one before)")
     options = parser.parse_args()
@@ -68,6 +75,10 @@ def main() -> None:
             result = deploy(options, account, code)
         elif options.command == "rollback":
             result = stack.rollback(account, options.stack, code, options.to)
+        elif options.command == "backup":
+            result = backup.take(account, options.stack, options.to)
+        elif options.command == "restore":
+            result = backup.restore(account, options.stack, options.zip)
         else:
             result = stack.deployments(account, code, options.stack)
         print(json.dumps(result, indent=2))

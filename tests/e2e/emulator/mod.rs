@@ -13,6 +13,7 @@ use aws_credential_types::Credentials;
 use crate::lake::{Lake, program};
 
 mod adapters;
+mod backup;
 mod bad_objects;
 mod demo;
 mod deployed;
