@@ -28,6 +28,8 @@ use shared::model::ColumnType;
 
 const WORD: &str = "SUMMARIZE";
 const DAY_MICROS: i64 = 86_400_000_000;
+/// Microseconds of all times, exactly.
+const MICROS: DataType = DataType::Decimal128(20, 0);
 /// Hundredths of a percent in a whole.
 const WHOLE: u128 = 10_000;
 
@@ -192,10 +194,16 @@ impl Figures<'_> {
             false => None,
         };
         let measured = measured(&expr, &ty);
-        let average = measured.clone().map(|expr| self.call("avg", vec![expr])).transpose()?;
-        let deviation = measured.clone().filter(|_| ty.is_numeric());
-        let deviation = deviation.map(|expr| self.call("stddev", vec![expr])).transpose()?;
-        let quartiles = measured.map(|expr| self.add(quartiles(expr)));
+        let double = |expr: &Expr| cast(expr.clone(), DataType::Float64);
+        // A sum of many microseconds has more digits than a double.
+        let average = measured.as_ref().map(|expr| match ty.is_numeric() {
+            true => double(expr),
+            false => cast(expr.clone(), MICROS),
+        });
+        let average = average.map(|expr| self.call("avg", vec![expr])).transpose()?;
+        let deviation = measured.as_ref().filter(|_| ty.is_numeric());
+        let deviation = deviation.map(|expr| self.call("stddev", vec![double(expr)])).transpose()?;
+        let quartiles = measured.map(|expr| self.add(quartiles(double(&expr))));
         Ok(ColumnFigures {
             name: name.to_owned(),
             unique: self.call("approx_distinct", vec![counted])?,
@@ -221,11 +229,11 @@ fn is_ordered(ty: &DataType) -> bool {
     }
 }
 
-/// Numbers and times as doubles; times in microseconds.
+/// Numbers as they are, times in microseconds.
 fn measured(expr: &Expr, ty: &DataType) -> Option<Expr> {
-    let micros = |ty: DataType| cast(cast(cast(expr.clone(), ty), DataType::Int64), DataType::Float64);
+    let micros = |ty: DataType| cast(cast(expr.clone(), ty), DataType::Int64);
     match ty {
-        ty if ty.is_numeric() => Some(cast(expr.clone(), DataType::Float64)),
+        ty if ty.is_numeric() => Some(expr.clone()),
         DataType::Date32 | DataType::Date64 => Some(micros(DataType::Timestamp(TimeUnit::Microsecond, None))),
         DataType::Timestamp(_, zone) => Some(micros(DataType::Timestamp(TimeUnit::Microsecond, zone.clone()))),
         DataType::Time32(_) | DataType::Time64(_) => Some(micros(DataType::Time64(TimeUnit::Microsecond))),
@@ -277,11 +285,10 @@ impl ColumnFigures {
     }
 }
 
-/// The double in that place, if it has one.
+/// The number in that place, if it has one.
 fn number(row: &RecordBatch, place: Option<usize>) -> Option<f64> {
-    let column = row.column(place?);
-    let column = column.as_primitive_opt::<Float64Type>()?;
-    column.is_valid(0).then(|| column.value(0))
+    let column = arrow::compute::cast(row.column(place?), &DataType::Float64).ok()?;
+    column.is_valid(0).then(|| column.as_primitive::<Float64Type>().value(0))
 }
 
 /// The double at a place of the list in that place.
