@@ -102,8 +102,10 @@ async fn records(caller: &Caller, stream: &str, file: &Path, put: &Put, out: &Ou
     let written = written(caller, stream, put, &tally, out).await;
     spinner.finish_and_clear();
     tell(stream, file, put, &tally, &delivery, out)?;
-    written?;
-    tally.judge()
+    match (written, tally.judge()) {
+        (Err(error), Err(judged)) => Err(error.context(judged.to_string())),
+        (written, judged) => written.and(judged),
+    }
 }
 
 /// Writes what was stored to the stream's table, or says how long it waits.
@@ -401,6 +403,21 @@ mod tests {
         ]})));
         assert_eq!(tally.shown, [(4, "why".to_owned())]);
         assert_eq!(tally.judge().unwrap_err().kind(), shared::ErrorKind::Invalid);
+    }
+
+    #[test]
+    fn a_full_disk_is_told_with_what_is_stored_and_what_is_not() {
+        let answer = json!({"stored": 2, "rejected": 0, "throttled": 1, "records": [
+            {"index": 0, "status": "stored"}, {"index": 1, "status": "stored"},
+            {"index": 2, "status": "throttled", "code": "no_room", "message": "the disk is full"},
+        ]});
+        let sent = Sent { answer, repeated: false };
+        assert!(sent.finds_no_room());
+        let mut tally = Tally { has_stopped: true, ..Tally::default() };
+        tally.add(&sent);
+        let error = tally.judge().unwrap_err();
+        assert!(error.to_string().starts_with("1 of 3 records were not stored"), "{error}");
+        assert!(error.to_string().ends_with("2 are stored; what follows in the input was not sent"), "{error}");
     }
 
     #[test]

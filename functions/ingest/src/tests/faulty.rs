@@ -213,6 +213,48 @@ async fn a_request_is_answered_though_old_keys_can_not_be_forgotten() {
     }
 }
 
+/// A state that has room for so many documents.
+#[derive(Debug)]
+struct Full {
+    inner: Arc<dyn State>,
+    room: AtomicUsize,
+}
+
+#[async_trait::async_trait]
+impl State for Full {
+    async fn get(&self, key: &str) -> Result<Option<Document>> {
+        self.inner.get(key).await
+    }
+
+    async fn put(&self, key: &str, bytes: Bytes, expect: Expect) -> Result<Version> {
+        let left = self.room.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |room| room.checked_sub(1));
+        left.map_err(|_| Error::limit("the disk is full"))?;
+        self.inner.put(key, bytes, expect).await
+    }
+
+    async fn delete(&self, key: &str, expect: Expect) -> Result<()> {
+        self.inner.delete(key, expect).await
+    }
+
+    async fn list_first(&self, prefix: &str, most: usize) -> Result<Vec<String>> {
+        self.inner.list_first(prefix, most).await
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_can_not_be_kept_is_told_and_its_repeat_stores_nothing_twice() {
+    let Lake { ports, clock, .. } = Lake::new();
+    let state = Arc::new(Full { inner: ports.state.clone(), room: AtomicUsize::new(1) });
+    let lake = Lake::with(Ports { state: state.clone(), ..ports }, clock);
+    let (status, answer) = lake.post("flights", KEY, body(3)).await;
+    assert_eq!((status, &answer["stored"]), (200, &json!(3)), "{answer}");
+    state.room.store(100, Ordering::SeqCst);
+    lake.clock.advance(15_000);
+    let (status, answer) = lake.post("flights", KEY, body(3)).await;
+    assert_eq!((status, &answer["stored"]), (200, &json!(3)), "{answer}");
+    assert_eq!(lake.stored("flights").await.len(), 3);
+}
+
 #[tokio::test]
 async fn a_repeat_puts_what_the_first_request_could_not() {
     for stream in ["flights", "keyed"] {
