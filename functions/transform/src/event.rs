@@ -1,6 +1,6 @@
 //! What a caller asks for: HTTP routes as commands.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -14,7 +14,9 @@ const MOST_RUNS: usize = 100;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
     /// Begin a run and wait for its end, or have it done later.
-    Start { workflow: String, parameters: BTreeMap<String, String>, wait: bool },
+    Start { workflow: String, asked: Asked, wait: bool },
+    /// Say what a run would do.
+    Preview { workflow: String, asked: Asked },
     /// The newest runs of a workflow, at most `limit`.
     List { workflow: String, limit: usize },
     /// Rows in quarantine, at most `limit`: of one job, or of all of a workflow.
@@ -31,12 +33,24 @@ pub enum Command {
     Cancel { run: String },
 }
 
+/// What a run is asked to be.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Asked {
+    pub parameters: BTreeMap<String, String>,
+    /// The jobs that are to be done, without those that they need; empty: all.
+    pub jobs: BTreeSet<String>,
+}
+
 /// The body of a request that starts a run.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct StartBody {
     #[serde(default)]
     parameters: BTreeMap<String, Value>,
+    #[serde(default)]
+    jobs: BTreeSet<String>,
+    #[serde(default, rename = "dryRun")]
+    dry_run: bool,
 }
 
 impl Command {
@@ -44,9 +58,7 @@ impl Command {
     /// `NotFound` for a route that this function does not have; `Invalid` for a body or a limit of another shape.
     pub fn of_request(request: &Request) -> Result<Self> {
         match (request.method.as_str(), request.segments().as_slice()) {
-            ("POST", ["workflows", workflow, "runs"]) => {
-                Ok(Self::Start { workflow: (*workflow).into(), parameters: parameters(request)?, wait: wait(request)? })
-            }
+            ("POST", ["workflows", workflow, "runs"]) => Self::start(workflow, request),
             ("GET", ["workflows", workflow, "runs"]) => {
                 Ok(Self::List { workflow: (*workflow).into(), limit: request.limit(MOST_RUNS, MOST_RUNS)? })
             }
@@ -72,12 +84,22 @@ impl Command {
     }
 }
 
-/// The parameters of a request: an empty body has none; numbers and booleans are taken as their text.
-fn parameters(request: &Request) -> Result<BTreeMap<String, String>> {
-    if request.body.iter().all(u8::is_ascii_whitespace) {
-        return Ok(BTreeMap::new());
+impl Command {
+    /// A run that is begun or looked at: an empty body asks for all jobs with the declared parameters.
+    fn start(workflow: &str, request: &Request) -> Result<Self> {
+        let workflow = workflow.to_owned();
+        let is_empty = request.body.iter().all(u8::is_ascii_whitespace);
+        let body: StartBody = if is_empty { StartBody::default() } else { request.json()? };
+        let asked = Asked { parameters: parameters(body.parameters)?, jobs: body.jobs };
+        match body.dry_run {
+            true => Ok(Self::Preview { workflow, asked }),
+            false => Ok(Self::Start { workflow, asked, wait: wait(request)? }),
+        }
     }
-    let body: StartBody = request.json()?;
+}
+
+/// Numbers and booleans are taken as their text.
+fn parameters(given: BTreeMap<String, Value>) -> Result<BTreeMap<String, String>> {
     let text = |(name, value): (String, Value)| match value {
         Value::String(text) => Ok((name, text)),
         Value::Number(_) | Value::Bool(_) => Ok((name, value.to_string())),
@@ -85,7 +107,7 @@ fn parameters(request: &Request) -> Result<BTreeMap<String, String>> {
             Err(Error::invalid(format!("parameter `{name}`: expected text, a number or a boolean, found `{other}`")))
         }
     };
-    body.parameters.into_iter().map(text).collect()
+    given.into_iter().map(text).collect()
 }
 
 fn wait(request: &Request) -> Result<bool> {
@@ -108,8 +130,10 @@ mod tests {
     fn a_start_takes_text_numbers_and_booleans() {
         let body = r#"{"parameters": {"start": "2013-01-01", "n": 3, "all": true}}"#;
         let command = Command::of_request(&request("POST", "/workflows/daily/runs", body)).unwrap();
-        let Command::Start { workflow, parameters, wait: true } = command else { panic!("{command:?}") };
-        assert_eq!(workflow, "daily");
+        let Command::Start { workflow, asked: Asked { parameters, jobs }, wait: true } = command else {
+            panic!("{command:?}")
+        };
+        assert_eq!((workflow.as_str(), jobs.len()), ("daily", 0));
         assert_eq!(
             (parameters["start"].as_str(), parameters["n"].as_str(), parameters["all"].as_str()),
             ("2013-01-01", "3", "true")
@@ -120,7 +144,8 @@ mod tests {
     fn an_empty_body_starts_with_what_is_declared() {
         for body in ["", " \n", "{}"] {
             let command = Command::of_request(&request("POST", "/workflows/daily/runs", body)).unwrap();
-            assert_eq!(command, Command::Start { workflow: "daily".into(), parameters: BTreeMap::new(), wait: true });
+            let asked = Asked::default();
+            assert_eq!(command, Command::Start { workflow: "daily".into(), asked, wait: true });
         }
     }
 
@@ -139,6 +164,13 @@ mod tests {
         assert!(matches!(Command::of_request(&start).unwrap(), Command::Start { wait: false, .. }));
         start.query.insert("wait".into(), "no".into());
         assert_eq!(Command::of_request(&start).unwrap_err().kind(), ErrorKind::Invalid);
+    }
+
+    #[test]
+    fn some_jobs_may_be_asked_for_or_only_looked_at() {
+        let look = request("POST", "/workflows/daily/runs", r#"{"jobs": ["clean"], "dryRun": true}"#);
+        let asked = Asked { jobs: ["clean".to_owned()].into(), ..Asked::default() };
+        assert_eq!(Command::of_request(&look).unwrap(), Command::Preview { workflow: "daily".into(), asked });
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use arrow::datatypes::Schema;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
-use engine::{Answer, Engine, Input, QueryOptions};
+use engine::{Answer, Description, Engine, Input, QueryOptions};
 use futures::TryStreamExt;
 use shared::model::types::columns_of;
 use shared::model::{Column, TableName};
@@ -241,7 +241,7 @@ impl JobContext {
         Ok(done.is_some())
     }
 
-    async fn target(&self, task: &Task) -> Result<Option<Table>> {
+    pub(crate) async fn target(&self, task: &Task) -> Result<Option<Table>> {
         match self.tables.load(&task.into).await {
             Ok(table) => Ok(Some(table)),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
@@ -253,14 +253,41 @@ impl JobContext {
         if query.job.mode == Mode::Full {
             return Ok(Reading::full());
         }
+        let table = self.incremental(task, query)?;
+        bookmark::next(&self.ports, &self.tables, task.reader(query), &table, mark).await
+    }
+
+    /// The table whose new rows an incremental job reads.
+    fn incremental(&self, task: &Task, query: &Query) -> Result<TableName> {
         let table = query.job.incremental.as_deref().ok_or_else(|| {
             Error::invalid(format!(
                 "job `{}`: expected a table in `incremental`, as its mode is incremental",
                 task.name
             ))
         })?;
-        let table = self.project.table_name(table)?;
-        bookmark::next(&self.ports, &self.tables, task.reader(query), &table, mark).await
+        self.project.table_name(table)
+    }
+
+    /// What the next try would read; nothing is taken note of.
+    ///
+    /// # Errors
+    /// As a try.
+    pub(crate) async fn preview(&self, task: &Task, query: &Query, target: Option<&Table>) -> Result<Reading> {
+        if query.job.mode == Mode::Full {
+            return Ok(Reading::full());
+        }
+        let mark = target.and_then(|table| table.token(&task.token_key()));
+        let mark = mark.as_deref().map(Mark::parse).transpose()?;
+        let table = self.incremental(task, query)?;
+        bookmark::preview(&self.ports, &self.tables, task.reader(query), &table, mark.as_ref()).await
+    }
+
+    /// What the query reads and gives.
+    ///
+    /// # Errors
+    /// As the query.
+    pub(crate) async fn describe(&self, query: &Query, reading: &Reading) -> Result<Description> {
+        self.engine.describe(&query.sql, &self.options(reading.inputs.clone())).await
     }
 
     /// Streams the query into the target table.

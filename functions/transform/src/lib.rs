@@ -9,9 +9,11 @@ pub mod bookmark;
 pub mod erase;
 pub mod event;
 pub mod job;
+mod listed;
 pub mod maintenance;
 pub mod parameters;
 pub mod plan;
+mod preview;
 pub mod quality;
 mod quarantined;
 mod queue;
@@ -35,7 +37,7 @@ use table::Tables;
 use table_datafusion::with_memory;
 use tracing::Instrument;
 
-use event::Command;
+use event::{Asked, Command};
 use job::{JobContext, Resources, Task};
 use jobs::lease::{Claim, Lease, Leases};
 pub use jobs::{Failure, Status};
@@ -108,11 +110,12 @@ impl Transform {
 
     async fn answer(&self, request: &Request) -> Result<Response> {
         match Command::of_request(request)? {
-            Command::Start { workflow, parameters, wait: true } => {
-                Response::json(200, &self.start(&workflow, &parameters, None).await?)
+            Command::Start { workflow, asked, wait: true } => {
+                Response::json(200, &self.start(&workflow, &asked, None).await?)
             }
-            Command::Start { workflow, parameters, wait: false } => {
-                let run = self.enqueue(&workflow, &parameters).await?;
+            Command::Preview { workflow, asked } => Response::json(200, &self.preview(&workflow, &asked).await?),
+            Command::Start { workflow, asked, wait: false } => {
+                let run = self.enqueue(&workflow, &asked).await?;
                 Ok(Response::json(202, &run)?.with_header("location", format!("/runs/{}", run.run)))
             }
             Command::List { workflow, limit } => {
@@ -160,7 +163,7 @@ impl Transform {
         let ran = match begun.filter(|run| !cause.is_empty() && run.cause.as_deref() == Some(cause)) {
             Some(run) if run.interrupted => self.resume(&run.run).await,
             Some(run) if run.status.is_over() => Ok(run),
-            _ => self.start(workflow, &BTreeMap::new(), Some(cause)).await,
+            _ => self.start(workflow, &Asked::default(), Some(cause)).await,
         };
         let run = match ran {
             Err(error) if error.kind() == ErrorKind::Conflict => {
@@ -177,25 +180,20 @@ impl Transform {
     }
 
     /// Begins a run and waits for its end.
-    async fn start(&self, workflow: &str, parameters: &BTreeMap<String, String>, cause: Option<&str>) -> Result<Run> {
-        let (run_plan, run) = self.draft(workflow, parameters, cause)?;
+    async fn start(&self, workflow: &str, asked: &Asked, cause: Option<&str>) -> Result<Run> {
+        let (run_plan, run) = self.draft(workflow, asked, cause)?;
         let lease = self.take(workflow, &run.run).await?;
         let stored = self.ledger.file(run).await?;
         self.see_through(run_plan, stored, lease).await
     }
 
     /// A run that is yet to be stored.
-    fn draft(
-        &self,
-        workflow: &str,
-        parameters: &BTreeMap<String, String>,
-        cause: Option<&str>,
-    ) -> Result<(RunPlan, Run)> {
+    fn draft(&self, workflow: &str, asked: &Asked, cause: Option<&str>) -> Result<(RunPlan, Run)> {
         let declared = self.context.project.workflow(workflow)?;
         let (id, now) = (self.ledger.new_id(workflow), self.ledger.now());
         let date = now.date_naive().to_string();
-        let values = parameters::resolve(&declared.parameters, parameters, &id, &date)?;
-        let run_plan = self.run_plan(workflow, declared, &values)?;
+        let values = parameters::resolve(&declared.parameters, &asked.parameters, &id, &date)?;
+        let run_plan = self.run_plan(workflow, declared, &values)?.only(&asked.jobs)?;
         let jobs =
             run_plan.tasks.iter().map(|(name, task)| (name.clone(), JobRecord::pending(task.into.to_string(), 1)));
         let run = Run {
@@ -211,6 +209,7 @@ impl Transform {
             cause: cause.filter(|cause| !cause.is_empty()).map(str::to_owned),
             trace: trace::current(),
             interrupted: false,
+            only: asked.jobs.clone(),
         };
         Ok((run_plan, run))
     }
@@ -222,7 +221,7 @@ impl Transform {
         if run.status == Status::Succeeded {
             return Err(Error::invalid(format!("expected a run with something left to do, but `{id}` succeeded")));
         }
-        let run_plan = self.run_plan(&run.workflow, declared, &run.parameters)?;
+        let run_plan = self.run_plan(&run.workflow, declared, &run.parameters)?.only(&run.only)?;
         let lease = self.take(&run.workflow, id).await?;
         self.close(id).await?;
         let mut stored = self.ledger.get(id).await?;

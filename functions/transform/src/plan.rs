@@ -18,6 +18,13 @@ impl Plan {
         Self { needs }
     }
 
+    /// The same for some jobs alone, which wait for none of the others.
+    #[must_use]
+    pub fn only(self, jobs: &BTreeSet<String>) -> Self {
+        let kept = self.needs.into_iter().filter(|(job, _)| jobs.contains(job));
+        Self { needs: kept.map(|(job, needs)| (job, needs.intersection(jobs).cloned().collect())).collect() }
+    }
+
     /// The jobs that must succeed before `job`.
     pub fn needs(&self, job: &str) -> impl Iterator<Item = &str> {
         self.needs.get(job).into_iter().flatten().map(String::as_str)

@@ -1,14 +1,13 @@
 //! Runs that nobody waits for: stored and queued by a request, done by whoever ticks next, and taken up again by later ticks when
 //! a function's time was up or its process died, until they are over.
 
-use std::collections::BTreeMap;
-
 use jobs::ledger::group_of;
 use jobs::{Failure, Served, Status};
 use serde_json::{Value, json};
 use shared::{Error, ErrorKind, Result};
 
 use crate::Transform;
+use crate::event::Asked;
 use crate::record::Run;
 
 /// Runs of a workflow that wait at most.
@@ -21,8 +20,8 @@ impl Transform {
     ///
     /// # Errors
     /// As the begin of a run; `Limit` when too many runs of the workflow wait.
-    pub(crate) async fn enqueue(&self, workflow: &str, parameters: &BTreeMap<String, String>) -> Result<Run> {
-        let (_, mut run) = self.draft(workflow, parameters, None)?;
+    pub(crate) async fn enqueue(&self, workflow: &str, asked: &Asked) -> Result<Run> {
+        let (_, mut run) = self.draft(workflow, asked, None)?;
         run.status = Status::Pending;
         let waiting = self.queue.waiting(Some(workflow)).await?.len();
         if waiting >= MOST_QUEUED {
@@ -78,7 +77,8 @@ impl Transform {
         }
         let run = stored.record.clone();
         let declared = self.context.project.workflow(workflow);
-        let run_plan = match declared.and_then(|declared| self.run_plan(workflow, declared, &run.parameters)) {
+        let plan = |declared| self.run_plan(workflow, declared, &run.parameters)?.only(&run.only);
+        let run_plan = match declared.and_then(plan) {
             Ok(run_plan) => run_plan,
             Err(error) => {
                 stored.record.refuse(Status::Failed, &Failure::from(&error), self.ledger.now());

@@ -1,6 +1,6 @@
 //! What is known of a run: the answer of the HTTP routes, and the state document while it lasts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
 use jobs::{Failure, Record, Status};
@@ -35,6 +35,9 @@ pub struct Run {
     /// Whether it was stopped because its function's time was up: a resume does the rest.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub interrupted: bool,
+    /// The jobs that were asked for; empty: all of the workflow.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub only: BTreeSet<String>,
 }
 
 /// A job of a run.
@@ -309,6 +312,7 @@ mod tests {
             cause: None,
             trace: None,
             interrupted: false,
+            only: BTreeSet::new(),
         }
     }
 

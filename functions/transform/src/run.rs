@@ -1,6 +1,6 @@
 //! A run of a workflow: starts jobs when they may start, up to `parallel` at once, tries them again, and keeps the record.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,6 +42,25 @@ pub struct RunPlan {
     pub timings: Timings,
     /// How long jobs may work before what is left has to wait for a resume; none: as long as they take.
     pub time: Option<Duration>,
+}
+
+impl RunPlan {
+    /// The same for some jobs alone; for all when none is named.
+    ///
+    /// # Errors
+    /// `NotFound`, with the names that there are, for an unknown job.
+    pub fn only(self, jobs: &BTreeSet<String>) -> Result<Self> {
+        if jobs.is_empty() {
+            return Ok(self);
+        }
+        if let Some(unknown) = jobs.iter().find(|job| !self.tasks.contains_key(*job)) {
+            let known: Vec<_> = self.tasks.keys().map(|job| format!("`{job}`")).collect();
+            return Err(Error::not_found(format!("no job `{unknown}`: expected one of {}", known.join(", "))));
+        }
+        let Self { plan, mut tasks, .. } = self;
+        tasks.retain(|job, _| jobs.contains(job));
+        Ok(Self { plan: plan.only(jobs), tasks, ..self })
+    }
 }
 
 /// Runs the pending jobs of `stored` until none is left; the record is saved at each step.

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use chrono::NaiveDate;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 mod backup;
@@ -311,14 +312,29 @@ pub struct Crawl {
 Examples:
   tarn run curate
   tarn run curate -p since=2013-07-01
+  tarn run curate --dry-run                         what would be read and written
+  tarn run curate --job enriched                    one job, without those that it needs
+  tarn run curate --from 2026-01-01 --to 2026-01-31 a run for each day, as ${run_date}
   tarn run curate --resume 0198c0de-0000-7000-8000-000000000000")]
 pub struct Run {
     pub workflow: String,
     /// A parameter of the run, `name=value`; may be repeated
     #[arg(short, long = "parameter", value_name = "NAME=VALUE", value_parser = parameter)]
     pub parameters: Vec<(String, String)>,
+    /// Only this job, without those that it needs; may be repeated
+    #[arg(long, value_name = "JOB")]
+    pub job: Vec<String>,
+    /// A run for each day from this one on, the day as the parameter `run_date`; stops at the first that fails
+    #[arg(long, value_name = "DATE", requires = "to")]
+    pub from: Option<NaiveDate>,
+    /// The last of these days
+    #[arg(long, value_name = "DATE", requires = "from")]
+    pub to: Option<NaiveDate>,
+    /// Say what would be read and written, and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
     /// Go on with a run that failed, from the job that failed
-    #[arg(long, value_name = "RUN", conflicts_with = "parameters")]
+    #[arg(long, value_name = "RUN", conflicts_with_all = ["parameters", "job", "from", "dry_run"])]
     pub resume: Option<String>,
 }
 

@@ -1,9 +1,12 @@
 //! `tarn crawl` and `tarn run`: work that is asked for and waited for.
 
+use chrono::NaiveDate;
+use indicatif::HumanBytes;
 use serde_json::{Map, Value, json};
+use shared::api::status::counted;
 use shared::{Error, Result};
 
-use super::arguments::Run;
+use super::arguments::{Format, Run};
 use super::caller::{Caller, Lakehouse};
 use super::output::{Out, Rows};
 
@@ -17,21 +20,61 @@ pub(super) async fn crawl(lakehouse: &Lakehouse, location: Option<&str>, out: &O
     out.document(&report?, crawl_rows)
 }
 
-/// Runs or resumes a workflow; fails when the run did.
+/// Days of one command at most.
+const MOST_DAYS: i64 = 1_000;
+
+/// Runs or resumes a workflow, for each of some days if asked; fails when a run did.
 pub(super) async fn run(lakehouse: &Lakehouse, run: &Run, out: &Out) -> Result<()> {
+    let days = days(run)?;
     let caller = Caller::connect(lakehouse).await?;
-    let (path, body) = match &run.resume {
-        Some(id) => (format!("/runs/{id}/resume"), json!({})),
-        None => {
-            let parameters: Map<String, Value> =
-                run.parameters.iter().map(|(name, value)| (name.clone(), value.as_str().into())).collect();
-            (format!("/workflows/{}/runs", run.workflow), json!({"parameters": parameters}))
-        }
+    if let Some(id) = &run.resume {
+        return one(&caller, run, &format!("/runs/{id}/resume"), &json!({}), out).await;
+    }
+    let path = format!("/workflows/{}/runs", run.workflow);
+    let mut parameters: Map<String, Value> =
+        run.parameters.iter().map(|(name, value)| (name.clone(), value.as_str().into())).collect();
+    let Some(days) = days else {
+        return one(&caller, run, &path, &body(run, &parameters), out).await;
     };
+    for day in days {
+        if out.format() == Format::Table {
+            out.note(&format!("{day}:"));
+        }
+        parameters.insert("run_date".into(), day.to_string().into());
+        let done = one(&caller, run, &path, &body(run, &parameters), out).await;
+        done.map_err(|error| error.context(format!("run_date {day}; later days were not begun")))?;
+    }
+    Ok(())
+}
+
+/// The days that are asked for.
+///
+/// # Errors
+/// `Invalid` for none, or too many.
+fn days(run: &Run) -> Result<Option<impl Iterator<Item = NaiveDate>>> {
+    let (Some(from), Some(to)) = (run.from, run.to) else { return Ok(None) };
+    let count = (to - from).num_days() + 1;
+    if !(1..=MOST_DAYS).contains(&count) {
+        return Err(Error::invalid(format!("expected 1 to {MOST_DAYS} days, found {count} from {from} to {to}")));
+    }
+    if run.parameters.iter().any(|(name, _)| name == "run_date") {
+        return Err(Error::invalid("expected `run_date` either as a parameter or by `--from` and `--to`, found both"));
+    }
+    Ok(Some(from.iter_days().take_while(move |day| *day <= to)))
+}
+
+fn body(run: &Run, parameters: &Map<String, Value>) -> Value {
+    json!({"parameters": parameters, "jobs": run.job, "dryRun": run.dry_run})
+}
+
+async fn one(caller: &Caller, run: &Run, path: &str, body: &Value, out: &Out) -> Result<()> {
     let spinner = out.spinner(&format!("running `{}`", run.workflow));
-    let record = caller.json("POST", &path, Some(&body)).await;
+    let record = caller.json("POST", path, Some(body)).await;
     spinner.finish_and_clear();
     let record = record?;
+    if run.dry_run {
+        return out.document(&record, preview_rows);
+    }
     out.document(&record, run_rows)?;
     match record["status"].as_str() {
         Some("succeeded") => Ok(()),
@@ -42,6 +85,49 @@ pub(super) async fn run(lakehouse: &Lakehouse, run: &Run, out: &Out) -> Result<(
             status.unwrap_or("unknown")
         ))),
     }
+}
+
+/// One row a job: what it would read and write.
+fn preview_rows(preview: &Value) -> Rows {
+    let mut rows = Rows::new(&["job", "after", "read", "reads", "write", "into", "message"]);
+    for (name, job) in preview["jobs"].as_object().into_iter().flatten() {
+        let texts = |list: &Value| {
+            list.as_array().into_iter().flatten().map(|v| v.as_str().unwrap_or_default().to_owned()).collect::<Vec<_>>()
+        };
+        let reads: Vec<String> = job["reads"].as_array().into_iter().flatten().map(source).collect();
+        let write = match (&job["maintenance"], job["exists"] == true) {
+            (Value::Null, true) => job["write"].clone(),
+            (Value::Null, false) => json!(format!("{} (makes the table)", job["write"].as_str().unwrap_or_default())),
+            (_, _) => json!("maintenance"),
+        };
+        let message = job["error"].as_str().or(job["note"].as_str());
+        let message = message
+            .map(str::to_owned)
+            .or_else(|| (!job["maintenance"].is_null()).then(|| job["maintenance"].to_string()));
+        rows.rows.push(vec![
+            json!(name),
+            json!(texts(&job["after"]).join(", ")),
+            job["read"].clone(),
+            json!(reads.join("; ")),
+            write,
+            job["into"].clone(),
+            json!(message),
+        ]);
+    }
+    rows
+}
+
+/// A table that is read, and how much of it.
+fn source(read: &Value) -> String {
+    let rows = read["rows"].as_u64().map_or_else(String::new, |rows| format!("{}, ", counted(rows, "row")));
+    let what = if read["new"] == true { "new: " } else { "" };
+    let (files, bytes) = (read["files"].as_u64().unwrap_or(0), read["bytes"].as_u64().unwrap_or(0));
+    format!(
+        "{} ({what}{rows}{}, {})",
+        read["table"].as_str().unwrap_or_default(),
+        counted(files, "file"),
+        HumanBytes(bytes)
+    )
 }
 
 /// One row a job.

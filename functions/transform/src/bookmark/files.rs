@@ -5,14 +5,13 @@ use std::collections::BTreeMap;
 use engine::Input;
 use format::listing::TableFiles;
 use serde::{Deserialize, Serialize};
+use shared::Result;
 use shared::catalog::Table;
-use shared::error::Context;
 use shared::ports::Ports;
 use shared::state::{Expect, State, change_json, get_json, put_json};
-use shared::{Error, Result};
-use url::Url;
 
 use super::{Bookmark, Reader, Reading, rewritten};
+use crate::listed::{self, parse_url};
 use crate::record::ReadMode;
 
 /// Files by URL, with their etag.
@@ -20,7 +19,7 @@ type Files = BTreeMap<String, Option<String>>;
 
 /// The state document of a job that reads a file table.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-struct Seen {
+pub(super) struct Seen {
     generation: u64,
     files: Files,
     /// What is about to be committed.
@@ -51,28 +50,42 @@ enum Step {
     },
 }
 
-/// Decides what to read of the file table `entry`; `committed` is the generation that the target table's token names.
+/// Decides what to read of the file table `entry`, and announces it; `committed` is the generation that the target table's token
+/// names.
 pub(super) async fn next(ports: &Ports, reader: Reader<'_>, entry: &Table, committed: Option<u64>) -> Result<Reading> {
+    let (reading, announcement) = look(ports, reader, entry, committed).await?;
+    if let Some((seen, expect)) = announcement {
+        put_json(ports.state.as_ref(), &key(reader), &seen, expect).await?;
+    }
+    Ok(reading)
+}
+
+/// What [`next`] would read, and the document that announces it.
+pub(super) async fn look(
+    ports: &Ports,
+    reader: Reader<'_>,
+    entry: &Table,
+    committed: Option<u64>,
+) -> Result<(Reading, Option<(Seen, Expect)>)> {
     let table = &entry.input.name;
     let listed = list(ports, entry).await?;
-    let state = ports.state.as_ref();
-    let (seen, expect) = match get_json::<Seen>(state, &key(reader)).await? {
+    let (seen, expect) = match get_json::<Seen>(ports.state.as_ref(), &key(reader)).await? {
         Some((seen, version)) => (seen, Expect::Version(version)),
         None => (Seen::default(), Expect::Absent),
     };
     let (mode, seen, note) = match decide(seen, committed, listed) {
-        Step::Nothing => return Ok(Reading::nothing()),
+        Step::Nothing => return Ok((Reading::nothing(), None)),
         Step::Read { mode, seen } => (mode, seen, None),
         Step::Again { why, seen } => {
             let note = rewritten(reader, Reading::full(), why)?.note;
             (ReadMode::FullAfterRewrite, seen, note)
         }
     };
-    put_json(state, &key(reader), &seen, expect).await?;
-    let announced = seen.announced.unwrap_or_default();
+    let announced = seen.announced.clone().unwrap_or_default();
     let urls = announced.files.keys().map(|url| parse_url(url)).collect::<Result<Vec<_>>>()?;
     let bookmark = Bookmark::Files { table: table.clone(), generation: announced.generation };
-    Ok(Reading { note, ..Reading::of(mode, table, Input::Files(urls), bookmark) })
+    let reading = Reading { note, ..Reading::of(mode, table, Input::Files(urls), bookmark) };
+    Ok((reading, Some((seen, expect))))
 }
 
 /// Makes the files of a committed generation the ones that were read.
@@ -161,32 +174,18 @@ impl Seen {
     }
 }
 
-/// Every file that is the table's and holds something; of a partitioned table, what lies in the folders of its partitions.
+/// Every file of the table.
+///
+/// # Errors
+/// `Invalid` beside files that a crawl left out: what they hold would be passed over.
 async fn list(ports: &Ports, entry: &Table) -> Result<Files> {
-    let name = &entry.input.name;
     entry.check()?;
     let table = TableFiles::of(&entry.input)?;
-    let location = parse_url(&entry.input.storage.location).context(|| format!("listing the table `{name}`"))?;
-    let folders = match entry.input.partition_keys.is_empty() {
-        true => vec![location],
-        false => {
-            let partitions = ports.catalog.list_partitions(name, &[]).await?;
-            partitions.iter().map(|p| parse_url(&p.storage.location)).collect::<Result<_>>()?
-        }
-    };
-    let mut files = Files::new();
-    for left_out in table.left_out_beside(&folders)? {
+    for left_out in table.left_out_beside(&listed::folders(ports, entry).await?)? {
         table.refuse(&ports.storage, &left_out).await?;
     }
-    for folder in folders {
-        let listed = table.list(&ports.storage, &folder).await?;
-        files.extend(listed.into_iter().map(|file| (file.url.to_string(), file.meta.e_tag)));
-    }
-    Ok(files)
-}
-
-fn parse_url(url: &str) -> Result<Url> {
-    Url::parse(url).map_err(|e| Error::invalid(format!("expected a URL, found `{url}`")).with_source(e))
+    let files = listed::files(ports, entry).await?;
+    Ok(files.into_iter().map(|file| (file.url.to_string(), file.meta.e_tag)).collect())
 }
 
 fn key(reader: Reader<'_>) -> String {

@@ -19,6 +19,7 @@ use std::collections::BTreeMap;
 
 use engine::Input;
 use serde::{Deserialize, Serialize};
+use shared::catalog::Table as Entry;
 use shared::model::TableName;
 use shared::ports::Ports;
 use shared::project::{OnSourceDelete, Write};
@@ -143,19 +144,44 @@ pub async fn next(
     mark: Option<&Mark>,
 ) -> Result<Reading> {
     let entry = ports.catalog.get_table(table).await?;
-    let bookmark = mark.and_then(|mark| mark.bookmark.as_ref());
-    if entry.is_iceberg() {
-        let after = match bookmark {
-            Some(Bookmark::Snapshot { table: of, snapshot }) if of == table => Some(*snapshot),
-            _ => None,
-        };
-        return next_rows(tables, reader, table, after).await;
+    match read_up_to(&entry, table, mark) {
+        UpTo::Snapshot(after) => next_rows(tables, reader, table, after).await,
+        UpTo::Generation(committed) => files::next(ports, reader, &entry, committed).await,
     }
-    let generation = match bookmark {
-        Some(Bookmark::Files { table: of, generation }) if of == table => Some(*generation),
-        _ => None,
-    };
-    files::next(ports, reader, &entry, generation).await
+}
+
+/// As [`next`], but nothing is taken note of.
+///
+/// # Errors
+/// As [`next`].
+pub async fn preview(
+    ports: &Ports,
+    tables: &Tables,
+    reader: Reader<'_>,
+    table: &TableName,
+    mark: Option<&Mark>,
+) -> Result<Reading> {
+    let entry = ports.catalog.get_table(table).await?;
+    match read_up_to(&entry, table, mark) {
+        UpTo::Snapshot(after) => next_rows(tables, reader, table, after).await,
+        UpTo::Generation(committed) => Ok(files::look(ports, reader, &entry, committed).await?.0),
+    }
+}
+
+/// What a job has read of a table: none when it has read nothing.
+enum UpTo {
+    Snapshot(Option<i64>),
+    Generation(Option<u64>),
+}
+
+fn read_up_to(entry: &Entry, table: &TableName, mark: Option<&Mark>) -> UpTo {
+    let bookmark = mark.and_then(|mark| mark.bookmark.as_ref());
+    match (entry.is_iceberg(), bookmark) {
+        (true, Some(Bookmark::Snapshot { table: of, snapshot })) if of == table => UpTo::Snapshot(Some(*snapshot)),
+        (true, _) => UpTo::Snapshot(None),
+        (false, Some(Bookmark::Files { table: of, generation })) if of == table => UpTo::Generation(Some(*generation)),
+        (false, _) => UpTo::Generation(None),
+    }
 }
 
 /// Takes note that the rows behind `bookmark` were committed.

@@ -1,7 +1,7 @@
 //! Erasure in file tables: files with rows of the subject are written anew without them, or removed when nothing else is in them.
 
 use format::FileFormat;
-use format::listing::TableFiles;
+use format::listing::ListedFile;
 use format::remove::without_rows;
 use object_store::ObjectStoreExt;
 use serde::Serialize;
@@ -13,6 +13,7 @@ use url::Url;
 use super::{Report, Scope};
 use crate::Transform;
 use crate::bookmark::Replaced;
+use crate::listed;
 
 /// A file with rows of the subject.
 #[derive(Debug, Serialize)]
@@ -49,9 +50,8 @@ impl Transform {
                 return Ok(());
             }
         };
-        for (url, etag) in self.files_of(entry).await? {
-            let outcome = self.erase_file(scope, &format, &columns, &url, etag).await;
-            match outcome {
+        for ListedFile { url, meta } in listed::files(&self.context.ports, entry).await? {
+            match self.erase_file(scope, &format, &columns, &url, meta.e_tag).await {
                 Ok(Some((rows, whole))) => {
                     report.files.push(FileReport { table: name.to_string(), url: url.to_string(), rows, whole });
                 }
@@ -98,28 +98,6 @@ impl Transform {
             self.pass_over(&replaced).await?;
         }
         Ok(Some((left.removed, whole)))
-    }
-
-    /// The files of a table, each with its etag.
-    async fn files_of(&self, entry: &Entry) -> Result<Vec<(Url, Option<String>)>> {
-        let ports = &self.context.ports;
-        let table = TableFiles::of(&entry.input)?;
-        let location = |url: &str| {
-            Url::parse(url).map_err(|e| Error::invalid(format!("expected a URL, found `{url}`")).with_source(e))
-        };
-        let folders = match entry.input.partition_keys.is_empty() {
-            true => vec![location(&entry.input.storage.location)?],
-            false => {
-                let partitions = ports.catalog.list_partitions(&entry.input.name, &[]).await?;
-                partitions.iter().map(|p| location(&p.storage.location)).collect::<Result<_>>()?
-            }
-        };
-        let mut files = Vec::new();
-        for folder in folders {
-            let listed = table.list(&ports.storage, &folder).await?;
-            files.extend(listed.into_iter().map(|file| (file.url, file.meta.e_tag)));
-        }
-        Ok(files)
     }
 
     async fn etag(&self, url: &Url) -> Result<Option<String>> {
