@@ -30,7 +30,7 @@ use super::scan;
 use shared::{Error, Result};
 use table::conform::Conform;
 use table::write::Writer;
-use table::{SortField, Table, commit as protocol, properties};
+use table::{Alter, SortField, Table, commit as protocol, properties};
 
 /// Bytes of a file that is neither too small nor too large, unless the table or the caller says otherwise.
 const TARGET_BYTES: u64 = 128 << 20;
@@ -93,7 +93,15 @@ pub struct Rewritten {
 }
 
 pub(super) async fn run(table: &Table, rewrite: &Rewrite) -> Result<Rewritten> {
-    let base = table.reload().await?;
+    let mut base = table.reload().await?;
+    protocol::check(&base, None)?;
+    if let Arrangement::Sort(fields) = &rewrite.arrangement
+        && !fields.is_empty()
+        && !rewrite.dry_run
+    {
+        // So that files which are sorted are told from those that are not, the next time too.
+        base = base.alter(&[Alter::NameSortOrder(fields.clone())]).await?;
+    }
     let job = Job::new(&base, rewrite)?;
     let groups = job.groups().await?;
     if rewrite.dry_run {

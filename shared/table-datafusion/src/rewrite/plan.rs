@@ -67,7 +67,7 @@ pub(super) fn groups(files: Vec<LiveFile>, rules: &Rules) -> Vec<Group> {
     let mut partitions: Vec<Vec<Candidate>> = Vec::new();
     for file in files {
         let candidate = Candidate { bad: is_bad(&file, rules), file };
-        if !rules.sorts && !candidate.bad && is_good_size(candidate.bytes(), rules.target) {
+        if !candidate.bad && is_arranged(&candidate.file, rules) && is_good_size(candidate.bytes(), rules.target) {
             continue;
         }
         let is_current = candidate.file.spec_id() == rules.spec_id;
@@ -81,6 +81,11 @@ pub(super) fn groups(files: Vec<LiveFile>, rules: &Rules) -> Vec<Group> {
     let bins = partitions.into_iter().flat_map(|files| bins(files, rules.group_bytes));
     let worth = bins.filter(|bin| is_worth_it(bin, rules));
     worth.map(|bin| Group { files: bin.into_iter().map(|candidate| candidate.file).collect() }).collect()
+}
+
+/// Whether the rows are in the order that is asked for.
+fn is_arranged(file: &LiveFile, rules: &Rules) -> bool {
+    !rules.sorts || (rules.order_id.is_some() && file.data().sort_order_id() == rules.order_id)
 }
 
 fn is_good_size(bytes: u64, target: u64) -> bool {
@@ -123,12 +128,9 @@ fn is_worth_it(bin: &[Candidate], rules: &Rules) -> bool {
     let bytes: u64 = bin.iter().map(Candidate::bytes).sum();
     match bin {
         [] => false,
-        [one] if rules.sorts => {
-            one.bad || rules.order_id.is_none() || one.file.data().sort_order_id() != rules.order_id
-        }
-        [one] => one.bad,
+        [one] => one.bad || !is_arranged(&one.file, rules),
         many => {
-            rules.sorts
+            many.iter().any(|candidate| !is_arranged(&candidate.file, rules))
                 || many.len() >= rules.min_input_files
                 || bytes >= rules.target / 4 * 3
                 || many.iter().any(|candidate| candidate.bad)

@@ -138,11 +138,34 @@ async fn rows_are_sorted_by_the_order_asked_for_within_little_memory() {
     assert_eq!(sql(&table, Read::Current, &wrong).await, ["0"]);
     assert_eq!(sql(&table, Read::Current, "SELECT count(*), count(DISTINCT carrier) FROM t").await, ["100000 100000"]);
     assert_eq!(table.rewrite(&sort).await.unwrap(), Rewritten::default(), "sorted already");
-    // Another order has no name in the table.
+    // Another order gets an id of its own.
     let other =
         Rewrite { arrangement: Arrangement::Sort(vec![by("id", Transform::Identity, true)]), ..Rewrite::default() };
     assert_eq!(table.rewrite(&other).await.unwrap().files_added, 1);
-    assert_eq!(live(&table).await[0].data().sort_order_id(), None);
+    assert_eq!(live(&table).await[0].data().sort_order_id(), Some(2));
+}
+
+#[tokio::test]
+async fn a_sort_that_is_done_again_takes_what_is_not_sorted_yet() {
+    let ports = ports();
+    let table = table(&ports, &[]).await;
+    append(&table, rows(&(0..500).map(|id| (id * 7 % 500, None, 0)).collect::<Vec<_>>())).await;
+    let sort = Rewrite {
+        arrangement: Arrangement::Sort(vec![by("id", Transform::Identity, false)]),
+        // So that the file is of a good size.
+        target_file_bytes: Some(2_500),
+        ..Rewrite::default()
+    };
+    let first = table.rewrite(&sort).await.unwrap();
+    assert!(first.files_removed == 1 && first.files_added >= 1, "{first:?}");
+    assert!(live(&table).await.iter().all(|file| file.data().sort_order_id() == Some(1)));
+    assert!(table.reload().await.unwrap().metadata().default_sort_order().is_unsorted(), "writers need not sort");
+    assert_eq!(table.rewrite(&sort).await.unwrap(), Rewritten::default(), "all of it is sorted");
+    let sorted: BTreeSet<_> = data_files(&ports).await;
+    append(&table, rows(&(500..900).map(|id| (id * 7 % 900, None, 0)).collect::<Vec<_>>())).await;
+    let second = table.rewrite(&sort).await.unwrap();
+    assert_eq!(second.files_removed, 1, "{second:?}");
+    assert!(sorted.is_subset(&data_files(&ports).await), "what is sorted stays as it is");
 }
 
 #[tokio::test]

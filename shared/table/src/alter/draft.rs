@@ -34,6 +34,7 @@ impl<'a> Draft<'a> {
             Alter::DropPartitionField(field) => self.drop_partition_field(field),
             Alter::ReplacePartitionFields(fields) => self.replace_partition_fields(fields),
             Alter::SetSortOrder(fields) => self.set_sort_order(fields),
+            Alter::NameSortOrder(fields) => self.name_sort_order(fields),
             Alter::SetProperties(properties) => self.set_properties(properties),
             Alter::RemoveProperties(keys) => self.remove_properties(keys),
             Alter::CreateTag { name, snapshot, keep, replace } => self.create_tag(name, *snapshot, keep, *replace),

@@ -95,6 +95,23 @@ impl Draft<'_> {
     }
 
     pub(super) fn set_sort_order(&mut self, fields: &[SortField]) -> Result<()> {
+        let order = self.sort_order(fields)?;
+        if order.fields == self.metadata.default_sort_order().fields {
+            return Ok(());
+        }
+        let last = i64::from(TableMetadataBuilder::LAST_ADDED);
+        self.edit(|builder| builder.add_sort_order(order)?.set_default_sort_order(last))
+    }
+
+    pub(super) fn name_sort_order(&mut self, fields: &[SortField]) -> Result<()> {
+        let order = self.sort_order(fields)?;
+        if self.metadata.sort_orders_iter().any(|known| known.fields == order.fields) {
+            return Ok(());
+        }
+        self.edit(|builder| builder.add_sort_order(order))
+    }
+
+    fn sort_order(&mut self, fields: &[SortField]) -> Result<SortOrder> {
         self.settle_columns()?;
         let mut order = SortOrder::builder();
         for field in fields {
@@ -107,12 +124,7 @@ impl Draft<'_> {
                 null_order: if field.nulls_first { NullOrder::First } else { NullOrder::Last },
             });
         }
-        let order = order.build_unbound().map_err(|e| Error::invalid("expected a sort order").with_source(e))?;
-        if order.fields == self.metadata.default_sort_order().fields {
-            return Ok(());
-        }
-        let last = i64::from(TableMetadataBuilder::LAST_ADDED);
-        self.edit(|builder| builder.add_sort_order(order)?.set_default_sort_order(last))
+        order.build_unbound().map_err(|e| Error::invalid("expected a sort order").with_source(e))
     }
 
     /// The id of a top-level column, and the transform if the column's type fits it.

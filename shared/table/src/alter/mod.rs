@@ -66,6 +66,8 @@ pub enum Alter {
     ReplacePartitionFields(Vec<PartitionField>),
     /// How files should be sorted; empty for no order.
     SetSortOrder(Vec<SortField>),
+    /// Gives an order an id, by which files say that their rows are in it. How files should be sorted stays as it is.
+    NameSortOrder(Vec<SortField>),
     /// `format-version` upgrades the table.
     SetProperties(BTreeMap<String, String>),
     /// Absent ones are passed over.
