@@ -1,6 +1,9 @@
 //! What is typed or read from a script: statements that end with `;`, and commands, which begin with a backslash and end with the
 //! line.
 
+use std::iter::Peekable;
+use std::str::CharIndices;
+
 /// A part of the input that can be run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Item {
@@ -41,69 +44,103 @@ enum Within {
     Comment,
 }
 
-/// The statement that is being read.
-struct Current {
+/// Takes the text apart. Semicolons and backslashes in quotes and comments mean nothing.
+pub(super) fn parse(text: &str) -> Input {
+    let mut reader = Reader {
+        text,
+        chars: text.char_indices().peekable(),
+        within: Within::Plain,
+        start: 0,
+        first: None,
+        items: Vec::new(),
+    };
+    while let Some((at, c)) = reader.chars.next() {
+        reader.take(at, c);
+    }
+    let rest = reader.first.map(|first| (text[reader.start..].trim().to_owned(), reader.line_of(first)));
+    Input { items: reader.items, rest, is_open: reader.within != Within::Plain }
+}
+
+struct Reader<'a> {
+    text: &'a str,
+    chars: Peekable<CharIndices<'a>>,
+    within: Within,
+    /// Where the statement that is being read starts.
     start: usize,
     /// Where its first word stands; none while there are spaces and comments alone.
     first: Option<usize>,
+    items: Vec<Item>,
 }
 
-/// Takes the text apart. Semicolons and backslashes in quotes and comments mean nothing.
-pub(super) fn parse(text: &str) -> Input {
-    let (mut input, mut within) = (Input::default(), Within::Plain);
-    let mut current = Current { start: 0, first: None };
-    let line_of = |at: usize| text[..at].matches('\n').count() + 1;
-    let mut chars = text.char_indices().peekable();
-    while let Some((at, c)) = chars.next() {
-        let next = chars.peek().map(|(_, c)| *c);
-        match within {
-            Within::Plain => match c {
-                ';' => {
-                    if let Some(first) = current.first {
-                        let sql = text[current.start..at].trim().to_owned();
-                        input.items.push(Item::Statement { sql, line: line_of(first) });
-                    }
-                    current = Current { start: at + 1, first: None };
+impl Reader<'_> {
+    fn take(&mut self, at: usize, c: char) {
+        match self.within {
+            Within::Plain => self.take_plain(at, c),
+            Within::Quotes { escapes: true, .. } if c == '\\' => self.pass(),
+            Within::Quotes { quote, .. } if c == quote => self.within = Within::Plain,
+            Within::LineComment if c == '\n' => self.within = Within::Plain,
+            Within::Comment if c == '*' => {
+                if self.is_next('/') {
+                    self.pass();
+                    self.within = Within::Plain;
                 }
-                '\\' => {
-                    let end = text[at..].find('\n').map_or(text.len(), |length| at + length);
-                    let pending = current.first.map(|_| text[current.start..at].trim().to_owned());
-                    let command = text[at..end].trim().to_owned();
-                    input.items.push(Item::Command { text: command, pending, line: line_of(at) });
-                    while chars.peek().is_some_and(|(at, _)| *at < end) {
-                        chars.next();
-                    }
-                    current = Current { start: end, first: None };
-                }
-                '-' if next == Some('-') => within = Within::LineComment,
-                '/' if next == Some('*') => {
-                    chars.next();
-                    within = Within::Comment;
-                }
-                c => {
-                    if !c.is_whitespace() {
-                        current.first.get_or_insert(at);
-                    }
-                    if matches!(c, '\'' | '"' | '`') {
-                        within = Within::Quotes { quote: c, escapes: c == '\'' && has_escapes(&text[..at]) };
-                    }
-                }
-            },
-            Within::Quotes { escapes: true, .. } if c == '\\' => {
-                chars.next();
-            }
-            Within::Quotes { quote, .. } if c == quote => within = Within::Plain,
-            Within::LineComment if c == '\n' => within = Within::Plain,
-            Within::Comment if c == '*' && next == Some('/') => {
-                chars.next();
-                within = Within::Plain;
             }
             _ => {}
         }
     }
-    input.is_open = within != Within::Plain;
-    input.rest = current.first.map(|first| (text[current.start..].trim().to_owned(), line_of(first)));
-    input
+
+    fn take_plain(&mut self, at: usize, c: char) {
+        match c {
+            ';' => {
+                if let Some((sql, first)) = self.statement(at) {
+                    self.items.push(Item::Statement { sql, line: self.line_of(first) });
+                }
+                self.begin(at + 1);
+            }
+            '\\' => {
+                let end = self.text[at..].find('\n').map_or(self.text.len(), |length| at + length);
+                let pending = self.statement(at).map(|(sql, _)| sql);
+                let text = self.text[at..end].trim().to_owned();
+                self.items.push(Item::Command { text, pending, line: self.line_of(at) });
+                while self.chars.next_if(|(at, _)| *at < end).is_some() {}
+                self.begin(end);
+            }
+            '-' if self.is_next('-') => self.within = Within::LineComment,
+            '/' if self.is_next('*') => {
+                self.pass();
+                self.within = Within::Comment;
+            }
+            c => {
+                if !c.is_whitespace() {
+                    self.first.get_or_insert(at);
+                }
+                if matches!(c, '\'' | '"' | '`') {
+                    self.within = Within::Quotes { quote: c, escapes: c == '\'' && has_escapes(&self.text[..at]) };
+                }
+            }
+        }
+    }
+
+    /// The statement up to here and where its first word stands, unless there is nothing but comments.
+    fn statement(&self, end: usize) -> Option<(String, usize)> {
+        self.first.map(|first| (self.text[self.start..end].trim().to_owned(), first))
+    }
+
+    fn begin(&mut self, at: usize) {
+        (self.start, self.first) = (at, None);
+    }
+
+    fn is_next(&mut self, expected: char) -> bool {
+        self.chars.peek().is_some_and(|(_, c)| *c == expected)
+    }
+
+    fn pass(&mut self) {
+        self.chars.next();
+    }
+
+    fn line_of(&self, at: usize) -> usize {
+        self.text[..at].matches('\n').count() + 1
+    }
 }
 
 /// Whether a text that begins here is one such as `E'it\'s'`.

@@ -3,13 +3,14 @@
 mod catalog;
 mod command;
 mod complete;
+mod display;
 mod history;
 mod input;
 mod terminal;
 mod words;
 
-use std::io::{IsTerminal, Read};
-use std::path::{Path, PathBuf};
+use std::io::Read;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,47 +21,22 @@ use shared::error::Context;
 use shared::{Error, Result};
 
 use self::command::{Command, HELP, like};
+use self::display::{Display, Once, Place};
 use self::input::{Input, Item};
 use super::answer::progress::ProgressLine;
-use super::answer::screen::{OutFile, Paging, Screen, Target, terminal_size};
+use super::answer::screen::Target;
 use super::answer::write::{Expanded, Style, Writer};
 use super::answer::{Answer, Part, Question, Summary};
 use super::arguments::Format;
 use super::caller::{Caller, Lakehouse};
 use super::output::Out;
 
-/// Rows of a table on a terminal, unless it is said how many.
-const SHOWN: u64 = 1000;
 /// Files that include files.
 const DEEPEST: usize = 16;
 
 const TABLES: &str = "SELECT table_schema AS database, table_name AS table, table_type AS type \
     FROM information_schema.tables WHERE table_schema <> 'information_schema'";
 const DATABASES: &str = "SELECT schema_name AS database FROM information_schema.schemata ORDER BY 1";
-
-/// How answers are shown: what commands change.
-#[derive(Debug)]
-struct Display {
-    format: Format,
-    expanded: Expanded,
-    null: String,
-    /// Rows at most, where it was said; 0: all.
-    limit: Option<u64>,
-    paging: Paging,
-    pages: bool,
-    timing: bool,
-    /// Where answers go instead of standard output.
-    output: Option<Output>,
-}
-
-/// The file of `\o`.
-#[derive(Debug)]
-struct Output {
-    path: PathBuf,
-    format: Format,
-    /// None once an answer has it for itself.
-    file: Option<OutFile>,
-}
 
 /// Whether the shell goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,14 +52,6 @@ enum Source<'a> {
     Typed,
     StandardInput,
     File(&'a Path),
-}
-
-/// One answer's own settings.
-#[derive(Debug, Default)]
-struct Once {
-    file: Option<PathBuf>,
-    is_expanded: bool,
-    runs_through: bool,
 }
 
 pub(super) struct Shell {
@@ -107,16 +75,7 @@ pub(super) struct Shell {
 impl Shell {
     pub(super) fn new(lakehouse: &Lakehouse, sql: &super::arguments::Sql, out: Out) -> Self {
         let pager = std::env::var("PAGER").ok();
-        let display = Display {
-            format: out.format(),
-            expanded: Expanded::Off,
-            null: "NULL".into(),
-            limit: sql.limit,
-            paging: Paging::of(pager.as_deref()),
-            pages: true,
-            timing: false,
-            output: None,
-        };
+        let display = Display::new(out.format(), sql.limit, pager.as_deref());
         Self {
             lakehouse: lakehouse.clone(),
             database: sql.database.clone(),
@@ -205,69 +164,14 @@ impl Shell {
             }
             Command::Describe(table) => self.ask(&format!("DESCRIBE {table}"), Once::default()).await?,
             Command::Databases => self.ask(DATABASES, Once::default()).await?,
-            Command::Output(path) => self.redirect(path.as_deref())?,
+            Command::Output(path) => self.out.note(&self.display.redirect(path.as_deref())?),
             Command::Include(path) => return self.include(&path, depth).await,
             Command::Go(file) => self.again(pending, Once { file, ..Once::default() }).await?,
             Command::GoExpanded => self.again(pending, Once { is_expanded: true, ..Once::default() }).await?,
             Command::Watch(interval) => self.watch(pending, interval).await?,
-            setting => self.set(setting),
+            setting => self.out.note(&self.display.set(setting)),
         }
         Ok(Flow::GoOn)
-    }
-
-    /// Changes how answers are shown, and says how they are.
-    fn set(&mut self, setting: Command) {
-        let display = &mut self.display;
-        let told = match setting {
-            Command::Expanded(to) => {
-                let other = if display.expanded == Expanded::Off { Expanded::On } else { Expanded::Off };
-                display.expanded = to.unwrap_or(other);
-                match display.expanded {
-                    Expanded::Off => "rows are shown in tables",
-                    Expanded::On => "rows are shown expanded",
-                    Expanded::Auto => "rows are shown expanded where they are wider than the terminal",
-                }
-                .to_owned()
-            }
-            Command::Format(to) => {
-                display.format = to.unwrap_or(display.format);
-                format!("answers are written as {}", display.format.name())
-            }
-            Command::Null(to) => {
-                display.null = to.unwrap_or_else(|| "NULL".into());
-                format!("null is shown as `{}`", display.null)
-            }
-            Command::Limit(to) => {
-                display.limit = to;
-                match to {
-                    Some(0) => "all rows are shown".to_owned(),
-                    Some(rows) => format!("at most {rows} rows are shown"),
-                    None => format!("at most {SHOWN} rows of a table are shown on a terminal"),
-                }
-            }
-            Command::Pager(to) => {
-                display.pages = to.unwrap_or(!display.pages);
-                (if display.pages { "the pager is used" } else { "the pager is not used" }).to_owned()
-            }
-            Command::Timing(to) => {
-                display.timing = to.unwrap_or(!display.timing);
-                (if display.timing { "times are shown" } else { "times are hidden" }).to_owned()
-            }
-            _ => return,
-        };
-        self.out.note(&told);
-    }
-
-    /// Lets answers go to a file from here on, or no longer.
-    fn redirect(&mut self, path: Option<&Path>) -> Result<()> {
-        self.display.output = None;
-        if let Some(path) = path {
-            let format = format_of(path, self.display.format);
-            let file = OutFile::create(path)?;
-            self.display.output = Some(Output { path: path.to_owned(), format, file: Some(file) });
-            self.out.note(&format!("answers go to `{}` as {}; `\\o` ends that", path.display(), format.name()));
-        }
-        Ok(())
     }
 
     async fn include(&mut self, path: &Path, depth: usize) -> Result<Flow> {
@@ -315,83 +219,35 @@ impl Shell {
 
     /// Asks, and writes the answer as it comes.
     async fn ask(&mut self, sql: &str, once: Once) -> Result<()> {
-        let (mut target, format) = self.target(&once)?;
-        let is_screen = matches!(target, Target::Screen(_));
-        let limit = match (self.display.limit, format) {
-            (Some(0), _) => None,
-            (Some(rows), _) => Some(rows),
-            (None, Format::Table | Format::Markdown) if is_screen => Some(SHOWN),
-            (None, _) => None,
-        };
-        let style = Style {
-            format,
-            expanded: if once.is_expanded { Expanded::On } else { self.display.expanded },
-            null: self.display.null.clone(),
-            width: is_screen.then(|| terminal_size().0),
-        };
+        let Place { mut target, style, limit } = self.display.place(&once)?;
+        let format = style.format;
         let caller = self.caller().await?;
         let progress = ProgressLine::start(self.out);
         let question = Question { sql, database: self.database.as_deref(), key: self.key.as_deref(), limit };
         let mut answer = Answer::ask(&caller, question).await?;
         let ended = written(&mut answer, style, &mut target, &progress).await;
-        progress.clear();
-        drop(progress);
+        drop((progress, answer, caller));
         if !self.keeps_caller {
             self.caller = None;
         }
-        let Some(Ended { summary, is_too_wide }) = (match ended {
-            Ok(ended) => ended,
-            Err(error) => {
-                // What came before the failure is shown, but a file that means nothing is not kept.
-                if !matches!(target, Target::File(_)) {
-                    target.finish()?;
-                }
-                return Err(error);
+        match ended {
+            Ok(Some(ended)) => {
+                target.finish()?;
+                self.tell(&ended, format);
+                Ok(())
             }
-        }) else {
-            return Ok(());
-        };
-        target.finish()?;
-        self.tell(&summary, format, is_too_wide);
-        Ok(())
-    }
-
-    /// Where an answer goes, in which format.
-    fn target(&mut self, once: &Once) -> Result<(Target, Format)> {
-        let file =
-            |file: OutFile, format: Format| Target::File(if format.is_binary() { file.all_or_nothing() } else { file });
-        if let Some(path) = &once.file {
-            let format = format_of(path, self.display.format);
-            return Ok((file(OutFile::create(path)?, format), format));
+            Ok(None) => Ok(()),
+            // What came before the failure is shown, but a file that means nothing is not kept.
+            Err(error) => match target {
+                Target::File(_) => Err(error),
+                shown => shown.finish().and(Err(error)),
+            },
         }
-        if let Some(output) = &mut self.display.output {
-            let format = output.format;
-            let taken = || {
-                let path = output.path.display();
-                Error::invalid(format!("expected one answer in `{path}`, found another: `\\o` names a file for it"))
-            };
-            let own = match format.is_binary() {
-                true => output.file.take().ok_or_else(taken)?,
-                false => output.file.as_ref().ok_or_else(taken)?.again()?,
-            };
-            return Ok((file(own, format), format));
-        }
-        let format = self.display.format;
-        let is_terminal = std::io::stdout().is_terminal();
-        if is_terminal && format.is_binary() {
-            let name = format.name();
-            return Err(Error::invalid(format!(
-                "expected a file or a pipe for {name}, found a terminal: `> answer.{name}`"
-            )));
-        }
-        let paging = if self.display.pages && !once.runs_through { self.display.paging.clone() } else { Paging::Never };
-        let target = if is_terminal { Target::Screen(Screen::new(paging)) } else { Target::Stdout };
-        Ok((target, format))
     }
 
     /// Says what came.
-    fn tell(&self, summary: &Summary, format: Format, is_too_wide: bool) {
-        if is_too_wide && self.display.expanded == Expanded::Off && self.is_interactive {
+    fn tell(&self, Ended { summary, is_too_wide }: &Ended, format: Format) {
+        if *is_too_wide && self.display.expanded == Expanded::Off && self.is_interactive {
             self.out.note("the rows are wider than the terminal: `\\x auto` shows each column in a line of its own");
         }
         if format != Format::Table && !self.is_interactive && !summary.truncated {
@@ -480,36 +336,9 @@ impl Source<'_> {
     }
 }
 
-/// The format that a file's name tells, where tables are shown; otherwise the one that was chosen.
-fn format_of(path: &Path, chosen: Format) -> Format {
-    if chosen != Format::Table {
-        return chosen;
-    }
-    match path.extension().and_then(|extension| extension.to_str()) {
-        Some("csv") => Format::Csv,
-        Some("json" | "jsonl" | "ndjson") => Format::Ndjson,
-        Some("md") => Format::Markdown,
-        Some("parquet") => Format::Parquet,
-        Some("arrow" | "arrows") => Format::Arrow,
-        _ => Format::Table,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_files_name_tells_its_format_unless_one_was_chosen() {
-        for (name, chosen, format) in [
-            ("a.parquet", Format::Table, Format::Parquet),
-            ("a.csv", Format::Table, Format::Csv),
-            ("a.csv", Format::Ndjson, Format::Ndjson),
-            ("a.txt", Format::Table, Format::Table),
-        ] {
-            assert_eq!(format_of(Path::new(name), chosen), format, "{name}");
-        }
-    }
 
     #[test]
     fn a_script_needs_no_semicolon_at_its_end() {
