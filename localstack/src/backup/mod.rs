@@ -159,11 +159,8 @@ impl Source {
     /// # Errors
     /// `Invalid` when it and the data directory lie one in the other.
     fn apart(&self, target: &Path) -> Result<PathBuf> {
-        let doing = || format!("resolving the path `{}`", target.display());
-        std::fs::create_dir_all(target).context(|| format!("making the folder `{}`", target.display()))?;
-        let target = target.canonicalize().context(doing)?;
-        for own in [&self.data, &self.objects] {
-            let own = own.canonicalize().unwrap_or_else(|_| own.clone());
+        let target = resolved(target)?;
+        for own in [resolved(&self.data)?, resolved(&self.objects)?] {
             if target.starts_with(&own) || own.starts_with(&target) {
                 return Err(Error::invalid(format!(
                     "expected a directory of backups apart from the data directory, found `{}` beside `{}`",
@@ -237,6 +234,16 @@ impl Source {
         }
         Ok(copied)
     }
+}
+
+/// The whole path without links, as far as it exists.
+fn resolved(path: &Path) -> Result<PathBuf> {
+    let absolute = std::path::absolute(path).context(|| format!("resolving the path `{}`", path.display()))?;
+    let existing = absolute.ancestors().find_map(|above| Some((above, above.canonicalize().ok()?)));
+    Ok(match existing {
+        Some((above, real)) => real.join(absolute.strip_prefix(above).unwrap_or(Path::new(""))),
+        None => absolute,
+    })
 }
 
 /// The name of a backup: its time, such as `2026-01-31T06-00-00Z`.

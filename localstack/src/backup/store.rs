@@ -65,8 +65,8 @@ impl Store {
     /// format.
     pub(super) fn for_writing(folder: &Path, root: &str) -> Result<Self> {
         make(folder)?;
-        let is_marked = folder.join(MARKER).exists();
-        if let (false, Some(found)) = (is_marked, first_other(folder)?) {
+        let found = first_other(folder)?;
+        if let (false, Some(found)) = (folder.join(MARKER).exists(), found) {
             return Err(Error::conflict(format!(
                 "expected an empty directory or one with backups, found `{found}` in `{}`",
                 folder.display()
