@@ -36,6 +36,17 @@ pub struct Cli {
     pub command: Command,
 }
 
+impl Cli {
+    /// How results are written: what rows in lines are to SQL is JSON to other commands.
+    pub fn format(&self) -> Format {
+        match (&self.command, self.global.output) {
+            (Command::Sql(_), format) => format,
+            (_, Format::Ndjson) => Format::Json,
+            (_, format) => format,
+        }
+    }
+}
+
 /// What every command takes.
 #[derive(Debug, Clone, Default, Args)]
 pub struct Global {

@@ -42,7 +42,7 @@ const LAST_MOMENT: Duration = Duration::from_millis(500);
 pub fn main() -> ExitCode {
     shared::heap::watch();
     let cli = Cli::parse();
-    let out = Out::new(cli.global.output);
+    let out = Out::new(cli.format());
     if let Err(error) = suits(&cli) {
         out.error(&error);
         return ExitCode::from(exit_code(error.kind()));
@@ -103,7 +103,7 @@ async fn run(cli: Cli, out: &Out) -> Result<ExitCode> {
 /// # Errors
 /// `Invalid` for one that only answers of SQL are written in.
 fn suits(cli: &Cli) -> Result<()> {
-    let format = cli.global.output;
+    let format = cli.format();
     match cli.command {
         Command::Sql(_) => Ok(()),
         _ if format.is_binary() => {

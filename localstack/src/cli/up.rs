@@ -44,9 +44,7 @@ pub(super) async fn run(settings: &Settings, up: &Up, out: &Out) -> Result<()> {
         options.port = running.port;
         if !is_ready {
             match out.format() {
-                Format::Json | Format::Ndjson => {
-                    out.text(&format!("{}\n", json!({"url": running.url, "pid": std::process::id()})))?
-                }
+                Format::Json => out.text(&format!("{}\n", json!({"url": running.url, "pid": std::process::id()})))?,
                 _ => out.text(&format!("tarn is ready at {}\n", running.url))?,
             }
             is_ready = true;
