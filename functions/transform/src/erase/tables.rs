@@ -2,17 +2,21 @@
 //! of them.
 
 use serde::Serialize;
+use shared::api::status::counted;
 use shared::catalog::Table as Entry;
 use shared::model::TableName;
 use shared::project::Mode;
 use shared::{ErrorKind, Result};
-use table::Table;
+use table::{Orphans, Table};
 use table_datafusion::Rewrite;
 use table_datafusion::erase::{self, Missing, Purged, Traces};
 
 use super::{Report, Scope};
 use crate::Transform;
 use crate::bookmark::{Bookmark, Mark};
+
+/// How old a file that nothing names is at least when it goes, a bit over what removal asks for.
+const LEAST_ORPHAN_AGE_MS: i64 = 86_400_000 + 60_000;
 
 /// What was found in a table, and what was done.
 #[derive(Debug, Default, Serialize)]
@@ -70,6 +74,9 @@ impl Transform {
             }
             None => {}
         }
+        if !scope.dry_run {
+            self.remove_orphans(&table, report).await?;
+        }
         let found = erase::traces(&table, scope.subject).await?;
         if found.is_empty() {
             return Ok(());
@@ -87,6 +94,25 @@ impl Transform {
             self.remove(scope, &table, &mut told, report).await?;
         }
         report.tables.push(told);
+        Ok(())
+    }
+
+    /// Files that writers left which were stopped may hold anything. Younger ones may belong to a writer at work.
+    async fn remove_orphans(&self, table: &Table, report: &mut Report) -> Result<()> {
+        let name = table.name();
+        let older_than_ms = Some(report.at_ms - LEAST_ORPHAN_AGE_MS);
+        match table.remove_orphans(&Orphans { older_than_ms, dry_run: false }).await {
+            Ok(found) if found.young > 0 => report.not_reached.push(format!(
+                "{} in the folder of `{name}` that nothing names, such as writers leave which were stopped: the removal of orphans takes \
+                 them when they are a day old",
+                counted(found.young, "file")
+            )),
+            Ok(_) => {}
+            Err(error) if matches!(error.kind(), ErrorKind::Invalid | ErrorKind::Conflict) => {
+                report.not_reached.push(format!("files in the folder of `{name}` that nothing names: {error}"));
+            }
+            Err(error) => return Err(error),
+        }
         Ok(())
     }
 
