@@ -104,3 +104,11 @@ deploy: emulator-setup ## Deploy to AWS: STACK=name LAKEHOUSE=file [REGION=…] 
 .PHONY: rollback
 rollback: emulator-setup ## Go back to the deployment before on AWS: STACK=name [REGION=…] [TO=code prefix]
 	@$(EMULATOR)/deploy.py rollback $(account) $(if $(TO),--to $(TO))
+
+.PHONY: backup
+backup: emulator-setup ## Write down catalog, state and versions of objects of a deployment: STACK=name TO=folder [REGION=…]
+	@$(EMULATOR)/deploy.py backup $(account) --to $(TO)
+
+.PHONY: restore
+restore: emulator-setup ## Bring a deployment back to the moment of a backup: STACK=name FROM=zip [REGION=…]
+	@$(EMULATOR)/deploy.py restore $(account) --from $(FROM)

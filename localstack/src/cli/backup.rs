@@ -19,10 +19,7 @@ pub(super) async fn backup(lakehouse: &Lakehouse, backup: &Backup, out: &Out) ->
         spinner.finish_and_clear();
         return list(&listed?, out);
     }
-    expect_local(
-        lakehouse,
-        "`localstack/emulator/deploy.py backup` writes down what a deployed one has beside its bucket's versions",
-    )?;
+    expect_local(lakehouse, "`make backup` writes down what a deployed one has beside the versions of its bucket")?;
     let settings = lakehouse.settings.clone();
     let keep = backup.keep.map(|keep| usize::try_from(keep).unwrap_or(usize::MAX));
     let spinner = out.spinner("copying");
@@ -32,7 +29,7 @@ pub(super) async fn backup(lakehouse: &Lakehouse, backup: &Backup, out: &Out) ->
 }
 
 pub(super) async fn restore(lakehouse: &Lakehouse, restore: &Restore, out: &Out) -> Result<()> {
-    expect_local(lakehouse, "`localstack/emulator/deploy.py restore` restores a deployed one")?;
+    expect_local(lakehouse, "`make restore` restores a deployed one")?;
     let data = &lakehouse.settings.data;
     let spinner = out.spinner("restoring");
     let wanted = Wanted { at: restore.at.clone(), relocate: restore.relocate };
