@@ -113,6 +113,17 @@ async fn ctrl_c_stops_the_statement_and_keeps_the_shell() {
 }
 
 #[test]
+fn lines_that_come_at_once_are_all_run() {
+    let lake = Lake::new(SHOP);
+    let pasted = "SELECT 'one' AS first;\nSELECT 'two'\n AS second;\n\\timing off\nSELECT 'three' AS third;\n\\q\n";
+    let (shown, exit) = typed(&lake, &[("tarn> ", pasted)]);
+    assert_eq!(exit, 0, "{shown}");
+    for cell in ["│ one ", "│ two ", "times are hidden", "│ three "] {
+        assert!(shown.contains(cell), "{cell}: {shown}");
+    }
+}
+
+#[test]
 fn the_history_survives_a_kill_and_another_shell() {
     let lake = Lake::new(SHOP);
     typed(&lake, &[("tarn> ", "CREATE TABLE t AS SELECT 1 AS x;\n"), ("1 row", "\\q\n")]);
@@ -160,7 +171,7 @@ fn answers_are_expanded_sent_to_files_and_cut_as_the_person_says() {
             ("`~`", &output),
             ("as csv", "SELECT 3 AS e, NULL AS f, '' AS g;\n"),
             ("1 row,", "\\o\n"),
-            ("tarn> ", &parquet),
+            ("shown here", &parquet),
             ("1 row,", &include),
             ("script.sql`, line 2", "SELECT value FROM generate_series(1, 2000);\n"),
             ("1000 rows shown, there are more", "\\limit 0\n"),
