@@ -31,6 +31,7 @@ mod meter;
 mod names;
 mod quartiles;
 mod queue;
+mod reading;
 mod semantics;
 mod session;
 mod single;
@@ -58,16 +59,13 @@ use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::memory_pool::MemoryPool;
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::LogicalPlan;
-use datafusion::physical_plan::memory::MemoryStream;
 use datafusion::physical_plan::{EmptyRecordBatchStream, ExecutionPlan};
 use datafusion::sql::parser::Statement;
-use datafusion::sql::sqlparser::ast::Statement as Ast;
 use futures::TryStreamExt;
 use tokio::sync::oneshot;
 use url::Url;
 
 pub use self::executor::{Executor, LocalExecutor};
-use self::guard::Reading;
 use self::meter::Meter;
 use self::names::{NamedTables, Names, Resolved, StatementTables};
 use self::session::Sessions;
@@ -76,7 +74,6 @@ use self::statement::Statement as EngineStatement;
 use self::stats::Counted;
 pub use self::stats::Progress;
 use self::stop::Stop;
-use self::summary::Summary;
 use self::tables::ScanLog;
 pub use self::write::Outcome;
 use shared::catalog::declared::Declared;
@@ -360,65 +357,6 @@ impl Run<'_> {
         }
     }
 
-    async fn read(&self, engine: &Engine, reading: Reading) -> Result<Answer> {
-        match reading {
-            Reading::Catalog(statement) => {
-                self.told(self.shown(engine, &statement).await?)
-            }
-            Reading::Columns(statement) => {
-                let planned = self.planned(engine, statement).await?;
-                let schema = stats::answer_schema(&planned.plan.schema(), self.options.views);
-                self.told(information::of_schema(&schema)?)
-            }
-            Reading::Summary(statement) => {
-                let (Planned { state, plan, .. }, summary) = self.summed_up(engine, statement).await?;
-                let figures = engine.executor.start(Arc::clone(&plan), state.task_ctx())?;
-                self.answer(summary.rows(figures), Some(plan))
-            }
-            Reading::Query(statement) => self.execute(engine, self.planned(engine, statement).await?).await,
-        }
-    }
-
-    /// The answer of SHOW or DESCRIBE.
-    async fn shown(&self, engine: &Engine, statement: &Ast) -> Result<RecordBatch> {
-        match statement {
-            Ast::ShowFunctions { filter } => function_list::show(engine.sessions.functions(), filter.as_ref()),
-            statement => information::answer(&self.names(), statement).await,
-        }
-    }
-
-    async fn described(&self, engine: &Engine) -> Result<Description> {
-        let explained = |statement: &Statement| explain::inner(statement).is_some();
-        match statement::parse(self.sql)? {
-            EngineStatement::Reading(Reading::Catalog(statement)) => {
-                let schema = self.shown(engine, &statement).await?.schema();
-                let command = if matches!(*statement, Ast::ExplainTable { .. }) { "DESCRIBE" } else { "SHOW" };
-                Ok(Description { statement: command, schema, reads: Vec::new(), writes: None })
-            }
-            EngineStatement::Reading(Reading::Query(statement)) => {
-                let command = if explained(&statement) { "EXPLAIN" } else { "SELECT" };
-                let planned = self.planned(engine, statement).await?;
-                let schema = stats::answer_schema(&planned.plan.schema(), self.options.views);
-                Ok(Description { statement: command, schema, reads: names_of(&planned.tables), writes: None })
-            }
-            EngineStatement::Reading(Reading::Columns(statement)) => {
-                let planned = self.planned(engine, statement).await?;
-                let schema = information::of_schema(&planned.plan.schema())?.schema();
-                Ok(Description { statement: "DESCRIBE", schema, reads: Vec::new(), writes: None })
-            }
-            EngineStatement::Reading(Reading::Summary(statement)) => {
-                let (planned, _) = self.summed_up(engine, statement).await?;
-                let (schema, reads) = (summary::schema(), names_of(&planned.tables));
-                Ok(Description { statement: "SUMMARIZE", schema, reads, writes: None })
-            }
-            EngineStatement::Writing(writing) => write::describe(self, engine, &writing).await,
-            EngineStatement::Explain { statement, .. } => {
-                let description = write::describe(self, engine, &statement).await?;
-                Ok(Description { statement: "EXPLAIN", schema: explain::schema(), writes: None, ..description })
-            }
-        }
-    }
-
     fn session(&self, engine: &Engine) -> SessionState {
         // Stores that DataFusion reads through are counted there; the storage below them must not count again.
         engine.sessions.start(&self.options.database, &engine.ports.storage, &self.meter, &self.stop)
@@ -446,16 +384,6 @@ impl Run<'_> {
         let plan = self.plan(&state, statement).await?;
         self.check_scan(&state, plan.as_ref())?;
         Ok(Planned { state, plan, tables, explained })
-    }
-
-    /// The plan that finds a query's figures.
-    async fn summed_up(&self, engine: &Engine, mut statement: Statement) -> Result<(Planned, Summary)> {
-        let (state, tables) = self.resolved(engine, &mut statement).await?;
-        let query = self.logical(&state, statement).await?;
-        let (summary, logical) = Summary::of(&state, query).map_err(|e| self.explained(e))?;
-        let plan = self.physical(&state, &logical).await?;
-        self.check_scan(&state, plan.as_ref())?;
-        Ok((Planned { state, plan, tables, explained: None }, summary))
     }
 
     /// A session that has the tables which the statement names.
@@ -505,12 +433,6 @@ impl Run<'_> {
     /// The error with its place in the statement.
     fn explained(&self, error: DataFusionError) -> Error {
         errors::of_statement(self.meter.explain(error), self.sql)
-    }
-
-    /// The answer that a batch is.
-    fn told(&self, batch: RecordBatch) -> Result<Answer> {
-        let schema = batch.schema();
-        self.answer(Box::pin(MemoryStream::try_new(vec![batch], schema, None)?), None)
     }
 
     fn answer(&self, rows: SendableRecordBatchStream, plan: Option<Arc<dyn ExecutionPlan>>) -> Result<Answer> {
