@@ -36,8 +36,11 @@ impl FromStr for PartitionField {
 
     fn from_str(text: &str) -> Result<Self> {
         let unknown = || {
+            // A list of YAML parts at commas.
+            let is_cut = text.contains('(') && !text.contains(')');
+            let hint = if is_cut { ": a field with a comma stands in quotes, as \"bucket(16, id)\"" } else { "" };
             Error::invalid(format!(
-                "expected a column, or year|month|day|hour(column), bucket(n, column), truncate(n, column), found `{text}`"
+                "expected a column, or year|month|day|hour(column), bucket(n, column), truncate(n, column), found `{text}`{hint}"
             ))
         };
         let Some((name, rest)) = text.trim().split_once('(') else {
@@ -85,5 +88,7 @@ mod tests {
         for text in ["week(ts)", "bucket(0, id)"] {
             assert!(text.parse::<PartitionField>().is_err());
         }
+        let cut = "bucket(4".parse::<PartitionField>().unwrap_err();
+        assert!(cut.to_string().ends_with("stands in quotes, as \"bucket(16, id)\""), "{cut}");
     }
 }
