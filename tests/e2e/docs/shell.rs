@@ -18,6 +18,9 @@ const FILES: [(&str, &str); 4] = [
     ("weather.csv", "hour,temp\n2013-01-01T00:00:00,1.5\n2013-01-01T01:00:00,2.5\n"),
 ];
 
+/// Folders of the machine that pages name.
+const FOLDERS: [&str; 2] = ["mnt", "srv"];
+
 /// What is there before the page's first command.
 const PREPARATION: &str =
     "tarn put orders orders.ndjson && tarn put flights flights.ndjson && tarn put events events.ndjson
@@ -70,7 +73,9 @@ impl Page {
     /// A folder with the files that pages name; with a lakehouse file also `tarn up` on it, and rows in its tables.
     pub(super) fn prepare(lakehouse: Option<&str>) -> Self {
         let page = Self { folder: tempfile::tempdir().unwrap() };
-        std::fs::create_dir(page.path("bin")).unwrap();
+        for folder in FOLDERS.iter().chain(&["bin"]) {
+            std::fs::create_dir(page.path(folder)).unwrap();
+        }
         for (name, script) in [("tarn", TARN), ("curl", CURL)] {
             let path = page.path("bin").join(name);
             std::fs::write(&path, script).unwrap();
@@ -122,11 +127,14 @@ impl Page {
         self.ended(self.command("bash").args(["-euo", "pipefail", "-c", &self.here(commands)]))
     }
 
-    /// The text with the address of this `tarn up`.
+    /// The text with the address of this `tarn up`, and with folders of the machine in this one.
     fn here(&self, text: &str) -> String {
+        let text = FOLDERS.iter().fold(text.to_owned(), |text, folder| {
+            text.replace(&format!(" /{folder}/"), &format!(" {}/", self.path(folder).display()))
+        });
         match self.up() {
             Some((url, _)) => text.replace("http://127.0.0.1:4000", &url),
-            None => text.to_owned(),
+            None => text,
         }
     }
 
