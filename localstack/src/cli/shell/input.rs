@@ -79,11 +79,9 @@ impl Reader<'_> {
             Within::Quotes { escapes: true, .. } if c == '\\' => self.pass(),
             Within::Quotes { quote, .. } if c == quote => self.within = Within::Plain,
             Within::LineComment if c == '\n' => self.within = Within::Plain,
-            Within::Comment if c == '*' => {
-                if self.is_next('/') {
-                    self.pass();
-                    self.within = Within::Plain;
-                }
+            Within::Comment if self.text[at..].starts_with("*/") => {
+                self.pass();
+                self.within = Within::Plain;
             }
             _ => {}
         }
@@ -105,8 +103,8 @@ impl Reader<'_> {
                 while self.chars.next_if(|(at, _)| *at < end).is_some() {}
                 self.begin(end);
             }
-            '-' if self.is_next('-') => self.within = Within::LineComment,
-            '/' if self.is_next('*') => {
+            '-' if self.text[at..].starts_with("--") => self.within = Within::LineComment,
+            '/' if self.text[at..].starts_with("/*") => {
                 self.pass();
                 self.within = Within::Comment;
             }
@@ -128,10 +126,6 @@ impl Reader<'_> {
 
     fn begin(&mut self, at: usize) {
         (self.start, self.first) = (at, None);
-    }
-
-    fn is_next(&mut self, expected: char) -> bool {
-        self.chars.peek().is_some_and(|(_, c)| *c == expected)
     }
 
     fn pass(&mut self) {
