@@ -67,11 +67,12 @@ OBJECTS = {
     "ingest": {"raw": "rwl", "errors": "w", "state": "rwl"},
     "batcher": {"tables": "rwl", "errors": "rwl", "state": "rwl"},
     "crawl": {"raw": "rl", "state": "rwl"},
-    "transform": {"raw": "rl", "tables": "rwl", "quarantine": "rwl", "state": "rwl"},
+    # It may remove stored answers, not read them: an erasure does.
+    "transform": {"raw": "rwl", "tables": "rwl", "errors": "rwl", "quarantine": "rwl", "results": "l", "erasures": "rw", "state": "rwl"},
     "query": {"raw": "rl", "tables": "rwl", "results": "rwl"},
     "insight": {"raw": "rl", "tables": "rwl", "state": "rwl"},
 }
-FOLDERS = ["raw", "tables", "errors", "quarantine", "results", "state", "project"]
+FOLDERS = ["raw", "tables", "errors", "quarantine", "results", "erasures", "state", "project"]
 # They read tables of the catalog and write them.
 TABLE_USERS = {"batcher", "crawl", "transform", "query", "insight"}
 

@@ -137,6 +137,7 @@ async fn the_functions_work_each_under_its_own_role_and_a_missing_grant_is_named
     assert_eq!(status, 200, "{forecast:#}");
 
     the_program_signs(lake.stack.api());
+    an_erasure_reaches_tables_and_raw_files(&lake).await;
     statements_write_tables(&lake).await;
     errors_name_the_grant(&lake, &emulator.aws().await).await;
     a_function_names_the_grant(&lake).await;
@@ -220,6 +221,26 @@ async fn statements_write_tables(lake: &Signed) {
 }
 
 /// Our adapters under roles that may do other things.
+async fn an_erasure_reaches_tables_and_raw_files(lake: &Signed) {
+    for (condition, tables) in [("id = 2", &["customers"][..]), ("id IN (7, 8)", &["orders", "mart.orders"][..])] {
+        let body = serde_json::json!({"where": condition, "tables": tables}).to_string();
+        let mut complete = false;
+        for _ in 0..4 {
+            let (status, report) = lake.call("POST", "/erasures", &body).await;
+            assert_eq!(status, 200, "{report:#}");
+            complete = report["complete"] == true;
+            if complete {
+                break;
+            }
+            assert_eq!(lake.call("POST", "/workflows/daily/runs", "{}").await.0, 200);
+        }
+        assert!(complete, "{condition}");
+    }
+    lake.until("SELECT count(*) FROM customers WHERE id = 2", 0).await;
+    lake.until("SELECT count(*) FROM customers WHERE id = 3", 1).await;
+    lake.until("SELECT count(*) FROM orders WHERE id IN (7, 8)", 0).await;
+}
+
 async fn errors_name_the_grant(lake: &Signed, root: &Aws) {
     let (ingest, crawl) = (lake.aws("ingest", root).await, lake.aws("crawl", root).await);
     let table = TableName::new("shop", "orders").unwrap();
@@ -235,7 +256,7 @@ async fn errors_name_the_grant(lake: &Signed, root: &Aws) {
     names(storage(&crawl).put(&at("tables/x"), "x").await, "s3:PutObject", &resource("tables/x"));
     names(storage(&ingest).list(&at("tables/")).await, "s3:ListBucket", &resource("tables/"));
     let raw = "raw/customers/customers.csv";
-    names(storage(&lake.aws("transform", root).await).delete(&at(raw)).await, "s3:DeleteObject", &resource(raw));
+    names(storage(&lake.aws("query", root).await).delete(&at(raw)).await, "s3:DeleteObject", &resource(raw));
     assert!(storage(root).exists(&at(raw)).await.unwrap());
 
     let clock = std::sync::Arc::new(shared::clock::SystemClock);
