@@ -73,9 +73,9 @@ fn yaml_blocks_are_lakehouse_files_or_parts_of_one() {
 
 #[test]
 fn json_blocks_are_json() {
+    let left_out = regex::Regex::new(r"…, |, …|…").unwrap();
+    let quoted = regex::Regex::new(r#""[^"\n]*""#).unwrap();
     for block in pages().into_iter().flat_map(|(_, blocks)| blocks).filter(|block| block.runs("json")) {
-        let left_out = regex::Regex::new(r"…, |, …|…").unwrap();
-        let quoted = regex::Regex::new(r#""[^"\n]*""#).unwrap();
         // What is left out stands outside of texts.
         let outside = quoted.replace_all(&block.text, |found: &regex::Captures<'_>| found[0].replace('…', "..."));
         let text = left_out.replace_all(&outside, "").into_owned();
