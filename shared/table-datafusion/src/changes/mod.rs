@@ -68,7 +68,7 @@ pub(super) enum Side {
 /// went, are none.
 pub(super) async fn difference(table: &Table, after: i64, to: i64, side: Side) -> Result<Arc<dyn TableProvider>> {
     check(table, None)?;
-    let empty = || Ok::<_, Error>(signed(files(table, Vec::new())?, table, 1)?);
+    let empty = || signed(files(table, Vec::new())?, table, 1);
     let metadata = table.metadata();
     let is_line = ancestors(metadata, Some(to)).any(|snapshot| snapshot.snapshot_id() == after);
     let parts = match is_line {
