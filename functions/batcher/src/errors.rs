@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use shared::api::Request;
 use shared::erasure::{self, Erased};
 use shared::model::{Positions, SequenceNumber, ShardId};
+use shared::project::StreamDeclaration;
 use shared::storage::ObjectInfo;
 use shared::telemetry::metrics::{self, Metric};
 use shared::{Error, ErrorKind, Result, deadline};
@@ -20,7 +21,7 @@ use table::{Committed, RowStream, Table, Token};
 use url::Url;
 
 use crate::Batcher;
-use crate::flush::{positions, token_key};
+use crate::flush::{kind_of, positions, token_key};
 
 /// Lines that a request is shown, unless it asks for fewer.
 const SHOWN: usize = 100;
@@ -156,7 +157,13 @@ impl Batcher {
         let table = self.project.stream_table(stream)?;
         let schema = self.schemas.get(stream).ok_or_else(|| Error::not_found(format!("no stream `{stream}`")))?.clone();
         let erased = erasure::erased(self.ports.state.as_ref()).await?;
-        let lines = Lines { stream: stream.into(), schema, filter: Filter { since, until, code }, erased };
+        let lines = Lines {
+            stream: stream.into(),
+            declaration: declaration.clone(),
+            schema,
+            filter: Filter { since, until, code },
+            erased,
+        };
         let mut replay = Replay { stream: stream.into(), table: table.to_string(), dry_run, ..Replay::default() };
         let target = StreamTable { batcher: self, declaration, table, lines };
         let (replays, committed) = (self.replays(stream), self.committed(stream).await?);
@@ -258,6 +265,7 @@ fn newest_first(mut shown: Vec<Shown>) -> Vec<Shown> {
 #[derive(Debug)]
 struct Lines {
     stream: String,
+    declaration: StreamDeclaration,
     schema: Arc<RecordSchema>,
     filter: Filter,
     /// Whose records leave without being stored.
@@ -306,7 +314,8 @@ impl Lines {
 
 impl Lines {
     fn is_erased(&self, rejected: &Rejected, data: &[u8]) -> bool {
-        self.erased.iter().any(|erased| erased.is_record(&self.stream, rejected.arrival_timestamp, data))
+        let kind = |column: &str| kind_of(&self.declaration, column);
+        self.erased.iter().any(|erased| erased.is_record(&self.stream, rejected.arrival_timestamp, data, kind))
     }
 }
 
@@ -321,7 +330,7 @@ impl Judged {
 /// A stream's table as the place of its replayed records.
 struct StreamTable<'a> {
     batcher: &'a Batcher,
-    declaration: &'a shared::project::StreamDeclaration,
+    declaration: &'a StreamDeclaration,
     table: shared::model::TableName,
     lines: Lines,
 }

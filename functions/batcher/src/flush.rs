@@ -15,12 +15,13 @@ use std::sync::Arc;
 
 use format::records::RecordSchema;
 use serde::{Deserialize, Serialize};
-use shared::erasure;
+use shared::erasure::{self, Kind};
 use shared::error::Context;
 use shared::model::{Positions, ShardId, TableName};
 use shared::ports::Ports;
 use shared::project::StreamDeclaration;
 use shared::state::{Expect, get_json, put_json};
+use shared::stream::Record;
 use shared::telemetry::metrics::{self, Metric};
 use shared::{Error, ErrorKind, Result, deadline};
 use table::{Committed, RowStream, Table, Tables, Token};
@@ -191,7 +192,9 @@ impl Flush<'_> {
         if !erased.is_empty() {
             for (_, records) in &mut round.shards {
                 let before = records.len();
-                records.retain(|r| !erased.iter().any(|erased| erased.is_record(self.name, r.arrival_ms, &r.data)));
+                let kind = |column: &str| kind_of(self.declaration, column);
+                let is_erased = |r: &Record| erased.iter().any(|e| e.is_record(self.name, r.arrival_ms, &r.data, kind));
+                records.retain(|record| !is_erased(record));
                 dropped += (before - records.len()) as u64;
             }
         }
@@ -303,6 +306,12 @@ impl Report {
         self.conflicts += u64::from(committed.attempts.saturating_sub(1));
         self.positions = to;
     }
+}
+
+/// What the texts of a stream's column stand for.
+pub(crate) fn kind_of(declaration: &StreamDeclaration, column: &str) -> Kind {
+    let own = declaration.schema.iter().find(|own| own.name.eq_ignore_ascii_case(column));
+    own.map_or(Kind::Any, |own| Kind::of(&own.ty))
 }
 
 /// The token's key in the table.

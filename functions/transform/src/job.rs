@@ -279,7 +279,8 @@ impl JobContext {
         let mark = target.and_then(|table| table.token(&task.token_key()));
         let mark = mark.as_deref().map(Mark::parse).transpose()?;
         let table = self.incremental(task, query)?;
-        bookmark::preview(&self.ports, &self.tables, task.reader(query), &table, mark.as_ref()).await
+        let looked = bookmark::look(&self.ports, &self.tables, task.reader(query), &table, mark.as_ref()).await;
+        looked.map(|(reading, _)| reading)
     }
 
     /// What the query reads and gives.
@@ -341,7 +342,8 @@ impl JobContext {
         }
     }
 
-    fn options(&self, inputs: BTreeMap<TableName, Input>) -> QueryOptions {
+    /// How queries of this function read: as the owner, these inputs in the place of whole tables.
+    pub(crate) fn options(&self, inputs: BTreeMap<TableName, Input>) -> QueryOptions {
         QueryOptions {
             database: self.project.database().into(),
             databases: Some(self.project.databases().clone()),

@@ -135,6 +135,11 @@ impl Transform {
             let table = self.context.tables.load(name).await?;
             let (rows, files, bytes) = match input {
                 Some(Input::Rows(Read::Added { after, to })) => added(&table, *after, *to),
+                // Only the net of what came and left is read: what that is only reading would tell.
+                Some(Input::Rows(Read::Came { after, to })) => {
+                    let (_, files, bytes) = added(&table, Some(*after), *to);
+                    return Ok(source(None, files, bytes));
+                }
                 _ => whole(&table),
             };
             return Ok(source(Some(rows), files, bytes));

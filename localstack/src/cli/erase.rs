@@ -20,7 +20,9 @@ pub(super) async fn run(lakehouse: &Lakehouse, erase: &Erase, out: &Out) -> Resu
     let caller = Caller::connect(lakehouse).await?;
     if erase.dry_run || !erase.yes {
         let found = pass(&caller, erase, true, out).await?;
-        out.document(&found, |found| found_rows(std::slice::from_ref(found)))?;
+        if erase.dry_run || out.format() == Format::Table {
+            out.document(&found, |found| found_rows(std::slice::from_ref(found)))?;
+        }
         if erase.dry_run {
             tell(out, &found);
             return Ok(ExitCode::SUCCESS);
@@ -75,9 +77,12 @@ fn confirm(found: &Value) -> Result<()> {
     if !std::io::stdin().is_terminal() {
         return Err(Error::invalid("expected `--yes`, found no terminal to ask at: nothing was removed"));
     }
-    let rows: u64 = found["tables"].as_array().into_iter().flatten().filter_map(|table| table["rows"].as_u64()).sum();
+    let sum = |what: &str, of: &str| {
+        found[what].as_array().into_iter().flatten().filter_map(|entry| entry[of].as_u64()).sum::<u64>()
+    };
+    let rows = sum("tables", "keptRows").max(sum("tables", "rows")) + sum("files", "rows") + sum("objects", "records");
     let mut stderr = std::io::stderr().lock();
-    let ask = write!(stderr, "Remove {} and all that is kept of them, for good? [y/N] ", counted(rows, "row"));
+    let ask = write!(stderr, "Remove {} in all versions, tables and files, for good? [y/N] ", counted(rows, "row"));
     ask.and_then(|()| stderr.flush()).context(|| "asking".to_owned())?;
     let mut answer = String::new();
     std::io::stdin().read_line(&mut answer).context(|| "reading the answer".to_owned())?;

@@ -2,11 +2,11 @@
 
 use std::io::{Read, Write};
 
-use arrow::array::{Array, ArrayRef, BooleanArray, Datum, RecordBatch, StringArray};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Datum, RecordBatch, StringArray};
 use arrow::compute::kernels::boolean::{and, not, or};
 use arrow::compute::kernels::cmp::eq;
 use arrow::compute::{cast, filter_record_batch, prep_null_mask_filter};
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, SchemaRef};
 use arrow::error::ArrowError;
 use bytes::Bytes;
 use parquet::arrow::ArrowWriter;
@@ -14,7 +14,8 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::errors::ParquetError;
 use parquet::file::properties::WriterProperties;
 use serde_json::Value;
-use shared::erasure::{Subject, number};
+use shared::erasure::{Cell, Kind, Subject, Term, number};
+use shared::model::name::to_column_name;
 use shared::{Error, Result};
 
 use crate::compression::Compression;
@@ -38,14 +39,14 @@ pub struct Remainder {
     pub bytes: Option<Vec<u8>>,
 }
 
-/// Takes the rows of a subject out of a file of a table with these columns.
+/// Takes the rows of a subject out of a file of a table with these columns, by what their values stand for.
 ///
 /// # Errors
 /// `Invalid` for a file whose form can't be rewritten (a JSON array or stream, bzip2, xz), or that is none of its format; `Limit` for one
 /// that is too large to be held in memory.
 pub fn without_rows(
     format: &FileFormat,
-    columns: &[&str],
+    columns: &[(&str, Kind)],
     name: &str,
     file: Bytes,
     subject: &Subject,
@@ -57,7 +58,7 @@ pub fn without_rows(
     let text = plain(compression, &file)?;
     let (body, removed, rows) = match &format.encoding {
         Encoding::Csv(csv) => of_csv(csv, columns, &text, subject),
-        Encoding::Json(JsonFormat::Lines) => of_lines(&text, subject)?,
+        Encoding::Json(JsonFormat::Lines) => of_lines(columns, &text, subject)?,
         Encoding::Json(JsonFormat::Stream | JsonFormat::Array) => {
             return Err(Error::invalid(
                 "expected a JSON object a line, found objects over several lines or in an array",
@@ -96,7 +97,7 @@ fn packed(compression: Compression, text: &[u8]) -> Result<Vec<u8>> {
 }
 
 /// Keeps blank lines and everything else that is no object of the subject.
-fn of_lines(text: &[u8], subject: &Subject) -> Result<(Vec<u8>, u64, u64)> {
+fn of_lines(columns: &[(&str, Kind)], text: &[u8], subject: &Subject) -> Result<(Vec<u8>, u64, u64)> {
     let (mut body, mut removed, mut rows) = (Vec::with_capacity(text.len()), 0, 0);
     for (at, line) in (1..).zip(text.split_inclusive(|byte| *byte == b'\n')) {
         let object = line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(line);
@@ -106,7 +107,7 @@ fn of_lines(text: &[u8], subject: &Subject) -> Result<(Vec<u8>, u64, u64)> {
         }
         let object: Value = serde_json::from_slice(object)
             .map_err(|e| Error::invalid(format!("line {at}: expected a JSON object")).with_source(e))?;
-        if subject.is_json(&object) {
+        if subject.is_json(&object, |column| kind_of(columns, column)) {
             removed += 1;
         } else {
             rows += 1;
@@ -116,10 +117,10 @@ fn of_lines(text: &[u8], subject: &Subject) -> Result<(Vec<u8>, u64, u64)> {
     Ok((body, removed, rows))
 }
 
-fn of_csv(format: &CsvFormat, columns: &[&str], text: &[u8], subject: &Subject) -> (Vec<u8>, u64, u64) {
+fn of_csv(format: &CsvFormat, columns: &[(&str, Kind)], text: &[u8], subject: &Subject) -> (Vec<u8>, u64, u64) {
     let mark = if text.starts_with(BYTE_ORDER_MARK) { BYTE_ORDER_MARK.len() } else { 0 };
     let (mut body, mut removed, mut rows) = (text[..mark].to_vec(), 0, 0);
-    let mut places: Vec<String> = columns.iter().map(|name| name.to_ascii_lowercase()).collect();
+    let mut places: Vec<String> = columns.iter().map(|(name, _)| name.to_ascii_lowercase()).collect();
     let mut is_header = format.header;
     for row in csv_rows(format, &text[mark..]) {
         // A last row without its end gets one to be cut.
@@ -141,15 +142,12 @@ fn of_csv(format: &CsvFormat, columns: &[&str], text: &[u8], subject: &Subject) 
             body.extend_from_slice(row);
             continue;
         }
-        let value = |column: &str| {
-            let text = cell(places.iter().position(|name| name == column)?)?;
-            // A cell is a text or a number, by the column's type: both are compared by their text.
-            Some(match text.parse::<f64>() {
-                Ok(_) => number(&text).into_owned().into(),
-                Err(_) => text,
-            })
+        let holds = |term: &Term| {
+            let place = places.iter().position(|name| *name == term.column);
+            let kind = kind_of(columns, &term.column);
+            place.and_then(cell).is_some_and(|text| term.holds(&Cell { text, kind }))
         };
-        if subject.is(value) {
+        if subject.terms().iter().all(holds) {
             removed += 1;
         } else {
             rows += u64::from(!cells.is_empty());
@@ -157,6 +155,11 @@ fn of_csv(format: &CsvFormat, columns: &[&str], text: &[u8], subject: &Subject) 
         }
     }
     (body, removed, rows)
+}
+
+fn kind_of(columns: &[(&str, Kind)], column: &str) -> Kind {
+    let found = columns.iter().find(|(name, _)| name.eq_ignore_ascii_case(column));
+    found.map_or(Kind::Any, |(_, kind)| *kind)
 }
 
 /// The rows with their ends.
@@ -232,7 +235,7 @@ fn rows_of(batch: &RecordBatch, schema: &SchemaRef, subject: &Subject) -> Result
     let mut mask = BooleanArray::from(vec![true; batch.num_rows()]);
     for term in subject.terms() {
         let mut any = BooleanArray::from(vec![false; batch.num_rows()]);
-        let place = schema.fields().iter().position(|field| field.name().eq_ignore_ascii_case(&term.column));
+        let place = schema.fields().iter().position(|field| to_column_name(field.name()) == term.column);
         if let Some(column) = place.map(|at| batch.column(at)) {
             for value in &term.values {
                 any = or(&any, &equal(column, value)?)?;
@@ -247,12 +250,20 @@ fn rows_of(batch: &RecordBatch, schema: &SchemaRef, subject: &Subject) -> Result
 fn equal(column: &ArrayRef, value: &str) -> Result<BooleanArray> {
     let text: ArrayRef = std::sync::Arc::new(StringArray::from(vec![value]));
     let typed = cast(&text, column.data_type())?;
-    if typed.is_null(0) {
+    // A number of more digits than the column has is none of its values.
+    let is_cut = || number(value).is_some_and(|number| shown(&typed).as_ref() != Some(&number));
+    if typed.is_null(0) || (typed.data_type().is_numeric() && is_cut()) {
         return Ok(BooleanArray::from(vec![false; column.len()]));
     }
     let scalar = arrow::array::Scalar::new(typed);
     let equal = eq(column as &dyn Datum, &scalar)?;
     Ok(if equal.null_count() > 0 { prep_null_mask_filter(&equal) } else { equal })
+}
+
+/// A number of an array of one, written one way.
+fn shown(value: &ArrayRef) -> Option<String> {
+    let text = cast(value, &DataType::Utf8).ok()?;
+    number(text.as_string::<i32>().value(0))
 }
 
 #[cfg(test)]
@@ -268,7 +279,9 @@ mod tests {
     }
 
     fn text_of(format: &FileFormat, columns: &[&str], name: &str, text: &str, condition: &str) -> (u64, String) {
-        let left = without_rows(format, columns, name, Bytes::from(text.to_owned()), &subject(condition)).unwrap();
+        let kind = |name: &str| if name == "id" { Kind::Number } else { Kind::Text };
+        let columns: Vec<_> = columns.iter().map(|name| (*name, kind(name))).collect();
+        let left = without_rows(format, &columns, name, Bytes::from(text.to_owned()), &subject(condition)).unwrap();
         (left.removed, left.bytes.map_or_else(String::new, |bytes| String::from_utf8(bytes).unwrap()))
     }
 
@@ -285,6 +298,7 @@ mod tests {
         assert_eq!(text_of(&format, &["name", "id", "note"], "a.csv", text, "id = 7"), (0, String::new()));
         let bare = FileFormat { encoding: Encoding::Csv(CsvFormat::default()), compression: Compression::None };
         assert_eq!(text_of(&bare, &["id", "v"], "a.csv", "1,a\n42,b\n", "id = 42"), (1, "1,a\n".into()));
+        assert_eq!(text_of(&bare, &["id", "v"], "a.csv", "1,1.10\n2,1.1\n", "v = '1.10'"), (1, "2,1.1\n".into()));
     }
 
     #[test]
@@ -292,10 +306,18 @@ mod tests {
         let format = FileFormat { encoding: Encoding::Json(JsonFormat::Lines), compression: Compression::None };
         let text = "{\"id\": 1}\n\n{\"id\":\"42\"}\n{\"id\": 43}";
         assert_eq!(text_of(&format, &["id"], "a.json", text, "id = 42"), (1, "{\"id\": 1}\n\n{\"id\": 43}".into()));
-        let error = without_rows(&format, &["id"], "a.json", Bytes::from("{\"id\":1}\nx\n"), &subject("id = 1"));
+        let error = without_rows(
+            &format,
+            &[("id", Kind::Number)],
+            "a.json",
+            Bytes::from("{\"id\":1}\nx\n"),
+            &subject("id = 1"),
+        );
         assert!(error.unwrap_err().to_string().contains("line 2"));
         let array = FileFormat { encoding: Encoding::Json(JsonFormat::Array), ..format };
-        assert!(without_rows(&array, &["id"], "a.json", Bytes::from("[]"), &subject("id = 1")).is_err());
+        assert!(
+            without_rows(&array, &[("id", Kind::Number)], "a.json", Bytes::from("[]"), &subject("id = 1")).is_err()
+        );
     }
 
     #[test]
@@ -303,7 +325,7 @@ mod tests {
         let format = FileFormat { encoding: Encoding::Json(JsonFormat::Lines), compression: Compression::None };
         for (name, compression) in [("a.json.gz", Compression::Gzip), ("a.json.zst", Compression::Zstd)] {
             let file = packed(compression, b"{\"id\":1}\n{\"id\":42}\n").unwrap();
-            let left = without_rows(&format, &["id"], name, file.into(), &subject("id = 42")).unwrap();
+            let left = without_rows(&format, &[("id", Kind::Number)], name, file.into(), &subject("id = 42")).unwrap();
             assert_eq!((left.removed, left.rows), (1, 1));
             assert_eq!(plain(compression, &left.bytes.unwrap().into()).unwrap(), b"{\"id\":1}\n");
         }

@@ -114,6 +114,15 @@ impl Leases {
         Self { state, clock, random, kind: "workflow", prefix: "leases/" }
     }
 
+    /// The run that has the lease of `name` now; none when its time is up.
+    ///
+    /// # Errors
+    /// What the state answers.
+    pub async fn runs(&self, name: &str) -> Result<Option<String>> {
+        let document = self.document(name).await?.map(|(document, _)| document);
+        Ok(document.filter(|document| document.until_ms > self.clock.now_ms()).map(|document| document.run))
+    }
+
     /// Takes the lease of `name` for `run`.
     ///
     /// # Errors

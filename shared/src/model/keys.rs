@@ -94,6 +94,16 @@ impl Keys {
         self.below(&["errors", stream, ""])
     }
 
+    /// The folder of everything that could not be stored.
+    pub fn all_errors(&self) -> Url {
+        self.below(&["errors", ""])
+    }
+
+    /// The folder of all rows that quality rules set aside.
+    pub fn all_quarantines(&self) -> Url {
+        self.below(&["quarantine", ""])
+    }
+
     /// The records of `shard` that could not be stored, of the interval that begins after `from`. A replay of the same
     /// interval writes the same object, so nothing is recorded twice.
     pub fn error_object(&self, stream: &str, shard: &ShardId, from: &SequenceNumber) -> Url {

@@ -4,17 +4,17 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use arrow::array::AsArray;
-use arrow::compute::cast;
-use arrow::datatypes::{DataType, SchemaRef};
+use arrow::compute::{can_cast_types, cast};
+use arrow::datatypes::{DataType, FieldRef, SchemaRef};
 use datafusion::common::ScalarValue;
 use datafusion::functions_aggregate::expr_fn::count;
 use datafusion::logical_expr::{Expr, ident, lit};
 use datafusion::physical_plan::EmptyRecordBatchStream;
 use datafusion::prelude::{DataFrame, SessionContext};
 use futures::TryStreamExt;
-use iceberg::spec::{ManifestContentType, ManifestFile};
+use iceberg::spec::{MAIN_BRANCH, ManifestContentType, ManifestFile};
 use shared::Result;
-use shared::erasure::Subject;
+use shared::erasure::{Subject, number};
 use shared::error::Context;
 use table::live::{LiveFile, files_of};
 use table::{Alter, Expire, Read, Table, refs};
@@ -64,14 +64,29 @@ pub enum Missing {
     Never(String),
     /// It was dropped: files that were written before still hold it.
     Dropped(String),
+    /// It is of a type whose values can't be told from their text.
+    Unreadable(String),
 }
 
-/// The column of the subject that the table lacks, if any.
+/// The column of the subject by which rows of the table can't be told, if any.
 pub fn missing(table: &Table, subject: &Subject) -> Option<Missing> {
-    let has = |column: &str| table.arrow_schema().fields().iter().any(|field| field.name() == column);
-    let column = subject.columns().find(|column| !has(column))?.to_owned();
-    let had = table.metadata().schemas_iter().any(|schema| schema.field_by_name(&column).is_some());
-    Some(if had { Missing::Dropped(column) } else { Missing::Never(column) })
+    for column in subject.columns() {
+        let Some(own) = field(table.arrow_schema(), column) else {
+            let named = |schema: &iceberg::spec::SchemaRef| schema.field_by_name_case_insensitive(column).is_some();
+            let had = table.metadata().schemas_iter().any(named);
+            let column = column.to_owned();
+            return Some(if had { Missing::Dropped(column) } else { Missing::Never(column) });
+        };
+        if !can_cast_types(&DataType::Utf8, own.data_type()) {
+            return Some(Missing::Unreadable(column.to_owned()));
+        }
+    }
+    None
+}
+
+/// The column, whatever the case of its name.
+fn field<'a>(schema: &'a SchemaRef, column: &str) -> Option<&'a FieldRef> {
+    schema.fields().iter().find(|field| field.name().eq_ignore_ascii_case(column))
 }
 
 /// Looks for rows of the subject.
@@ -89,7 +104,7 @@ pub async fn traces(table: &Table, subject: &Subject) -> Result<Traces> {
         let snapshots = reach.snapshots_of(&table, &files);
         let named = refs::all(table.metadata())?.into_iter();
         let references = named
-            .filter(|(name, reference)| name != "main" && snapshots.contains_key(&reference.snapshot_id))
+            .filter(|(name, reference)| name != MAIN_BRANCH && snapshots.contains_key(&reference.snapshot_id))
             .map(|(name, _)| name)
             .collect();
         Ok(Traces { rows, kept_rows: held.values().sum(), files, snapshots, references })
@@ -140,13 +155,27 @@ pub async fn purge(table: &Table, found: &Traces, purged: &mut Purged) -> Result
 /// The condition over columns of these types; none when no value of a column can be one of its type.
 fn filter(schema: &SchemaRef, subject: &Subject) -> Option<Expr> {
     let terms = subject.terms().iter().map(|term| {
-        let ty = schema.field_with_name(&term.column).ok()?.data_type();
-        let typed =
-            |text: &String| ScalarValue::Utf8(Some(text.clone())).cast_to(ty).ok().filter(|value| !value.is_null());
+        let column = field(schema, &term.column)?;
+        let ty = column.data_type();
+        let typed = |text: &String| typed(text, ty);
         let values: Vec<Expr> = term.values.iter().filter_map(typed).map(lit).collect();
-        (!values.is_empty()).then(|| ident(&term.column).in_list(values, false))
+        (!values.is_empty()).then(|| ident(column.name()).in_list(values, false))
     });
     terms.collect::<Option<Vec<_>>>()?.into_iter().reduce(Expr::and)
+}
+
+/// The value of a type that a text stands for; none where it says more than the type holds.
+fn typed(text: &str, ty: &DataType) -> Option<ScalarValue> {
+    let value = ScalarValue::Utf8(Some(text.to_owned())).cast_to(ty).ok().filter(|value| !value.is_null())?;
+    let same = match ty {
+        DataType::Date32 => text.trim().len() <= "2024-01-31".len(),
+        ty if ty.is_numeric() => {
+            let back = value.cast_to(&DataType::Utf8).ok()?;
+            number(text.trim()) == number(&back.to_string())
+        }
+        _ => true,
+    };
+    same.then_some(value)
 }
 
 async fn live_rows(table: &Table, filter: &Expr) -> Result<u64> {
@@ -267,7 +296,7 @@ mod tests {
         ]));
         let of = |condition: &str| filter(&schema, &Subject::parse(condition).unwrap()).map(|e| e.to_string());
         assert_eq!(of("id = 'x'"), None);
-        assert_eq!(of("id IN ('x', 3)").unwrap(), "id IN ([Int64(3)])");
+        assert_eq!(of("id IN ('x', 3, 3.5)").unwrap(), "id IN ([Int64(3)])");
         assert_eq!(of("name = 3 AND id = 4").unwrap(), "name IN ([Utf8(\"3\")]) AND id IN ([Int64(4)])");
     }
 }

@@ -14,7 +14,7 @@ use super::io::IcebergContext;
 use super::ownership::{Own, check_alone};
 use super::reachable::{self, FileKind, Files};
 use super::revise::{Revision, revise};
-use super::token::{EXPIRED_TOKEN, is_kept_token};
+use super::token::{BOUNDARY, EXPIRED_TOKEN, KEPT_TOKEN, is_kept_token};
 use super::{Table, ancestors, properties, refs};
 use shared::error::Context;
 use shared::{Error, Result};
@@ -196,10 +196,14 @@ impl Tokens {
     fn of(metadata: &TableMetadata, kept: &HashSet<i64>, now_ms: i64) -> Self {
         let mut tokens = Self::default();
         let mut requests: Vec<(i64, String)> = Vec::new();
-        for (key, value, committed_ms) in lost_tokens(metadata, kept) {
+        for Lost { key, value, committed_ms, since_rollback } in lost_tokens(metadata, kept) {
             if key.starts_with(REQUESTS) {
                 requests.push((committed_ms, key.clone()));
                 tokens.properties.insert(format!("{REQUEST_TIME}{key}"), committed_ms.to_string());
+            }
+            if since_rollback && is_kept_token(&key) {
+                // What a rollback kept counts before what has expired.
+                tokens.properties.insert(format!("{KEPT_TOKEN}{key}"), value.clone());
             }
             tokens.properties.insert(format!("{EXPIRED_TOKEN}{key}"), value);
             tokens.keys.push(key);
@@ -224,17 +228,31 @@ impl Tokens {
     }
 }
 
-/// The newest value of each token that only expired snapshots hold, and the time of its commit.
-fn lost_tokens(metadata: &TableMetadata, kept: &HashSet<i64>) -> Vec<(String, String, i64)> {
+/// The newest value of a token among the snapshots that expire.
+struct Lost {
+    key: String,
+    value: String,
+    committed_ms: i64,
+    /// Whether it came after the last rollback that kept tokens.
+    since_rollback: bool,
+}
+
+/// What expiring snapshots hold of each token. Also where a snapshot that stays has a newer value: the table may go back to one
+/// before that.
+fn lost_tokens(metadata: &TableMetadata, kept: &HashSet<i64>) -> Vec<Lost> {
+    let boundary = metadata.properties().get(BOUNDARY).and_then(|id| id.parse::<i64>().ok());
+    let mut since_rollback = boundary.is_some();
     let mut reachable = true;
     let mut held = HashSet::new();
     let mut lost = Vec::new();
     for snapshot in ancestors(metadata, metadata.current_snapshot_id()) {
         reachable &= kept.contains(&snapshot.snapshot_id());
+        since_rollback &= boundary != Some(snapshot.snapshot_id());
         for (key, value) in &snapshot.summary().additional_properties {
             let is_token = is_kept_token(key) || key.starts_with(REQUESTS);
-            if is_token && held.insert(key.clone()) && !reachable {
-                lost.push((key.clone(), value.clone(), snapshot.timestamp_ms()));
+            if is_token && !reachable && held.insert(key.clone()) {
+                let (key, value, committed_ms) = (key.clone(), value.clone(), snapshot.timestamp_ms());
+                lost.push(Lost { key, value, committed_ms, since_rollback });
             }
         }
     }

@@ -19,7 +19,7 @@ type Files = BTreeMap<String, Option<String>>;
 
 /// The state document of a job that reads a file table.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Seen {
+struct Seen {
     generation: u64,
     files: Files,
     /// What is about to be committed.
@@ -50,23 +50,28 @@ enum Step {
     },
 }
 
-/// Decides what to read of the file table `entry`, and announces it; `committed` is the generation that the target table's token
-/// names.
-pub(super) async fn next(ports: &Ports, reader: Reader<'_>, entry: &Table, committed: Option<u64>) -> Result<Reading> {
-    let (reading, announcement) = look(ports, reader, entry, committed).await?;
-    if let Some((seen, expect)) = announcement {
-        put_json(ports.state.as_ref(), &key(reader), &seen, expect).await?;
-    }
-    Ok(reading)
+/// What is about to be read of a file table: the document that says so before it is committed.
+#[derive(Debug)]
+pub struct Announcement {
+    seen: Seen,
+    expect: Expect,
 }
 
-/// What [`next`] would read, and the document that announces it.
+impl Announcement {
+    /// # Errors
+    /// `Conflict` when another run of the job announced at the same time; what the state answers.
+    pub(super) async fn store(&self, ports: &Ports, reader: Reader<'_>) -> Result<()> {
+        put_json(ports.state.as_ref(), &key(reader), &self.seen, self.expect.clone()).await.map(|_| ())
+    }
+}
+
+/// Decides what to read of the file table `entry`; `committed` is the generation that the target table's token names.
 pub(super) async fn look(
     ports: &Ports,
     reader: Reader<'_>,
     entry: &Table,
     committed: Option<u64>,
-) -> Result<(Reading, Option<(Seen, Expect)>)> {
+) -> Result<(Reading, Option<Announcement>)> {
     let table = &entry.input.name;
     let listed = list(ports, entry).await?;
     let (seen, expect) = match get_json::<Seen>(ports.state.as_ref(), &key(reader)).await? {
@@ -85,7 +90,7 @@ pub(super) async fn look(
     let urls = announced.files.keys().map(|url| parse_url(url)).collect::<Result<Vec<_>>>()?;
     let bookmark = Bookmark::Files { table: table.clone(), generation: announced.generation };
     let reading = Reading { note, ..Reading::of(mode, table, Input::Files(urls), bookmark) };
-    Ok((reading, Some((seen, expect))))
+    Ok((reading, Some(Announcement { seen, expect })))
 }
 
 /// Makes the files of a committed generation the ones that were read.

@@ -28,7 +28,7 @@ use shared::{Error, ErrorKind, Result};
 use table::{Read, Tables};
 use table_datafusion::ReadTable;
 
-pub use self::files::Replaced;
+pub use self::files::{Announcement, Replaced};
 use crate::record::ReadMode;
 
 /// The value of a job's token: which try wrote the snapshot, and what it had read by then.
@@ -132,7 +132,7 @@ impl Reading {
     }
 }
 
-/// Decides what an incremental job reads of `table` next; `mark` is the newest in its target table.
+/// Decides what an incremental job reads of `table` next, and announces it; `mark` is the newest in its target table.
 ///
 /// # Errors
 /// `Invalid` when a job that appends finds that what it has read was changed; `NotFound` for an unknown table.
@@ -143,28 +143,28 @@ pub async fn next(
     table: &TableName,
     mark: Option<&Mark>,
 ) -> Result<Reading> {
-    let entry = ports.catalog.get_table(table).await?;
-    match read_up_to(&entry, table, mark) {
-        UpTo::Snapshot(after) => next_rows(tables, reader, table, after).await,
-        UpTo::Generation(committed) => files::next(ports, reader, &entry, committed).await,
+    let (reading, announcement) = look(ports, tables, reader, table, mark).await?;
+    if let Some(announcement) = announcement {
+        announcement.store(ports, reader).await?;
     }
+    Ok(reading)
 }
 
-/// As [`next`], but nothing is taken note of.
+/// As [`next`], but nothing is announced: gives what would be.
 ///
 /// # Errors
 /// As [`next`].
-pub async fn preview(
+pub async fn look(
     ports: &Ports,
     tables: &Tables,
     reader: Reader<'_>,
     table: &TableName,
     mark: Option<&Mark>,
-) -> Result<Reading> {
+) -> Result<(Reading, Option<Announcement>)> {
     let entry = ports.catalog.get_table(table).await?;
     match read_up_to(&entry, table, mark) {
-        UpTo::Snapshot(after) => next_rows(tables, reader, table, after).await,
-        UpTo::Generation(committed) => Ok(files::look(ports, reader, &entry, committed).await?.0),
+        UpTo::Snapshot(after) => Ok((next_rows(tables, reader, table, after).await?, None)),
+        UpTo::Generation(committed) => files::look(ports, reader, &entry, committed).await,
     }
 }
 
@@ -214,7 +214,10 @@ async fn next_rows(tables: &Tables, reader: Reader<'_>, table: &TableName, after
     let is_kept = input.metadata().snapshot_by_id(after).is_some();
     let is_line = is_kept && input.history().iter().any(|snapshot| snapshot.id == after);
     let gone = |propagate| Some(Gone { table: table.clone(), after, to, propagate });
-    let why = format!("rows of `{table}` that were read before have been changed or removed since snapshot {after}");
+    let why = match is_kept {
+        true => format!("rows of `{table}` that were read before have been changed or removed since snapshot {after}"),
+        false => format!("the snapshot {after} of `{table}`, up to which was read, is gone"),
+    };
     match reader.source_deletes {
         Some(OnSourceDelete::Propagate) if is_kept => {
             let note = format!("{why}: everything was read again, and rows whose source is gone left");

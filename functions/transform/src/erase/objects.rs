@@ -3,6 +3,7 @@
 use format::records::Rejected;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use shared::erasure::Kind;
 use shared::{ErrorKind, Result};
 use url::Url;
 
@@ -13,7 +14,7 @@ use crate::Transform;
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct ObjectReport {
-    /// `errors/{stream}` or `quarantine/{workflow}/{job}`.
+    /// `errors` or `quarantine`, or a folder in them.
     folder: String,
     objects: u64,
     pub(super) records: u64,
@@ -37,16 +38,28 @@ enum Whose {
 impl Transform {
     pub(super) async fn erase_objects(&self, scope: &Scope<'_>, report: &mut Report) -> Result<()> {
         let keys = &self.context.ports.keys;
+        if scope.tables.is_none() {
+            // Also of streams, workflows and jobs that are not declared any more.
+            self.erase_lines(scope, "errors".into(), &keys.all_errors(), report, Self::of_error).await?;
+            self.erase_lines(scope, "quarantine".into(), &keys.all_quarantines(), report, Self::of_quarantine).await?;
+            return self.erase_results(scope, report).await;
+        }
         for stream in self.streams_into(scope)? {
-            self.erase_lines(scope, format!("errors/{stream}"), &keys.errors(&stream), report, of_error).await?;
+            self.erase_lines(scope, format!("errors/{stream}"), &keys.errors(&stream), report, Self::of_error).await?;
         }
         let project = &self.context.project;
         for (workflow, declared) in &project.file().workflows {
             for (job, query) in &declared.jobs {
                 if scope.holds(&project.table_name(&query.into)?) {
                     let folder = keys.quarantines_of_job(workflow, job);
-                    self.erase_lines(scope, format!("quarantine/{workflow}/{job}"), &folder, report, of_quarantine)
-                        .await?;
+                    self.erase_lines(
+                        scope,
+                        format!("quarantine/{workflow}/{job}"),
+                        &folder,
+                        report,
+                        Self::of_quarantine,
+                    )
+                    .await?;
                 }
             }
         }
@@ -59,7 +72,7 @@ impl Transform {
         name: String,
         folder: &Url,
         report: &mut Report,
-        whose: fn(&Scope<'_>, &[u8]) -> Whose,
+        whose: fn(&Self, &Scope<'_>, &[u8]) -> Whose,
     ) -> Result<()> {
         let storage = &self.context.ports.storage;
         let mut told = ObjectReport { folder: name, objects: 0, records: 0 };
@@ -72,7 +85,7 @@ impl Transform {
             };
             let (mut kept, mut gone) = (Vec::with_capacity(text.len()), 0);
             for line in text.split_inclusive(|byte| *byte == b'\n') {
-                match whose(scope, line) {
+                match whose(self, scope, line) {
                     Whose::Subject => gone += 1,
                     Whose::Unknown if scope.broken => gone += 1,
                     Whose::Unknown => {
@@ -118,25 +131,30 @@ impl Transform {
     }
 }
 
-fn of_error(scope: &Scope<'_>, line: &[u8]) -> Whose {
-    let data = match Rejected::parse(line).map(|rejected| rejected.data()) {
-        Some(Some(data)) => data,
-        _ => line.to_vec(),
-    };
-    of_record(scope, &data)
-}
+impl Transform {
+    fn of_error(&self, scope: &Scope<'_>, line: &[u8]) -> Whose {
+        let Some(rejected) = Rejected::parse(line) else { return of_record(scope, line, |_| Kind::Any) };
+        let schema =
+            self.context.project.stream(&rejected.stream).map(|stream| stream.schema.as_slice()).unwrap_or_default();
+        let kind = |column: &str| {
+            let own = schema.iter().find(|own| own.name.eq_ignore_ascii_case(column));
+            own.map_or(Kind::Any, |own| Kind::of(&own.ty))
+        };
+        of_record(scope, &rejected.data().unwrap_or_else(|| line.to_vec()), kind)
+    }
 
-fn of_quarantine(scope: &Scope<'_>, line: &[u8]) -> Whose {
-    match serde_json::from_slice::<Line>(line) {
-        Ok(line) if scope.subject.is_json(&line.row) => Whose::Subject,
-        Ok(_) => Whose::Others,
-        Err(_) => of_record(scope, line),
+    fn of_quarantine(&self, scope: &Scope<'_>, line: &[u8]) -> Whose {
+        match serde_json::from_slice::<Line>(line) {
+            Ok(line) if scope.subject.is_json(&line.row, |_| Kind::Any) => Whose::Subject,
+            Ok(_) => Whose::Others,
+            Err(_) => of_record(scope, line, |_| Kind::Any),
+        }
     }
 }
 
-fn of_record(scope: &Scope<'_>, data: &[u8]) -> Whose {
+fn of_record(scope: &Scope<'_>, data: &[u8], kind: impl Fn(&str) -> Kind) -> Whose {
     match serde_json::from_slice::<Value>(data) {
-        Ok(record) if scope.subject.is_json(&record) => Whose::Subject,
+        Ok(record) if scope.subject.is_json(&record, kind) => Whose::Subject,
         Ok(record) if record.is_object() => Whose::Others,
         _ if scope.subject.may_be_text(&String::from_utf8_lossy(data)) => Whose::Unknown,
         _ => Whose::Others,

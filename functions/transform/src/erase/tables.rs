@@ -65,19 +65,35 @@ impl Transform {
         };
         match erase::missing(&table, scope.subject) {
             Some(Missing::Never(_)) => return Ok(()),
+            Some(Missing::Unreadable(column)) => {
+                report.matched = true;
+                report.remaining.push(format!(
+                    "table `{name}`: its column `{column}` is of a type that a value's text can't be compared with: delete the rows by a \
+                     statement and expire its snapshots"
+                ));
+                return Ok(());
+            }
             Some(Missing::Dropped(column)) => {
+                report.matched = true;
                 report.not_reached.push(format!(
                     "table `{name}`: its column `{column}` was dropped, files that were written before may hold it: rewrite them by \
                      `OPTIMIZE {name} REWRITE DATA USING BIN_PACK` and expire its snapshots"
                 ));
                 return Ok(());
             }
-            None => {}
+            None => report.matched = true,
         }
         if !scope.dry_run {
             self.remove_orphans(&table, report).await?;
         }
-        let found = erase::traces(&table, scope.subject).await?;
+        let found = match erase::traces(&table, scope.subject).await {
+            // Files went while they were read: another erasure, or maintenance.
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                report.remaining.push(format!("table `{name}` was changed meanwhile"));
+                return Ok(());
+            }
+            found => found?,
+        };
         if found.is_empty() {
             return Ok(());
         }
@@ -102,6 +118,10 @@ impl Transform {
         let name = table.name();
         let older_than_ms = Some(report.at_ms - LEAST_ORPHAN_AGE_MS);
         match table.remove_orphans(&Orphans { older_than_ms, dry_run: false }).await {
+            Ok(found) if found.left_behind > 0 => report.remaining.push(format!(
+                "{} in the folder of `{name}` that nothing names could not be removed",
+                counted(found.left_behind, "file")
+            )),
             Ok(found) if found.young > 0 => report.not_reached.push(format!(
                 "{} in the folder of `{name}` that nothing names, such as writers leave which were stopped: the removal of orphans takes \
                  them when they are a day old",
@@ -132,10 +152,19 @@ impl Transform {
             let now = table.reload().await?;
             let found = erase::traces(&now, scope.subject).await?;
             let waiting = self.waiting_for(name, &now, &found).await?;
-            if waiting.is_empty() {
+            let mut remaining = waiting;
+            if remaining.is_empty() {
                 erase::purge(&now, &found, &mut purged).await?;
+                let left = erase::traces(&now, scope.subject).await?;
+                if !left.snapshots.is_empty() {
+                    remaining.push(format!(
+                        "{} of `{name}` still have rows, as a branch's or the table's own settings keep them \
+                         (`min-snapshots-to-keep`): change those",
+                        counted(left.snapshots.len() as u64, "version")
+                    ));
+                }
             }
-            Ok::<_, shared::Error>((purged, waiting))
+            Ok::<_, shared::Error>((purged, remaining))
         };
         match removed.await {
             Ok((purged, waiting)) => {
@@ -146,7 +175,7 @@ impl Transform {
                 told.done = Some(Done::of(purged));
             }
             // A table that forbids the removal of files, a format that is not written, ….
-            Err(error) if matches!(error.kind(), ErrorKind::Invalid | ErrorKind::Conflict) => {
+            Err(error) if matches!(error.kind(), ErrorKind::Invalid | ErrorKind::Conflict | ErrorKind::NotFound) => {
                 report.remaining.push(format!("table `{name}`: {error}"));
                 told.left = Some(error.to_string());
             }
@@ -173,7 +202,7 @@ impl Transform {
                 let sequence = table.metadata().snapshot_by_id(read).map(|snapshot| snapshot.sequence_number());
                 if sequence.is_some_and(|sequence| sequence <= *newest) {
                     waiting.push(format!(
-                        "job `{job}` of the workflow `{workflow}` goes on from a version of `{name}` that is to be removed: run it (`tarn run {workflow}`)"
+                        "job `{job}` of the workflow `{workflow}` goes on from a version of `{name}` that is to be removed: let it read on (`tarn run {workflow}`), or drop its table if it can't"
                     ));
                 }
             }

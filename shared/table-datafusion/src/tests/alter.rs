@@ -362,6 +362,43 @@ async fn a_replay_goes_back_to_the_position_of_its_snapshot_also_after_a_rollbac
 }
 
 #[tokio::test]
+async fn positions_outlast_expiry_after_a_rollback() {
+    let table = table(&ports(), &[]).await;
+    let first = commit_at(&table, 1, None, "a").await;
+    commit_at(&table, 2, Some("a"), "b").await;
+    commit_at(&table, 3, Some("b"), "c").await;
+    table.alter(&[Alter::RollbackTo { snapshot: first, replay: false }]).await.unwrap();
+    commit_at(&table, 4, Some("c"), "d").await;
+    // Without the token: a compaction, or a statement.
+    let fifth = append(&table.reload().await.unwrap(), rows(&[(5, None, 0)])).await.snapshot_id;
+    let everything = Expire { older_than_ms: Some(i64::MAX), ..Expire::default() };
+    table.reload().await.unwrap().expire(&everything).await.unwrap();
+    assert_eq!(position(&table.reload().await.unwrap()), "d");
+    // A newer one that stays does not hide the one that the version before it had.
+    commit_at(&table, 6, Some("d"), "e").await;
+    let seventh = append(&table.reload().await.unwrap(), rows(&[(7, None, 0)])).await.snapshot_id;
+    commit_at(&table, 8, Some("e"), "f").await;
+    let two = Expire { retain_last: Some(2), ..everything };
+    table.reload().await.unwrap().expire(&two).await.unwrap();
+    let back = table.alter(&[Alter::RollbackTo { snapshot: seventh, replay: true }]).await.unwrap();
+    assert_eq!(position(&back), "e", "{fifth}");
+}
+
+#[tokio::test]
+async fn a_replay_after_a_rollback_keeps_what_that_kept_of_others() {
+    let table = table(&ports(), &[]).await;
+    let of_job = |expected: Option<&str>, value: &str| Token { key: "job.w.j".into(), ..token(expected, value) };
+    let first = commit_at(&table, 1, None, "a").await;
+    let now = table.reload().await.unwrap();
+    now.commit(Change::Append, stream(rows(&[(2, None, 0)])), Some(of_job(None, "j"))).await.unwrap();
+    table.alter(&[Alter::RollbackTo { snapshot: first, replay: false }]).await.unwrap();
+    let fourth = commit_at(&table, 4, Some("a"), "b").await;
+    commit_at(&table, 5, Some("b"), "c").await;
+    let back = table.alter(&[Alter::RollbackTo { snapshot: fourth, replay: true }]).await.unwrap();
+    assert_eq!((position(&back).as_str(), back.token("job.w.j").as_deref()), ("b", Some("j")));
+}
+
+#[tokio::test]
 async fn a_table_that_is_moved_forward_again_keeps_the_newest_position() {
     let table = table(&ports(), &[]).await;
     let first = commit_at(&table, 1, None, "a").await;

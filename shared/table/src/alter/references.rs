@@ -117,6 +117,12 @@ impl Draft<'_> {
 
     /// Keeps the tokens as they are while another snapshot becomes current; with `replay` they become those that it had.
     fn carry_tokens(&mut self, current: i64, replay: bool) -> Result<()> {
+        let boundary = self.metadata.properties().get(BOUNDARY).and_then(|id| id.parse::<i64>().ok());
+        let since = |id: i64| ancestors(&self.metadata, Some(current)).any(|snapshot| snapshot.snapshot_id() == id);
+        if replay && boundary.is_some_and(since) {
+            // It came after an earlier rollback, and had what that kept.
+            return Ok(());
+        }
         let is_carried = |key: &&String| key.starts_with(KEPT_TOKEN) || *key == BOUNDARY;
         let earlier: Vec<String> = self.metadata.properties().keys().filter(is_carried).cloned().collect();
         let mut kept: HashMap<String, String> = HashMap::new();
