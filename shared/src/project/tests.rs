@@ -147,7 +147,11 @@ fn each_rule_refuses_what_breaks_it() {
         ("key: [day]", "key: [day]\n        after: [claen]", "found `claen`; did you mean `clean`?"),
         ("write: append", "write: append\n        key: [id]", "`key` is for `write: merge` only"),
         ("        incremental: flights\n", "", "`mode: incremental` expects the table"),
-        ("        mode: incremental\n", "        on_source_delete: fail\n", "`on_source_delete` is for `mode: incremental` only"),
+        (
+            "        mode: incremental\n",
+            "        on_source_delete: fail\n",
+            "`on_source_delete` is for `mode: incremental` only",
+        ),
         ("incremental: flights", "incremental: daily", "expected a table that the SQL reads"),
         ("        mode: incremental\n", "", "`incremental` is for `mode: incremental` only"),
         ("into: daily", "into: a.b.c", "expected `table` or `database.table`"),
