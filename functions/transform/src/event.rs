@@ -14,9 +14,9 @@ const MOST_RUNS: usize = 100;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
     /// Begin a run and wait for its end, or have it done later.
-    Start { workflow: String, asked: Asked, wait: bool },
+    Start { workflow: String, asked: RunRequest, wait: bool },
     /// Say what a run would do.
-    Preview { workflow: String, asked: Asked },
+    Preview { workflow: String, asked: RunRequest },
     /// The newest runs of a workflow, at most `limit`.
     List { workflow: String, limit: usize },
     /// Rows in quarantine, at most `limit`: of one job, or of all of a workflow.
@@ -33,9 +33,9 @@ pub enum Command {
     Cancel { run: String },
 }
 
-/// What a run is asked to be.
+/// Which run is asked for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Asked {
+pub struct RunRequest {
     pub parameters: BTreeMap<String, String>,
     /// The jobs that are to be done, without those that they need; empty: all.
     pub jobs: BTreeSet<String>,
@@ -90,7 +90,7 @@ impl Command {
         let workflow = workflow.to_owned();
         let is_empty = request.body.iter().all(u8::is_ascii_whitespace);
         let body: StartBody = if is_empty { StartBody::default() } else { request.json()? };
-        let asked = Asked { parameters: parameters(body.parameters)?, jobs: body.jobs };
+        let asked = RunRequest { parameters: parameters(body.parameters)?, jobs: body.jobs };
         match body.dry_run {
             true => Ok(Self::Preview { workflow, asked }),
             false => Ok(Self::Start { workflow, asked, wait: wait(request)? }),
@@ -130,7 +130,7 @@ mod tests {
     fn a_start_takes_text_numbers_and_booleans() {
         let body = r#"{"parameters": {"start": "2013-01-01", "n": 3, "all": true}}"#;
         let command = Command::of_request(&request("POST", "/workflows/daily/runs", body)).unwrap();
-        let Command::Start { workflow, asked: Asked { parameters, jobs }, wait: true } = command else {
+        let Command::Start { workflow, asked: RunRequest { parameters, jobs }, wait: true } = command else {
             panic!("{command:?}")
         };
         assert_eq!((workflow.as_str(), jobs.len()), ("daily", 0));
@@ -144,7 +144,7 @@ mod tests {
     fn an_empty_body_starts_with_what_is_declared() {
         for body in ["", " \n", "{}"] {
             let command = Command::of_request(&request("POST", "/workflows/daily/runs", body)).unwrap();
-            let asked = Asked::default();
+            let asked = RunRequest::default();
             assert_eq!(command, Command::Start { workflow: "daily".into(), asked, wait: true });
         }
     }
@@ -169,7 +169,7 @@ mod tests {
     #[test]
     fn some_jobs_may_be_asked_for_or_only_looked_at() {
         let look = request("POST", "/workflows/daily/runs", r#"{"jobs": ["clean"], "dryRun": true}"#);
-        let asked = Asked { jobs: ["clean".to_owned()].into(), ..Asked::default() };
+        let asked = RunRequest { jobs: ["clean".to_owned()].into(), ..RunRequest::default() };
         assert_eq!(Command::of_request(&look).unwrap(), Command::Preview { workflow: "daily".into(), asked });
     }
 

@@ -81,6 +81,11 @@ pub struct Query {
     pub sql: String,
 }
 
+/// The key of the token under which a job writes to its table.
+pub(crate) fn token_key(workflow: &str, job: &str) -> String {
+    format!("job.{workflow}.{job}")
+}
+
 /// How errors name a job.
 fn called(workflow: &str, name: &str) -> String {
     format!("job `{name}` of workflow `{workflow}`")
@@ -138,7 +143,7 @@ impl Task {
 
     /// The key of the job's token.
     fn token_key(&self) -> String {
-        format!("job.{}.{}", self.workflow, self.name)
+        token_key(&self.workflow, &self.name)
     }
 
     fn reader(&self, query: &Query) -> Reader<'_> {

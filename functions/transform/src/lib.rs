@@ -37,7 +37,7 @@ use table::Tables;
 use table_datafusion::with_memory;
 use tracing::Instrument;
 
-use event::{Asked, Command};
+use event::{Command, RunRequest};
 use job::{JobContext, Resources, Task};
 use jobs::lease::{Claim, Lease, Leases};
 pub use jobs::{Failure, Status};
@@ -163,7 +163,7 @@ impl Transform {
         let ran = match begun.filter(|run| !cause.is_empty() && run.cause.as_deref() == Some(cause)) {
             Some(run) if run.interrupted => self.resume(&run.run).await,
             Some(run) if run.status.is_over() => Ok(run),
-            _ => self.start(workflow, &Asked::default(), Some(cause)).await,
+            _ => self.start(workflow, &RunRequest::default(), Some(cause)).await,
         };
         let run = match ran {
             Err(error) if error.kind() == ErrorKind::Conflict => {
@@ -180,7 +180,7 @@ impl Transform {
     }
 
     /// Begins a run and waits for its end.
-    async fn start(&self, workflow: &str, asked: &Asked, cause: Option<&str>) -> Result<Run> {
+    async fn start(&self, workflow: &str, asked: &RunRequest, cause: Option<&str>) -> Result<Run> {
         let (run_plan, run) = self.draft(workflow, asked, cause)?;
         let lease = self.take(workflow, &run.run).await?;
         let stored = self.ledger.file(run).await?;
@@ -188,7 +188,7 @@ impl Transform {
     }
 
     /// A run that is yet to be stored.
-    fn draft(&self, workflow: &str, asked: &Asked, cause: Option<&str>) -> Result<(RunPlan, Run)> {
+    fn draft(&self, workflow: &str, asked: &RunRequest, cause: Option<&str>) -> Result<(RunPlan, Run)> {
         let declared = self.context.project.workflow(workflow)?;
         let (id, now) = (self.ledger.new_id(workflow), self.ledger.now());
         let date = now.date_naive().to_string();

@@ -12,7 +12,7 @@ use shared::{ErrorKind, Result};
 use table::{Read, Table};
 
 use crate::Transform;
-use crate::event::Asked;
+use crate::event::RunRequest;
 use crate::job::{Query, Task, Work};
 use crate::listed;
 use crate::maintenance;
@@ -68,7 +68,7 @@ struct Source {
 impl Transform {
     /// # Errors
     /// As the begin of a run. What is wrong with a job is in its part.
-    pub(crate) async fn preview(&self, workflow: &str, asked: &Asked) -> Result<Preview> {
+    pub(crate) async fn preview(&self, workflow: &str, asked: &RunRequest) -> Result<Preview> {
         let (run_plan, run) = self.draft(workflow, asked, None)?;
         let mut jobs = BTreeMap::new();
         for (name, task) in &run_plan.tasks {

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use shared::{Error, ErrorKind, Result};
 
 use crate::Transform;
-use crate::event::Asked;
+use crate::event::RunRequest;
 use crate::record::Run;
 
 /// Runs of a workflow that wait at most.
@@ -20,7 +20,7 @@ impl Transform {
     ///
     /// # Errors
     /// As the begin of a run; `Limit` when too many runs of the workflow wait.
-    pub(crate) async fn enqueue(&self, workflow: &str, asked: &Asked) -> Result<Run> {
+    pub(crate) async fn enqueue(&self, workflow: &str, asked: &RunRequest) -> Result<Run> {
         let (_, mut run) = self.draft(workflow, asked, None)?;
         run.status = Status::Pending;
         let waiting = self.queue.waiting(Some(workflow)).await?.len();

@@ -98,59 +98,37 @@ fn found_rows(passes: &[Value]) -> Rows {
     for (number, pass) in (1..).zip(passes) {
         let dry_run = pass["dryRun"] == true;
         let each = |what: &str| pass[what].as_array().cloned().unwrap_or_default();
+        let removed = if dry_run { "" } else { "removed" };
+        let mut add = |place: &Value, rows_now: &Value, in_all: &Value, done: &str| {
+            rows.rows.push(vec![json!(number), place.clone(), rows_now.clone(), in_all.clone(), json!(done)]);
+        };
         for table in each("tables") {
-            let done = match (dry_run, table["left"].as_str()) {
-                (true, _) => format!("{} files and {} snapshots have them", table["files"], table["snapshots"]),
-                (false, Some(left)) => left.to_owned(),
-                (false, None) => format!(
-                    "{} rows deleted, {} files rewritten, {} snapshots expired",
-                    table["rowsDeleted"], table["filesRewritten"], table["snapshotsExpired"]
-                ),
-            };
-            rows.rows.push(vec![
-                json!(number),
-                table["table"].clone(),
-                table["rows"].clone(),
-                table["keptRows"].clone(),
-                json!(done),
-            ]);
+            add(&table["table"], &table["rows"], &table["keptRows"], &done_to(&table, dry_run));
         }
         for file in each("files") {
-            let done = match (dry_run, file["whole"] == true) {
-                (true, _) => "",
-                (false, true) => "removed",
-                (false, false) => "written anew",
-            };
-            rows.rows.push(vec![
-                json!(number),
-                file["url"].clone(),
-                file["rows"].clone(),
-                file["rows"].clone(),
-                json!(done),
-            ]);
+            let done = if dry_run || file["whole"] == true { removed } else { "written anew" };
+            add(&file["url"], &file["rows"], &file["rows"], done);
         }
         for folder in each("objects") {
-            let done = if dry_run { "" } else { "removed" };
-            rows.rows.push(vec![
-                json!(number),
-                folder["folder"].clone(),
-                folder["records"].clone(),
-                folder["records"].clone(),
-                json!(done),
-            ]);
+            add(&folder["folder"], &folder["records"], &folder["records"], removed);
         }
         if pass["results"] != 0 {
-            let done = if dry_run { "" } else { "removed" };
-            rows.rows.push(vec![
-                json!(number),
-                json!("results"),
-                pass["results"].clone(),
-                pass["results"].clone(),
-                json!(done),
-            ]);
+            add(&json!("results"), &pass["results"], &pass["results"], removed);
         }
     }
     rows
+}
+
+/// What was done to a table, or what a dry run found there.
+fn done_to(table: &Value, dry_run: bool) -> String {
+    match (dry_run, table["left"].as_str()) {
+        (true, _) => format!("{} files and {} snapshots have them", table["files"], table["snapshots"]),
+        (false, Some(left)) => left.to_owned(),
+        (false, None) => format!(
+            "{} rows deleted, {} files rewritten, {} snapshots expired",
+            table["rowsDeleted"], table["filesRewritten"], table["snapshotsExpired"]
+        ),
+    }
 }
 
 /// What is to happen yet, and what the erasure does not reach.

@@ -98,10 +98,10 @@ pub async fn traces(table: &Table, subject: &Subject) -> Result<Traces> {
         let table = table.reload().await?;
         let Some(filter) = filter(table.arrow_schema(), subject) else { return Ok(Traces::default()) };
         let rows = live_rows(&table, &filter).await?;
-        let reach = Reach::of(&table).await?;
-        let held = holding(&table, reach.files(), &filter).await?;
+        let listed = SnapshotFiles::of(&table).await?;
+        let held = holding(&table, listed.files(), &filter).await?;
         let files: BTreeSet<String> = held.keys().cloned().collect();
-        let snapshots = reach.snapshots_of(&table, &files);
+        let snapshots = listed.snapshots_of(&table, &files);
         let named = refs::all(table.metadata())?.into_iter();
         let references = named
             .filter(|(name, reference)| name != MAIN_BRANCH && snapshots.contains_key(&reference.snapshot_id))
@@ -217,36 +217,36 @@ fn register(session: &SessionContext, table: &Table) -> Result<()> {
 }
 
 /// The data files of all snapshots.
-struct Reach {
+struct SnapshotFiles {
     /// By the location of the manifest that lists them.
-    manifests: HashMap<String, Listed>,
+    manifests: HashMap<String, ManifestFiles>,
     /// The manifests of each snapshot.
     snapshots: HashMap<i64, Vec<String>>,
 }
 
 /// The files of a manifest.
-struct Listed {
+struct ManifestFiles {
     alive: Vec<LiveFile>,
     /// Locations of those that have left.
     left: BTreeSet<String>,
 }
 
-impl Reach {
+impl SnapshotFiles {
     async fn of(table: &Table) -> Result<Self> {
         let (io, metadata) = (table.io(), table.metadata());
-        let mut reach = Self { manifests: HashMap::new(), snapshots: HashMap::new() };
+        let mut listed = Self { manifests: HashMap::new(), snapshots: HashMap::new() };
         for snapshot in metadata.snapshots() {
             let list = io.manifest_list(snapshot, metadata.format_version()).await?;
             let data: Vec<_> = list.iter().filter(|m| m.content == ManifestContentType::Data).collect();
             let location = |manifest: &ManifestFile| manifest.manifest_path.clone();
             for manifest in &data {
-                if !reach.manifests.contains_key(&manifest.manifest_path) {
-                    reach.manifests.insert(location(manifest), Listed::of(table, manifest).await?);
+                if !listed.manifests.contains_key(&manifest.manifest_path) {
+                    listed.manifests.insert(location(manifest), ManifestFiles::of(table, manifest).await?);
                 }
             }
-            reach.snapshots.insert(snapshot.snapshot_id(), data.into_iter().map(location).collect());
+            listed.snapshots.insert(snapshot.snapshot_id(), data.into_iter().map(location).collect());
         }
-        Ok(reach)
+        Ok(listed)
     }
 
     /// Each file once, without the deletes that apply to it.
@@ -257,7 +257,7 @@ impl Reach {
 
     /// The snapshots that list one of the files, also as one that has left.
     fn snapshots_of(&self, table: &Table, files: &BTreeSet<String>) -> BTreeMap<i64, i64> {
-        let lists = |listed: &Listed| {
+        let lists = |listed: &ManifestFiles| {
             listed.alive.iter().any(|file| files.contains(file.data().file_path())) || !listed.left.is_disjoint(files)
         };
         let hit: HashMap<&String, bool> = self.manifests.iter().map(|(at, listed)| (at, lists(listed))).collect();
@@ -267,7 +267,7 @@ impl Reach {
     }
 }
 
-impl Listed {
+impl ManifestFiles {
     async fn of(table: &Table, manifest: &ManifestFile) -> Result<Self> {
         let alive = match manifest.has_added_files() || manifest.has_existing_files() {
             true => files_of(table.io(), &[manifest], &[]).await?,

@@ -158,7 +158,7 @@ pub trait ChangeTable {
     /// As [`ChangeTable::commit`]; `Invalid` when a row of the table is named twice, or for a table property that can't be read.
     async fn change_rows(&self, change: &dyn RowChange, token: Option<Token>) -> Result<Committed>;
 
-    /// Arranges the table's files anew.
+    /// Arranges the table's files anew. The order of a sort gets an id in the table first, by which files say that they are in it.
     ///
     /// # Errors
     /// `Invalid` for columns that can't be sorted by, a size of 0, or a table of format v1; `Limit` when the disk is full;

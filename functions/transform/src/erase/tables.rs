@@ -14,6 +14,7 @@ use table_datafusion::erase::{self, Missing, Purged, Traces};
 use super::{Report, Scope};
 use crate::Transform;
 use crate::bookmark::{Bookmark, Mark};
+use crate::job::token_key;
 
 /// How old a file that nothing names is at least when it goes, a bit over what removal asks for.
 const LEAST_ORPHAN_AGE_MS: i64 = 86_400_000 + 60_000;
@@ -217,7 +218,7 @@ impl Transform {
             Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Invalid) => return Ok(None),
             Err(error) => return Err(error),
         };
-        let Some(token) = target.token(&format!("job.{workflow}.{job}")) else { return Ok(None) };
+        let Some(token) = target.token(&token_key(workflow, job)) else { return Ok(None) };
         Ok(match Mark::parse(&token)?.bookmark {
             Some(Bookmark::Snapshot { table, snapshot }) if table == *source => Some(snapshot),
             _ => None,

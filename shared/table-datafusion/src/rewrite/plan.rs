@@ -37,7 +37,7 @@ pub(super) struct Rules {
     pub(super) spec_id: i32,
     /// Bytes of a group.
     pub(super) group_bytes: u64,
-    /// Whether rows are put in order: then every file is worth it.
+    /// Whether rows are put in order: then every file that is not is worth it.
     pub(super) sorts: bool,
     /// The order that they are put in, if the table has a name for it.
     pub(super) order_id: Option<i32>,

@@ -1,6 +1,6 @@
-//! Merge by key: the rows of the table whose key is among the new rows leave, and the new rows come.
+//! Merge by key: the rows of the table leave whose key is among the new rows or among keys that are to go, and the new rows come.
 //!
-//! The keys of the new rows are held in memory; of the files that may hold one the key columns are read. Keys compare as SQL's
+//! The keys are held in memory; of the files that may hold one the key columns are read. Keys compare as SQL's
 //! `IS NOT DISTINCT FROM`: null equals null, NaN equals NaN, 0.0 equals -0.0.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
