@@ -215,7 +215,7 @@ def restore(account: stack.Account, name: str, path: Path) -> dict:
     if kept.head["bucket"] != deployment.bucket:
         raise Mistake(f"{path}: expected a backup of the bucket `{deployment.bucket}`, found one of `{kept.head['bucket']}`: tables name their files by whole URLs")
     check_versions(deployment, kept)
-    with Held(deployment):
+    with Throttled(deployment):
         done = {"objects": bring_back(deployment, kept), "documents": restore_state(deployment, kept)}
         done["tables"] = restore_catalog(deployment, kept.catalog)
         done["removed"] = remove_later(deployment, kept)
@@ -324,7 +324,7 @@ def failed(answer: dict) -> None:
         raise Mistake(f"expected partitions to be restored, found: {answer['Errors'][0]}")
 
 
-class Held:
+class Throttled:
     """Throttles the functions: no call begins. Calls under way go on; what they write is found in the end."""
 
     def __init__(self, deployment: Deployment):

@@ -7,7 +7,6 @@
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 
-use chrono::{DateTime, NaiveDate, NaiveDateTime, NaiveTime};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sqlparser::ast::{BinaryOperator, Expr, UnaryOperator, Value as Literal};
@@ -20,7 +19,7 @@ use crate::model::ColumnType;
 use crate::model::name::to_column_name;
 use crate::random::Random;
 use crate::state::{State, change_json, get_json};
-use crate::{Error, Result};
+use crate::{Error, Result, text};
 
 /// The state document with the subjects that were erased.
 const KEY: &str = "erasures";
@@ -94,14 +93,14 @@ impl Kind {
     }
 
     /// A text as the value of this kind that it stands for, written one way; several for a text of which that is not known.
-    fn forms(self, text: &str) -> Vec<String> {
-        let plain = text.trim();
+    fn forms(self, written: &str) -> Vec<String> {
+        let plain = written.trim().as_bytes();
         let form = |kind: Self| match kind {
-            Self::Text => Some(format!("t:{text}")),
-            Self::Number => number(plain).map(|number| format!("n:{number}")),
-            Self::Boolean => plain.to_ascii_lowercase().parse::<bool>().ok().map(|value| format!("b:{value}")),
-            Self::Date => plain.parse::<NaiveDate>().ok().map(|date| format!("d:{date}")),
-            Self::Timestamp => micros(plain).map(|micros| format!("s:{micros}")),
+            Self::Text => Some(format!("t:{written}")),
+            Self::Number => text::canonical_number(plain).ok().map(|number| format!("n:{number}")),
+            Self::Boolean => text::boolean(plain).ok().map(|value| format!("b:{value}")),
+            Self::Date => text::date(plain).ok().map(|days| format!("d:{days}")),
+            Self::Timestamp => text::timestamp(plain).ok().map(|micros| format!("s:{micros}")),
             Self::Any => None,
         };
         match self {
@@ -112,18 +111,6 @@ impl Kind {
             kind => form(kind).into_iter().collect(),
         }
     }
-}
-
-/// A time in microseconds since the epoch; a date alone is its midnight.
-fn micros(text: &str) -> Option<i64> {
-    if let Ok(zoned) = DateTime::parse_from_rfc3339(text) {
-        return Some(zoned.timestamp_micros());
-    }
-    let plain = text.strip_suffix('Z').or_else(|| text.strip_suffix(" UTC")).unwrap_or(text);
-    let forms = ["%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M"];
-    let time = forms.iter().find_map(|form| NaiveDateTime::parse_from_str(plain, form).ok());
-    let time = time.or_else(|| Some(plain.parse::<NaiveDate>().ok()?.and_time(NaiveTime::MIN)))?;
-    Some(time.and_utc().timestamp_micros())
 }
 
 impl Subject {
@@ -208,40 +195,6 @@ fn literal(expr: &Expr) -> std::result::Result<String, String> {
         Expr::UnaryOp { op: UnaryOperator::Minus, expr } => literal(expr).map(|text| format!("-{text}")),
         other => Err(other.to_string()),
     }
-}
-
-/// A number's text, written one way: without zeros that mean nothing, without an exponent.
-pub fn number(text: &str) -> Option<String> {
-    let (sign, rest) = match text.strip_prefix('-') {
-        Some(rest) => ("-", rest),
-        None => ("", text.strip_prefix('+').unwrap_or(text)),
-    };
-    let (mantissa, exponent) = match rest.split_once(['e', 'E']) {
-        Some((mantissa, exponent)) => (mantissa, exponent.parse::<i32>().ok()?),
-        None => (rest, 0),
-    };
-    let (whole, part) = mantissa.split_once('.').unwrap_or((mantissa, ""));
-    let digits = format!("{whole}{part}");
-    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) || exponent.abs() > 400 {
-        return None;
-    }
-    let point = i32::try_from(whole.len()).ok()? + exponent;
-    let at = |place: i32| {
-        usize::try_from(place).ok().and_then(|place| digits.as_bytes().get(place)).map_or('0', |b| char::from(*b))
-    };
-    let end = i32::try_from(digits.len()).ok()?;
-    let whole: String = (point.min(0)..point).map(at).collect();
-    let part: String = (point.min(0)..end.max(point))
-        .skip(usize::try_from(point - point.min(0)).ok()?)
-        .map(|place| if place < 0 { '0' } else { at(place) })
-        .collect();
-    let (whole, part) = (whole.trim_start_matches('0'), part.trim_end_matches('0'));
-    Some(match (whole, part) {
-        ("", "") => "0".to_owned(),
-        (whole, "") => format!("{sign}{whole}"),
-        ("", part) => format!("{sign}0.{part}"),
-        (whole, part) => format!("{sign}{whole}.{part}"),
-    })
 }
 
 /// A field of a JSON object, under whatever name becomes the column's; none of what is nested or null.
@@ -410,29 +363,6 @@ mod tests {
         }
         assert!(!at.is_json(&json!({"at": "2024-01-02"}), |_| Kind::Date));
         assert!(subject("ok = true").is_json(&json!({"ok": "TRUE"}), |_| Kind::Boolean));
-    }
-
-    #[test]
-    fn numbers_are_written_one_way() {
-        let cases = [
-            ("42", "42"),
-            ("042", "42"),
-            ("+42.0", "42"),
-            ("4.2e1", "42"),
-            ("-0.50", "-0.5"),
-            (".5", "0.5"),
-            ("1e3", "1000"),
-            ("12.5e-3", "0.0125"),
-            ("0", "0"),
-            ("-0.0", "0"),
-            ("1.10", "1.1"),
-        ];
-        for (text, expected) in cases {
-            assert_eq!(number(text).as_deref(), Some(expected), "{text}");
-        }
-        for none in ["", "-", "1.2.3", "1e", "x", "0x1", "1 2", "1e999"] {
-            assert_eq!(number(none), None, "{none}");
-        }
     }
 
     #[test]

@@ -31,6 +31,7 @@ pub mod state;
 pub mod storage;
 pub mod stream;
 pub mod telemetry;
+pub mod text;
 pub mod threads;
 
 pub use error::{Error, ErrorKind, Result};

@@ -54,7 +54,7 @@ pub(super) struct Pins {
     objects: PathBuf,
     pinned: BTreeMap<String, Pinned>,
     links: u64,
-    held: Held,
+    guard: PinGuard,
 }
 
 impl Pins {
@@ -73,13 +73,13 @@ impl Pins {
         };
         empty(&folder)?;
         lock.set_len(0).and_then(|()| writeln!(lock, "{}", std::process::id())).context(|| doing(&folder))?;
-        let held = Held { folder, _lock: lock };
-        Ok(Self { objects: objects.to_owned(), pinned: BTreeMap::new(), links: 0, held })
+        let guard = PinGuard { folder, _lock: lock };
+        Ok(Self { objects: objects.to_owned(), pinned: BTreeMap::new(), links: 0, guard })
     }
 
     /// What is pinned, as long as it is held.
-    pub(super) fn into_pinned(self) -> (Vec<Pinned>, Held) {
-        (self.pinned.into_values().collect(), self.held)
+    pub(super) fn into_pinned(self) -> (Vec<Pinned>, PinGuard) {
+        (self.pinned.into_values().collect(), self.guard)
     }
 
     /// Pins the objects as they are now: those that came, instead of those that went.
@@ -130,7 +130,7 @@ impl Pins {
 
     /// Pins one object; `None` when it has gone.
     fn pin(&mut self, place: &Path, path: String, metadata: Metadata) -> Result<Option<Pinned>> {
-        let target = self.held.folder.join((self.links / LINKS).to_string()).join(self.links.to_string());
+        let target = self.guard.folder.join((self.links / LINKS).to_string()).join(self.links.to_string());
         self.links += 1;
         let link = || {
             // What a link leads to is not linked: the file that it names may become another's.
@@ -142,7 +142,7 @@ impl Pins {
         };
         let mut linked = link();
         if linked.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
-            let folder = target.parent().unwrap_or(&self.held.folder);
+            let folder = target.parent().unwrap_or(&self.guard.folder);
             std::fs::create_dir_all(folder).context(|| doing(folder))?;
             linked = link();
         }
@@ -150,7 +150,7 @@ impl Pins {
             Ok(metadata) => (target, metadata, true),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(error) if error.kind() == std::io::ErrorKind::StorageFull => {
-                return Err(Error::from(error).context(doing(&self.held.folder)));
+                return Err(Error::from(error).context(doing(&self.guard.folder)));
             }
             // Another file system, or another's file.
             Err(_) => (place.to_owned(), metadata, false),
@@ -162,12 +162,12 @@ impl Pins {
 
 /// The links, which are removed when it is dropped.
 #[derive(Debug)]
-pub(super) struct Held {
+pub(super) struct PinGuard {
     folder: PathBuf,
     _lock: File,
 }
 
-impl Drop for Held {
+impl Drop for PinGuard {
     fn drop(&mut self) {
         if let Err(error) = empty(&self.folder) {
             tracing::warn!(%error, "links of the backup are still there: the next one removes them");

@@ -11,6 +11,8 @@ use datafusion::sql::sqlparser::ast::{
     Value, VisitMut, VisitorMut,
 };
 
+use crate::semantics::written;
+
 /// Gives such columns of every SELECT list their names.
 pub(super) fn name(statement: &mut Parsed) {
     match statement {
@@ -145,13 +147,6 @@ fn words_of(name: &ObjectName) -> Vec<String> {
 
 fn named(name: String) -> Ident {
     Ident::with_quote('"', name)
-}
-
-fn written(ident: &Ident) -> String {
-    match ident.quote_style {
-        Some(_) => ident.value.clone(),
-        None => ident.value.to_lowercase(),
-    }
 }
 
 #[cfg(test)]

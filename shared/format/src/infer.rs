@@ -1,10 +1,10 @@
 //! The type of a value that is written as text.
 //!
-//! Only types that queries read back from the same text are inferred: the checks end in the parsers ([`super::text`]) that they use.
+//! Only types that queries read back from the same text are inferred: the checks end in the parsers ([`shared::text`]) that they use.
 
 use super::merge::Shape;
-use super::text;
 use shared::model::ColumnType;
+use shared::text;
 
 /// Texts that often stand for no value; they do where the other values of a column have a type.
 pub const NULL_TEXTS: [&str; 10] = ["NA", "N/A", "n/a", "NULL", "null", "Null", "\\N", "None", "nil", "#N/A"];

@@ -19,7 +19,6 @@ pub mod parquet;
 pub mod records;
 pub mod remove;
 pub mod rows;
-pub(crate) mod text;
 
 pub use compression::Compression;
 pub use fault::FileFault;

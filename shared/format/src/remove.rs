@@ -14,8 +14,9 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::errors::ParquetError;
 use parquet::file::properties::WriterProperties;
 use serde_json::Value;
-use shared::erasure::{Cell, Kind, Subject, Term, number};
+use shared::erasure::{Cell, Kind, Subject, Term};
 use shared::model::name::to_column_name;
+use shared::text::canonical_number;
 use shared::{Error, Result};
 
 use crate::compression::Compression;
@@ -251,7 +252,7 @@ fn equal(column: &ArrayRef, value: &str) -> Result<BooleanArray> {
     let text: ArrayRef = std::sync::Arc::new(StringArray::from(vec![value]));
     let typed = cast(&text, column.data_type())?;
     // A number of more digits than the column has is none of its values.
-    let is_cut = || number(value).is_some_and(|number| shown(&typed).as_ref() != Some(&number));
+    let is_cut = || canonical_number(value.trim().as_bytes()).ok() != shown(&typed);
     if typed.is_null(0) || (typed.data_type().is_numeric() && is_cut()) {
         return Ok(BooleanArray::from(vec![false; column.len()]));
     }
@@ -263,7 +264,7 @@ fn equal(column: &ArrayRef, value: &str) -> Result<BooleanArray> {
 /// A number of an array of one, written one way.
 fn shown(value: &ArrayRef) -> Option<String> {
     let text = cast(value, &DataType::Utf8).ok()?;
-    number(text.as_string::<i32>().value(0))
+    canonical_number(text.as_string::<i32>().value(0).as_bytes()).ok()
 }
 
 #[cfg(test)]

@@ -14,8 +14,9 @@ use datafusion::prelude::{DataFrame, SessionContext};
 use futures::TryStreamExt;
 use iceberg::spec::{MAIN_BRANCH, ManifestContentType, ManifestFile};
 use shared::Result;
-use shared::erasure::{Subject, number};
+use shared::erasure::Subject;
 use shared::error::Context;
+use shared::text::canonical_number;
 use table::live::{LiveFile, files_of};
 use table::{Alter, Expire, Read, Table, refs};
 
@@ -171,7 +172,7 @@ fn typed(text: &str, ty: &DataType) -> Option<ScalarValue> {
         DataType::Date32 => text.trim().len() <= "2024-01-31".len(),
         ty if ty.is_numeric() => {
             let back = value.cast_to(&DataType::Utf8).ok()?;
-            number(text.trim()) == number(&back.to_string())
+            canonical_number(text.trim().as_bytes()).ok() == canonical_number(back.to_string().as_bytes()).ok()
         }
         _ => true,
     };

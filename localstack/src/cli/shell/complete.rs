@@ -11,7 +11,7 @@ use rustyline::{Context, Helper};
 
 use super::catalog::{Catalog, TableNames};
 use super::input;
-use super::words::{BEFORE_TABLES, KEYWORDS, is_keyword};
+use super::keywords::{BEFORE_TABLES, KEYWORDS, is_keyword};
 use crate::cli::arguments::Format;
 
 const COMMANDS: &[&str] = &[

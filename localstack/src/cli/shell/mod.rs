@@ -6,8 +6,8 @@ mod complete;
 mod display;
 mod history;
 mod input;
+mod keywords;
 mod terminal;
-mod words;
 
 use std::io::Read;
 use std::path::Path;
@@ -209,9 +209,9 @@ impl Shell {
     /// Runs a statement that was typed or read.
     async fn statement(&mut self, sql: &str, once: Once) -> Result<()> {
         self.last = Some(sql.to_owned());
-        let first = words::first_word(sql);
-        self.has_defined |= words::DEFINING.contains(&first.as_str());
-        self.is_reading = Some(words::READING.contains(&first.as_str()));
+        let first = keywords::first_word(sql);
+        self.has_defined |= keywords::DEFINING.contains(&first.as_str());
+        self.is_reading = Some(keywords::READING.contains(&first.as_str()));
         let done = self.ask(sql, once).await;
         self.is_reading = None;
         done

@@ -51,7 +51,7 @@ use datafusion::optimizer::analyzer::resolve_grouping_function::ResolveGroupingF
 use datafusion::optimizer::analyzer::type_coercion::TypeCoercion;
 
 pub(super) use self::literals::{decimal, is_timestamp, mark_distinct, rewrite as literals, timestamp};
-pub(super) use self::names::{distinct as distinct_names, shown as shown_name};
+pub(super) use self::names::{distinct as distinct_names, shown as shown_name, written};
 pub(super) use self::relations::bracketed;
 
 /// Gives the session the rules.

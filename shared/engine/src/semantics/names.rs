@@ -310,7 +310,8 @@ fn is_cast(expr: &Expr) -> bool {
     }
 }
 
-fn written(ident: &Ident) -> String {
+/// The name that an identifier stands for: in quotes as it is written, otherwise in lower case.
+pub(crate) fn written(ident: &Ident) -> String {
     match ident.quote_style {
         Some(_) => ident.value.clone(),
         None => ident.value.to_lowercase(),

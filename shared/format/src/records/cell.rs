@@ -1,8 +1,8 @@
 //! Cells of CSV files into columns.
 
 use super::column::{Buffer, Values};
-use crate::text::{self, Misfit};
 use shared::model::ColumnType;
+use shared::text::{self, Misfit};
 use shared::{Error, Result};
 
 /// # Errors

@@ -8,8 +8,8 @@ use jiter::{Jiter, JiterError, JiterErrorType, Peek};
 
 use super::column::{Buffer, Values};
 use super::{ErrorCode, RecordError};
-use crate::text::{self, Misfit};
 use shared::model::ColumnType;
+use shared::text::{self, Misfit};
 use shared::{Error, Result};
 
 /// Bytes of a value that a message quotes.

@@ -7,7 +7,7 @@ const MICROS_PER_DAY: i64 = 86_400 * MICROS_PER_SECOND;
 
 /// Why a text is no value of a type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Misfit {
+pub enum Misfit {
     /// It is not written like one.
     Form,
     /// It has digits after those that the type keeps.
@@ -19,7 +19,7 @@ pub(crate) enum Misfit {
 }
 
 /// A number's text as an integer; a fraction of zeros is none (`7.0`, `7e2`).
-pub(crate) fn integer(text: &[u8]) -> Result<i64, Misfit> {
+pub fn integer(text: &[u8]) -> Result<i64, Misfit> {
     let (negative, digits) = match text {
         [b'-', rest @ ..] => (true, rest),
         all => (false, all),
@@ -32,12 +32,12 @@ pub(crate) fn integer(text: &[u8]) -> Result<i64, Misfit> {
 }
 
 /// Whether the text is a number in digits, as CSV and JSON write it.
-pub(crate) fn is_number(text: &[u8]) -> bool {
+pub fn is_number(text: &[u8]) -> bool {
     !matches!(Mantissa::parse(text), Err(Misfit::Form))
 }
 
 /// A number's text as the nearest double; digits only, or what stands for no number or for none that is finite (`nan`, `-inf`).
-pub(crate) fn double(text: &[u8]) -> Result<f64, Misfit> {
+pub fn double(text: &[u8]) -> Result<f64, Misfit> {
     if let Some(value) = not_finite(text) {
         return Ok(value);
     }
@@ -51,7 +51,7 @@ pub(crate) fn double(text: &[u8]) -> Result<f64, Misfit> {
 }
 
 /// What `nan`, `inf` and `infinity` stand for, in any case and with any sign.
-pub(crate) fn not_finite(text: &[u8]) -> Option<f64> {
+pub fn not_finite(text: &[u8]) -> Option<f64> {
     let (sign, word) = match text {
         [b'-', word @ ..] => (-1.0, word),
         [b'+', word @ ..] => (1.0, word),
@@ -66,7 +66,7 @@ pub(crate) fn not_finite(text: &[u8]) -> Option<f64> {
 }
 
 /// `true` or `false`, in any case.
-pub(crate) fn boolean(text: &[u8]) -> Result<bool, Misfit> {
+pub fn boolean(text: &[u8]) -> Result<bool, Misfit> {
     match text {
         _ if text.eq_ignore_ascii_case(b"true") => Ok(true),
         _ if text.eq_ignore_ascii_case(b"false") => Ok(false),
@@ -75,7 +75,7 @@ pub(crate) fn boolean(text: &[u8]) -> Result<bool, Misfit> {
 }
 
 /// A number's text times `10^scale`, exactly.
-pub(crate) fn decimal(text: &[u8], precision: u8, scale: i8) -> Result<i128, Misfit> {
+pub fn decimal(text: &[u8], precision: u8, scale: i8) -> Result<i128, Misfit> {
     let number = Mantissa::parse(text)?;
     if number.digits == 0 {
         return Ok(0);
@@ -92,6 +92,16 @@ pub(crate) fn decimal(text: &[u8], precision: u8, scale: i8) -> Result<i128, Mis
         Some(limit) if value < limit => Ok(if number.negative { -value } else { value }),
         _ => Err(Misfit::Range),
     }
+}
+
+/// A number's text, written one way: the same for `42`, `042.0` and `4.2e1`.
+///
+/// # Errors
+/// [`Misfit::Form`] for a text that is no number in digits, [`Misfit::Range`] for one of more than 38 digits.
+pub fn canonical_number(text: &[u8]) -> Result<String, Misfit> {
+    let Mantissa { negative, digits, exponent } = Mantissa::parse(text)?;
+    let sign = if negative { "-" } else { "" };
+    Ok(if digits == 0 { "0".into() } else { format!("{sign}{digits}e{exponent}") })
 }
 
 /// `±digits × 10^exponent`; `digits` ends in no zero.
@@ -149,7 +159,7 @@ fn power(text: &[u8]) -> Result<i64, Misfit> {
 }
 
 /// `2013-01-31` as days since 1970-01-01.
-pub(crate) fn date(text: &[u8]) -> Result<i32, Misfit> {
+pub fn date(text: &[u8]) -> Result<i32, Misfit> {
     match *text {
         [y1, y2, y3, y4, b'-', m1, m2, b'-', d1, d2] => {
             let year = number(&[y1, y2, y3, y4])?;
@@ -163,7 +173,7 @@ pub(crate) fn date(text: &[u8]) -> Result<i32, Misfit> {
 }
 
 /// An ISO-8601 date and time as microseconds since the epoch; without a zone, UTC is meant.
-pub(crate) fn timestamp(text: &[u8]) -> Result<i64, Misfit> {
+pub fn timestamp(text: &[u8]) -> Result<i64, Misfit> {
     let (day, rest) = text.split_at_checked(10).ok_or(Misfit::Form)?;
     let day = i64::from(date(day)?) * MICROS_PER_DAY;
     let time = match rest {
@@ -176,7 +186,7 @@ pub(crate) fn timestamp(text: &[u8]) -> Result<i64, Misfit> {
 }
 
 /// `06:00:00.5` as microseconds since midnight.
-pub(crate) fn time(text: &[u8]) -> Result<i64, Misfit> {
+pub fn time(text: &[u8]) -> Result<i64, Misfit> {
     match time_of_day(text)? {
         (time, []) => Ok(time),
         _ => Err(Misfit::Form),
@@ -296,6 +306,19 @@ mod tests {
         assert_eq!(decimal(b"100000000000000000000000000000000000000", 38, 0), Err(Misfit::Range));
         for bad in ["", ".", "1.2.3", "abc", "1e", "--1"] {
             assert_eq!(decimal(bad.as_bytes(), 10, 2), Err(Misfit::Form), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_number_is_written_one_way() {
+        for same in ["42", "042", "+42.0", "4.2e1", "420e-1"] {
+            assert_eq!(canonical_number(same.as_bytes()).unwrap(), "42e0", "{same}");
+        }
+        assert_eq!(canonical_number(b"-0.50").unwrap(), "-5e-1");
+        assert_eq!(canonical_number(b"-0.0").unwrap(), "0");
+        assert_ne!(canonical_number(b"1.1"), canonical_number(b"1.01"));
+        for none in ["", "-", "1.2.3", "1e", "x", "0x1", "1 2"] {
+            assert_eq!(canonical_number(none.as_bytes()), Err(Misfit::Form), "{none}");
         }
     }
 
