@@ -373,9 +373,7 @@ impl JobContext {
     async fn keys(&self, task: &Task, query: &Query, gone: &Gone) -> Result<Vec<RecordBatch>> {
         let names: Vec<String> =
             query.job.key.iter().map(|name| format!("\"{}\"", name.replace('"', "\"\""))).collect();
-        // The line end closes a comment that the query may end with.
-        let sql = query.sql.trim_end().trim_end_matches(';');
-        let sql = format!("SELECT DISTINCT {} FROM (\n{sql}\n) AS job", names.join(", "));
+        let sql = quality::select_from(&format!("DISTINCT {}", names.join(", ")), &query.sql);
         let mut rows = self.engine.query(&sql, &self.options(gone.rows())).await?.rows;
         let (mut keys, mut count) = (Vec::new(), 0);
         while let Some(batch) = rows.try_next().await? {

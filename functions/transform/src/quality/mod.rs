@@ -45,9 +45,14 @@ pub fn with_flags(sql: &str, rules: &[QualityRule]) -> String {
     if flags.is_empty() {
         return sql.into();
     }
-    // The line ends close comments that a condition or the query may end with.
+    select_from(&format!("*, {}", flags.join(", ")), sql)
+}
+
+/// A query over the rows of a job's query.
+pub fn select_from(list: &str, sql: &str) -> String {
+    // The line ends close comments that the list or the query may end with.
     let query = sql.trim_end().trim_end_matches(';');
-    format!("SELECT *, {} FROM (\n{query}\n) AS job", flags.join(", "))
+    format!("SELECT {list} FROM (\n{query}\n) AS job")
 }
 
 /// The schema without the columns that [`with_flags`] added.
