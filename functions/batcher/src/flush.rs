@@ -7,8 +7,11 @@
 //! - The interval that is written next is agreed on before anything is written, in the state document `batcher-plan/{stream}`.
 //!   The document is read before the token. So once a plan begins at the token's positions, everyone who reads the token finds
 //!   that plan and writes that interval; a new plan is made only under compare-and-swap against a plan that begins elsewhere,
-//!   which the token has passed. Hence there is one interval for each beginning, and its error objects, named by the beginning,
+//!   which the token has passed. The plan has the schema by which the interval is read, too: a lakehouse file that was edited counts from
+//!   the next interval on. Hence there is one interval for each beginning, and its error objects, named by the beginning,
 //!   have the same content whoever writes them, however often.
+//! - Rows by that schema may not go into the table any more: it was dropped, or the stream has another one. Then they can't have
+//!   come into it either, and the interval is planned anew by the schema of now. Error objects of before go first.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,10 +20,10 @@ use format::records::RecordSchema;
 use serde::{Deserialize, Serialize};
 use shared::erasure::{self, Kind};
 use shared::error::Context;
-use shared::model::{Positions, ShardId, TableName};
+use shared::model::{Column, Positions, ShardId, TableName};
 use shared::ports::Ports;
 use shared::project::StreamDeclaration;
-use shared::state::{Expect, get_json, put_json};
+use shared::state::{Expect, Version, get_json, put_json};
 use shared::stream::Record;
 use shared::telemetry::metrics::{self, Metric};
 use shared::{Error, ErrorKind, Result, deadline};
@@ -74,6 +77,21 @@ pub struct Report {
 struct Plan {
     from: Positions,
     to: Positions,
+    /// The columns by which its records are read; none in a plan of an earlier version: those of now.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    schema: Vec<Column>,
+    /// Whether it was planned anew by another schema: there may be error objects of the one before.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    anew: bool,
+}
+
+/// An interval that is to be written, and its records.
+struct Planned {
+    round: Round,
+    schema: Arc<RecordSchema>,
+    anew: bool,
+    /// Of the document that holds the plan; none where nothing was planned.
+    version: Option<Version>,
 }
 
 /// How a round ended.
@@ -151,7 +169,8 @@ impl Flush<'_> {
         let from = positions(token.as_deref())?;
         report.positions = from.clone();
         let may_be_tried = planned.as_ref().is_some_and(|(plan, _)| plan.from == from);
-        let Some(round) = self.plan(planned, &from).await? else { return Ok(Outcome::Lost) };
+        let Some(planned) = self.plan(planned, &from).await? else { return Ok(Outcome::Lost) };
+        let Planned { round, schema, anew, version } = planned;
         let to = round.to.clone();
         let mut settled = to.clone();
         let more = round.left_ms.is_some_and(|left_ms| left_ms <= begun_ms);
@@ -163,10 +182,13 @@ impl Flush<'_> {
         if to != from {
             let shards: Vec<ShardId> = round.shards.iter().map(|(shard, _)| shard.clone()).collect();
             let (round, erased) = self.without_erased(round).await?;
-            let rows = decode(self.name, &self.schema, round).await?;
+            let rows = decode(self.name, &schema, round).await?;
             let sound: Vec<ShardId> = shards.into_iter().filter(|shard| !rows.failed.contains_key(shard)).collect();
+            if anew {
+                self.remove_errors(&sound, &from).await?;
+            }
             let objects = self.write_failed(&rows, &from).await?;
-            match self.commit(&table, &rows, token, &to).await {
+            match self.commit(&table, &schema, &rows, token, &to).await {
                 Ok(committed) => {
                     if may_be_tried {
                         self.remove_stale(&sound, &from).await;
@@ -176,6 +198,11 @@ impl Flush<'_> {
                 }
                 Err(error) if error.kind() == ErrorKind::Conflict => {
                     report.conflicts += 1;
+                    return Ok(Outcome::Lost);
+                }
+                Err(error) if error.kind() == ErrorKind::Invalid && schema.columns() != self.schema.columns() => {
+                    tracing::warn!(stream = self.name, %error, "the interval is read by the schema of now");
+                    self.plan_anew(from, to, version).await?;
                     return Ok(Outcome::Lost);
                 }
                 Err(error) => return Err(error),
@@ -222,11 +249,17 @@ impl Flush<'_> {
 
     /// The records of the interval that begins at `from`: as planned by whoever was first, or planned here. `None` when another
     /// batcher planned at the same time.
-    async fn plan(&self, planned: Option<(Plan, shared::state::Version)>, from: &Positions) -> Result<Option<Round>> {
+    async fn plan(&self, planned: Option<(Plan, Version)>, from: &Positions) -> Result<Option<Planned>> {
         let stream = self.ports.stream.as_ref();
+        let now = |round, version| Planned { round, schema: self.schema.clone(), anew: false, version };
         let expect = match planned {
-            Some((plan, _)) if plan.from == *from => {
-                return read_again(stream, self.name, from, &plan.to).await.map(Some);
+            Some((plan, version)) if plan.from == *from => {
+                let round = read_again(stream, self.name, from, &plan.to).await?;
+                let schema = match plan.schema.is_empty() || plan.schema == self.schema.columns() {
+                    true => self.schema.clone(),
+                    false => Arc::new(RecordSchema::new(&plan.schema)?),
+                };
+                return Ok(Some(Planned { round, schema, anew: plan.anew, version: Some(version) }));
             }
             Some((_, version)) => Expect::Version(version),
             None => Expect::Absent,
@@ -234,13 +267,24 @@ impl Flush<'_> {
         let size = usize::try_from(self.declaration.buffer.size.0).unwrap_or(usize::MAX);
         let round = read_new(stream, self.name, from, size, self.ports.clock.as_ref()).await?;
         if round.is_empty() {
-            return Ok(Some(round));
+            return Ok(Some(now(round, None)));
         }
-        let plan = Plan { from: from.clone(), to: round.to.clone() };
+        let schema = self.schema.columns().to_vec();
+        let plan = Plan { from: from.clone(), to: round.to.clone(), schema, anew: false };
         match put_json(self.ports.state.as_ref(), &plan_key(self.name), &plan, expect).await {
-            Ok(_) => Ok(Some(round)),
+            Ok(version) => Ok(Some(now(round, Some(version)))),
             Err(error) if error.kind() == ErrorKind::Conflict => Ok(None),
             Err(error) => Err(error),
+        }
+    }
+
+    /// Plans the same interval by the schema of now, unless another batcher has planned meanwhile.
+    async fn plan_anew(&self, from: Positions, to: Positions, version: Option<Version>) -> Result<()> {
+        let plan = Plan { from, to, schema: self.schema.columns().to_vec(), anew: true };
+        let expect = version.map_or(Expect::Absent, Expect::Version);
+        match put_json(self.ports.state.as_ref(), &plan_key(self.name), &plan, expect).await {
+            Err(error) if error.kind() != ErrorKind::Conflict => Err(error),
+            _ => Ok(()),
         }
     }
 
@@ -255,23 +299,34 @@ impl Flush<'_> {
         Ok(urls)
     }
 
-    /// Removes the error objects of shards whose records are all in the table by now: an earlier try, by another schema, may have
-    /// left some, and their replay would store the records again. Not before the commit: until then the earlier try may still
-    /// commit, and its errors count.
+    /// Removes the error objects of shards whose records are all in the table by now: an earlier try may have left some, of records
+    /// that were erased since or of a version that planned without a schema, and their replay would store the records again. Not
+    /// before the commit: until then the earlier try may still commit, and its errors count.
     async fn remove_stale(&self, sound: &[ShardId], from: &Positions) {
-        for shard in sound {
-            let url = self.ports.keys.error_object(self.name, shard, &from.of(shard));
-            if let Err(error) = self.ports.storage.delete(&url).await {
-                tracing::warn!(stream = self.name, %shard, %error, "an error object of an earlier try is still there");
-            }
+        if let Err(error) = self.remove_errors(sound, from).await {
+            tracing::warn!(stream = self.name, %error, "error objects of an earlier try are still there");
         }
     }
 
-    async fn commit(&self, table: &Table, rows: &Rows, token: Option<String>, to: &Positions) -> Result<Committed> {
+    async fn remove_errors(&self, shards: &[ShardId], from: &Positions) -> Result<()> {
+        for shard in shards {
+            self.ports.storage.delete(&self.ports.keys.error_object(self.name, shard, &from.of(shard))).await?;
+        }
+        Ok(())
+    }
+
+    async fn commit(
+        &self,
+        table: &Table,
+        schema: &RecordSchema,
+        rows: &Rows,
+        token: Option<String>,
+        to: &Positions,
+    ) -> Result<Committed> {
         let value =
             serde_json::to_string(to).map_err(|e| Error::bug("stream positions have no JSON form").with_source(e))?;
         let token = Token { key: token_key(self.name), expected: token, value };
-        let batches = RowStream::of_batches(self.schema.arrow().clone(), rows.batches.clone());
+        let batches = RowStream::of_batches(schema.arrow().clone(), rows.batches.clone());
         let committed = table.append(batches, Some(token)).await;
         committed.context(|| format!("writing stream `{}` to table `{}`", self.name, self.table))
     }
@@ -285,8 +340,8 @@ impl Report {
             &[
                 Metric::count("RecordsWritten", self.stored),
                 Metric::count("RecordsFailed", self.rejected),
-                Metric::count("Commits", self.commits),
-                Metric::count("CommitConflicts", self.conflicts),
+                Metric::count("StreamCommits", self.commits),
+                Metric::count("StreamCommitConflicts", self.conflicts),
             ],
         );
     }
