@@ -1,15 +1,59 @@
 //! Records and rows that were set aside: NDJSON objects in a folder, `errors/` of streams and `quarantine/` of workflows.
 
-use serde::Serialize;
+use chrono::{DateTime, NaiveDate, NaiveDateTime, NaiveTime, Utc};
+use serde::{Deserialize, Serialize};
 
 use crate::api::status::counted;
 use crate::storage::{ObjectInfo, Storage};
-use crate::{ErrorKind, Result};
+use crate::{Error, ErrorKind, Result};
 
 /// Bytes of objects that are read to count their lines; what lies beyond is counted in objects only.
 const MOST_BYTES: u64 = 16 << 20;
 /// Likewise: each object is a call.
 const MOST_OBJECTS: usize = 200;
+
+/// From a time on, and before another.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Period {
+    since: Option<DateTime<Utc>>,
+    until: Option<DateTime<Utc>>,
+}
+
+impl Period {
+    /// Of two times such as `2026-01-31T06:00:00Z`; without a zone UTC is meant, a date alone is midnight.
+    ///
+    /// # Errors
+    /// `Invalid` for a text that is no time.
+    pub fn parse(since: Option<&str>, until: Option<&str>) -> Result<Self> {
+        let parsed = |name: &str, text: Option<&str>| text.map(|text| time(name, text)).transpose();
+        Ok(Self { since: parsed("since", since)?, until: parsed("until", until)? })
+    }
+
+    /// Whether a time, milliseconds since the epoch, lies in it.
+    pub fn holds(&self, at_ms: i64) -> bool {
+        self.since.is_none_or(|since| at_ms >= since.timestamp_millis())
+            && self.until.is_none_or(|until| at_ms < until.timestamp_millis())
+    }
+
+    /// Whether every time lies in it.
+    pub fn is_all(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+fn time(name: &str, text: &str) -> Result<DateTime<Utc>> {
+    let zoned = DateTime::parse_from_rfc3339(text).map(|time| time.to_utc());
+    let plain = || {
+        ["%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M:%S%.f"]
+            .iter()
+            .find_map(|form| NaiveDateTime::parse_from_str(text, form).ok())
+    };
+    let date = || Some(NaiveDate::parse_from_str(text, "%Y-%m-%d").ok()?.and_time(NaiveTime::MIN));
+    zoned.or_else(|error| plain().or_else(date).map(|time| time.and_utc()).ok_or(error)).map_err(|e| {
+        Error::invalid(format!("`{name}`: expected a time such as `2026-01-31T06:00:00Z` or a date, found `{text}`"))
+            .with_source(e)
+    })
+}
 
 /// What lies in a folder.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]

@@ -1,15 +1,18 @@
-//! What could not be stored: shown (`GET /streams/{name}/errors`) and stored after all (`POST /streams/{name}/errors/replay`), once
-//! the schema fits it. A record that is replayed leaves the error objects; the others stay.
+//! What could not be stored: shown (`GET /streams/{name}/errors`), stored after all (`POST /streams/{name}/errors/replay`), once
+//! the schema fits it, or given up (`POST /streams/{name}/errors/discard`). A record that is replayed or discarded leaves the error
+//! objects; the others stay.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use chrono::{DateTime, NaiveDate, NaiveDateTime, NaiveTime, Utc};
+use chrono::{DateTime, Utc};
 use format::records::{RecordSchema, Rejected};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use shared::api::Request;
+use shared::aside::Period;
 use shared::erasure::{self, Erased};
 use shared::model::{Positions, SequenceNumber, ShardId};
 use shared::project::StreamDeclaration;
@@ -31,12 +34,12 @@ const MOST_SHOWN_BYTES: usize = 3 << 20;
 /// Objects that are judged before those with good records are replayed.
 const JUDGED_AT_ONCE: usize = 200;
 
-/// Which records.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+/// Which records. What a discard is about is kept in its plan as this.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Filter {
-    /// Arrived then or later, and before.
-    since: Option<DateTime<Utc>>,
-    until: Option<DateTime<Utc>>,
+    /// When they arrived.
+    #[serde(flatten)]
+    period: Period,
     /// An error code.
     code: Option<String>,
 }
@@ -50,6 +53,19 @@ pub(crate) struct Wanted {
     code: Option<String>,
     /// Say what would happen, and change nothing.
     dry_run: bool,
+}
+
+/// The body of a discard.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub(crate) struct Unwanted {
+    since: Option<String>,
+    until: Option<String>,
+    code: Option<String>,
+    dry_run: bool,
+    /// Leave objects that were written later, milliseconds since the epoch by the storage's clock: what an earlier answer said
+    /// (default: take those that are there when the request comes).
+    as_of_ms: Option<i64>,
 }
 
 /// A record as it is shown.
@@ -87,21 +103,47 @@ pub(crate) struct Replay {
     unfinished: bool,
 }
 
+/// The answer of a discard.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Discarded {
+    stream: String,
+    dry_run: bool,
+    /// Records that are gone for good, or would be.
+    discarded: u64,
+    /// When the newest object that was looked at was written, milliseconds since the epoch; none without any.
+    as_of_ms: Option<i64>,
+    /// Whether time was up before all were looked at: the same request does the rest.
+    unfinished: bool,
+}
+
 impl Filter {
+    /// # Errors
+    /// `Invalid` for a time that is none.
+    fn new(since: Option<&str>, until: Option<&str>, code: Option<String>) -> Result<Self> {
+        Ok(Self { period: Period::parse(since, until)?, code })
+    }
+
     /// Of a query string.
     ///
     /// # Errors
     /// `Invalid` for a time that is none.
     fn of_query(request: &Request) -> Result<Self> {
-        let time = |name: &str| request.query.get(name).map(|text| time(name, text)).transpose();
-        Ok(Self { since: time("since")?, until: time("until")?, code: request.query.get("code").cloned() })
+        let given = |name: &str| request.query.get(name).map(String::as_str);
+        Self::new(given("since"), given("until"), request.query.get("code").cloned())
     }
 
     fn takes(&self, rejected: &Rejected) -> bool {
-        let at_ms = rejected.arrival_timestamp;
-        self.since.is_none_or(|since| at_ms >= since.timestamp_millis())
-            && self.until.is_none_or(|until| at_ms < until.timestamp_millis())
+        self.period.holds(rejected.arrival_timestamp)
             && self.code.as_ref().is_none_or(|code| *code == rejected.error_code)
+    }
+
+    /// As [`Filter::takes`]; a line that another program wrote is taken where all are.
+    fn takes_line(&self, line: &[u8]) -> bool {
+        match Rejected::parse(line) {
+            Some(rejected) => self.takes(&rejected),
+            None => !line.is_empty() && *self == Self::default(),
+        }
     }
 }
 
@@ -151,24 +193,10 @@ impl Batcher {
     /// `NotFound` for an unknown stream; `Retry` when another replays it at the same time; what table and storage answer.
     pub(crate) async fn replay_errors(&self, stream: &str, wanted: Wanted) -> Result<Replay> {
         let Wanted { since, until, code, dry_run } = wanted;
-        let parsed = |name: &str, text: Option<String>| text.map(|text| time(name, &text)).transpose();
-        let (since, until) = (parsed("since", since)?, parsed("until", until)?);
-        let declaration = self.project.stream(stream)?;
-        let table = self.project.stream_table(stream)?;
-        let schema = self.schemas.get(stream).ok_or_else(|| Error::not_found(format!("no stream `{stream}`")))?.clone();
-        let erased = erasure::erased(self.ports.state.as_ref()).await?;
-        let lines = Lines {
-            stream: stream.into(),
-            declaration: declaration.clone(),
-            schema,
-            filter: Filter { since, until, code },
-            erased,
-        };
-        let mut replay = Replay { stream: stream.into(), table: table.to_string(), dry_run, ..Replay::default() };
-        let target = StreamTable { batcher: self, declaration, table, lines };
-        let (replays, committed) = (self.replays(stream), self.committed(stream).await?);
-        let mut waiting = replays.waiting().await?;
-        waiting.retain(|object| is_committed(replays.name_of(&object.url), &committed));
+        let target = self.stream_table(stream, Filter::new(since.as_deref(), until.as_deref(), code)?).await?;
+        let table = target.table.to_string();
+        let mut replay = Replay { stream: stream.into(), table, dry_run, ..Replay::default() };
+        let (replays, waiting) = (self.replays(stream), self.settled(stream).await?);
         for objects in waiting.chunks(JUDGED_AT_ONCE) {
             if deadline::is_near(self.ports.clock.as_ref()) {
                 replay.unfinished = true;
@@ -191,6 +219,76 @@ impl Batcher {
         metrics::emit(&[("stream", stream)], &[Metric::count("RecordsReplayed", replay.replayed)]);
         tracing::info!(stream, replayed = replay.replayed, failing = replay.failing, "errors replayed");
         Ok(replay)
+    }
+
+    /// The stream's table as the place of records that `filter` takes.
+    async fn stream_table(&self, stream: &str, filter: Filter) -> Result<StreamTable<'_>> {
+        let declaration = self.project.stream(stream)?;
+        let table = self.project.stream_table(stream)?;
+        let schema = self.schemas.get(stream).ok_or_else(|| Error::not_found(format!("no stream `{stream}`")))?.clone();
+        let erased = erasure::erased(self.ports.state.as_ref()).await?;
+        let lines = Lines { stream: stream.into(), declaration: declaration.clone(), schema, filter, erased };
+        Ok(StreamTable { batcher: self, declaration, table, lines, stores: true })
+    }
+
+    /// The objects that wait and are not written again.
+    async fn settled(&self, stream: &str) -> Result<Vec<ObjectInfo>> {
+        let (replays, committed) = (self.replays(stream), self.committed(stream).await?);
+        let mut waiting = replays.waiting().await?;
+        waiting.retain(|object| is_committed(replays.name_of(&object.url), &committed));
+        Ok(waiting)
+    }
+
+    /// Removes records for good that could not be stored.
+    ///
+    /// # Errors
+    /// `NotFound` for an unknown stream; `Retry` when others replay or discard at the same time; what storage answers.
+    pub(crate) async fn discard_errors(&self, stream: &str, unwanted: Unwanted) -> Result<Discarded> {
+        let Unwanted { since, until, code, dry_run, as_of_ms } = unwanted;
+        let filter = Filter::new(since.as_deref(), until.as_deref(), code)?;
+        let wanted =
+            serde_json::to_value(&filter).map_err(|e| Error::bug("a filter has no JSON form").with_source(e))?;
+        let target = StreamTable { stores: false, ..self.stream_table(stream, filter).await? };
+        let replays = self.replays(stream);
+        let mut waiting = self.settled(stream).await?;
+        waiting.retain(|object| as_of_ms.is_none_or(|as_of_ms| object.modified_ms <= as_of_ms));
+        let newest = waiting.iter().map(|object| object.modified_ms).max();
+        let mut done = Discarded { stream: stream.into(), dry_run, as_of_ms: newest, ..Discarded::default() };
+        for objects in waiting.chunks(JUDGED_AT_ONCE) {
+            if deadline::is_near(self.ports.clock.as_ref()) {
+                done.unfinished = true;
+                break;
+            }
+            let (mut ready, lines) = self.discardable(objects, &target.lines.filter).await?;
+            if dry_run {
+                done.discarded += lines;
+                continue;
+            }
+            while !ready.is_empty() {
+                done.discarded += replays.discard(&ready, &wanted, &target).await?.discarded;
+                let left: BTreeSet<Url> = replays.waiting().await?.into_iter().map(|object| object.url).collect();
+                ready.retain(|object| left.contains(&object.url));
+            }
+        }
+        if !dry_run {
+            metrics::emit(&[("stream", stream)], &[Metric::count("RecordsDiscarded", done.discarded)]);
+            tracing::info!(stream, discarded = done.discarded, "errors discarded");
+        }
+        Ok(done)
+    }
+
+    /// Those of `objects` with a record that `filter` takes, and how many there are.
+    async fn discardable(&self, objects: &[ObjectInfo], filter: &Filter) -> Result<(Vec<ObjectInfo>, u64)> {
+        let (mut ready, mut lines) = (Vec::new(), 0);
+        for object in objects {
+            let Some(text) = self.text(object).await? else { continue };
+            let taken = text.split(|byte| *byte == b'\n').filter(|line| filter.takes_line(line)).count() as u64;
+            lines += taken;
+            if taken > 0 {
+                ready.push(object.clone());
+            }
+        }
+        Ok((ready, lines))
     }
 
     /// Those of `objects` with a record that is asked for and can be stored, and how many there are. Counts those that can't.
@@ -231,21 +329,6 @@ impl Batcher {
             Err(error) => Err(error),
         }
     }
-}
-
-fn time(name: &str, text: &str) -> Result<DateTime<Utc>> {
-    let zoned = DateTime::parse_from_rfc3339(text).map(|time| time.to_utc());
-    // Without a zone UTC is meant, a date alone is midnight.
-    let plain = || {
-        ["%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M:%S%.f"]
-            .iter()
-            .find_map(|form| NaiveDateTime::parse_from_str(text, form).ok())
-    };
-    let date = || Some(NaiveDate::parse_from_str(text, "%Y-%m-%d").ok()?.and_time(NaiveTime::MIN));
-    zoned.or_else(|error| plain().or_else(date).map(|time| time.and_utc()).ok_or(error)).map_err(|e| {
-        Error::invalid(format!("`{name}`: expected a time such as `2026-01-31T06:00:00Z` or a date, found `{text}`"))
-            .with_source(e)
-    })
 }
 
 /// Whether the interval of an error object `{shard}/{from}.ndjson` is in the table. One that is not will be written again.
@@ -320,6 +403,14 @@ impl Lines {
 }
 
 impl Judged {
+    /// Every line stays.
+    fn all(objects: &[Bytes]) -> Self {
+        let mut judged = Self::default();
+        let lines = objects.iter().flat_map(|text| text.split(|byte| *byte == b'\n'));
+        lines.filter(|line| !line.is_empty()).for_each(|line| judged.keep(line));
+        judged
+    }
+
     fn keep(&mut self, line: &[u8]) {
         self.left.extend_from_slice(line);
         self.left.push(b'\n');
@@ -333,6 +424,8 @@ struct StreamTable<'a> {
     declaration: &'a StreamDeclaration,
     table: shared::model::TableName,
     lines: Lines,
+    /// Whether records are stored; otherwise all stay in a replay that somebody left unfinished.
+    stores: bool,
 }
 
 #[async_trait]
@@ -342,13 +435,21 @@ impl Target for StreamTable<'_> {
         batcher.tables.ensure(table, &declaration.schema, &declaration.partition_by).await
     }
 
-    async fn sort(&self, objects: &[Bytes]) -> Result<Sorted> {
-        let Judged { batches, rows, left, left_lines, .. } = self.lines.sort(objects)?;
+    async fn sort(&self, _: &Table, objects: &[Bytes]) -> Result<Sorted> {
+        let sorted = if self.stores { self.lines.sort(objects)? } else { Judged::all(objects) };
+        let Judged { batches, rows, left, left_lines, .. } = sorted;
         let rows_of = RowStream::of_batches(self.lines.schema.arrow().clone(), batches);
         Ok(Sorted { rows: rows_of, replayed: rows, left, left_lines })
     }
 
     async fn commit(&self, table: &Table, rows: RowStream, token: Token) -> Result<Committed> {
         table.append(rows, Some(token)).await
+    }
+
+    fn is_discarded(&self, wanted: &Value, line: &[u8]) -> Result<bool> {
+        let filter = Filter::deserialize(wanted);
+        let filter =
+            filter.map_err(|e| Error::bug(format!("expected a discard's filter, found `{wanted}`")).with_source(e))?;
+        Ok(filter.takes_line(line))
     }
 }

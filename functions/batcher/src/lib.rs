@@ -101,9 +101,17 @@ impl Batcher {
                 )
             }
             ("GET", ["status", "batcher"]) => self.status().await?.response(),
+            ("POST", ["streams", name, "errors", "discard"]) => {
+                let unwanted = if request.body.is_empty() { errors::Unwanted::default() } else { request.json()? };
+                let discarded = self.discard_errors(name, unwanted).await;
+                Response::json(
+                    200,
+                    &discarded.map_err(|e| e.context(format!("discarding the errors of stream `{name}`")))?,
+                )
+            }
             (method, _) => Err(Error::not_found(format!(
                 "expected `POST /streams/{{name}}/flush`, `GET /streams/{{name}}/errors`, \
-                 `POST /streams/{{name}}/errors/replay`, `POST /plan` or `GET /status/batcher`, found `{method} {}`",
+                 `POST /streams/{{name}}/errors/replay`, `POST /streams/{{name}}/errors/discard`, `POST /plan` or `GET /status/batcher`, found `{method} {}`",
                 request.path
             ))),
         }

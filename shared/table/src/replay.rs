@@ -7,6 +7,9 @@
 //!   it says whose lines stay behind.
 //! - Then those lines become an object of the folder, the plan's objects are noted as done, and removed. A note outlasts the object:
 //!   a batcher that was slow may write it again.
+//!
+//! Lines are discarded the same way. No table is asked then: the first writer that enters its name in the plan is the one whose lines
+//! stay behind. So whoever finds a plan, of either kind, can carry it out.
 
 use std::collections::BTreeMap;
 
@@ -14,6 +17,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::future::try_join_all;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use shared::ports::Ports;
 use shared::state::{change_json, get_json};
 use shared::storage::ObjectInfo;
@@ -58,11 +62,17 @@ pub trait Target: Send + Sync {
     /// The table as it is now.
     async fn table(&self) -> Result<Table>;
 
-    /// Says of the lines of `objects`, in their order, what becomes of each. The same objects may be sorted again.
-    async fn sort(&self, objects: &[Bytes]) -> Result<Sorted>;
+    /// Says of the lines of `objects`, in their order, what becomes of each over `table`. The same objects may be sorted again.
+    async fn sort(&self, table: &Table, objects: &[Bytes]) -> Result<Sorted>;
 
-    /// Commits the rows under the token.
+    /// Commits the rows under the token to the table for which they were sorted.
     async fn commit(&self, table: &Table, rows: RowStream, token: Token) -> Result<Committed>;
+
+    /// Whether a line is one of those that a discard asked for, by what was given to [`Replays::discard`].
+    ///
+    /// # Errors
+    /// `Bug` for a wish of another form.
+    fn is_discarded(&self, wanted: &Value, line: &[u8]) -> Result<bool>;
 }
 
 /// What a replay did.
@@ -73,6 +83,8 @@ pub struct Replayed {
     pub objects: u64,
     /// Rows that are in the table.
     pub replayed: u64,
+    /// Lines that are gone for good.
+    pub discarded: u64,
     /// Lines that stay behind.
     pub left: u64,
 }
@@ -90,6 +102,25 @@ struct Plan {
     id: String,
     /// Names in the folder.
     objects: Vec<String>,
+    /// Set where lines are discarded, not replayed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    discard: Option<Discard>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Discard {
+    /// Which lines, in the words of the [`Target`].
+    wanted: Value,
+    /// Whose lines stay behind, once that is settled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    writer: Option<String>,
+}
+
+impl Known {
+    /// The plan, if it still is the one to be carried out.
+    fn current(&mut self, plan: &Plan) -> Option<&mut Plan> {
+        self.plan.as_mut().filter(|current| current.id == plan.id)
+    }
 }
 
 impl Replays {
@@ -124,6 +155,35 @@ impl Replays {
     /// # Errors
     /// What `target` answers; `Retry` when others replay at the same time. Nothing is lost or doubled then.
     pub async fn replay(&self, objects: &[ObjectInfo], target: &dyn Target) -> Result<Replayed> {
+        let plan = self.agree(objects, None).await?;
+        self.carry_out_if_any(plan, target).await
+    }
+
+    /// Removes lines of some of `objects` for good: those that `wanted` names. Otherwise as [`Replays::replay`].
+    ///
+    /// # Errors
+    /// As [`Replays::replay`].
+    pub async fn discard(&self, objects: &[ObjectInfo], wanted: &Value, target: &dyn Target) -> Result<Replayed> {
+        let discard = Discard { wanted: wanted.clone(), writer: None };
+        let plan = self.agree(objects, Some(discard)).await?;
+        self.carry_out_if_any(plan, target).await
+    }
+
+    /// Lets the object `name` count again, though it was done: it is about to be written anew.
+    ///
+    /// # Errors
+    /// `Retry` while it is being replayed or discarded.
+    pub async fn reopen(&self, name: &str) -> Result<()> {
+        let open = |known: &mut Known| known.done.remove(name).is_some();
+        let known = self.change(open).await?;
+        match known.plan.is_some_and(|plan| plan.objects.iter().any(|object| object == name)) {
+            true => Err(Error::retry(format!("`{name}` of `{}` is being replayed or discarded", self.name))),
+            false => Ok(()),
+        }
+    }
+
+    /// The plan that is to be carried out: the one that there is, or a new one of `objects`.
+    async fn agree(&self, objects: &[ObjectInfo], discard: Option<Discard>) -> Result<Option<Plan>> {
         let mut bytes = 0;
         let fits = |object: &&ObjectInfo| {
             let first = bytes == 0;
@@ -132,7 +192,7 @@ impl Replays {
         };
         let names =
             objects.iter().take_while(fits).take(MOST_OBJECTS).map(|object| self.name_of(&object.url).to_owned());
-        let fresh = Plan { id: self.ports.random.uuid().simple().to_string(), objects: names.collect() };
+        let fresh = Plan { id: self.ports.random.uuid().simple().to_string(), objects: names.collect(), discard };
         let agree = |known: &mut Known| {
             let is_new = known.plan.is_none() && !fresh.objects.is_empty();
             if is_new {
@@ -140,17 +200,63 @@ impl Replays {
             }
             is_new
         };
-        match self.change(agree).await?.plan {
-            Some(plan) => self.carry_out(&plan, target).await,
-            None => Ok(Replayed::default()),
+        Ok(self.change(agree).await?.plan)
+    }
+
+    async fn carry_out_if_any(&self, plan: Option<Plan>, target: &dyn Target) -> Result<Replayed> {
+        let Some(plan) = plan else { return Ok(Replayed::default()) };
+        match &plan.discard {
+            Some(discard) => self.carry_out_discard(&plan, discard, target).await,
+            None => self.carry_out(&plan, target).await,
         }
+    }
+
+    /// Settles which lines stay behind, then does it.
+    async fn carry_out_discard(&self, plan: &Plan, discard: &Discard, target: &dyn Target) -> Result<Replayed> {
+        let mut done = Replayed { objects: plan.objects.len() as u64, ..Replayed::default() };
+        if let Some(writer) = &discard.writer {
+            self.settle(plan, writer).await?;
+            return Ok(done);
+        }
+        let own = self.ports.random.uuid().simple().to_string();
+        let mut left = Vec::new();
+        for text in self.texts(plan).await? {
+            for line in text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+                if target.is_discarded(&discard.wanted, line)? {
+                    done.discarded += 1;
+                } else {
+                    done.left += 1;
+                    left.extend_from_slice(line);
+                    left.push(b'\n');
+                }
+            }
+        }
+        if !left.is_empty() {
+            self.ports.storage.put(&self.object(&hidden(plan, &own))?, left).await?;
+        }
+        let enter = |known: &mut Known| match known.current(plan).and_then(|plan| plan.discard.as_mut()) {
+            Some(discard) if discard.writer.is_none() => {
+                discard.writer = Some(own.clone());
+                true
+            }
+            _ => false,
+        };
+        let entered = self.change(enter).await?.current(plan).and_then(|plan| plan.discard.clone()?.writer);
+        let Some(writer) = entered else { return Err(self.others()) };
+        self.settle(plan, &writer).await?;
+        // Both read the same objects, which nobody has removed before the plan was settled.
+        Ok(done)
+    }
+
+    fn others(&self) -> Error {
+        Error::retry(format!("others replay or discard `{}` at the same time", self.name))
     }
 
     async fn carry_out(&self, plan: &Plan, target: &dyn Target) -> Result<Replayed> {
         let table = target.table().await?;
         // Read after the table: while the plan is not settled, no later one can have moved the token.
-        if self.known().await?.plan.as_ref() != Some(plan) {
-            return Err(Error::retry(format!("others replayed `{}` at the same time", self.name)));
+        if self.known().await?.current(plan).is_none() {
+            return Err(self.others());
         }
         let mut replayed = Replayed { objects: plan.objects.len() as u64, ..Replayed::default() };
         let writer = match self.writer_of(&table, plan) {
@@ -171,11 +277,7 @@ impl Replays {
     /// Commits the plan's rows; gives whose commit it is.
     async fn commit(&self, plan: &Plan, table: &Table, target: &dyn Target, replayed: &mut Replayed) -> Result<String> {
         let writer = self.ports.random.uuid().simple().to_string();
-        let mut texts = Vec::with_capacity(plan.objects.len());
-        for names in plan.objects.chunks(CALLS) {
-            texts.extend(try_join_all(names.iter().map(|name| self.text(name))).await?);
-        }
-        let sorted = target.sort(&texts).await?;
+        let sorted = target.sort(table, &self.texts(plan).await?).await?;
         if !sorted.left.is_empty() {
             self.ports.storage.put(&self.object(&hidden(plan, &writer))?, sorted.left).await?;
         }
@@ -188,8 +290,7 @@ impl Replays {
             }
             Err(error) if error.kind() == ErrorKind::Conflict => {
                 let now = target.table().await?;
-                self.writer_of(&now, plan)
-                    .ok_or_else(|| Error::retry(format!("others replay `{}` at the same time", self.name)))
+                self.writer_of(&now, plan).ok_or_else(|| self.others())
             }
             Err(error) => Err(error),
         }
@@ -207,7 +308,7 @@ impl Replays {
         }
         let now_ms = self.ports.clock.now_ms();
         let done = |known: &mut Known| {
-            let is_current = known.plan.as_ref() == Some(plan);
+            let is_current = known.current(plan).is_some();
             if is_current {
                 known.plan = None;
                 known.done.retain(|_, at_ms| now_ms - *at_ms < REMEMBERED_MS);
@@ -224,6 +325,14 @@ impl Replays {
             storage.delete(&object.url).await?;
         }
         Ok(())
+    }
+
+    async fn texts(&self, plan: &Plan) -> Result<Vec<Bytes>> {
+        let mut texts = Vec::with_capacity(plan.objects.len());
+        for names in plan.objects.chunks(CALLS) {
+            texts.extend(try_join_all(names.iter().map(|name| self.text(name))).await?);
+        }
+        Ok(texts)
     }
 
     /// An object's text; empty when it is gone: it was removed by hand, or the plan was carried out meanwhile, which the commit finds.
