@@ -105,7 +105,7 @@ async fn functions_count_what_they_do_and_tell_nobody_what_records_say() {
     batcher.invoke(tick(json!({}))).await.unwrap();
     let told = metrics(&batcher, "stream", "orders");
     assert_eq!((&told["RecordsWritten"], &told["RecordsFailed"]), (&vec![1], &vec![1]), "{told:?}");
-    assert_eq!((&told["Commits"], &told["CommitConflicts"]), (&vec![1], &vec![0]), "{told:?}");
+    assert_eq!((&told["StreamCommits"], &told["StreamCommitConflicts"]), (&vec![1], &vec![0]), "{told:?}");
     assert_eq!(told["LagMilliseconds"], [0, 0], "{told:?}");
     assert_eq!(commits(&batcher), (1, 0));
     is_silent(&batcher, "batcher");
