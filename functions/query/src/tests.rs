@@ -151,7 +151,7 @@ async fn a_stored_answer_is_sent_for_by_its_signed_address_in_the_format_that_wa
     let sql = "SELECT n, repeat('x', 1000) AS t FROM generate_series(1, 8000) AS g(n)";
     for format in ["csv", "ndjson", "arrow", "parquet", "frames"] {
         let sql = if format == "parquet" {
-            sql.replace("repeat('x', 1000)", "sha512(CAST(n AS varchar))")
+            sql.replace("repeat('x', 1000)", "to_hex(sha512(to_utf8(CAST(n AS varchar))))")
         } else {
             sql.into()
         };

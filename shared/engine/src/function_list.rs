@@ -27,6 +27,8 @@ pub(super) struct Listed {
     /// The type of what it gives, as far as that is known.
     gives: String,
     does: String,
+    /// Calls and the text of what they give.
+    examples: Vec<(&'static str, &'static str)>,
 }
 
 const OTHER: &str = "Other Functions";
@@ -52,6 +54,7 @@ fn ours() -> Vec<Listed> {
                 call: call.to_owned(),
                 gives: gives.to_owned(),
                 does: does.to_owned(),
+                examples: Vec::new(),
             });
         }
     }
@@ -60,7 +63,10 @@ fn ours() -> Vec<Listed> {
 
 /// All functions that a statement may call, by kind, section and name.
 pub(super) fn all(state: &SessionState) -> Vec<Listed> {
-    let ours = ours();
+    let mut ours = ours();
+    let of_trino = of_trino();
+    ours.retain(|ours| !of_trino.iter().any(|function| function.name == ours.name));
+    ours.extend(of_trino);
     let is_new = |name: &String| is_name(name) && !ours.iter().any(|ours| ours.name == *name);
     let mut all = ours.clone();
     for (name, function) in state.scalar_functions().iter().filter(|(name, _)| is_new(name)) {
@@ -113,7 +119,36 @@ fn listed(
     let result = OURS.lines().find_map(|line| line.strip_prefix(is)?.strip_prefix(" -> "));
     let gives = ours.map(|ours| ours.gives.clone()).or(result.map(str::to_owned)).unwrap_or(gives);
     let call = call.replace(&format!("{is}("), &format!("{name}("));
-    Listed { kind, section: section.to_owned(), name: name.to_owned(), call, gives, does }
+    Listed { kind, section: section.to_owned(), name: name.to_owned(), call, gives, does, examples: Vec::new() }
+}
+
+/// The functions of Trino, under all of their names.
+fn of_trino() -> Vec<Listed> {
+    let each = |function: trino_functions::Function| {
+        let split = |signature: &'static str| signature.split_once(" -> ").unwrap_or((signature, ""));
+        let (calls, gives): (Vec<&str>, Vec<&str>) = function.signatures().map(split).unzip();
+        let mut distinct: Vec<&str> = Vec::new();
+        gives.iter().for_each(|ty| distinct.extend((!distinct.contains(ty)).then_some(ty)));
+        let first = Listed {
+            kind: "scalar",
+            section: format!("{} Functions", function.section),
+            name: function.name.to_owned(),
+            call: calls.join("; "),
+            gives: distinct.join(", "),
+            does: function.does.to_owned(),
+            examples: function.examples.clone(),
+        };
+        let alias = |name: &&str| Listed {
+            name: (*name).to_owned(),
+            call: first.call.replace(&format!("{}(", function.name), &format!("{name}(")),
+            does: format!("as `{}`", function.name),
+            examples: Vec::new(),
+            ..first.clone()
+        };
+        let aliases: Vec<Listed> = function.aliases.iter().map(alias).collect();
+        aliases.into_iter().chain([first])
+    };
+    trino_functions::functions().into_iter().flat_map(each).collect()
 }
 
 /// What stands before the bracket.
@@ -189,6 +224,9 @@ mod tests {
 What a statement may call, made of the engine's own list (`UPDATE_GOLDEN=1 cargo test --workspace --lib functions_page` writes this page
 anew). `SHOW FUNCTIONS LIKE 'date%'` gives the same as rows. Types are in the words of `CREATE TABLE`; where a function gives what its
 arguments are, the page says so. Operators, casts and what numbers mean: [query.md](query.md).
+
+In the words of Trino's types a letter stands for any type, the same at each place: `I` for one of the integers, `N` for one of the
+numbers, others for any. `varchar...` may come any number of times.
 ";
 
     fn state() -> (SessionState, tempfile::TempDir) {
@@ -209,10 +247,13 @@ arguments are, the page says so. Operators, casts and what numbers mean: [query.
             }
             if function.section != section {
                 section.clone_from(&function.section);
-                page += &format!("\n### {section}\n\n| call | gives | does |\n|---|---|---|\n");
+                page += &format!("\n### {section}\n\n| call | gives | does | example |\n|---|---|---|---|\n");
             }
             let call = function.call.replace('|', "\\|").replace("; ", "`, `");
-            page += &format!("| `{call}` | {} | {} |\n", cell(&function.gives), cell(&function.does));
+            let example =
+                function.examples.first().map_or_else(String::new, |(call, gives)| format!("`{call}` → `{gives}`"));
+            let (gives, does, example) = (cell(&function.gives), cell(&function.does), example.replace('|', "\\|"));
+            page += &format!("| `{call}` | {gives} | {does} | {example} |\n");
         }
         page
     }

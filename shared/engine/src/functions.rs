@@ -1,10 +1,12 @@
 //! Functions that Athena and Presto users know and DataFusion lacks, rewritten into what it has before planning.
 //!
-//! [`TEMPLATES`] is the list: a name, its number of arguments, and the expression that stands for it. Arguments keep their
-//! place in the text, so errors still point at them. What no expression can say is in [`super::dates`]. Literals and casts of types
+//! A name and a number of arguments have an expression that stands for them, in [`TEMPLATES`] or in the list of
+//! [`trino_functions`]. Arguments keep their place in the text, so errors still point at them. What no expression can say is in [`super::dates`]. Literals and casts of types
 //! that tables have and DataFusion's SQL lacks are rewritten too.
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
+use std::sync::LazyLock;
 
 use arrow::array::timezone::Tz;
 use datafusion::sql::parser::Statement as Parsed;
@@ -53,13 +55,18 @@ pub(super) const TEMPLATES: &[(&str, usize, &str)] = &[
     ("now", 0, "arrow_cast(now(), 'Timestamp(Microsecond, None)')"),
     ("current_timestamp", 0, "arrow_cast(now(), 'Timestamp(Microsecond, None)')"),
     ("concat", 2, "$1 || $2"),
-    ("replace", 2, "replace($1, $2, '')"),
     ("regexp_replace", 2, "regexp_replace($1, $2, '', 'g')"),
     ("regexp_replace", 3, "regexp_replace($1, $2, $3, 'g')"),
-    ("split", 2, "CASE WHEN $1 = '' THEN make_array('') ELSE string_to_array($1, $2) END"),
     ("regexp_extract", 2, "regexp_match($1, '(' || $2 || ')')[1]"),
     ("regexp_extract", 3, "regexp_match($1, '(' || $2 || ')')[$3 + 1]"),
 ];
+
+/// The expressions of the list of functions, by name and number of arguments.
+static LISTED: LazyLock<BTreeMap<(&str, usize), &str>> = LazyLock::new(|| {
+    let functions = trino_functions::functions();
+    let calls = functions.iter().flat_map(|function| function.rewritten().iter().map(|call| (function.name, *call)));
+    calls.map(|(name, call)| ((name, call.arguments()), call.template)).collect()
+});
 
 /// Rewrites every call of a function in the list.
 ///
@@ -179,7 +186,14 @@ impl Rewrite {
                 converted(expr, data_type)
             }
             Expr::Substring { expr, substring_from: Some(from), substring_for, .. } => {
-                substring(expr, from, substring_for.as_deref())
+                let args: Vec<Expr> =
+                    [expr, from].into_iter().chain(substring_for).map(|arg| Expr::clone(arg)).collect();
+                // In quotes, as without them it would be the same syntax again.
+                let template = if args.len() == 2 { r#""substr"($1, $2)"# } else { r#""substr"($1, $2, $3)"# };
+                filled(template, &args).map(Some)
+            }
+            Expr::Position { expr, r#in } => {
+                filled("strpos($2, $1)", &[Expr::clone(expr), Expr::clone(r#in)]).map(Some)
             }
             _ => Ok(None),
         }
@@ -246,6 +260,11 @@ fn replacement(call: &Function) -> Result<Option<Expr>> {
         ("regexp_like", [text, pattern]) if text_of(pattern) == Some(".*") => {
             filled("($1 LIKE '%')", std::slice::from_ref(text))?
         }
+        // The form of Unicode is a word, not a column.
+        ("normalize", [text, Expr::Identifier(form)]) => {
+            let form = Expr::Value(Value::SingleQuotedString(form.value.clone()).into());
+            filled("\"normalize\"($1, $2)", &[text.clone(), form])?
+        }
         ("nullif", [Expr::Value(ValueWithSpan { value: Value::Null, .. }), _]) => args[0].clone(),
         ("at_timezone", [time, zone]) => match zoned(time, zone)? {
             Some(zoned) => zoned,
@@ -260,29 +279,13 @@ fn replacement(call: &Function) -> Result<Option<Expr>> {
         ("date_parse", [text, format]) => with_format(date_format::PARSE, text, format)?,
         _ => match TEMPLATES.iter().find(|(known, arity, _)| *known == name && *arity == args.len()) {
             Some((_, _, template)) => filled(template, &args)?,
-            None => return Ok(None),
+            None => match LISTED.get(&(name.as_str(), args.len())) {
+                Some(template) => filled(template, &args)?,
+                None => return Ok(None),
+            },
         },
     };
     Ok(Some(with_clauses(replaced, call)))
-}
-
-/// A part of a text; a start below one counts from its end.
-fn substring(text: &Expr, from: &Expr, length: Option<&Expr>) -> Result<Option<Expr>> {
-    if matches!(from, Expr::Value(value) if value.value != Value::Number("0".to_owned(), false)) {
-        return Ok(None);
-    }
-    let args: Vec<Expr> = [text, from].into_iter().chain(length).cloned().collect();
-    let template = match length {
-        None => {
-            "CASE WHEN $2 > 0 THEN substr($1, $2) WHEN $2 = 0 OR -$2 > character_length($1) THEN '' \
-             ELSE right($1, -$2) END"
-        }
-        Some(_) => {
-            "CASE WHEN $2 > 0 THEN substr($1, $2, $3) WHEN $2 = 0 OR -$2 > character_length($1) THEN '' \
-             ELSE left(right($1, -$2), $3) END"
-        }
-    };
-    filled(template, &args).map(Some)
 }
 
 fn plain_name(call: &Function) -> Option<String> {

@@ -56,6 +56,7 @@ impl Sessions {
             SessionStateBuilder::new().with_config(config).with_runtime_env(Arc::new(runtime)).with_default_features();
         let mut base = semantics::rules(builder).build();
         datafusion_functions_json::register_all(&mut base)?;
+        trino_functions::register(&mut base)?;
         dates::register(&mut base)?;
         date_format::register(&mut base)?;
         date_bin::register(&mut base)?;

@@ -15,6 +15,7 @@ use shared::model::Column;
 use testing::catalog_faults::FaultyCatalog;
 
 mod bounded;
+mod functions;
 
 /// An engine with little memory over ports in memory.
 struct Lake {

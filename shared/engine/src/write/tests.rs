@@ -169,7 +169,7 @@ async fn statements_at_once_lose_nothing() {
 #[tokio::test]
 async fn a_merge_of_few_rows_into_a_large_table_takes_little_memory() {
     let lake = Lake::with_memory(24 << 20).await;
-    let rows = "SELECT n AS id, repeat(md5(CAST(n AS varchar)), 4) AS name FROM generate_series(1, 400000) AS g(n)";
+    let rows = "SELECT n AS id, repeat(to_hex(md5(to_utf8(CAST(n AS varchar)))), 4) AS name FROM generate_series(1, 400000) AS g(n)";
     lake.write(&format!("CREATE TABLE t AS {rows}")).await;
     let merged = lake
         .write(

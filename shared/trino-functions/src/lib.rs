@@ -1,0 +1,205 @@
+//! The functions of Athena's SQL, as Trino documents them, for DataFusion.
+//!
+//! [`functions`] is the list: each with its signatures, what it does, an example with its result, and what computes it. A signature is
+//! text, `substr(varchar, bigint) -> varchar`, and says what is converted, refused and given; see `signature.rs`. [`register`] puts
+//! them all into a session, in the place of functions of DataFusion that have the same name. What isn't a function but syntax (CAST,
+//! `AT TIME ZONE`) is the engine's.
+//!
+//! A new function is a few lines in the module of its section; the examples are run by a test of the engine and become
+//! `docs/functions.md`.
+//!
+//! Errors: `Invalid` for arguments whose types or values a function does not take, `Bug` where a signature and what computes it differ.
+
+mod binary;
+mod bitwise;
+mod call;
+mod distances;
+mod math;
+mod scalar;
+mod signature;
+mod splits;
+mod strings;
+mod types;
+mod url;
+
+use std::sync::Arc;
+
+use arrow::datatypes::DataType;
+use datafusion::common::Result;
+use datafusion::execution::FunctionRegistry;
+use datafusion::logical_expr::{ScalarUDF, Volatility};
+
+use self::call::Compute;
+use self::scalar::{Scalar, Way};
+use self::signature::Signature;
+pub use self::types::type_name;
+use shared::Error;
+
+/// A function of Trino.
+#[derive(Debug)]
+pub struct Function {
+    pub name: &'static str,
+    pub aliases: &'static [&'static str],
+    /// The section of Trino's documentation, e.g. `Mathematical`.
+    pub section: &'static str,
+    pub does: &'static str,
+    /// Expressions, and the text of what they give.
+    pub examples: Vec<(&'static str, &'static str)>,
+    ways: Vec<NewWay>,
+    /// Calls that the engine writes anew before planning.
+    rewritten: Vec<Rewritten>,
+    volatility: Volatility,
+}
+
+/// A call in the place of which another expression is planned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rewritten {
+    pub signature: &'static str,
+    /// With `$1` for the first argument.
+    pub template: &'static str,
+}
+
+/// A way of calling a function whose signature is not read yet.
+struct NewWay {
+    signature: &'static str,
+    gives: Option<fn(&[DataType]) -> Result<DataType>>,
+    compute: Compute,
+}
+
+impl std::fmt::Debug for NewWay {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.signature)
+    }
+}
+
+impl Rewritten {
+    /// How many there are.
+    pub fn arguments(&self) -> usize {
+        Signature::parse(self.signature).map_or(0, |signature| signature.arguments())
+    }
+}
+
+/// A function that gives the same for the same arguments.
+fn scalar(section: &'static str, name: &'static str, does: &'static str) -> Function {
+    let volatility = Volatility::Immutable;
+    Function {
+        name,
+        aliases: &[],
+        section,
+        does,
+        examples: Vec::new(),
+        ways: Vec::new(),
+        rewritten: Vec::new(),
+        volatility,
+    }
+}
+
+impl Function {
+    fn alias(self, aliases: &'static [&'static str]) -> Self {
+        Self { aliases, ..self }
+    }
+
+    fn way(mut self, signature: &'static str, compute: Compute) -> Self {
+        self.ways.push(NewWay { signature, gives: None, compute });
+        self
+    }
+
+    /// A way whose result has the type that `gives` makes of those of the arguments.
+    fn typed(mut self, signature: &'static str, gives: fn(&[DataType]) -> Result<DataType>, compute: Compute) -> Self {
+        self.ways.push(NewWay { signature, gives: Some(gives), compute });
+        self
+    }
+
+    /// A call that another expression of DataFusion's SQL stands for, with `$1` for the first argument.
+    fn stands_for(mut self, signature: &'static str, template: &'static str) -> Self {
+        self.rewritten.push(Rewritten { signature, template });
+        self
+    }
+
+    fn example(mut self, call: &'static str, gives: &'static str) -> Self {
+        self.examples.push((call, gives));
+        self
+    }
+
+    /// The ways of calling it, e.g. `length(varchar) -> bigint`.
+    pub fn signatures(&self) -> impl Iterator<Item = &'static str> {
+        self.ways.iter().map(|way| way.signature).chain(self.rewritten.iter().map(|call| call.signature))
+    }
+
+    /// The calls that the engine writes anew.
+    pub fn rewritten(&self) -> &[Rewritten] {
+        &self.rewritten
+    }
+
+    fn implementation(self) -> Result<Scalar> {
+        let Self { name, aliases, ways, volatility, .. } = self;
+        let way = |NewWay { signature, gives, compute }: NewWay| {
+            let signature = Signature::parse(signature)?;
+            if signature.name() != name {
+                return Err(Error::bug(format!("expected a signature of `{name}`, found `{signature}`")).into());
+            }
+            Ok(Way { signature, gives, compute })
+        };
+        let ways = ways.into_iter().map(way).collect::<Result<_>>()?;
+        Ok(Scalar::new(name, aliases.iter().map(|alias| (*alias).to_owned()).collect(), ways, volatility))
+    }
+}
+
+/// All functions, by section.
+pub fn functions() -> Vec<Function> {
+    [
+        math::functions(),
+        bitwise::functions(),
+        strings::functions(),
+        splits::functions(),
+        distances::functions(),
+        binary::functions(),
+        url::functions(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+/// Puts the functions into the registry.
+///
+/// # Errors
+/// `Bug` for a signature that can't be read; whatever the registry says.
+pub fn register(registry: &mut dyn FunctionRegistry) -> Result<()> {
+    for function in functions().into_iter().filter(|function| !function.ways.is_empty()) {
+        for name in function.aliases.iter().chain([&function.name]) {
+            replace(registry, name)?;
+        }
+        registry.register_udf(Arc::new(ScalarUDF::from(function.implementation()?)))?;
+    }
+    Ok(())
+}
+
+/// Takes what has the name out of the registry, under all of its names: sessions are made of the functions that a registry holds under
+/// any name, and would bring it back.
+fn replace(registry: &mut dyn FunctionRegistry, name: &str) -> Result<()> {
+    let Ok(old) = registry.udf(name) else { return Ok(()) };
+    for name in old.aliases().iter().map(String::as_str).chain([old.name()]) {
+        if registry.udf(name).is_ok_and(|found| found.name() == old.name()) {
+            registry.deregister_udf(name)?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_function_has_a_name_of_its_own_an_example_and_signatures_that_can_be_read() {
+        let mut names = std::collections::BTreeSet::new();
+        for function in functions() {
+            for name in function.aliases.iter().chain([&function.name]) {
+                assert!(names.insert(*name), "{name} is there twice");
+            }
+            assert!(!function.examples.is_empty(), "{} has no example", function.name);
+            function.implementation().unwrap();
+        }
+    }
+}
