@@ -284,6 +284,18 @@ pub async fn erased(state: &dyn State) -> Result<Vec<Erased>> {
     Ok(get_json(state, KEY).await?.map(|(erased, _)| erased).unwrap_or_default())
 }
 
+/// Means the records of a stream under another name too.
+///
+/// # Errors
+/// What the state answers.
+pub async fn rename_stream(state: &dyn State, random: &dyn Random, from: &str, to: &str) -> Result<()> {
+    let rename = |known: &mut Vec<Erased>| {
+        let meant = known.iter_mut().filter_map(|erased| erased.streams.as_mut()).filter(|names| names.contains(from));
+        meant.filter_map(|names| names.insert(to.to_owned()).then_some(())).count() > 0
+    };
+    change_json(state, random, KEY, rename).await.map(|_: Vec<Erased>| ())
+}
+
 /// Remembers that what arrived of a subject until now, in these streams (none: in all), is not to be stored any more. Whether it was
 /// remembered before: who reads streams may not know of it otherwise.
 ///

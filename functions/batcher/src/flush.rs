@@ -374,7 +374,7 @@ pub(crate) fn token_key(stream: &str) -> String {
     format!("stream.{stream}")
 }
 
-fn plan_key(stream: &str) -> String {
+pub(crate) fn plan_key(stream: &str) -> String {
     format!("batcher-plan/{stream}")
 }
 

@@ -14,6 +14,7 @@ mod event;
 mod flush;
 mod pending;
 mod plan;
+mod rename;
 mod round;
 mod status;
 
@@ -100,7 +101,6 @@ impl Batcher {
                     &replayed.map_err(|e| e.context(format!("replaying the errors of stream `{name}`")))?,
                 )
             }
-            ("GET", ["status", "batcher"]) => self.status().await?.response(),
             ("POST", ["streams", name, "errors", "discard"]) => {
                 let unwanted = if request.body.is_empty() { errors::Unwanted::default() } else { request.json()? };
                 let discarded = self.discard_errors(name, unwanted).await;
@@ -109,6 +109,7 @@ impl Batcher {
                     &discarded.map_err(|e| e.context(format!("discarding the errors of stream `{name}`")))?,
                 )
             }
+            ("GET", ["status", "batcher"]) => self.status().await?.response(),
             (method, _) => Err(Error::not_found(format!(
                 "expected `POST /streams/{{name}}/flush`, `GET /streams/{{name}}/errors`, \
                  `POST /streams/{{name}}/errors/replay`, `POST /streams/{{name}}/errors/discard`, `POST /plan` or `GET /status/batcher`, found `{method} {}`",

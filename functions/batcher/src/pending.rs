@@ -162,7 +162,7 @@ pub(crate) async fn update(ports: &Ports, stream: &str, change: impl FnMut(&mut 
     change_json(ports.state.as_ref(), &*ports.random, &key(stream), change).await
 }
 
-fn key(stream: &str) -> String {
+pub(crate) fn key(stream: &str) -> String {
     format!("batcher/{stream}")
 }
 

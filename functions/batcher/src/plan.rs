@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use shared::api::status::counted;
 use shared::model::{Column, TableName};
-use shared::project::changes::{Change, Effect, between};
+use shared::project::changes::{Change, Effect, Rename, between, renames};
 use shared::project::{Project, StreamDeclaration};
 use shared::{ErrorKind, Result};
 use table::{Evolution, Table};
@@ -22,13 +22,26 @@ impl Batcher {
         if let Err(error) = Self::new(Arc::new(next.clone()), self.ports.clone()) {
             changes.push(Change::new(Effect::Impossible, "stream", "", "a schema", error.to_string()));
         }
+        let renames = renames(&self.project, next);
+        let mut renamed = BTreeSet::new();
         for (name, declaration) in &next.file().streams {
-            changes.extend(self.resharding(name, declaration).await?);
+            let rename = renames.iter().find(|rename| rename.to == *name);
+            let was = match rename {
+                Some(rename) => self.renaming(rename, next).await?.map(|change| (&rename.from, change)),
+                None => None,
+            };
+            let was = was.map(|(from, change)| {
+                changes.push(change);
+                renamed.insert(from);
+                from.as_str()
+            });
+            let before = was.unwrap_or(name);
+            changes.extend(self.resharding(before, declaration, name).await?);
             let table = next.stream_table(name)?;
-            changes.extend(self.relocation(name, &table).await?);
+            changes.extend(self.relocation(before, name, &table).await?);
             match self.tables.load(&table).await {
                 Ok(found) => {
-                    let before = self.project.file().streams.get(name).map(|before| before.schema.as_slice());
+                    let before = self.project.file().streams.get(before).map(|before| before.schema.as_slice());
                     changes.extend(evolution(name, before.unwrap_or_default(), declaration, &found));
                 }
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
@@ -42,16 +55,77 @@ impl Batcher {
                 }
             }
         }
-        for name in self.project.file().streams.keys().filter(|name| !next.file().streams.contains_key(*name)) {
+        let gone = self.project.file().streams.keys().filter(|name| !next.file().streams.contains_key(*name));
+        for name in gone.filter(|name| !renamed.contains(name)) {
             changes.push(self.removal(name, &self.project.stream_table(name)?).await?);
         }
         changes.sort_by_key(|change| change.effect);
         Ok(changes)
     }
 
-    async fn resharding(&self, name: &str, next: &StreamDeclaration) -> Result<Option<Change>> {
+    /// A stream that goes on under another name; none when there is no stream that could.
+    async fn renaming(&self, Rename { from, to }: &Rename, next: &Project) -> Result<Option<Change>> {
+        let change = |effect, then: String| Ok(Some(Change::new(effect, "stream", to, format!("was `{from}`"), then)));
+        if !self.has_stream(from).await? {
+            return Ok(None);
+        }
+        if !self.ports.stream.can_rename() {
+            let pending =
+                if self.project.file().streams.contains_key(from) { self.pending_records(from).await? } else { 0 };
+            let waiting = self.replays(from).waiting().await?.len();
+            if pending == 0 && waiting == 0 {
+                let table = next.stream_table(to)?;
+                let then = format!(
+                    "a stream of Kinesis keeps its name: a new one is made, and `{table}` goes on; `{from}` goes, with what it still takes"
+                );
+                return change(Effect::Applied, then);
+            }
+            let (records, objects) = (counted(pending, "record"), counted(waiting as u64, "object"));
+            let then = format!(
+                "a stream of Kinesis keeps its name: a new one is made, which would not have the {records} of `{from}` that no table has yet, nor those below \
+                 `errors/` ({objects}). Stop who sends to it, flush it and replay its errors; or leave `was` out, and allow that they stay behind"
+            );
+            return change(Effect::Impossible, then);
+        }
+        let (held, waiting) = (self.held(to).await?, self.replays(to).waiting().await?.len());
+        if held > 0 || waiting > 0 {
+            let (records, objects) = (counted(held, "record"), counted(waiting as u64, "object"));
+            let then = format!(
+                "an earlier stream `{to}` still holds {records}, and {objects} below `errors/`: choose another name, or wait until its retention is over"
+            );
+            return change(Effect::Impossible, then);
+        }
+        let then = format!(
+            "what `{from}` holds, where its table stands and its records below `errors/` go on as `{to}`; nobody can send to `{from}` any more"
+        );
+        change(Effect::Applied, then)
+    }
+
+    async fn has_stream(&self, name: &str) -> Result<bool> {
+        match self.ports.stream.shards(name).await {
+            Ok(_) => Ok(true),
+            // On AWS the functions that run may look only at streams of the file in force.
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Denied) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Records that a stream holds, whether or not its table has them; none of one that is not there.
+    async fn held(&self, name: &str) -> Result<u64> {
+        if !self.has_stream(name).await? {
+            return Ok(0);
+        }
+        let mut records = 0;
+        for shard in self.ports.stream.shards(name).await? {
+            records += self.ports.stream.backlog(name, &shard.id, None).await?.map_or(0, |backlog| backlog.records);
+        }
+        Ok(records)
+    }
+
+    /// The change of the stream `before` to another number of shards, under the name that it gets.
+    async fn resharding(&self, before: &str, next: &StreamDeclaration, name: &str) -> Result<Option<Change>> {
         if self.ports.stream.can_reshard() {
-            let before = self.project.file().streams.get(name).filter(|before| before.shards != next.shards);
+            let before = self.project.file().streams.get(before).filter(|before| before.shards != next.shards);
             let then = "by the deployment: every stream gets the most that any asks for";
             return Ok(before.map(|before| {
                 let what = format!("{} → {} shards", before.shards, next.shards);
@@ -59,7 +133,7 @@ impl Batcher {
             }));
         }
         // Also of a stream that the file did not have for a while.
-        let shards = match self.ports.stream.shards(name).await {
+        let shards = match self.ports.stream.shards(before).await {
             Ok(shards) => shards.len(),
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
@@ -70,12 +144,12 @@ impl Batcher {
         Ok(is_other.then(|| Change::new(Effect::Impossible, "stream", name, what, then)))
     }
 
-    /// The change of a stream to another table.
-    async fn relocation(&self, name: &str, to: &TableName) -> Result<Option<Change>> {
-        if !self.project.file().streams.contains_key(name) {
+    /// The change of the stream `before` to another table, under the name that it gets.
+    async fn relocation(&self, before: &str, name: &str, to: &TableName) -> Result<Option<Change>> {
+        if !self.project.file().streams.contains_key(before) {
             return Ok(None);
         }
-        let from = self.project.stream_table(name)?;
+        let from = self.project.stream_table(before)?;
         if from == *to {
             return Ok(None);
         }
@@ -83,7 +157,7 @@ impl Batcher {
         let mut then = format!(
             "all that the stream still holds, also what is in `{from}`, is written to `{to}` with its next records or flush; `{from}` keeps its rows"
         );
-        let waiting = self.replays(name).waiting().await?.len();
+        let waiting = self.replays(before).waiting().await?.len();
         if waiting == 0 {
             return Ok(Some(Change::new(Effect::Applied, "stream", name, what, then)));
         }

@@ -213,6 +213,11 @@ impl Claim {
     }
 }
 
+/// Where keys of a stream lie that are remembered, the older ones first.
+pub(crate) fn folders(stream: &str, now_ms: i64) -> [String; 2] {
+    [now_ms / DAY_MS - 1, now_ms / DAY_MS].map(|day| format!("ingest/{day:06}/{stream}/"))
+}
+
 /// Removes some of what is remembered of days long past; says whether there may be more.
 pub(crate) async fn forget(state: &dyn State, now_ms: i64) -> Result<bool> {
     let kept = format!("ingest/{:06}/", now_ms / DAY_MS - KEPT_DAYS);

@@ -33,6 +33,7 @@ mod kept;
 mod put;
 mod records;
 mod refusals;
+mod rename;
 mod split;
 mod streams;
 

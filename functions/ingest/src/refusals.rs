@@ -156,7 +156,7 @@ async fn add(ports: &Ports, stream: &str, refusals: &Refusals) -> Result<()> {
     change_json(ports.state.as_ref(), &*ports.random, &key(stream), add).await.map(drop)
 }
 
-fn key(stream: &str) -> String {
+pub(crate) fn key(stream: &str) -> String {
     format!("refusals/{stream}")
 }
 

@@ -157,6 +157,24 @@ impl Stream for EmbeddedStream {
         false
     }
 
+    fn can_rename(&self) -> bool {
+        true
+    }
+
+    async fn rename(&self, from: &str, to: &str) -> Result<()> {
+        let (from, to, now_ms) = (from.to_owned(), to.to_owned(), self.clock.now_ms());
+        self.database
+            .write(move |transaction| {
+                let Some(row) = find(transaction, &from)? else { return existing(transaction, &to).map(drop) };
+                if let Some(other) = find(transaction, &to)? {
+                    give_way(transaction, &other, &to, now_ms)?;
+                }
+                transaction.execute("UPDATE streams SET name = ?1 WHERE id = ?2", (&to, row.id))?;
+                Ok(())
+            })
+            .await
+    }
+
     async fn list(&self) -> Result<Vec<String>> {
         self.database
             .read(|transaction| {
@@ -221,6 +239,22 @@ fn find(transaction: &Transaction<'_>, name: &str) -> Result<Option<StreamRow>> 
         Ok(StreamRow { id: row.get(0)?, shards: row.get(1)?, retention_ms: hours * 3_600_000 })
     });
     Ok(row.optional()?)
+}
+
+/// Removes a stream with what has expired in it.
+///
+/// # Errors
+/// `Conflict` when it holds records.
+fn give_way(transaction: &Transaction<'_>, stream: &StreamRow, name: &str, now_ms: i64) -> Result<()> {
+    let count = "SELECT count(*) FROM records WHERE stream = ?1 AND arrival_ms > ?2";
+    let live: i64 =
+        transaction.prepare_cached(count)?.query_row((stream.id, now_ms - stream.retention_ms), |row| row.get(0))?;
+    if live > 0 {
+        return Err(Error::conflict(format!("expected no other stream `{name}`, found one that holds {live} records")));
+    }
+    transaction.execute("DELETE FROM records WHERE stream = ?1", [stream.id])?;
+    transaction.execute("DELETE FROM streams WHERE id = ?1", [stream.id])?;
+    Ok(())
 }
 
 fn existing(transaction: &Transaction<'_>, name: &str) -> Result<StreamRow> {

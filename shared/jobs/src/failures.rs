@@ -10,7 +10,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use shared::api::status::Problem;
 use shared::ports::Ports;
-use shared::state::{Expect, change_json, get_json};
+use shared::state::{self, Expect, change_json, get_json};
 use shared::{Error, Result};
 
 use crate::Failure;
@@ -80,6 +80,14 @@ async fn forget(ports: &Ports, function: &str, name: &str) -> Result<()> {
 /// What the state answers.
 pub async fn load(ports: &Ports, function: &str, name: &str) -> Result<Option<Failing>> {
     Ok(get_json::<Option<Failing>>(ports.state.as_ref(), &key(function, name)).await?.and_then(|(failing, _)| failing))
+}
+
+/// Keeps it under another name of the work.
+///
+/// # Errors
+/// What the state answers.
+pub async fn rename(ports: &Ports, function: &str, from: &str, to: &str) -> Result<()> {
+    state::rename(ports.state.as_ref(), &key(function, from), &key(function, to)).await
 }
 
 fn key(function: &str, name: &str) -> String {

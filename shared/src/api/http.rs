@@ -64,6 +64,15 @@ impl Request {
         limit.ok_or_else(|| Error::invalid(format!("expected a `limit` from 1 to {most}, found `{text}`")))
     }
 
+    /// The body as text.
+    ///
+    /// # Errors
+    /// `Invalid` for bytes that are not UTF-8.
+    pub fn text(&self) -> Result<&str> {
+        std::str::from_utf8(&self.body)
+            .map_err(|e| Error::invalid("expected a body in UTF-8, found other bytes").with_source(e))
+    }
+
     /// The body as JSON.
     ///
     /// # Errors

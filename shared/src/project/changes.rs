@@ -50,6 +50,26 @@ impl Change {
     }
 }
 
+/// A stream that goes on under another name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rename {
+    pub from: String,
+    pub to: String,
+}
+
+/// The streams that a file gives another name, if what they hold is there: those that say what they were, and those that get a name
+/// back that they had in the file before.
+pub fn renames(before: &Project, after: &Project) -> Vec<Rename> {
+    let (old, new) = (&before.file().streams, &after.file().streams);
+    let rename = |(to, declared): (&String, &StreamDeclaration)| {
+        let named = declared.was.as_ref().filter(|was| old.contains_key(*was));
+        let back = || old.iter().find(|(name, old)| old.was.as_ref() == Some(to) && !new.contains_key(*name));
+        let from = named.or_else(|| back().map(|(name, _)| name)).or(declared.was.as_ref())?;
+        (!old.contains_key(to)).then(|| Rename { from: from.clone(), to: to.clone() })
+    };
+    new.iter().filter_map(rename).collect()
+}
+
 /// What differs between two files, apart from what only tables and streams can tell: tables of streams, columns, partitioning, shards.
 ///
 /// # Errors
@@ -76,10 +96,12 @@ pub fn between(before: &Project, after: &Project) -> Result<Vec<Change>> {
             changes.push(Change::new(Effect::NeedsAllow, "location", name, "another database", then));
         }
     }
+    let renames = renames(before, after);
     for (name, stream) in &after.file().streams {
-        match before.file().streams.get(name) {
+        let was = renames.iter().find(|rename| rename.to == *name).map_or(name, |rename| &rename.from);
+        match before.file().streams.get(was) {
             None => changes.push(applied("stream", name, "new".into(), "it is made, its table with its first records")),
-            Some(old) => stream_changes(name, old, stream, &mut changes),
+            Some(old) => stream_changes(name, (was, old), stream, &mut changes),
         }
     }
     let stays = "the tables of its files stay in the catalog, and are crawled no more";
@@ -109,7 +131,12 @@ pub fn between(before: &Project, after: &Project) -> Result<Vec<Change>> {
     Ok(changes)
 }
 
-fn stream_changes(name: &str, old: &StreamDeclaration, new: &StreamDeclaration, changes: &mut Vec<Change>) {
+fn stream_changes(
+    name: &str,
+    (old_name, old): (&str, &StreamDeclaration),
+    new: &StreamDeclaration,
+    changes: &mut Vec<Change>,
+) {
     let mut applied =
         |what: String, then: String| changes.push(Change::new(Effect::Applied, "stream", name, what, then));
     if old.buffer != new.buffer {
@@ -126,6 +153,9 @@ fn stream_changes(name: &str, old: &StreamDeclaration, new: &StreamDeclaration, 
     }
     if old.retention != new.retention {
         applied(format!("retention {} → {}", old.retention, new.retention), "of what the stream holds too".into());
+    }
+    if let Some(was) = new.was.as_ref().filter(|was| old.was.as_ref() != Some(*was) && *was != old_name) {
+        applied(format!("`was: {was}`"), "nothing is carried over: the stream is there already".into());
     }
     if old.keep_rejects != new.keep_rejects {
         let then = if new.keep_rejects { "refused records are kept" } else { "refused records are no longer kept" };

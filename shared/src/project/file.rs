@@ -51,6 +51,9 @@ pub struct StreamDeclaration {
     pub schema: Vec<Column>,
     /// `table` or `database.table` (default: the stream's name).
     pub table: Option<String>,
+    /// The name that the stream had before: what it holds and where its table stands go on under the new one. With `table`, which
+    /// names the table of the old one; it may stay for ever.
+    pub was: Option<String>,
     /// Iceberg partition fields of the table, e.g. `day(time_hour)`.
     #[serde(default)]
     pub partition_by: Vec<PartitionField>,

@@ -11,7 +11,7 @@ pub mod file;
 pub mod lineage;
 pub mod maintenance;
 pub mod parameters;
-mod problem;
+pub mod problem;
 mod rules;
 mod shape;
 pub mod sql;
@@ -24,6 +24,8 @@ pub use file::{
 };
 pub use lineage::{Lineage, job_needs};
 pub use maintenance::{Compaction, Expiry, Maintenance, OrphanRemoval};
+pub use problem::Problem;
+pub use tree::Path as FieldPath;
 pub use units::{ByteSize, Schedule, Seconds};
 
 use std::collections::BTreeSet;
@@ -31,7 +33,6 @@ use std::path::Path;
 
 use url::Url;
 
-use self::problem::Problem;
 use self::rules::Rules;
 use self::shape::Shape;
 use self::tree::Node;
@@ -169,8 +170,7 @@ fn unknown<'a>(what: &str, name: &str, known: impl Iterator<Item = &'a String>) 
 /// All problems in one error, in the order of the text.
 fn refusal(origin: &str, mut problems: Vec<Problem>) -> Error {
     problems.sort_by_key(|problem| problem.place);
-    let lines: Vec<_> = problems.iter().map(|problem| format!("{origin}:{problem}")).collect();
-    Error::invalid(lines.join("\n"))
+    problem::refusal(origin, &problems)
 }
 
 /// The JSON Schema of the lakehouse file, for editors.

@@ -2,15 +2,42 @@
 
 use std::fmt;
 
-use super::tree::{Path, Place};
+use serde::Serialize;
+
+use super::tree::{Node, Path, Place};
+use crate::{Error, Result};
 
 /// One thing that is wrong.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Problem {
-    pub(super) path: Path,
-    pub(super) place: Place,
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Problem {
+    pub path: Path,
+    #[serde(flatten)]
+    pub place: Place,
     /// What was expected and what was found.
-    pub(super) message: String,
+    pub message: String,
+}
+
+/// What is wrong at some paths of a lakehouse file, in the order of its text.
+///
+/// # Errors
+/// `Invalid` for a text that is no YAML.
+pub fn located(text: &str, found: Vec<(Path, String)>) -> Result<Vec<Problem>> {
+    let root = Node::parse(text)?;
+    let problem = |(path, message): (Path, String)| Problem { place: root.find(&path), path, message };
+    let mut problems: Vec<Problem> = found.into_iter().map(problem).collect();
+    problems.sort_by_key(|problem| problem.place);
+    Ok(problems)
+}
+
+/// All problems of the file `origin` in one error, each in a line of its own.
+pub fn refusal(origin: &str, problems: &[Problem]) -> Error {
+    let lines: Vec<_> = problems.iter().map(|problem| format!("{origin}:{problem}")).collect();
+    Error::invalid(lines.join("\n"))
+}
+
+/// What is wrong with a column that is none of `columns`.
+pub fn no_column<T: AsRef<str>>(name: &str, columns: &[T]) -> String {
+    format!("expected a column ({}), found `{name}`{}", one_of(columns), near(name, columns))
 }
 
 impl fmt::Display for Problem {

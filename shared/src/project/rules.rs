@@ -9,7 +9,7 @@ use super::file::{
     StreamDeclaration, Workflow, Write,
 };
 use super::maintenance::{Maintenance, SortColumn};
-use super::problem::{Problem, near, one_of};
+use super::problem::{Problem, near, no_column, one_of};
 use super::sql::{Select, check_condition, parameters};
 use super::tree::{Node, Path};
 use super::{lineage, units};
@@ -107,6 +107,7 @@ impl<'a> Rules<'a> {
         if let Some(key) = &stream.partition_key {
             self.column(&path.key("partition_key"), key, &columns);
         }
+        self.was(path, name, stream);
         let table = path.key("table");
         if let Some(target) = self.table(&table, stream.table.as_deref().unwrap_or(name)) {
             self.writes(&table, target, Writer::Alone);
@@ -117,6 +118,32 @@ impl<'a> Rules<'a> {
         let interval = path.key("buffer").key("interval");
         self.range(&interval, stream.buffer.interval, units::Seconds(0)..=units::Seconds(900));
         self.range(&path.key("retention"), stream.retention, units::Seconds(DAY)..=units::Seconds(365 * DAY));
+    }
+
+    /// The name that a stream had before.
+    fn was(&mut self, path: &Path, name: &str, stream: &StreamDeclaration) {
+        let Some(was) = &stream.was else { return };
+        let path = path.key("was");
+        self.name(&path, "stream", was);
+        if self.file.streams.contains_key(was) {
+            self.report(
+                &path,
+                format!("expected a name that no stream has any more, found `{was}`, which is declared"),
+            );
+        }
+        let heirs = self.file.streams.iter().filter(|(_, other)| other.was.as_ref() == Some(was));
+        if let Some((first, _)) = heirs.map(|(heir, _)| (heir, ())).next().filter(|(first, ())| *first != name) {
+            self.report(
+                &path,
+                format!("expected each former name once, found `{was}`, which stream `{first}` has too"),
+            );
+        }
+        if stream.table.is_none() {
+            let message = format!(
+                "`was` expects `table`, as a table is not renamed with its stream (e.g. `table: {was}`), found none"
+            );
+            self.report(&path, message);
+        }
     }
 
     fn location(&mut self, path: &Path, location: &Location) {
@@ -425,8 +452,7 @@ impl<'a> Rules<'a> {
 
     fn column(&mut self, path: &Path, name: &str, columns: &[&str]) {
         if !columns.contains(&name) {
-            let message = format!("expected a column ({}), found `{name}`{}", one_of(columns), near(name, columns));
-            self.report(path, message);
+            self.report(path, no_column(name, columns));
         }
     }
 

@@ -3,15 +3,16 @@
 use std::collections::HashMap;
 use std::fmt;
 
+use serde::{Serialize, Serializer};
 use serde_saphyr::granit_parser::{Event, Marker, Parser, ScalarStyle};
 
 use crate::{Error, Result};
 
 /// A place in the text, both from 1.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Place {
-    pub(super) line: usize,
-    pub(super) column: usize,
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Place {
+    pub line: usize,
+    pub column: usize,
 }
 
 impl From<Marker> for Place {
@@ -22,7 +23,7 @@ impl From<Marker> for Place {
 
 /// The way from the root to a value: `streams.flights.schema[3].type`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Path(Vec<Step>);
+pub struct Path(Vec<Step>);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Step {
@@ -31,11 +32,15 @@ enum Step {
 }
 
 impl Path {
-    pub(super) fn key(&self, name: &str) -> Self {
+    /// The way to a field.
+    #[must_use]
+    pub fn key(&self, name: &str) -> Self {
         self.with(Step::Key(name.into()))
     }
 
-    pub(super) fn item(&self, at: usize) -> Self {
+    /// The way to an item of a list, counted from 0.
+    #[must_use]
+    pub fn item(&self, at: usize) -> Self {
         self.with(Step::Item(at))
     }
 
@@ -55,6 +60,12 @@ impl fmt::Display for Path {
             }
         }
         Ok(())
+    }
+}
+
+impl Serialize for Path {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 

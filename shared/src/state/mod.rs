@@ -80,6 +80,16 @@ pub async fn put_json<T: Serialize + Sync>(state: &dyn State, key: &str, value: 
     state.put(key, bytes.into(), expect).await
 }
 
+/// Gives a document another key. One that is not there, since it never was or an earlier call moved it, is left alone.
+///
+/// # Errors
+/// What the state answers; the document may be under both keys then, and the same call does the rest.
+pub async fn rename(state: &dyn State, from: &str, to: &str) -> Result<()> {
+    let Some(document) = state.get(from).await? else { return Ok(()) };
+    state.put(to, document.bytes, Expect::Anything).await?;
+    state.delete(from, Expect::Anything).await
+}
+
 /// Changes a JSON document, a default one when it is absent, and gives what it is now. `change` says whether it changed
 /// anything; it is called anew when others came first.
 ///

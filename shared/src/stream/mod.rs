@@ -6,8 +6,8 @@ use std::fmt::Debug;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use crate::Result;
 use crate::model::{SequenceNumber, ShardId};
+use crate::{Error, Result};
 
 pub mod check;
 
@@ -121,6 +121,23 @@ pub trait Stream: Debug + Send + Sync {
     /// Whether a stream can get another number of shards.
     fn can_reshard(&self) -> bool {
         true
+    }
+
+    /// Whether a stream can get another name.
+    fn can_rename(&self) -> bool {
+        false
+    }
+
+    /// Gives a stream another name, with all that it holds. One that has the new name already, after the same call, stays as it is; a
+    /// stream of the new name that holds nothing gives way.
+    ///
+    /// # Errors
+    /// `NotFound` when there is neither; `Conflict` when another stream of the new name holds records; `Invalid` where streams keep
+    /// their names.
+    async fn rename(&self, from: &str, to: &str) -> Result<()> {
+        Err(Error::invalid(format!(
+            "expected a stream that can be renamed to `{to}`, found `{from}`, which keeps its name"
+        )))
     }
 
     /// The names of all streams, in order.
