@@ -55,10 +55,6 @@ pub(super) const TEMPLATES: &[(&str, usize, &str)] = &[
     ("now", 0, "arrow_cast(now(), 'Timestamp(Microsecond, None)')"),
     ("current_timestamp", 0, "arrow_cast(now(), 'Timestamp(Microsecond, None)')"),
     ("concat", 2, "$1 || $2"),
-    ("regexp_replace", 2, "regexp_replace($1, $2, '', 'g')"),
-    ("regexp_replace", 3, "regexp_replace($1, $2, $3, 'g')"),
-    ("regexp_extract", 2, "regexp_match($1, '(' || $2 || ')')[1]"),
-    ("regexp_extract", 3, "regexp_match($1, '(' || $2 || ')')[$3 + 1]"),
 ];
 
 /// The expressions of the list of functions, by name and number of arguments.
@@ -255,10 +251,6 @@ fn replacement(call: &Function) -> Result<Option<Expr>> {
         ("concat", [first, rest @ ..]) if rest.len() > 1 => {
             let joined = rest.iter().try_fold(first.clone(), |left, right| filled("$1 || $2", &[left, right.clone()]));
             joined?
-        }
-        // Rewritten by DataFusion to IS NOT NULL, which is false for a null.
-        ("regexp_like", [text, pattern]) if text_of(pattern) == Some(".*") => {
-            filled("($1 LIKE '%')", std::slice::from_ref(text))?
         }
         // The form of Unicode is a word, not a column.
         ("normalize", [text, Expr::Identifier(form)]) => {

@@ -15,6 +15,7 @@ mod bitwise;
 mod call;
 mod distances;
 mod math;
+mod regex;
 mod scalar;
 mod signature;
 mod splits;
@@ -154,6 +155,7 @@ pub fn functions() -> Vec<Function> {
         splits::functions(),
         distances::functions(),
         binary::functions(),
+        regex::functions(),
         url::functions(),
     ]
     .into_iter()
