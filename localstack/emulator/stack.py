@@ -216,19 +216,31 @@ def deploy(account: Account, stack: str, parameters: dict[str, str], bucket: str
 
 
 def plan(account: Account, stack: str, lakehouse: bytes, allow: bool) -> None:
-    """Has the functions that run say what the lakehouse file would change, and refuses one that they can't follow. Functions of an
-    earlier version, and a stack that is not there yet, say nothing."""
+    """Has the functions that run say what the lakehouse file would change and which of its SQL can't be planned, and refuses one that they
+    can't follow. Functions of an earlier version, and a stack that is not there yet, say nothing."""
+    changes = changes_of(account, stack, "batcher", "/plan", lakehouse) + changes_of(account, stack, "transform", "/check", lakehouse)
+    for change in changes:
+        say(f"{change['effect']}: {change['subject']} `{change['name']}`, {change['what']}: {change['then']}")
+    effects = {change["effect"] for change in changes}
+    if "impossible" in effects:
+        raise Mistake(f"{stack}: the tables that exist can't follow the lakehouse file; nothing was deployed")
+    if "needs_allow" in effects and not allow:
+        raise Mistake(f"{stack}: something would stay behind or fail; nothing was deployed. ALLOW=1 deploys it nevertheless")
+
+
+def changes_of(account: Account, stack: str, function: str, path: str, lakehouse: bytes) -> list[dict[str, str]]:
+    """What a function that runs says of a lakehouse file; nothing when it can't."""
     client = account.client("lambda")
-    http = {"method": "POST", "path": "/plan", "protocol": "HTTP/1.1", "sourceIp": "127.0.0.1", "userAgent": "deploy"}
+    http = {"method": "POST", "path": path, "protocol": "HTTP/1.1", "sourceIp": "127.0.0.1", "userAgent": "deploy"}
     event = {
-        "version": "2.0", "routeKey": "$default", "rawPath": "/plan", "rawQueryString": "", "headers": {"content-type": "application/yaml"},
+        "version": "2.0", "routeKey": "$default", "rawPath": path, "rawQueryString": "", "headers": {"content-type": "application/yaml"},
         "requestContext": {"http": http, "requestId": "plan", "accountId": "", "apiId": "", "stage": "$default", "time": "", "timeEpoch": 0},
         "body": lakehouse.decode(), "isBase64Encoded": False,
     }
     try:
-        called = client.invoke(FunctionName=f"{stack}-batcher:live", Payload=json.dumps(event).encode())
+        called = client.invoke(FunctionName=f"{stack}-{function}:live", Payload=json.dumps(event).encode())
     except (client.exceptions.ResourceNotFoundException, client.exceptions.TooManyRequestsException):
-        return
+        return []
     answer = json.loads(called["Payload"].read())
     try:
         body = json.loads(answer.get("body") or "{}")
@@ -236,15 +248,9 @@ def plan(account: Account, stack: str, lakehouse: bytes, allow: bool) -> None:
         body = {}
     if "changes" not in body:
         told = body.get("error", {}).get("message", "no plan")
-        say(f"{stack}: what the lakehouse file changes is not known: {told}")
-        return
-    for change in body["changes"]:
-        say(f"{change['effect']}: {change['subject']} `{change['name']}`, {change['what']}: {change['then']}")
-    effects = {change["effect"] for change in body["changes"]}
-    if "impossible" in effects:
-        raise Mistake(f"{stack}: the tables that exist can't follow the lakehouse file; nothing was deployed")
-    if "needs_allow" in effects and not allow:
-        raise Mistake(f"{stack}: something would stay behind; nothing was deployed. ALLOW=1 deploys it nevertheless")
+        say(f"{stack}: what `POST {path}` would say of the lakehouse file is not known: {told}")
+        return []
+    return body["changes"]
 
 
 def knock(account: Account, functions: dict[str, str]) -> None:

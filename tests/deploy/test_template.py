@@ -58,7 +58,7 @@ ROUTES = {
     "batcher": ["POST /streams/orders/flush", "GET /streams/orders/errors", "POST /streams/orders/errors/replay", "POST /plan", "GET /status/batcher"],
     "crawl": ["POST /crawl", "GET /crawls", "GET /status/crawl"],
     "transform": ["POST /workflows/daily_sums/runs", "GET /workflows/daily_sums/runs", "GET /runs/1", "POST /runs/1/resume", "POST /runs/1/cancel", "GET /workflows/daily_sums/quarantine",
-                  "GET /status/transform"],
+                  "POST /check", "GET /status/transform"],
     "query": ["POST /query"],
     "insight": ["POST /insight", "POST /insights/next", "GET /status/insight"],
 }

@@ -55,7 +55,8 @@ fn is_unsettled(kind: ErrorKind) -> bool {
     matches!(kind, ErrorKind::Conflict | ErrorKind::OutcomeUnknown | ErrorKind::Retry)
 }
 
-fn columns() -> Vec<Column> {
+/// Of the table.
+pub(crate) fn columns() -> Vec<Column> {
     use ColumnType::{BigInt, Int, String, TimestampTz};
     let columns = [
         ("run", String),

@@ -21,6 +21,8 @@ pub enum Command {
     List { workflow: String, limit: usize },
     /// Rows in quarantine, at most `limit`: of one job, or of all of a workflow.
     Quarantine { workflow: String, job: Option<String>, limit: usize },
+    /// Say what of a lakehouse file can't be planned.
+    Check,
     /// Remove what is kept of a subject.
     Erase,
     /// What is wrong, and the figures behind it.
@@ -67,6 +69,7 @@ impl Command {
                 job: request.query.get("job").cloned(),
                 limit: request.limit(MOST_RUNS, MOST_RUNS)?,
             }),
+            ("POST", ["check"]) => Ok(Self::Check),
             ("POST", ["erasures"]) => Ok(Self::Erase),
             ("GET", ["status", "transform"]) => Ok(Self::Status),
             ("GET", ["runs", run]) => Ok(Self::Get { run: (*run).into() }),
@@ -76,7 +79,7 @@ impl Command {
                 ErrorKind::NotFound,
                 format!(
                     "expected POST or GET /workflows/{{name}}/runs, GET /workflows/{{name}}/quarantine, GET /runs/{{id}}, POST /runs/{{id}}/resume, \
-                     POST /runs/{{id}}/cancel, POST /erasures or GET /status/transform, found {method} `{}`",
+                     POST /runs/{{id}}/cancel, POST /check, POST /erasures or GET /status/transform, found {method} `{}`",
                     request.path
                 ),
             )),

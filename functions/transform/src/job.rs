@@ -484,7 +484,7 @@ fn judge(mut verdict: oneshot::Receiver<Verdict>, url: &str, outcome: &mut Outco
 }
 
 /// The target's columns. All may be null: what a query says of its columns today need not hold tomorrow.
-fn columns(schema: &Schema) -> Result<Vec<Column>> {
+pub(crate) fn columns(schema: &Schema) -> Result<Vec<Column>> {
     let columns = columns_of(schema)?;
     Ok(columns.into_iter().map(|column| Column { required: false, ..column }).collect())
 }

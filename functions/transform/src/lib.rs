@@ -6,6 +6,7 @@
 
 pub mod archive;
 pub mod bookmark;
+pub mod check;
 pub mod erase;
 pub mod event;
 pub mod job;
@@ -126,6 +127,11 @@ impl Transform {
             Command::Quarantine { workflow, job, limit } => {
                 let rows = self.quarantined(&workflow, job.as_deref(), limit).await?;
                 Response::json(200, &json!({"workflow": workflow, "quarantine": rows}))
+            }
+            Command::Check => {
+                let text = request.text()?;
+                let next = Project::parse(text, "the new lakehouse file")?;
+                Response::json(200, &self.check(text, &next).await?)
             }
             Command::Erase => self.erase(request).await,
             Command::Status => self.status().await?.response(),

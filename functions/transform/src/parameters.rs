@@ -62,6 +62,18 @@ pub fn substitute(sql: &str, values: &BTreeMap<String, String>) -> Result<String
     Ok(out)
 }
 
+/// `sql` with something in place of each parameter that any type can be; none when it has no parameter.
+pub fn without_values(sql: &str) -> Option<String> {
+    let pieces = pieces(sql);
+    let text = |piece: &Piece<'_>| match piece {
+        Piece::Text(text) => (*text).to_owned(),
+        Piece::Parameter { region: Region::Quoted(_) | Region::Escaped, .. } => "1".to_owned(),
+        Piece::Parameter { .. } => "NULL".to_owned(),
+    };
+    let has_parameters = pieces.iter().any(|piece| matches!(piece, Piece::Parameter { .. }));
+    has_parameters.then(|| pieces.iter().map(text).collect())
+}
+
 /// The value as it must be written in this part of a text.
 fn written(value: &str, region: Region) -> String {
     match region {

@@ -80,7 +80,7 @@ async fn run(cli: Cli, out: &Out) -> Result<ExitCode> {
     let lakehouse = Lakehouse { settings, api: api(&cli.global, &environment) };
     let done = match cli.command {
         Command::Up(up) => up::run(&lakehouse.settings, &up, out).await,
-        Command::Validate => validate::run(&lakehouse.settings, out),
+        Command::Validate => validate::run(&lakehouse.settings, out).await,
         Command::Put(put) => put::run(&lakehouse, &put, out).await,
         Command::Sql(sql) => sql::run(&lakehouse, &sql, out).await,
         Command::Crawl(crawl) => work::crawl(&lakehouse, crawl.location.as_deref(), out).await,

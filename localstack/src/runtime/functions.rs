@@ -23,6 +23,7 @@ use shared::{Error, Result};
 use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinHandle;
 use transform::Transform;
+use transform::check::Checked;
 
 /// Threads for each processor: a function that computes for long leaves some to the others.
 const THREADS_EACH: usize = 4;
@@ -70,7 +71,7 @@ pub fn owner_of(segments: &[&str]) -> Option<Function> {
         ["streams", _, "flush"] | ["streams", _, "errors", ..] | ["plan"] => Some(Function::Batcher),
         ["status", function] if PARTS.contains(function) => Function::parse(function),
         ["crawl" | "crawls"] => Some(Function::Crawl),
-        ["workflows" | "runs", ..] | ["erasures"] => Some(Function::Transform),
+        ["workflows" | "runs", ..] | ["erasures"] | ["check"] => Some(Function::Transform),
         ["query"] => Some(Function::Query),
         ["insight"] | ["insights", ..] => Some(Function::Insight),
         _ => None,
@@ -113,6 +114,14 @@ impl Functions {
             answers: Threads::start("answer", processors)?,
             batching,
         }))
+    }
+
+    /// What of another lakehouse file can't be planned over the tables that there are.
+    ///
+    /// # Errors
+    /// As [`Transform::check`].
+    pub async fn check(&self, text: &str, next: &Project) -> Result<Checked> {
+        self.transform.check(text, next).await
     }
 
     /// Whether calls are under way.
@@ -243,6 +252,7 @@ mod tests {
             ("/crawls", Function::Crawl),
             ("/status/batcher", Function::Batcher),
             ("/plan", Function::Batcher),
+            ("/check", Function::Transform),
             ("/workflows/curate/runs", Function::Transform),
             ("/runs/1", Function::Transform),
             ("/runs/1/resume", Function::Transform),

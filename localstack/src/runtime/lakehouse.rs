@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use batcher::Batcher;
+use engine::Engine;
 use jobs::schedule;
 use shared::api::status::Problem;
 use shared::api::{Body, Event, Request, Response};
@@ -17,6 +18,7 @@ use shared::project::{Project, StreamDeclaration};
 use shared::state::Expect;
 use shared::stream::StreamSpec;
 use shared::{Error, ErrorKind, Result};
+use transform::Transform;
 
 use super::functions::{Function, Functions, owner_of};
 use super::status;
@@ -83,7 +85,10 @@ impl OpenLakehouse {
                 let (text, project) = loaded?;
                 let is_new = in_force.as_ref().is_none_or(|(known, _)| *known != text);
                 match in_force.and_then(|(_, before)| before).filter(|_| is_new) {
-                    Some(before) => (text, followed(&ports, before, project, takeover).await?, true),
+                    Some(before) => {
+                        let next = followed(settings, &ports, before, (&text, project), takeover).await?;
+                        (text, next, true)
+                    }
                     None => (text, project, is_new),
                 }
             }
@@ -146,7 +151,8 @@ impl OpenLakehouse {
                 return Ok(false);
             }
             let next = Project::parse(text, &name)?;
-            let changes = Batcher::new(self.project.clone(), self.ports.clone())?.plan(&next).await?;
+            let mut changes = Batcher::new(self.project.clone(), self.ports.clone())?.plan(&next).await?;
+            changes.extend(self.functions.check(text, &next).await?.changes);
             refusal(&changes, takeover).map_or(Ok(true), Err)
         };
         match judged.await {
@@ -224,8 +230,17 @@ async fn in_force(ports: &Ports) -> Result<Option<(String, Option<Project>)>> {
 }
 
 /// The new file, if what exists can follow it.
-async fn followed(ports: &Ports, before: Project, next: Project, takeover: Takeover) -> Result<Project> {
-    let changes = Batcher::new(Arc::new(before), ports.clone())?.plan(&next).await?;
+async fn followed(
+    settings: &Settings,
+    ports: &Ports,
+    before: Project,
+    (text, next): (&str, Project),
+    takeover: Takeover,
+) -> Result<Project> {
+    let before = Arc::new(before);
+    let mut changes = Batcher::new(before.clone(), ports.clone())?.plan(&next).await?;
+    let engine = Engine::open(settings, ports)?;
+    changes.extend(Transform::new(before, ports.clone(), engine)?.check(text, &next).await?.changes);
     refusal(&changes, takeover).map_or(Ok(()), Err)?;
     for Change { subject, name, what, then, .. } in &changes {
         tracing::info!(subject, name, what, then, "the lakehouse file changed");

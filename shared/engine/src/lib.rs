@@ -139,12 +139,14 @@ impl QueryOptions {
 }
 
 /// What is read in place of a whole table.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Input {
     /// Some rows of an Iceberg table.
     Rows(Read),
     /// Only these files of a file table.
     Files(Vec<Url>),
+    /// These rows, whatever the catalog has.
+    Batches(SchemaRef, Vec<RecordBatch>),
 }
 
 /// A running query. Dropping its rows stops it.
@@ -210,6 +212,15 @@ enum Admits {
     Everything,
 }
 
+/// How far a statement is planned that is described.
+#[derive(Debug, Clone, Copy)]
+enum Depth {
+    /// Until it could run: metadata of tables is read, files are listed.
+    Scans,
+    /// Until the columns of its answer are known.
+    Columns,
+}
+
 impl Engine {
     /// # Errors
     /// `Invalid` or `Limit` when memory or spill space can't be set up as asked.
@@ -266,6 +277,18 @@ impl Engine {
     /// # Errors
     /// As [`Engine::execute`].
     pub async fn describe(&self, sql: &str, options: &QueryOptions) -> Result<Description> {
+        self.look(Depth::Scans, sql, options).await
+    }
+
+    /// The columns of a query's answer, as its text and the columns of its tables tell: neither files nor rows are looked at.
+    ///
+    /// # Errors
+    /// As [`Engine::query`]; `Invalid` for a statement that is no query.
+    pub async fn columns(&self, sql: &str, options: &QueryOptions) -> Result<SchemaRef> {
+        self.look(Depth::Columns, sql, options).await.map(|description| description.schema)
+    }
+
+    async fn look(&self, depth: Depth, sql: &str, options: &QueryOptions) -> Result<Description> {
         guard::check_length(sql)?;
         let stop = Stop::after(options.timeout);
         let (engine, sql, options, own) = (self.clone(), sql.to_owned(), options.clone(), Arc::clone(&stop));
@@ -273,7 +296,13 @@ impl Engine {
         let (tell, told) = oneshot::channel();
         let work = async move {
             let run = engine.prepare(&sql, &options, own);
-            let description = Box::pin(run.in_time(run.described(&engine))).await?;
+            let described = async {
+                match depth {
+                    Depth::Scans => run.described(&engine).await,
+                    Depth::Columns => run.outlined(&engine).await,
+                }
+            };
+            let description = Box::pin(run.in_time(described)).await?;
             let rows = EmptyRecordBatchStream::new(Arc::clone(&description.schema));
             // An error means that nobody waits any more.
             let _ = tell.send(description);

@@ -10,6 +10,7 @@ use datafusion::catalog::{
     CatalogProvider, MemoryCatalogProvider, MemorySchemaProvider, SchemaProvider, TableProvider,
 };
 use datafusion::common::ResolvedTableReference;
+use datafusion::datasource::MemTable;
 use datafusion::execution::session_state::SessionState;
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast::ObjectName;
@@ -282,11 +283,16 @@ impl<'a> Names<'a> {
 
     /// The provider of a table of the catalog, or of `input` of it.
     async fn load(&self, name: &TableName, input: Option<&Input>) -> Result<(Arc<dyn TableProvider>, Resolved)> {
+        if let Some(Input::Batches(schema, batches)) = input {
+            self.options.principal.check(Access::Read, name)?;
+            let resolved = Resolved { name: name.clone(), files_total: None, location: String::new() };
+            return Ok((Arc::new(MemTable::try_new(Arc::clone(schema), vec![batches.clone()])?), resolved));
+        }
         let entry = self.entry(Access::Read, name).await?;
         let location = entry.input.storage.location.clone();
         if entry.is_iceberg() {
             let read = match input {
-                None => Read::Current,
+                None | Some(Input::Batches(..)) => Read::Current,
                 Some(Input::Rows(read)) => read.clone(),
                 Some(Input::Files(_)) => {
                     return Err(Error::invalid(format!(
@@ -303,7 +309,7 @@ impl<'a> Names<'a> {
             return Err(Error::invalid(format!("`{name}` is a view; views are not supported")));
         }
         let only = match input {
-            None => None,
+            None | Some(Input::Batches(..)) => None,
             Some(Input::Files(files)) => Some(files.clone()),
             Some(Input::Rows(_)) => {
                 return Err(Error::invalid(format!("table `{name}` is a file table: it has no snapshots")));

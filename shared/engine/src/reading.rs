@@ -10,8 +10,11 @@ use datafusion::sql::sqlparser::ast::Statement as Ast;
 use super::guard::Reading;
 use super::statement::{self, Statement as EngineStatement};
 use super::summary::{self, Summary};
-use super::{Answer, Description, Engine, Planned, Run, explain, function_list, information, names_of, stats, write};
-use shared::Result;
+use super::{
+    Answer, Description, Engine, Planned, Run, explain, function_list, guard, information, names_of, semantics, stats,
+    write,
+};
+use shared::{Error, Result};
 
 impl Run<'_> {
     pub(super) async fn read(&self, engine: &Engine, reading: Reading) -> Result<Answer> {
@@ -61,6 +64,19 @@ impl Run<'_> {
                 Ok(Description { statement: "EXPLAIN", schema: explain::schema(), writes: None, ..description })
             }
         }
+    }
+
+    /// What a query would answer, without a plan of its scans.
+    pub(super) async fn outlined(&self, engine: &Engine) -> Result<Description> {
+        let Reading::Query(mut statement) = guard::parse(self.sql)? else {
+            return Err(Error::invalid("expected a query, found another statement that reads"));
+        };
+        let (state, tables) = self.resolved(engine, &mut statement).await?;
+        let logical = self.logical(&state, statement).await?;
+        let state = semantics::session_for(&state, &logical);
+        let logical = state.optimize(&logical).map_err(|e| self.explained(e))?;
+        let schema = stats::answer_schema(logical.schema().inner(), self.options.views);
+        Ok(Description { statement: "SELECT", schema, reads: names_of(&tables), writes: None })
     }
 
     /// The answer of SHOW or DESCRIBE.

@@ -1,8 +1,9 @@
 //! A table that follows what the lakehouse file declares of it: made when it is not there, given the columns that it lacks, wider
 //! types, another partitioning. What a statement changed stands until the declaration changes.
 
+use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
-use iceberg::spec::{FormatVersion, TableMetadata, TableMetadataBuilder};
+use iceberg::spec::{FormatVersion, Schema, TableMetadata, TableMetadataBuilder};
 use shared::catalog;
 use shared::error::Context;
 use shared::model::{Column, PartitionField, TableName};
@@ -17,6 +18,54 @@ use super::{Table, Tables, schema};
 /// The property that keeps the partitioning that was declared last: a change of it is a change of the declaration, and not what a
 /// statement made of the table.
 const PARTITION_BY: &str = "tarn.partition-by";
+
+/// The columns of a table that is there or is yet to be made, and how they follow the rows that it is given.
+#[derive(Debug, Clone)]
+pub struct TableColumns {
+    schema: Schema,
+    /// The highest field id that the table ever used.
+    last_id: i32,
+}
+
+impl TableColumns {
+    /// Of a table that is made with `columns`.
+    ///
+    /// # Errors
+    /// `Invalid`, naming the column, for those that no table can have.
+    pub fn new(columns: &[Column]) -> Result<Self> {
+        let schema = schema::new_schema(columns)?;
+        Ok(Self { last_id: schema.highest_field_id(), schema })
+    }
+
+    /// Of a table as it is.
+    pub fn of(table: &Table) -> Self {
+        let metadata = table.metadata();
+        Self { schema: metadata.current_schema().as_ref().clone(), last_id: metadata.last_column_id() }
+    }
+
+    /// When rows of `columns` have been written.
+    ///
+    /// # Errors
+    /// `Invalid`, naming the column, when its type can't become the one asked for.
+    pub fn with(&self, columns: &[Column]) -> Result<Self> {
+        let schema = schema::evolve(&self.schema, columns, self.last_id, false)?;
+        let schema = schema.unwrap_or_else(|| self.schema.clone());
+        Ok(Self { last_id: self.last_id.max(schema.highest_field_id()), schema })
+    }
+
+    /// As SQL sees them.
+    ///
+    /// # Errors
+    /// `Invalid` for a type that has no Arrow type.
+    pub fn to_arrow(&self) -> Result<SchemaRef> {
+        schema::arrow_schema(&self.schema).map(|arrow| schema::without_ids(&arrow))
+    }
+
+    /// Their names, in order.
+    pub fn names(&self) -> Vec<&str> {
+        self.schema.as_struct().fields().iter().map(|field| field.name.as_str()).collect()
+    }
+}
 
 /// How a table would follow a declaration.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -52,7 +52,7 @@ pub use self::alter::{Alter, Keep, Position, SortField};
 pub use self::append::{Written, write_rows};
 pub use self::conform::assigned;
 pub use self::create::NewTable;
-pub use self::declared::Evolution;
+pub use self::declared::{Evolution, TableColumns};
 pub use self::drop::{Dropped, Purge};
 pub use self::expire::{Expire, Expired};
 pub use self::extensions::Extensions;

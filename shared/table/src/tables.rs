@@ -41,6 +41,11 @@ impl Tables {
         Self { io: self.io.through(ports.storage.clone()), ports }
     }
 
+    /// What the tables are reached through.
+    pub fn ports(&self) -> &Ports {
+        &self.ports
+    }
+
     /// Makes an empty table; its database must exist.
     ///
     /// # Errors
