@@ -164,3 +164,140 @@ async fn a_running_lakehouse_takes_an_edit_over_or_says_why_not() {
     assert_eq!(lake.sql("SELECT count(*) FROM clicks").await, [[json!(1)]], "what was buffered before the edit");
     assert_eq!(problems().await, Vec::<Value>::new());
 }
+
+const RENAMED: (&str, &str) = ("  orders:\n", "  purchases:\n    was: orders\n    table: orders\n");
+
+/// Sends records to a stream; gives whether they were taken.
+async fn send(lake: &Lake, stream: &str, ids: std::ops::Range<i64>) -> bool {
+    let body: String = ids.map(|id| format!("{{\"id\":{id}}}\n")).collect();
+    let headers = [("content-type", "application/x-ndjson")];
+    let sent = lake.try_send("POST", &format!("/streams/{stream}/records"), &headers, body.into_bytes()).await;
+    matches!(sent, Ok((200, _)))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_gets_another_name_keeps_what_it_holds() {
+    let mut lake = filled().await;
+    lake.start();
+    assert!(send(&lake, "orders", 2..5).await);
+    lake.post("/streams/orders/records", "application/x-ndjson", "{\"id\":\"no number\"}\n").await;
+    let keyed = [("content-type", "application/x-ndjson"), ("idempotency-key", "k")];
+    assert_eq!(lake.post_with("/streams/orders/records", &keyed, b"{\"id\":5}\n".to_vec()).await.0, 200);
+    edit(&lake, RENAMED.0, RENAMED.1);
+    let mut taken = false;
+    for _ in 0..100 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        taken = send(&lake, "purchases", 6..8).await;
+        if taken {
+            break;
+        }
+    }
+    assert!(taken, "{}", lake.log());
+    assert!(!send(&lake, "orders", 100..101).await, "nobody sends to the old name");
+    assert_eq!(lake.post_with("/streams/purchases/records", &keyed, b"{\"id\":5}\n".to_vec()).await.0, 200);
+    lake.flush("purchases").await;
+    let counted = "SELECT count(*), count(DISTINCT id) FROM orders";
+    assert_eq!(lake.sql(counted).await, [[json!(7), json!(7)]]);
+    lake.stop();
+    assert_eq!(plan(&lake), (Some(0), vec![]), "`was` may stay");
+    // The edit is undone, and made again with a name in between.
+    edit(&lake, RENAMED.1, RENAMED.0);
+    assert_eq!(plan(&lake), (Some(0), vec![["applied".into(), "orders".into(), "was `purchases`".into()]]));
+    lake.start();
+    assert!(send(&lake, "orders", 8..10).await);
+    lake.stop();
+    edit(&lake, RENAMED.0, RENAMED.1);
+    lake.start();
+    assert!(send(&lake, "purchases", 10..12).await);
+    lake.stop();
+    edit(&lake, "purchases:\n    was: orders", "sales:\n    was: purchases");
+    lake.start();
+    lake.flush("sales").await;
+    assert_eq!(lake.sql(counted).await, [[json!(11), json!(11)]]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rename_that_is_killed_loses_and_doubles_nothing_though_the_edit_is_undone() {
+    let mut lake = filled().await;
+    let mut next = 2;
+    for round in 0..8_u64 {
+        let (name, other) = if round % 2 == 0 { ("orders", RENAMED) } else { ("purchases", (RENAMED.1, RENAMED.0)) };
+        // Whoever was killed may have been anywhere: the file says what counts.
+        lake.start();
+        assert!(send(&lake, name, next..next + 3).await, "{}", lake.log());
+        next += 3;
+        lake.stop();
+        edit(&lake, other.0, other.1);
+        let mut up = lake.tarn("up");
+        up.args(["--port", "0"]).stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+        let mut killed = up.spawn().unwrap();
+        tokio::time::sleep(Duration::from_millis(20 + 25 * round)).await;
+        killed.kill().unwrap();
+        killed.wait().unwrap();
+    }
+    lake.start();
+    lake.flush("orders").await;
+    let rows = lake.sql("SELECT count(*), count(DISTINCT id), CAST(max(id) AS BIGINT) FROM orders").await;
+    assert_eq!(rows, [[json!(next - 1), json!(next - 1), json!(next - 1)]]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_that_are_taken_are_refused_by_name() {
+    let lake = Lake::new(SHOP);
+    for (from, to, why) in [
+        (RENAMED.0, "  orders:\n    was: clicks\n    table: t\n", "`clicks`, which is declared"),
+        (RENAMED.0, "  orders:\n    was: old\n", "`was` expects `table`"),
+        (
+            "  clicks:\n",
+            "  a: {was: old, table: t, schema: [{name: id, type: bigint}]}\n  b: {was: old, table: u, schema: [{name: id, type: bigint}]}\n  clicks:\n",
+            "stream `a` has too",
+        ),
+    ] {
+        let before = std::fs::read_to_string(lake.lakehouse()).unwrap();
+        edit(&lake, from, to);
+        let output = lake.run("validate", &[]);
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.code() == Some(2) && told.contains(why), "{why}: {told}");
+        std::fs::write(lake.lakehouse(), before).unwrap();
+    }
+}
+
+const JOBS: &str = "workflows:
+  daily:
+    jobs:
+      noted: {sql: 'SELECT id, note FROM orders', into: noted}
+      counted: {sql: 'SELECT count(note) AS n FROM noted', into: counted}
+";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sql_that_can_not_be_planned_is_told_and_held_up_only_where_it_is_new() {
+    let mut lake = filled().await;
+    let text = std::fs::read_to_string(lake.lakehouse()).unwrap();
+    std::fs::write(lake.lakehouse(), format!("{text}{JOBS}")).unwrap();
+    assert_eq!(lake.run("validate", &[]).status.code(), Some(0));
+    lake.start();
+    lake.stop();
+    edit(&lake, "id, note FROM orders", "id, note, nosuch FROM orders");
+    let validated = lake.run("validate", &[]);
+    let told = String::from_utf8_lossy(&validated.stderr).into_owned();
+    assert_eq!(validated.status.code(), Some(2), "{told}");
+    assert!(told.contains("workflows.daily.jobs.noted.sql: line 1, column 18") && told.contains("nosuch"), "{told}");
+    let (code, changes) = plan(&lake);
+    assert_eq!((code, changes[0][0].as_str(), changes[0][1].as_str()), (Some(1), "needs_allow", "daily.noted"));
+    let refused = lake.run("up", &["--port", "0"]);
+    let told = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(refused.status.code() == Some(2) && told.contains("it would fail") && told.contains("--allow"), "{told}");
+    lake.start_allowing();
+    lake.stop();
+    // What was wrong before holds nothing up, and is told nevertheless.
+    edit(&lake, "interval: 900s", "interval: 800s");
+    let (code, changes) = plan(&lake);
+    assert_eq!(code, Some(1), "{changes:?}");
+    assert!(changes.iter().all(|change| change[0] == "applied"), "{changes:?}");
+    lake.start();
+    // A column that a statement adds is none of the file's, and there.
+    lake.sql("ALTER TABLE orders ADD COLUMN nosuch STRING").await;
+    lake.stop();
+    assert_eq!(plan(&lake).0, Some(0));
+    assert_eq!(lake.run("validate", &[]).status.code(), Some(2));
+}

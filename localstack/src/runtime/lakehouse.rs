@@ -13,7 +13,7 @@ use shared::catalog::ensure_database;
 use shared::config::{Backend, Settings};
 use shared::lock::DataLock;
 use shared::ports::Ports;
-use shared::project::changes::{Change, Effect};
+use shared::project::changes::{self, Change, Effect};
 use shared::project::{Project, StreamDeclaration};
 use shared::state::Expect;
 use shared::stream::StreamSpec;
@@ -21,7 +21,7 @@ use shared::{Error, ErrorKind, Result};
 use transform::Transform;
 
 use super::functions::{Function, Functions, owner_of};
-use super::status;
+use super::{renames, status};
 use crate::backup;
 
 /// How long a command that has the data directory is waited for.
@@ -78,6 +78,7 @@ impl OpenLakehouse {
         backup::forget_pins(&settings.data)?;
         let ports = wiring::connect(settings).await?;
         backup::follow_objects(&ports).await?;
+        renames::finish(&ports).await?;
         let in_force = in_force(&ports).await?;
         let (text, project, is_new) = match (in_force, takeover) {
             (Some((text, Some(before))), Takeover::Never) => (text, before, false),
@@ -240,8 +241,13 @@ async fn followed(
     let before = Arc::new(before);
     let mut changes = Batcher::new(before.clone(), ports.clone())?.plan(&next).await?;
     let engine = Engine::open(settings, ports)?;
-    changes.extend(Transform::new(before, ports.clone(), engine)?.check(text, &next).await?.changes);
+    changes.extend(Transform::new(before.clone(), ports.clone(), engine)?.check(text, &next).await?.changes);
     refusal(&changes, takeover).map_or(Ok(()), Err)?;
+    if !changes::renames(&before, &next).is_empty() {
+        // A file that can't be opened renames nothing.
+        Functions::open(settings, &Arc::new(next.clone()), ports)?;
+        renames::carry_out(ports, &before, &next, text).await?;
+    }
     for Change { subject, name, what, then, .. } in &changes {
         tracing::info!(subject, name, what, then, "the lakehouse file changed");
     }

@@ -12,6 +12,7 @@ pub mod functions;
 pub mod gateway;
 pub mod lakehouse;
 mod objects;
+mod renames;
 mod scheduler;
 mod shutdown;
 mod status;

@@ -139,7 +139,7 @@ impl StreamTrigger {
 }
 
 /// The state document that holds how far a stream was delivered.
-fn position_key(stream: &str) -> String {
+pub(super) fn position_key(stream: &str) -> String {
     format!("trigger/{stream}")
 }
 

@@ -248,6 +248,37 @@ workflows:
 ";
 
     #[test]
+    fn a_stream_goes_on_under_the_name_that_says_so_or_that_it_had() {
+        let parsed = |streams: &[&str]| {
+            let stream = |name: &&str| match name.split_once('<') {
+                Some((name, was)) => {
+                    format!("  {name}: {{was: {was}, table: t_{name}, schema: [{{name: id, type: bigint}}]}}\n")
+                }
+                None => format!("  {name}: {{schema: [{{name: id, type: bigint}}]}}\n"),
+            };
+            let text: String = streams.iter().map(stream).collect();
+            Project::parse(&format!("version: 1\ndatabase: d\nstreams:\n{text}"), "test").unwrap()
+        };
+        for (before, after, expected) in [
+            (&["a", "x"][..], &["b<a", "x"][..], &["a→b"][..]),
+            (&["b<a"], &["b<a"], &[]),
+            (&["b<a"], &["b"], &[]),
+            // It is undone, or goes on.
+            (&["b<a"], &["a"], &["b→a"]),
+            (&["b<a"], &["c<b"], &["b→c"]),
+            (&["c<b"], &["b<a"], &["c→b"]),
+            // What nobody declares any more may be there still.
+            (&["x"], &["b<a", "x"], &["a→b"]),
+            (&["a", "b"], &["b<a"], &[]),
+            (&["b<a"], &["a", "b"], &[]),
+        ] {
+            let found = renames(&parsed(before), &parsed(after));
+            let found: Vec<_> = found.iter().map(|rename| format!("{}→{}", rename.from, rename.to)).collect();
+            assert_eq!(found, expected, "{before:?} {after:?}");
+        }
+    }
+
+    #[test]
     fn what_differs_is_told_once_with_what_happens() {
         let after = BEFORE
             .replace("table: a", "table: b, keep_rejects: true")

@@ -23,6 +23,7 @@ pub async fn conforms(stream: Arc<dyn Stream>) {
     a_backlog_is_what_reading_gives(&*stream).await;
     a_read_is_cut_at_its_bytes(&*stream).await;
     a_time_finds_what_arrived_since(&*stream).await;
+    a_stream_gets_another_name_with_what_it_holds_where_it_can(&*stream).await;
     nothing_is_lost_among_many_writers(stream).await;
 }
 
@@ -208,6 +209,28 @@ async fn a_time_finds_what_arrived_since(stream: &dyn Stream) {
     let future = all[1].arrival_ms + 3_600_000;
     let batch = at(future).await;
     assert_eq!((batch.records, batch.next), (vec![], ReadFrom::Time(future)));
+}
+
+async fn a_stream_gets_another_name_with_what_it_holds_where_it_can(stream: &dyn Stream) {
+    let (old, new) = ("conformance-old", "conformance-new");
+    make(stream, old, 2).await;
+    stream.put(old, (0..9).map(|i| record(format!("{i}"), format!("{i}"))).collect()).await.unwrap();
+    if !stream.can_rename() {
+        assert_eq!(kind(stream.rename(old, new).await), ErrorKind::Invalid);
+        return;
+    }
+    let held = read_all(stream, old, 100).await;
+    // One that holds nothing gives way, and the same call again changes nothing.
+    make(stream, new, 1).await;
+    for _ in 0..2 {
+        stream.rename(old, new).await.unwrap();
+        assert_eq!(read_all(stream, new, 100).await, held);
+        assert_eq!(kind(stream.shards(old).await), ErrorKind::NotFound);
+    }
+    make(stream, old, 1).await;
+    assert_eq!(kind(stream.rename(old, new).await), ErrorKind::Conflict);
+    assert_eq!(read_all(stream, new, 100).await, held);
+    assert_eq!(kind(stream.rename("conformance-absent", "conformance-nowhere").await), ErrorKind::NotFound);
 }
 
 async fn nothing_is_lost_among_many_writers(stream: Arc<dyn Stream>) {
