@@ -55,9 +55,9 @@ while True:
 """
 ROUTES = {
     "ingest": ["GET /streams", "POST /streams/orders/records", "PUT /files/customers/2024/c.csv", "POST /uploads/customers/a/c.csv", "GET /status/ingest"],
-    "batcher": ["POST /streams/orders/flush", "GET /streams/orders/errors", "POST /streams/orders/errors/replay", "POST /plan", "GET /status/batcher"],
+    "batcher": ["POST /streams/orders/flush", "GET /streams/orders/errors", "POST /streams/orders/errors/replay", "POST /streams/orders/errors/discard", "POST /plan", "GET /status/batcher"],
     "crawl": ["POST /crawl", "GET /crawls", "GET /status/crawl"],
-    "transform": ["POST /workflows/daily_sums/runs", "GET /workflows/daily_sums/runs", "GET /runs/1", "POST /runs/1/resume", "POST /runs/1/cancel", "GET /workflows/daily_sums/quarantine",
+    "transform": ["POST /workflows/daily_sums/runs", "GET /workflows/daily_sums/runs", "GET /runs/1", "POST /runs/1/resume", "POST /runs/1/cancel", "GET /workflows/daily_sums/quarantine", "POST /workflows/daily_sums/quarantine/replay", "POST /workflows/daily_sums/quarantine/discard",
                   "POST /check", "GET /status/transform"],
     "query": ["POST /query"],
     "insight": ["POST /insight", "POST /insights/next", "GET /status/insight"],

@@ -196,7 +196,11 @@ impl Batcher {
         let target = self.stream_table(stream, Filter::new(since.as_deref(), until.as_deref(), code)?).await?;
         let table = target.table.to_string();
         let mut replay = Replay { stream: stream.into(), table, dry_run, ..Replay::default() };
-        let (replays, waiting) = (self.replays(stream), self.settled(stream).await?);
+        let replays = self.replays(stream);
+        if !dry_run {
+            replay.replayed += replays.finish(&target).await?.replayed;
+        }
+        let waiting = self.settled(stream).await?;
         for objects in waiting.chunks(JUDGED_AT_ONCE) {
             if deadline::is_near(self.ports.clock.as_ref()) {
                 replay.unfinished = true;
@@ -250,6 +254,9 @@ impl Batcher {
             serde_json::to_value(&filter).map_err(|e| Error::bug("a filter has no JSON form").with_source(e))?;
         let target = StreamTable { stores: false, ..self.stream_table(stream, filter).await? };
         let replays = self.replays(stream);
+        if !dry_run {
+            replays.finish(&target).await?;
+        }
         let mut waiting = self.settled(stream).await?;
         waiting.retain(|object| as_of_ms.is_none_or(|as_of_ms| object.modified_ms <= as_of_ms));
         let newest = waiting.iter().map(|object| object.modified_ms).max();

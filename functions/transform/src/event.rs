@@ -3,16 +3,21 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use shared::api::Request;
+use shared::aside::Period;
 use shared::{Error, ErrorKind, Result};
+
+use crate::quarantined::Wanted;
+use crate::quarantined::line::Filter;
 
 /// Runs that a list holds at most, unless the caller asks for fewer.
 const MOST_RUNS: usize = 100;
 
 /// What is to be done.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Command {
+pub(crate) enum Command {
     /// Begin a run and wait for its end, or have it done later.
     Start { workflow: String, asked: RunRequest, wait: bool },
     /// Say what a run would do.
@@ -20,7 +25,11 @@ pub enum Command {
     /// The newest runs of a workflow, at most `limit`.
     List { workflow: String, limit: usize },
     /// Rows in quarantine, at most `limit`: of one job, or of all of a workflow.
-    Quarantine { workflow: String, job: Option<String>, limit: usize },
+    Quarantine { workflow: String, job: Option<String>, filter: Filter, limit: usize },
+    /// Write rows in quarantine that keep the rules by now.
+    ReplayQuarantine { workflow: String, wanted: Wanted },
+    /// Remove rows in quarantine for good.
+    DiscardQuarantine { workflow: String, unwanted: Wanted },
     /// Say what of a lakehouse file can't be planned.
     Check,
     /// Remove what is kept of a subject.
@@ -58,7 +67,7 @@ struct StartBody {
 impl Command {
     /// # Errors
     /// `NotFound` for a route that this function does not have; `Invalid` for a body or a limit of another shape.
-    pub fn of_request(request: &Request) -> Result<Self> {
+    pub(crate) fn of_request(request: &Request) -> Result<Self> {
         match (request.method.as_str(), request.segments().as_slice()) {
             ("POST", ["workflows", workflow, "runs"]) => Self::start(workflow, request),
             ("GET", ["workflows", workflow, "runs"]) => {
@@ -67,8 +76,15 @@ impl Command {
             ("GET", ["workflows", workflow, "quarantine"]) => Ok(Self::Quarantine {
                 workflow: (*workflow).into(),
                 job: request.query.get("job").cloned(),
+                filter: filter(request)?,
                 limit: request.limit(MOST_RUNS, MOST_RUNS)?,
             }),
+            ("POST", ["workflows", workflow, "quarantine", "replay"]) => {
+                Ok(Self::ReplayQuarantine { workflow: (*workflow).into(), wanted: body(request)? })
+            }
+            ("POST", ["workflows", workflow, "quarantine", "discard"]) => {
+                Ok(Self::DiscardQuarantine { workflow: (*workflow).into(), unwanted: body(request)? })
+            }
             ("POST", ["check"]) => Ok(Self::Check),
             ("POST", ["erasures"]) => Ok(Self::Erase),
             ("GET", ["status", "transform"]) => Ok(Self::Status),
@@ -78,7 +94,8 @@ impl Command {
             (method, _) => Err(Error::new(
                 ErrorKind::NotFound,
                 format!(
-                    "expected POST or GET /workflows/{{name}}/runs, GET /workflows/{{name}}/quarantine, GET /runs/{{id}}, POST /runs/{{id}}/resume, \
+                    "expected POST or GET /workflows/{{name}}/runs, GET /workflows/{{name}}/quarantine, \
+                     POST /workflows/{{name}}/quarantine/replay or /discard, GET /runs/{{id}}, POST /runs/{{id}}/resume, \
                      POST /runs/{{id}}/cancel, POST /check, POST /erasures or GET /status/transform, found {method} `{}`",
                     request.path
                 ),
@@ -91,14 +108,26 @@ impl Command {
     /// A run that is begun or looked at: an empty body asks for all jobs with the declared parameters.
     fn start(workflow: &str, request: &Request) -> Result<Self> {
         let workflow = workflow.to_owned();
-        let is_empty = request.body.iter().all(u8::is_ascii_whitespace);
-        let body: StartBody = if is_empty { StartBody::default() } else { request.json()? };
+        let body: StartBody = body(request)?;
         let asked = RunRequest { parameters: parameters(body.parameters)?, jobs: body.jobs };
         match body.dry_run {
             true => Ok(Self::Preview { workflow, asked }),
             false => Ok(Self::Start { workflow, asked, wait: wait(request)? }),
         }
     }
+}
+
+/// Which rows of the quarantine are asked for.
+fn filter(request: &Request) -> Result<Filter> {
+    let given = |name: &str| request.query.get(name).map(String::as_str);
+    let period = Period::parse(given("since"), given("until"))?;
+    Ok(Filter { period, rule: request.query.get("rule").cloned() })
+}
+
+/// A body that may be empty.
+fn body<T: Default + DeserializeOwned>(request: &Request) -> Result<T> {
+    let is_empty = request.body.iter().all(u8::is_ascii_whitespace);
+    if is_empty { Ok(T::default()) } else { request.json() }
 }
 
 /// Numbers and booleans are taken as their text.

@@ -26,6 +26,7 @@ use crate::maintenance;
 use crate::parameters;
 use crate::quality::quarantine::Quarantine;
 use crate::quality::{self, Verdict};
+use crate::quarantined;
 use crate::record::{Outcome, ReadMode};
 
 /// Keys of rows that leave, at most: they are held in memory.
@@ -166,7 +167,7 @@ impl Query {
 }
 
 /// The job with the parameters in its rules' conditions filled in.
-fn with_conditions(job: &Job, values: &BTreeMap<String, String>) -> Result<Job> {
+pub(crate) fn with_conditions(job: &Job, values: &BTreeMap<String, String>) -> Result<Job> {
     let mut job = job.clone();
     for rule in &mut job.quality {
         if let shared::project::RuleCheck::Row(condition) = &mut rule.check {
@@ -316,9 +317,15 @@ impl JobContext {
 
         let progress = answer.progress();
         let url = self.ports.keys.quarantine(&task.workflow, &task.name, &task.run);
-        if quality::may_quarantine(&job.quality) {
+        let is_again = task.attempt > 1;
+        if quality::may_quarantine(&job.quality) || is_again {
             // An earlier try of this run may have left one, about rows that this try may not see.
             self.ports.storage.delete(&url).await?;
+        }
+        if is_again {
+            // What it set aside may have been discarded since.
+            let replays = quarantined::of_job(&self.ports, &task.workflow, &task.name);
+            replays.reopen(&quarantined::object_of(&task.run)).await?;
         }
         let quarantine = Quarantine::new(self.ports.storage.clone(), url.clone(), &task.run);
         let (rows, verdict) = quality::watch(answer.rows, &job.quality, quarantine)?;
@@ -446,11 +453,20 @@ impl JobContext {
 
 /// The snapshot that this run's job wrote.
 fn commit_of(table: &Table, task: &Task) -> Option<SnapshotInfo> {
-    let key = task.token_key();
+    snapshot_of_run(table, &task.token_key(), &task.run)
+}
+
+/// The snapshot that a run wrote under a job's token.
+pub(crate) fn snapshot_of_run(table: &Table, token: &str, run: &str) -> Option<SnapshotInfo> {
     table.history().into_iter().find(|snapshot| {
-        let mark = snapshot.summary.get(&key).and_then(|value| Mark::parse(value).ok());
-        mark.is_some_and(|mark| mark.run == task.run)
+        let newest = snapshot.summary.get(token).and_then(|value| run_of_token(value));
+        newest.is_some_and(|newest| newest == run)
     })
+}
+
+/// The run that a job's token names.
+pub(crate) fn run_of_token(value: &str) -> Option<String> {
+    Mark::parse(value).ok().map(|mark| mark.run)
 }
 
 /// Takes over what the summary of a snapshot says of the write.

@@ -124,9 +124,16 @@ impl Transform {
                 let runs = self.ledger.list(&workflow, limit).await?;
                 Response::json(200, &json!({"workflow": workflow, "runs": runs}))
             }
-            Command::Quarantine { workflow, job, limit } => {
-                let rows = self.quarantined(&workflow, job.as_deref(), limit).await?;
-                Response::json(200, &json!({"workflow": workflow, "quarantine": rows}))
+            Command::Quarantine { workflow, job, filter, limit } => {
+                Response::json(200, &self.quarantined(&workflow, job.as_deref(), &filter, limit).await?)
+            }
+            Command::ReplayQuarantine { workflow, wanted } => {
+                let replayed = self.replay_quarantine(&workflow, &wanted).await;
+                Response::json(200, &replayed.map_err(|e| e.context("replaying the quarantine"))?)
+            }
+            Command::DiscardQuarantine { workflow, unwanted } => {
+                let discarded = self.discard_quarantine(&workflow, &unwanted).await;
+                Response::json(200, &discarded.map_err(|e| e.context("discarding the quarantine"))?)
             }
             Command::Check => {
                 let text = request.text()?;

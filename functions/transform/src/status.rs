@@ -4,13 +4,13 @@ use std::collections::BTreeSet;
 
 use jobs::Status;
 use jobs::schedule::{self, Kind};
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde::Serialize;
 use shared::api::status::{PartStatus, Problem, joined, lasting};
 use shared::aside::SetAside;
 use shared::model::TableName;
 use shared::{ErrorKind, Result};
 
+use crate::quarantined::line::Line;
 use crate::{Run, Transform};
 
 /// Runs of a workflow that are looked at and listed.
@@ -44,12 +44,6 @@ struct Quarantined<'a> {
     aside: SetAside,
 }
 
-/// What is read of a line of the quarantine.
-#[derive(Debug, Deserialize)]
-struct Line {
-    rules: Vec<String>,
-}
-
 impl Transform {
     /// How all workflows and the tables of the lakehouse file are.
     ///
@@ -61,7 +55,7 @@ impl Transform {
         for workflow in context.project.file().workflows.keys() {
             let runs = self.ledger.list(workflow, RUNS).await?;
             part.problems.extend(problems(workflow, &runs, self.ledger.now().timestamp_millis()));
-            let objects = context.ports.storage.list(&context.ports.keys.quarantines(workflow)).await?;
+            let objects = self.all_quarantined(workflow).await?;
             let aside = SetAside::read(&context.ports.storage, objects, 1, broken_rules).await?;
             part.problems.extend(aside.told("row", "in quarantine").map(|told| {
                 let since_ms = aside.oldest_ms.unwrap_or_default();
@@ -174,6 +168,6 @@ fn cause(run: &Run) -> String {
 }
 
 fn broken_rules(line: &str) -> Option<String> {
-    let Line { rules } = serde_json::from_str::<Value>(line).and_then(serde_json::from_value).ok()?;
-    Some(format!("they break `{}`", rules.join("`, `")))
+    let line = Line::parse(line.as_bytes())?;
+    Some(line.reason.unwrap_or_else(|| format!("they break `{}`", line.rules.join("`, `"))))
 }

@@ -9,7 +9,7 @@ mod backup;
 mod errors;
 
 pub use backup::{Backup, Restore};
-pub use errors::{Erase, ErrorFilter, Errors, ErrorsCommand, Replay, Show};
+pub use errors::{Discard, Erase, ErrorFilter, Errors, ErrorsCommand, Replay, Show};
 
 const EXAMPLES: &str = "\
 Examples:

@@ -1,15 +1,14 @@
 //! `tarn erase`: everything that is kept of somebody is removed for good.
 
-use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 use serde_json::{Value, json};
 use shared::api::status::counted;
-use shared::error::Context;
 use shared::{Error, Result};
 
 use super::arguments::{Erase, Format};
 use super::caller::{Caller, Lakehouse};
+use super::confirm::confirm;
 use super::output::{Out, Rows};
 
 /// Passes of one command: each finds what the one before left or what came meanwhile.
@@ -27,7 +26,7 @@ pub(super) async fn run(lakehouse: &Lakehouse, erase: &Erase, out: &Out) -> Resu
             tell(out, &found);
             return Ok(ExitCode::SUCCESS);
         }
-        confirm(&found)?;
+        ask(&found)?;
     }
     let mut passes = Vec::new();
     while passes.len() < PASSES {
@@ -73,23 +72,13 @@ async fn flush(caller: &Caller) -> Result<()> {
     Ok(())
 }
 
-fn confirm(found: &Value) -> Result<()> {
-    if !std::io::stdin().is_terminal() {
-        return Err(Error::invalid("expected `--yes`, found no terminal to ask at: nothing was removed"));
-    }
+/// Says how much it is, and asks.
+fn ask(found: &Value) -> Result<()> {
     let sum = |what: &str, of: &str| {
         found[what].as_array().into_iter().flatten().filter_map(|entry| entry[of].as_u64()).sum::<u64>()
     };
     let rows = sum("tables", "keptRows").max(sum("tables", "rows")) + sum("files", "rows") + sum("objects", "records");
-    let mut stderr = std::io::stderr().lock();
-    let ask = write!(stderr, "Remove {} in all versions, tables and files, for good? [y/N] ", counted(rows, "row"));
-    ask.and_then(|()| stderr.flush()).context(|| "asking".to_owned())?;
-    let mut answer = String::new();
-    std::io::stdin().read_line(&mut answer).context(|| "reading the answer".to_owned())?;
-    match answer.trim().to_ascii_lowercase().as_str() {
-        "y" | "yes" => Ok(()),
-        _ => Err(Error::invalid("nothing was removed")),
-    }
+    confirm(&format!("Remove {} in all versions, tables and files, for good?", counted(rows, "row")))
 }
 
 /// One row a table, file and folder.

@@ -1,6 +1,6 @@
 //! `tarn logs`: what `tarn up` has logged, as text on a terminal and as JSON lines elsewhere.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::fs::File;
 use std::io::{BufRead, BufReader, IsTerminal, Seek};
 use std::os::unix::fs::MetadataExt;
@@ -33,11 +33,12 @@ pub(super) async fn run(lakehouse: &Lakehouse, logs: &Logs, out: &Out) -> Result
     if found.is_empty() && !logs.follow {
         return Err(Error::not_found(format!("no log in `{}`: `tarn up` writes it", folder.display())));
     }
-    let mut last = VecDeque::new();
+    let (mut last, mut named) = (VecDeque::new(), Named::default());
     let mut end = None;
     for path in &found {
         let mut reader = Reader::open(path)?;
         while let Some(line) = reader.next()? {
+            named.look(&line, logs);
             if is_wanted(&line, logs) {
                 last.push_back(line);
                 if last.len() > logs.lines {
@@ -51,7 +52,7 @@ pub(super) async fn run(lakehouse: &Lakehouse, logs: &Logs, out: &Out) -> Result
         write(line)?;
     }
     if !logs.follow {
-        return Ok(());
+        return if last.is_empty() { named.check(logs) } else { Ok(()) };
     }
     let current = folder.join("tarn.log");
     loop {
@@ -78,6 +79,41 @@ pub(super) async fn run(lakehouse: &Lakehouse, logs: &Logs, out: &Out) -> Result
             interrupted = tokio::signal::ctrl_c() => return interrupted.map_err(Error::from),
         }
     }
+}
+
+/// What was asked for by a name, and which names of its kind the log has.
+#[derive(Debug, Default)]
+struct Named {
+    is_found: bool,
+    known: BTreeSet<String>,
+}
+
+impl Named {
+    fn look(&mut self, line: &str, logs: &Logs) {
+        let Some((kind, asked)) = named(logs) else { return };
+        let fields: Map<String, Value> = serde_json::from_str(line).unwrap_or_default();
+        let Some(name) = fields.get(kind).and_then(Value::as_str) else { return };
+        self.is_found |= name == asked;
+        // Runs and queries are many.
+        if kind == "stream" {
+            self.known.insert(name.to_owned());
+        }
+    }
+
+    /// # Errors
+    /// `NotFound` when no line, of whatever level, is about what was asked for.
+    fn check(&self, logs: &Logs) -> Result<()> {
+        let Some((kind, asked)) = named(logs).filter(|_| !self.is_found) else { return Ok(()) };
+        let known: Vec<_> = self.known.iter().map(|name| format!("`{name}`")).collect();
+        let those = if known.is_empty() { String::new() } else { format!(": it tells of {}", known.join(", ")) };
+        Err(Error::not_found(format!("no line of the log is about a {kind} `{asked}`{those}")))
+    }
+}
+
+/// The kind and the name of what was asked for.
+fn named(logs: &Logs) -> Option<(&'static str, &str)> {
+    let asked = [("stream", &logs.stream), ("run", &logs.run), ("query", &logs.query)];
+    asked.into_iter().find_map(|(kind, name)| Some((kind, name.as_deref()?)))
 }
 
 /// A file of the log, read as far as it has whole lines.
@@ -158,6 +194,21 @@ mod tests {
         assert!(!is_wanted(line, &logs(Some("order"), None)));
         assert!(!is_wanted(line, &logs(None, Some(Level::Error))));
         assert!(is_wanted("thread panicked", &logs(None, None)) && !is_wanted("x", &logs(Some("orders"), None)));
+    }
+
+    #[test]
+    fn a_stream_that_nothing_was_logged_of_is_told_from_one_without_lines_of_a_level() {
+        let told = |asked: &str, level| {
+            let (logs, mut named) = (logs(Some(asked), level), Named::default());
+            named.look(r#"{"level":"INFO","stream":"orders"}"#, &logs);
+            named.check(&logs).map_err(|error| error.to_string())
+        };
+        assert_eq!(told("orders", Some(Level::Error)), Ok(()));
+        assert_eq!(
+            told("order", None).unwrap_err(),
+            "no line of the log is about a stream `order`: it tells of `orders`"
+        );
+        assert_eq!(Named::default().check(&logs(None, None)).map_err(|e| e.to_string()), Ok(()));
     }
 
     #[test]

@@ -5,6 +5,7 @@ pub(crate) mod answer;
 pub mod arguments;
 mod backup;
 pub(crate) mod caller;
+mod confirm;
 pub(crate) mod delivery;
 mod erase;
 mod errors;

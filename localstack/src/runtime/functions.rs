@@ -247,6 +247,8 @@ mod tests {
             ("/streams/flights/flush", Function::Batcher),
             ("/streams/flights/errors", Function::Batcher),
             ("/streams/flights/errors/replay", Function::Batcher),
+            ("/streams/flights/errors/discard", Function::Batcher),
+            ("/workflows/curate/quarantine/replay", Function::Transform),
             ("/files/weather/2013/01/w.csv", Function::Ingest),
             ("/crawl", Function::Crawl),
             ("/crawls", Function::Crawl),

@@ -5,7 +5,7 @@
 use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
 use datafusion::execution::SendableRecordBatchStream;
-use shared::Result;
+use shared::{Error, Result};
 use table::commit::{self, Operation, file_prefix};
 use table::live::live_deletes;
 use table::snapshot::{DeleteFile, Delta, Rows, live_files};
@@ -20,6 +20,8 @@ struct Incoming<'a> {
     action: Action,
     token: Option<&'a Token>,
     created: Vec<String>,
+    /// The only snapshot that it may follow.
+    follows: Option<Option<i64>>,
 }
 
 enum Action {
@@ -38,6 +40,7 @@ pub(super) async fn commit(
 ) -> Result<Committed> {
     let base = table.reload().await?;
     commit::check(&base, token.as_ref())?;
+    check_snapshot(&base, follows(&change))?;
     let mut incoming = write(&base, change, rows, token.as_ref()).await?;
     commit::run(base, &mut incoming, token.as_ref()).await
 }
@@ -49,12 +52,13 @@ async fn write<'a>(
     rows: SendableRecordBatchStream,
     token: Option<&'a Token>,
 ) -> Result<Incoming<'a>> {
+    let follows = follows(&change);
     let mut action = match change {
         Change::Append => Action::Append,
         Change::Overwrite => Action::Overwrite,
         Change::OverwriteWhere(filters) => Action::OverwriteWhere(Box::new(OverwriteWhere::new(filters))),
         Change::ReplacePartitions => Action::ReplacePartitions,
-        Change::Merge { key } => merge(base, &key, Vec::new())?,
+        Change::Merge { key } | Change::MergeInto { key, .. } => merge(base, &key, Vec::new())?,
         Change::MergeAndRemove { key, gone } => merge(base, &key, gone)?,
     };
     let observe = |batch: &RecordBatch| match &mut action {
@@ -66,7 +70,30 @@ async fn write<'a>(
         merge.observe_gone()?;
     }
     let created = written.created.clone();
-    Ok(Incoming { written, action, token, created })
+    Ok(Incoming { written, action, token, created, follows })
+}
+
+/// The only snapshot that a change may follow, if it says so.
+fn follows(change: &Change) -> Option<Option<i64>> {
+    match change {
+        Change::MergeInto { snapshot, .. } => Some(*snapshot),
+        _ => None,
+    }
+}
+
+fn check_snapshot(base: &Table, follows: Option<Option<i64>>) -> Result<()> {
+    let found = base.current_snapshot();
+    match follows {
+        Some(expected) if expected != found => {
+            let shown = |id: Option<i64>| id.map_or("none".to_owned(), |id| format!("`{id}`"));
+            Err(Error::conflict(format!(
+                "expected the table's snapshot to be {}, found {}: it was changed meanwhile",
+                shown(expected),
+                shown(found)
+            )))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn merge(base: &Table, key: &[String], gone: Vec<RecordBatch>) -> Result<Action> {
@@ -85,6 +112,7 @@ fn together(come: Delta, left: Delta) -> Delta {
 #[async_trait]
 impl Operation for Incoming<'_> {
     async fn delta(&mut self, base: &Table) -> Result<Delta> {
+        check_snapshot(base, self.follows)?;
         let mut delta = self.written.added();
         let Some(parent) = base.metadata().current_snapshot() else { return Ok(delta) };
         match &mut self.action {

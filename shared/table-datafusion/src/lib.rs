@@ -65,6 +65,11 @@ pub enum Change {
     Merge {
         key: Vec<String>,
     },
+    /// As [`Change::Merge`], if the table's current snapshot still is this one; a `Conflict` otherwise.
+    MergeInto {
+        key: Vec<String>,
+        snapshot: Option<i64>,
+    },
     /// As [`Change::Merge`]; rows with one of the keys in `gone` leave too. The batches of `gone` have the key's columns, in its order.
     MergeAndRemove {
         key: Vec<String>,

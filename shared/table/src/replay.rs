@@ -169,6 +169,15 @@ impl Replays {
         self.carry_out_if_any(plan, target).await
     }
 
+    /// Carries out what an earlier replay or discard left unfinished, if it did. Until then rows may be in the table and still wait.
+    ///
+    /// # Errors
+    /// As [`Replays::replay`].
+    pub async fn finish(&self, target: &dyn Target) -> Result<Replayed> {
+        let plan = self.known().await?.plan;
+        self.carry_out_if_any(plan, target).await
+    }
+
     /// Lets the object `name` count again, though it was done: it is about to be written anew.
     ///
     /// # Errors

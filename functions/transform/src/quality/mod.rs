@@ -7,9 +7,11 @@
 //!
 //! `row` rules look at every row; `completeness`, `unique` and `row_count` at the rows that are left to be written.
 
+pub mod form;
 pub mod quarantine;
 mod tally;
 
+use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::{Schema, SchemaRef};
 use datafusion::error::DataFusionError;
 use datafusion::execution::SendableRecordBatchStream;
@@ -55,6 +57,19 @@ pub fn select_from(list: &str, sql: &str) -> String {
     format!("SELECT {list} FROM (\n{query}\n) AS job")
 }
 
+/// The rules whose rows set aside or fail, each with the column that [`with_flags`] added for it.
+///
+/// # Errors
+/// `Bug` when the rows lack it.
+pub fn flags<'a>(rules: &'a [QualityRule], rows: &RecordBatch) -> Result<Vec<(&'a QualityRule, ArrayRef)>> {
+    let strict = conditions(rules).filter(|(index, _)| rules[*index].action != QualityAction::Warn);
+    let flag = |(index, _): (usize, &str)| {
+        let column = rows.column_by_name(&format!("{FLAG}{index}")).cloned();
+        Ok((&rules[index], column.ok_or_else(|| Error::bug("a rule has no column"))?))
+    };
+    strict.map(flag).collect()
+}
+
 /// The schema without the columns that [`with_flags`] added.
 pub fn without_flags(schema: &Schema) -> SchemaRef {
     let fields = schema.fields().iter().filter(|field| !field.name().starts_with(FLAG)).cloned();
@@ -98,7 +113,7 @@ struct Watch {
 
 impl Watch {
     /// The next rows to write. Once a `fail` rule is broken there are none, but the rest is counted for the report.
-    async fn next(&mut self) -> Result<Option<arrow::record_batch::RecordBatch>, DataFusionError> {
+    async fn next(&mut self) -> Result<Option<RecordBatch>, DataFusionError> {
         while let Some(batch) = self.rows.try_next().await? {
             let taken = self.tally.take(&batch)?;
             if self.tally.is_failed() {

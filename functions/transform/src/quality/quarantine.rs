@@ -1,4 +1,5 @@
-//! Rows that quality rules set aside: one NDJSON object a job and run, `{"run": …, "rules": ["name", …], "row": {…}}` a line.
+//! Rows that quality rules set aside: one NDJSON object a job and run, `{"form": 2, "run": …, "rules": ["name", …], "row": {…}}` a line;
+//! the row in the form of [`super::form`].
 //!
 //! The object's name holds the run and the job, so another try of the same run writes the same object again.
 
@@ -8,6 +9,8 @@ use shared::storage::Storage;
 use shared::{Error, Result};
 use tokio::io::AsyncWriteExt;
 use url::Url;
+
+use super::form::FORM;
 
 /// A row that is set aside.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,7 +46,7 @@ impl Quarantine {
         let mut lines = String::new();
         for aside in rows {
             let (run, rules) = (json(&self.run)?, json(&aside.rules)?);
-            lines.push_str(&format!("{{\"run\":{run},\"rules\":{rules},\"row\":{}}}\n", aside.row));
+            lines.push_str(&format!("{{\"form\":{FORM},\"run\":{run},\"rules\":{rules},\"row\":{}}}\n", aside.row));
         }
         let writer = match &mut self.writer {
             Some(writer) => writer,

@@ -6,14 +6,13 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use arrow::array::{Array, AsArray, BooleanArray};
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::Schema;
-use arrow::json::WriterBuilder;
-use arrow::json::writer::LineDelimited;
 use arrow::record_batch::RecordBatch;
 use arrow::row::{RowConverter, SortField};
 use serde_json::Value;
 use shared::project::{QualityAction, QualityRule, RuleCheck};
 use shared::{Error, Result};
 
+use super::form::json_objects;
 use super::quarantine::Aside;
 use super::{FLAG, Verdict};
 use crate::record::RuleReport;
@@ -287,12 +286,7 @@ fn json_rows(batch: &RecordBatch, rows: &[usize]) -> Result<Vec<String>> {
     let mut wanted = vec![false; batch.num_rows()];
     rows.iter().for_each(|row| wanted[*row] = true);
     let chosen = filter_record_batch(batch, &BooleanArray::from(wanted))?;
-    let mut writer = WriterBuilder::new().with_explicit_nulls(true).build::<_, LineDelimited>(Vec::new());
-    writer.write(&chosen)?;
-    writer.finish()?;
-    let text =
-        String::from_utf8(writer.into_inner()).map_err(|e| Error::bug("JSON that is not UTF-8").with_source(e))?;
-    Ok(text.lines().map(str::to_owned).collect())
+    json_objects(&chosen)
 }
 
 #[cfg(test)]

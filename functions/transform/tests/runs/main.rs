@@ -10,5 +10,6 @@ mod lake;
 mod maintenance;
 mod order;
 mod quality;
+mod quarantine;
 mod queue;
 mod recovery;

@@ -43,7 +43,7 @@ async fn quarantine_sets_the_breaking_rows_aside_and_writes_the_rest() {
     let text = String::from_utf8(lake.ports.storage.get(&url).await.unwrap().to_vec()).unwrap();
     let mut rows: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     rows.sort_by_key(|row| row["row"]["delay"].as_i64());
-    let aside = |rule: &str, row: Value| json!({"run": run["run"], "rules": [rule], "row": row});
+    let aside = |rule: &str, row: Value| json!({"form": 2, "run": run["run"], "rules": [rule], "row": row});
     let expected = [
         aside("on_time", json!({"id": 3, "name": "d", "delay": -2})),
         aside("on_time", json!({"id": 2, "name": "b", "delay": -1})),

@@ -2,7 +2,7 @@
 
 use clap::{Args, Subcommand};
 
-/// Show and replay records that could not be stored, and rows in quarantine
+/// Show, replay and discard records that could not be stored, and rows in quarantine
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -10,7 +10,9 @@ Examples:
   tarn errors show orders --code wrong_type
   tarn errors show daily --workflow --job enriched
   tarn errors replay orders --dry-run        what would be stored, after the schema was mended
-  tarn errors replay orders")]
+  tarn errors replay orders
+  tarn errors replay daily --workflow --job enriched --rule departs
+  tarn errors discard orders --code invalid_json --until 2026-01-31")]
 pub struct Errors {
     #[command(subcommand)]
     pub command: ErrorsCommand,
@@ -51,19 +53,29 @@ pub enum ErrorsCommand {
     List,
     Show(Show),
     Replay(Replay),
+    Discard(Discard),
 }
 
-/// Which records.
+/// Which records or rows.
 #[derive(Debug, Clone, Default, Args)]
 pub struct ErrorFilter {
-    /// Only what arrived then or later, e.g. 2026-01-31T06:00:00Z
+    /// The rows that quality rules of a workflow set aside, not the records of a stream
+    #[arg(long)]
+    pub workflow: bool,
+    /// Only those of this job
+    #[arg(long, requires = "workflow")]
+    pub job: Option<String>,
+    /// Only those that break this rule
+    #[arg(long, value_name = "NAME", requires = "workflow")]
+    pub rule: Option<String>,
+    /// Only what arrived then or later, or rows of runs that began then, e.g. 2026-01-31T06:00:00Z
     #[arg(long, value_name = "TIME")]
     pub since: Option<String>,
-    /// Only what arrived before
+    /// Only what arrived before, or rows of runs that began before
     #[arg(long, value_name = "TIME")]
     pub until: Option<String>,
     /// Only with this error code
-    #[arg(long)]
+    #[arg(long, conflicts_with = "workflow")]
     pub code: Option<String>,
 }
 
@@ -72,12 +84,6 @@ pub struct ErrorFilter {
 pub struct Show {
     /// A stream, or with `--workflow` a workflow
     pub name: String,
-    /// The rows that quality rules of a workflow set aside
-    #[arg(long)]
-    pub workflow: bool,
-    /// Only those of this job
-    #[arg(long, requires = "workflow")]
-    pub job: Option<String>,
     #[command(flatten)]
     pub filter: ErrorFilter,
     /// Records at most: up to 1000 of a stream, 100 of a workflow
@@ -85,15 +91,36 @@ pub struct Show {
     pub limit: u16,
 }
 
-/// Store the records of a stream that can be stored by now
+/// Store the records of a stream, or the rows of a job, that can be stored by now
 ///
 /// Each is stored once, however often and by how many this is run. What still can't be stored stays, with the reason of now.
 #[derive(Debug, Args)]
 pub struct Replay {
-    pub stream: String,
+    /// A stream, or with `--workflow` a workflow, of which `--job` names the job
+    pub name: String,
     #[command(flatten)]
     pub filter: ErrorFilter,
+    /// Also rows whose key the table has got a newer row of
+    #[arg(long, requires = "workflow")]
+    pub overwrite: bool,
     /// Say what would be stored, and change nothing
     #[arg(long)]
     pub dry_run: bool,
+}
+
+/// Remove records of a stream, or rows of a workflow, for good
+///
+/// Says how many they are and asks first. What comes meanwhile stays.
+#[derive(Debug, Args)]
+pub struct Discard {
+    /// A stream, or with `--workflow` a workflow
+    pub name: String,
+    #[command(flatten)]
+    pub filter: ErrorFilter,
+    /// Say how many would be removed, and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
 }

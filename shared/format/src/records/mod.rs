@@ -119,8 +119,16 @@ impl RecordSchema {
         if columns.is_empty() {
             return Err(Error::invalid("expected a schema of at least one column, found none"));
         }
+        columns.iter().try_for_each(|column| check_identifier("column", &column.name))?;
+        Self::of_table(columns)
+    }
+
+    /// As [`RecordSchema::new`], of a table's columns, which may have any name.
+    ///
+    /// # Errors
+    /// `Invalid` for a name that is there twice, or a type that records have no form for.
+    pub fn of_table(columns: &[Column]) -> Result<Self> {
         for column in columns {
-            check_identifier("column", &column.name)?;
             column::check_type(&column.ty).map_err(|e| e.context(format!("column `{}`", column.name)))?;
         }
         let index = FieldIndex::new(columns.iter().map(|c| c.name.as_str()))?;
