@@ -63,7 +63,7 @@ impl Check<'_> {
     async fn job(&mut self, waiting: &Waiting<'_>) -> Result<()> {
         let Waiting { path, workflow, job, into, .. } = waiting;
         let sql = path.key("sql");
-        let failed = || format!("`{sql}` makes it, of which the columns are not known");
+        let failed = || format!("`{sql}`, which makes it, could not be planned");
         let Some(query) = self.checkable(&sql, &job.sql).await? else {
             self.known.forget(into, failed());
             return Ok(());

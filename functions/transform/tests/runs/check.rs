@@ -61,7 +61,7 @@ async fn what_can_be_planned_has_no_problem_and_what_is_not_known_is_told() {
         told,
         [
             "workflows.daily.jobs.known.sql reads `nyc.customers`: its columns are known once the files of location `customers` are crawled",
-            "workflows.daily.jobs.behind.sql reads `nyc.named`: `workflows.daily.jobs.known.sql` makes it, of which the columns are not known",
+            "workflows.daily.jobs.behind.sql reads `nyc.named`: `workflows.daily.jobs.known.sql`, which makes it, could not be planned",
         ]
     );
 }
