@@ -1,6 +1,7 @@
 //! The template with the real zips on the emulator: the demo's main job on some days, through the HTTP API, Kinesis, object events
 //! and schedules. The tables end as they do on one machine.
 
+use serde_json::json;
 use tarn::demo::data::{DIMENSIONS, LAKEHOUSE, WEATHER};
 
 use super::Emulator;
@@ -35,6 +36,31 @@ async fn travel(lake: &Lake, flush: bool) {
     assert_eq!((status, run["status"].as_str()), (200, Some("succeeded")), "{run:#}");
 }
 
+/// The file as it is changes nothing, and all of its SQL can be planned; one that renames a stream which holds nothing, and reads a
+/// column that no table has, is told so.
+fn an_edit_is_planned(lake: &Lake) {
+    let plan = || {
+        let output = lake.run("plan", &["--output", "json", "--url", &lake.url("")]);
+        let answer: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        (output.status.code(), answer)
+    };
+    let (code, answer) = plan();
+    assert_eq!((code, &answer["changes"], &answer["unchecked"]), (Some(0), &json!([]), &json!([])), "{answer:#}");
+    let edited = LAKEHOUSE
+        .replacen("  flights:\n", "  trips:\n    was: flights\n    table: flights\n", 1)
+        .replace("f.tailnum,", "f.tailnumber,");
+    std::fs::write(lake.lakehouse(), edited).unwrap();
+    let (code, answer) = plan();
+    assert_eq!(code, Some(1), "{answer:#}");
+    let changes = answer["changes"].as_array().unwrap();
+    let has = |effect: &str, name: &str, what: &str| {
+        changes.iter().any(|change| change["effect"] == effect && change["name"] == name && change["what"] == what)
+    };
+    assert!(has("needs_allow", "curate.flights", "`sql` can't be planned"), "{answer:#}");
+    assert!(has("applied", "trips", "was `flights`"), "{answer:#}");
+    std::fs::write(lake.lakehouse(), LAKEHOUSE).unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_main_job_ends_on_the_emulator_as_it_does_on_one_machine() {
     let emulator = Emulator::ministack();
@@ -47,6 +73,9 @@ async fn the_main_job_ends_on_the_emulator_as_it_does_on_one_machine() {
         assert!(!theirs.is_empty(), "{table} has rows");
         let differing = ours.iter().zip(&theirs).find(|(ours, theirs)| ours != theirs);
         assert_eq!((ours.len(), differing), (theirs.len(), None), "{table}");
+    }
+    for lake in [&deployed, &local] {
+        an_edit_is_planned(lake);
     }
     let of = |lake: &Lake| lake.run("status", &["--output", "json", "--url", &lake.url("")]);
     let (ours, theirs) = (of(&deployed), of(&local));
