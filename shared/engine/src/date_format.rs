@@ -98,7 +98,8 @@ fn time_of(text: &str, items: &[Item<'_>]) -> Result<i64> {
     completed(&mut found).map_err(refused)?;
     let date = found.to_naive_date().map_err(refused)?;
     let time = found.to_naive_time().map_err(refused)?;
-    Ok(NaiveDateTime::new(date, time).and_utc().timestamp_micros())
+    // To the millisecond, as in Trino.
+    Ok(NaiveDateTime::new(date, time).and_utc().timestamp_millis() * 1_000)
 }
 
 /// Adds what was not in the text.

@@ -156,14 +156,14 @@ fn at(micros: i64) -> Option<NaiveDateTime> {
     DateTime::from_timestamp_micros(micros).map(|t| t.naive_utc())
 }
 
+/// As Joda-Time counts: the last day of a month is as far as any day that the month lacks.
 fn months_between(from: NaiveDateTime, to: NaiveDateTime) -> i64 {
-    let months = i64::from(to.year() - from.year()) * 12 + i64::from(to.month()) - i64::from(from.month());
-    let within = |t: NaiveDateTime| (t.day(), t.time());
-    match months {
-        m if m > 0 && within(to) < within(from) => m - 1,
-        m if m < 0 && within(to) > within(from) => m + 1,
-        m => m,
+    if to < from {
+        return -months_between(to, from);
     }
+    let months = i64::from(to.year() - from.year()) * 12 + i64::from(to.month()) - i64::from(from.month());
+    let reached = u32::try_from(months).ok().and_then(|months| from.checked_add_months(Months::new(months)));
+    if reached.is_some_and(|reached| reached > to) { months - 1 } else { months }
 }
 
 fn diff(units: &ArrayRef, from: &ArrayRef, to: &ArrayRef) -> Result<ArrayRef> {
@@ -231,7 +231,9 @@ mod tests {
         for (unit, from, to, expected) in [
             ("day", "2020-03-01 12:00", "2020-03-03 11:00", 1),
             ("day", "2020-03-03 11:00", "2020-03-01 12:00", -1),
-            ("month", "2020-01-31 00:00", "2020-02-29 00:00", 0),
+            ("month", "2020-01-31 00:00", "2020-02-29 00:00", 1),
+            ("month", "2020-02-29 00:00", "2020-01-31 00:00", -1),
+            ("month", "2020-01-30 00:00", "2020-02-28 00:00", 0),
             ("month", "2020-01-15 10:00", "2020-03-15 10:00", 2),
             ("month", "2020-03-15 10:00", "2020-01-15 11:00", -1),
             ("year", "2019-03-01 00:00", "2021-02-28 00:00", 1),

@@ -8,7 +8,7 @@ use arrow::array::{
 };
 use arrow::datatypes::{
     DataType, Date32Type, Decimal128Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type,
-    TimestampMicrosecondType,
+    IntervalMonthDayNano, IntervalMonthDayNanoType, TimestampMicrosecondType,
 };
 use datafusion::common::{DataFusionError, Result};
 use datafusion::logical_expr::ColumnarValue;
@@ -252,6 +252,25 @@ fixed!(i8: Int8Type, i16: Int16Type, i32: Int32Type, i64: Int64Type, f32: Float3
 pub(crate) struct Day(pub(crate) i32);
 /// Microseconds since 1970.
 pub(crate) struct Instant(pub(crate) i64);
+
+/// Days and nanoseconds, or months.
+pub(crate) struct Interval(pub(crate) IntervalMonthDayNano);
+
+impl Given for Interval {
+    type Builder = PrimitiveBuilder<IntervalMonthDayNanoType>;
+
+    fn builder(rows: usize, _: &DataType) -> Self::Builder {
+        PrimitiveBuilder::with_capacity(rows)
+    }
+
+    fn add(builder: &mut Self::Builder, value: Option<Self>) {
+        builder.append_option(value.map(|interval| interval.0));
+    }
+
+    fn finish(mut builder: Self::Builder) -> ArrayRef {
+        Arc::new(builder.finish())
+    }
+}
 
 impl Given for Day {
     type Builder = PrimitiveBuilder<Date32Type>;

@@ -165,8 +165,9 @@ fn encode(text: &str) -> String {
         match byte {
             b' ' => encoded.push('+'),
             byte if byte.is_ascii_alphanumeric() || b"-_.*".contains(&byte) => encoded.push(char::from(byte)),
-            // Writing to a text can't fail.
-            byte => drop(write!(encoded, "%{byte:02X}")),
+            byte => {
+                let _ = write!(encoded, "%{byte:02X}");
+            }
         }
     }
     encoded
