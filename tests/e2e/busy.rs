@@ -153,7 +153,7 @@ async fn statements_that_are_deep_or_make_much_end_no_process() {
     for (sql, expected) in [
         (format!("SELECT count(*) FROM generate_series(1, 3) WHERE {ors}"), 200),
         (format!("SELECT {deep}"), 413),
-        ("SELECT repeat('x', 2000000000)".into(), 413),
+        ("SELECT rpad('x', 2000000000, 'x')".into(), 413),
         (format!("SELECT {}1{}", "(".repeat(9_000), ")".repeat(9_000)), 400),
     ] {
         let (status, answer) = lake.query(&sql).await;
@@ -179,7 +179,7 @@ async fn what_operators_hold_unsaid_is_held_against_the_memory() {
             columns - 1
         )
     };
-    let wide = "WITH RECURSIVE r(s, n) AS (SELECT repeat('x', 1000000), 1 UNION ALL \
+    let wide = "WITH RECURSIVE r(s, n) AS (SELECT rpad('x', 1000000, 'x'), 1 UNION ALL \
                 SELECT concat(s, 'a'), n + 1 FROM r WHERE n < 2000) SELECT count(DISTINCT s) FROM r";
     let growing = "SELECT max(cardinality(l)) FROM (SELECT array_agg(value) OVER (ORDER BY value) AS l FROM generate_series(1, 20000))";
     let lists = "SELECT array_agg(value) OVER (ORDER BY value) FROM generate_series(1, 20000)";

@@ -46,7 +46,7 @@ async fn a_directory_that_was_copied_works_without_its_original_and_never_touche
     let (status, answer) = copy.put("/files/customers/more.csv", "id,name\n3,Edsger\n").await;
     assert_eq!(status, 201, "{answer:#}");
     copy.until("SELECT count(*) FROM customers", 3).await;
-    let (status, answer) = copy.query("SELECT repeat('x', 1000) AS x, value FROM generate_series(1, 10000)").await;
+    let (status, answer) = copy.query("SELECT rpad('x', 1000, 'x') AS x, value FROM generate_series(1, 10000)").await;
     let stored = answer["result"]["url"].as_str().unwrap_or_else(|| panic!("{status} {answer:#}"));
     assert!(stored.contains(copy.data().to_str().unwrap()), "an address where it lies: {stored}");
     copy.stop();

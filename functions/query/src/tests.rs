@@ -91,7 +91,7 @@ async fn csv_and_arrow_carry_the_rows_alone() {
 #[tokio::test]
 async fn an_answer_that_no_response_can_hold_is_stored_whole() {
     let lake = lake();
-    let sql = "SELECT n, repeat('x', 1000) AS t FROM generate_series(1, 8000) AS g(n)";
+    let sql = "SELECT n, rpad('x', 1000, 'x') AS t FROM generate_series(1, 8000) AS g(n)";
     for format in ["json", "csv", "arrow"] {
         let response = lake.post(json!({"sql": sql, "format": format})).await;
         let answer = body(&response);
@@ -148,10 +148,10 @@ fn signing() -> Lake {
 #[tokio::test]
 async fn a_stored_answer_is_sent_for_by_its_signed_address_in_the_format_that_was_asked_for() {
     let lake = signing();
-    let sql = "SELECT n, repeat('x', 1000) AS t FROM generate_series(1, 8000) AS g(n)";
+    let sql = "SELECT n, rpad('x', 1000, 'x') AS t FROM generate_series(1, 8000) AS g(n)";
     for format in ["csv", "ndjson", "arrow", "parquet", "frames"] {
         let sql = if format == "parquet" {
-            sql.replace("repeat('x', 1000)", "to_hex(sha512(to_utf8(CAST(n AS varchar))))")
+            sql.replace("rpad('x', 1000, 'x')", "to_hex(sha512(to_utf8(CAST(n AS varchar))))")
         } else {
             sql.into()
         };
@@ -169,7 +169,7 @@ async fn a_stored_answer_is_sent_for_by_its_signed_address_in_the_format_that_wa
 
 #[tokio::test]
 async fn rows_that_are_too_large_to_be_shown_beside_the_address_of_the_whole_are_left_out() {
-    let answer = body(&lake().post(json!({"sql": "SELECT repeat('x', 7000000) AS t"})).await);
+    let answer = body(&lake().post(json!({"sql": "SELECT rpad('x', 7000000, 'x') AS t"})).await);
     assert_eq!(
         (&answer["rows"], &answer["truncated"], &answer["stats"]["rows"]),
         (&json!([]), &json!(true), &json!(1))
@@ -180,7 +180,7 @@ async fn rows_that_are_too_large_to_be_shown_beside_the_address_of_the_whole_are
 #[tokio::test]
 async fn a_large_answer_is_given_on_as_it_is_found_where_the_server_can_unless_it_is_json() {
     let lake = lake();
-    let sql = "SELECT n, repeat('x', 1000) AS t FROM generate_series(1, 8000) AS g(n)";
+    let sql = "SELECT n, rpad('x', 1000, 'x') AS t FROM generate_series(1, 8000) AS g(n)";
     let asked = |format: &str, stream: Option<bool>| {
         let mut body = json!({"sql": sql, "format": format});
         if let Some(stream) = stream {
@@ -329,7 +329,7 @@ impl Lake {
 #[tokio::test]
 async fn rows_are_given_on_as_they_are_found_where_that_is_asked_for() {
     let lake = lake();
-    let many = "SELECT value AS n, repeat('x', 100) AS x FROM generate_series(1, 200000)";
+    let many = "SELECT value AS n, rpad('x', 100, 'x') AS x FROM generate_series(1, 200000)";
     let streamed = lake.streamed(many, "json").await;
     assert!(matches!(streamed.body, Body::Parts(_)) && !streamed.headers.contains_key("x-tarn-result-url"));
     let answer = body(&streamed.whole().await.unwrap());

@@ -75,6 +75,8 @@ const GROWING: &[(&str, Growth)] = &[
     ("regexp_replace", Growth::Matched),
     ("range", Growth::Series),
     ("generate_series", Growth::Series),
+    ("sequence", Growth::Series),
+    ("ngrams", Growth::Times),
     ("array_resize", Growth::Resized),
 ];
 
@@ -285,7 +287,12 @@ impl Growth {
                 }
             }
             Self::Series => {
-                let (from, to, step) = (Steps::of(arg(0)), Steps::of(arg(1)), Steps::of(arg(2)));
+                let (from, to) = (Steps::of(arg(0)), Steps::of(arg(1)));
+                let of_days = arg(0).is_some_and(|from| matches!(from.data_type(), DataType::Date32));
+                let step = match arg(2) {
+                    None if of_days => Steps { values: vec![DAY_NANOS], is_scalar: true },
+                    step => Steps::of(step),
+                };
                 let one_argument = args.len() == 1;
                 total(&|row| {
                     let (from, to) = if one_argument { (0, from.at(row)) } else { (from.at(row), to.at(row)) };
@@ -384,8 +391,9 @@ impl Steps {
     }
 }
 
+const DAY_NANOS: i128 = 86_400_000_000_000;
+
 fn steps(array: &ArrayRef) -> Vec<i128> {
-    const DAY_NANOS: i128 = 86_400_000_000_000;
     let times = |numbers: Vec<i128>, nanos: i128| numbers.into_iter().map(|number| number * nanos).collect();
     match array.data_type() {
         DataType::Interval(IntervalUnit::MonthDayNano) => {
@@ -469,6 +477,10 @@ mod tests {
         ColumnarValue::Scalar(ScalarValue::from(number))
     }
 
+    fn date(day: i32) -> ColumnarValue {
+        ColumnarValue::Scalar(ScalarValue::Date32(Some(day)))
+    }
+
     fn texts(texts: &[&str]) -> ColumnarValue {
         ColumnarValue::Array(Arc::new(StringViewArray::from_iter_values(texts)))
     }
@@ -485,6 +497,7 @@ mod tests {
             (Growth::Replaced, vec![text("aXa"), text("a"), text("bcd")], 1, 15),
             (Growth::Series, vec![number(1), number(10), number(2)], 1, 40),
             (Growth::Series, vec![number(10)], 1, 88),
+            (Growth::Series, vec![date(1), date(3)], 1, 24),
         ] {
             assert_eq!(growth.bytes(&args, rows, SHARE), bytes, "{growth:?} {args:?}");
         }

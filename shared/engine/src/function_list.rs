@@ -17,7 +17,7 @@ use shared::model::ColumnType;
 /// A function.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Listed {
-    /// `scalar`, `aggregate`, `window` or `table`.
+    /// `scalar`, `lambda`, `aggregate`, `window` or `table`.
     kind: &'static str,
     /// What it is about, e.g. `Math Functions`.
     section: String,
@@ -130,7 +130,7 @@ fn of_trino() -> Vec<Listed> {
         let mut distinct: Vec<&str> = Vec::new();
         gives.iter().for_each(|ty| distinct.extend((!distinct.contains(ty)).then_some(ty)));
         let first = Listed {
-            kind: "scalar",
+            kind: if function.takes_lambdas() { "lambda" } else { "scalar" },
             section: format!("{} Functions", function.section),
             name: function.name.to_owned(),
             call: calls.join("; "),

@@ -18,7 +18,7 @@ use datafusion::sql::sqlparser::ast::{
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::parser::Parser;
 
-use super::{date_format, fields, semantics};
+use super::{date_format, fields, lambdas, semantics};
 use shared::{Error, Result};
 
 /// Name, number of arguments, and what stands for the call; `$1` is its first argument.
@@ -69,6 +69,7 @@ static LISTED: LazyLock<BTreeMap<(&str, usize), &str>> = LazyLock::new(|| {
 /// # Errors
 /// `Invalid` for a JSON path or a date format that can't be translated.
 pub(super) fn rewrite(statement: &mut Parsed) -> Result<()> {
+    lambdas::check(statement)?;
     fields::name(statement);
     semantics::distinct_names(statement);
     calls(statement)
@@ -263,10 +264,6 @@ fn replacement(call: &Function) -> Result<Option<Expr>> {
             None => return Ok(None),
         },
         ("json_extract", [json, path]) => json_call("json_get_json", json, path)?,
-        ("element_at", [_, key]) => match text_of(key) {
-            Some(_) => filled("map_extract($1, $2)[1]", &args)?,
-            None => filled("array_element($1, $2)", &args)?,
-        },
         ("date_format", [time, format]) => with_format(date_format::FORMAT, time, format)?,
         ("date_parse", [text, format]) => with_format(date_format::PARSE, text, format)?,
         _ => match TEMPLATES.iter().find(|(known, arity, _)| *known == name && *arity == args.len()) {

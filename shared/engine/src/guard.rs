@@ -8,9 +8,9 @@ use datafusion::sql::sqlparser::ast::{
     DescribeAlias, Expr, Function, LimitClause, NamedWindowDefinition, NamedWindowExpr, ObjectName, Query, Select,
     SetExpr, Statement, TableFactor, Visit, Visitor, WindowSpec, WindowType,
 };
-use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::tokenizer::{Span, Token, TokenWithSpan, Tokenizer};
 
+use super::dialect::{self, Athena};
 use super::errors::{Place, of_statement, pointed};
 use super::{semantics, size, sources, summary};
 use shared::error::datafusion::lowercase_first;
@@ -67,13 +67,13 @@ pub(super) fn check_length(sql: &str) -> Result<()> {
 /// version can't be.
 pub(super) fn tokens(sql: &str) -> Result<Vec<TokenWithSpan>> {
     check_length(sql)?;
-    let dialect = GenericDialect {};
+    let dialect = Athena;
     let tokens = Tokenizer::new(&dialect, sql).tokenize_with_location().map_err(|e| {
         let place = Place { line: e.location.line, column: e.location.column };
         Error::invalid(pointed(&lowercase_first(&e.message), sql, place))
     })?;
     check_operators(&tokens)?;
-    sources::mark_versions(semantics::mark_distinct(tokens)).map_err(|(error, tokens)| {
+    sources::mark_versions(semantics::mark_distinct(dialect::mark_json(tokens))).map_err(|(error, tokens)| {
         let error = DataFusionError::SQL(Box::new(error), None);
         refuse_unparsed(error, &tokens, &TokenWithSpan::new_eof(), sql)
     })
@@ -91,7 +91,7 @@ pub(super) fn parse_tokens(sql: &str, tokens: Vec<TokenWithSpan>) -> Result<Read
 }
 
 fn parse_one(sql: &str, tokens: Vec<TokenWithSpan>) -> Result<Reading> {
-    let dialect = GenericDialect {};
+    let dialect = Athena;
     let mut parser = DFParserBuilder::new(tokens.clone())
         .with_dialect(&dialect)
         .with_recursion_limit(MAX_DEPTH)

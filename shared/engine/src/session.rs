@@ -18,7 +18,7 @@ use super::meter::{Meter, WarehouseStores};
 use super::split::SplitBatches;
 use super::stop::{Stop, StopJoins};
 use super::top::SortManyRows;
-use super::watch::{StatementLimits, WatchFunctions, WatchWindows};
+use super::watch::{StatementLimits, WatchFunctions, WatchLambdas, WatchWindows};
 use super::{bounds, date_bin, date_format, date_trunc, dates, semantics, single};
 use shared::config::Settings;
 use shared::error::Context;
@@ -52,8 +52,9 @@ impl Sessions {
     pub(super) fn open(settings: &Settings) -> Result<Self> {
         let config = config(settings.memory);
         let runtime = runtime(settings, config.target_partitions())?;
-        let builder =
+        let mut builder =
             SessionStateBuilder::new().with_config(config).with_runtime_env(Arc::new(runtime)).with_default_features();
+        builder.expr_planners().get_or_insert_default().insert(0, trino_functions::Operators::new()?);
         let mut base = semantics::rules(builder).build();
         datafusion_functions_json::register_all(&mut base)?;
         trino_functions::register(&mut base)?;
@@ -102,6 +103,7 @@ impl Sessions {
             .with_runtime_env(Arc::new(runtime))
             .with_catalog_list(catalogs)
             .with_analyzer_rule(Arc::new(WatchFunctions(limits.clone())))
+            .with_analyzer_rule(Arc::new(WatchLambdas(limits.clone())))
             .with_physical_optimizer_rule(Arc::new(SortManyRows))
             .with_physical_optimizer_rule(Arc::new(WatchWindows(limits)))
             .with_physical_optimizer_rule(Arc::new(SplitBatches { memory }))

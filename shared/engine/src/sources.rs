@@ -20,6 +20,7 @@ use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 
+use super::dialect::Athena;
 use shared::model::TableName;
 use shared::{Error, Result};
 use table::Read;
@@ -69,7 +70,7 @@ pub(super) fn mark_versions(tokens: Vec<TokenWithSpan>) -> Result<Vec<TokenWithS
             continue;
         };
         let parser = parser.get_or_insert_with(|| {
-            let parser = Parser::new(&GenericDialect {}).with_recursion_limit(MAX_DEPTH);
+            let parser = Parser::new(&Athena).with_recursion_limit(MAX_DEPTH);
             parser.with_tokens_with_locations(tokens.clone())
         });
         while parser.index() < begin {

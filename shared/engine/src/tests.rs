@@ -406,7 +406,7 @@ async fn nothing_of_the_machine_can_be_read() {
 #[tokio::test]
 async fn a_sort_larger_than_memory_spills_and_an_impossible_one_is_a_limit() {
     let sql = "SELECT max(r) FROM (SELECT row_number() OVER (ORDER BY s, k) AS r FROM \
-               (SELECT v % 1000003 AS k, repeat('x', 100) AS s FROM generate_series(1, 400000) AS g(v)))";
+               (SELECT v % 1000003 AS k, rpad('x', 100, 'x') AS s FROM generate_series(1, 400000) AS g(v)))";
     let lake = Lake::with_memory(24 << 20).await;
     let (table, stats) = lake.run(sql).await.unwrap();
     assert!(table.contains("400000"), "{table}");
@@ -567,7 +567,7 @@ async fn plans_run_where_the_executor_says() {
 async fn answers_that_nobody_reads_keep_no_slot_beyond_their_time() {
     let lake = Lake::new().await;
     let soon = QueryOptions { timeout: Some(Duration::from_millis(300)), ..QueryOptions::new(Principal::Owner) };
-    let many = "SELECT value, repeat('x', 50) FROM generate_series(1, 10000000)";
+    let many = "SELECT value, rpad('x', 50, 'x') FROM generate_series(1, 10000000)";
     let mut unread = Vec::new();
     for _ in 0..64 {
         match lake.engine.query(many, &soon).await {

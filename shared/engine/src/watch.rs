@@ -127,6 +127,33 @@ impl AnalyzerRule for WatchFunctions {
     }
 }
 
+/// Has the functions that take lambdas ask a [`StatementLimits`] between the parts of what they compute.
+#[derive(Debug)]
+pub(super) struct WatchLambdas(pub(super) StatementLimits);
+
+impl AnalyzerRule for WatchLambdas {
+    fn name(&self) -> &str {
+        "watch_lambdas"
+    }
+
+    fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> Result<LogicalPlan> {
+        let limits = self.0.clone();
+        let watch: trino_functions::Watch = Arc::new(move |bytes| Ok(limits.check(bytes)?));
+        let watched = |expr: Expr| match expr {
+            Expr::HigherOrderFunction(mut call) => match trino_functions::watched(&call.func, &watch) {
+                Some(func) => {
+                    call.func = func;
+                    Ok(Transformed::yes(Expr::HigherOrderFunction(call)))
+                }
+                None => Ok(Transformed::no(Expr::HigherOrderFunction(call))),
+            },
+            other => Ok(Transformed::no(other)),
+        };
+        let node = |node: LogicalPlan| node.map_expressions(|expr| expr.transform_up(watched));
+        Ok(plan.transform_up_with_subqueries(node)?.data)
+    }
+}
+
 impl WatchFunctions {
     fn watched(&self, function: WindowFunctionDefinition, count: ValueCount) -> WindowFunctionDefinition {
         let limits = self.0.clone();

@@ -10,11 +10,16 @@
 //!
 //! Errors: `Invalid` for arguments whose types or values a function does not take, `Bug` where a signature and what computes it differ.
 
+mod arrays;
 mod binary;
 mod bitwise;
 mod call;
 mod distances;
+mod lambdas;
+mod maps;
 mod math;
+mod nested;
+mod operators;
 mod regex;
 mod scalar;
 mod signature;
@@ -25,12 +30,16 @@ mod url;
 
 use std::sync::Arc;
 
+use arrow::array::ArrayRef;
 use arrow::datatypes::DataType;
 use datafusion::common::Result;
 use datafusion::execution::FunctionRegistry;
-use datafusion::logical_expr::{ScalarUDF, Volatility};
+use datafusion::logical_expr::{HigherOrderUDF, ScalarUDF, Volatility};
 
 use self::call::Compute;
+use self::lambdas::{Applied, Apply, Higher};
+pub use self::lambdas::{Watch, watched};
+pub use self::operators::Operators;
 use self::scalar::{Scalar, Way};
 use self::signature::Signature;
 pub use self::types::type_name;
@@ -47,6 +56,8 @@ pub struct Function {
     /// Expressions, and the text of what they give.
     pub examples: Vec<(&'static str, &'static str)>,
     ways: Vec<NewWay>,
+    /// Calls with lambdas; a function has these or `ways`.
+    lambdas: Vec<NewLambda>,
     /// Calls that the engine writes anew before planning.
     rewritten: Vec<Rewritten>,
     volatility: Volatility,
@@ -65,6 +76,18 @@ struct NewWay {
     signature: &'static str,
     gives: Option<fn(&[DataType]) -> Result<DataType>>,
     compute: Compute,
+}
+
+/// A way of calling a function with lambdas whose signature is not read yet.
+struct NewLambda {
+    signature: &'static str,
+    apply: Apply,
+}
+
+impl std::fmt::Debug for NewLambda {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.signature)
+    }
 }
 
 impl std::fmt::Debug for NewWay {
@@ -90,6 +113,7 @@ fn scalar(section: &'static str, name: &'static str, does: &'static str) -> Func
         does,
         examples: Vec::new(),
         ways: Vec::new(),
+        lambdas: Vec::new(),
         rewritten: Vec::new(),
         volatility,
     }
@@ -102,6 +126,16 @@ impl Function {
 
     fn way(mut self, signature: &'static str, compute: Compute) -> Self {
         self.ways.push(NewWay { signature, gives: None, compute });
+        self
+    }
+
+    /// A way with lambdas.
+    fn lambda(
+        mut self,
+        signature: &'static str,
+        apply: impl Fn(&Applied<'_>) -> Result<ArrayRef> + Send + Sync + 'static,
+    ) -> Self {
+        self.lambdas.push(NewLambda { signature, apply: Arc::new(apply) });
         self
     }
 
@@ -124,7 +158,33 @@ impl Function {
 
     /// The ways of calling it, e.g. `length(varchar) -> bigint`.
     pub fn signatures(&self) -> impl Iterator<Item = &'static str> {
-        self.ways.iter().map(|way| way.signature).chain(self.rewritten.iter().map(|call| call.signature))
+        let (ways, lambdas) = (self.ways.iter().map(|way| way.signature), self.lambdas.iter().map(|way| way.signature));
+        ways.chain(lambdas).chain(self.rewritten.iter().map(|call| call.signature))
+    }
+
+    /// Whether it takes lambdas.
+    pub fn takes_lambdas(&self) -> bool {
+        !self.lambdas.is_empty()
+    }
+
+    /// Of each way of calling it with lambdas, how many parameters the lambda at each place has; none where no lambda is.
+    pub fn lambda_parameters(&self) -> Vec<Vec<Option<usize>>> {
+        let of = |way: &NewLambda| {
+            let signature = Signature::parse(way.signature).ok()?;
+            Some((0..signature.arguments()).map(|at| signature.lambda_at(at)).collect())
+        };
+        self.lambdas.iter().filter_map(of).collect()
+    }
+
+    /// The function for DataFusion, if it takes lambdas.
+    ///
+    /// # Errors
+    /// `Bug` for a signature that can't be read.
+    fn higher(self) -> Result<Higher> {
+        let Self { name, lambdas, .. } = self;
+        let way =
+            |NewLambda { signature, apply }: NewLambda| Ok(lambdas::Way { signature: named(name, signature)?, apply });
+        Ok(Higher::new(name, lambdas.into_iter().map(way).collect::<Result<_>>()?))
     }
 
     /// The calls that the engine writes anew.
@@ -135,14 +195,20 @@ impl Function {
     fn implementation(self) -> Result<Scalar> {
         let Self { name, aliases, ways, volatility, .. } = self;
         let way = |NewWay { signature, gives, compute }: NewWay| {
-            let signature = Signature::parse(signature)?;
-            if signature.name() != name {
-                return Err(Error::bug(format!("expected a signature of `{name}`, found `{signature}`")).into());
-            }
-            Ok(Way { signature, gives, compute })
+            Ok(Way { signature: named(name, signature)?, gives, compute })
         };
         let ways = ways.into_iter().map(way).collect::<Result<_>>()?;
         Ok(Scalar::new(name, aliases.iter().map(|alias| (*alias).to_owned()).collect(), ways, volatility))
+    }
+}
+
+/// # Errors
+/// `Bug` for a signature that can't be read, or is another function's.
+fn named(name: &str, signature: &str) -> Result<Signature> {
+    let signature = Signature::parse(signature)?;
+    match signature.name() == name {
+        true => Ok(signature),
+        false => Err(Error::bug(format!("expected a signature of `{name}`, found `{signature}`")).into()),
     }
 }
 
@@ -157,22 +223,35 @@ pub fn functions() -> Vec<Function> {
         binary::functions(),
         regex::functions(),
         url::functions(),
+        arrays::functions(),
+        lambdas::functions(),
+        maps::functions(),
     ]
     .into_iter()
     .flatten()
     .collect()
 }
 
-/// Puts the functions into the registry.
+/// Puts the functions into the registry. DataFusion's functions that take lambdas leave it.
 ///
 /// # Errors
 /// `Bug` for a signature that can't be read; whatever the registry says.
 pub fn register(registry: &mut dyn FunctionRegistry) -> Result<()> {
-    for function in functions().into_iter().filter(|function| !function.ways.is_empty()) {
+    for name in registry.higher_order_function_names() {
+        registry.deregister_higher_order_function(&name)?;
+    }
+    let has_ways = |function: &Function| !function.ways.is_empty() || function.takes_lambdas();
+    for function in functions().into_iter().filter(has_ways) {
         for name in function.aliases.iter().chain([&function.name]) {
             replace(registry, name)?;
         }
-        registry.register_udf(Arc::new(ScalarUDF::from(function.implementation()?)))?;
+        match function.takes_lambdas() {
+            true => {
+                let function = Arc::new(HigherOrderUDF::new_from_impl(function.higher()?));
+                drop(registry.register_higher_order_function(function)?);
+            }
+            false => drop(registry.register_udf(Arc::new(ScalarUDF::from(function.implementation()?)))?),
+        }
     }
     Ok(())
 }
@@ -201,7 +280,10 @@ mod tests {
                 assert!(names.insert(*name), "{name} is there twice");
             }
             assert!(!function.examples.is_empty(), "{} has no example", function.name);
-            function.implementation().unwrap();
+            match function.takes_lambdas() {
+                true => drop(function.higher().unwrap()),
+                false => drop(function.implementation().unwrap()),
+            }
         }
     }
 }

@@ -1,7 +1,8 @@
 //! What a function takes and gives, as Trino writes it: `substr(varchar, bigint, bigint) -> varchar`.
 //!
-//! A type is one of [`NAMED`], `array(type)`, `map(key, value)`, `decimal` (of any precision and scale), or a capital letter that
-//! stands for whatever type is there, the same at each place: `I` for one of the integers, `N` for one of the numbers, others for any.
+//! A type is one of [`NAMED`], `array(type)`, `map(key, value)`, `row(type, type)`, `decimal` (of any precision and scale), or a capital
+//! letter that stands for whatever type is there, the same at each place: `I` for one of the integers, `N` for one of the numbers,
+//! others for any. `any` is a type of its own at each place. `function(type, type, result)` is a lambda of the types before the last, which gives the last.
 //! `type...` as the last argument may come any number of times. Values are converted as Trino does unasked: to a wider number, from a
 //! date to a timestamp, from NULL to anything; never between text and something else.
 
@@ -46,6 +47,11 @@ pub(crate) enum Pattern {
     Letter(char),
     Array(Box<Pattern>),
     Map(Box<Pattern>, Box<Pattern>),
+    Row(Vec<Pattern>),
+    /// Any type, and not the same at each place.
+    Any,
+    /// A lambda: what it takes and what it gives.
+    Function(Vec<Pattern>, Box<Pattern>),
 }
 
 /// What one way of calling a function takes and gives.
@@ -59,8 +65,16 @@ pub(crate) struct Signature {
     gives: Pattern,
 }
 
+/// The type of an argument of a call with lambdas.
+#[derive(Debug, Clone)]
+pub(crate) enum Given {
+    Value(DataType),
+    /// What the lambda gives, if that is known.
+    Lambda(Option<DataType>),
+}
+
 /// The types that the letters of a signature stand for.
-type Letters = BTreeMap<char, DataType>;
+pub(crate) type Letters = BTreeMap<char, DataType>;
 
 /// Why arguments don't fit.
 struct Unfit;
@@ -113,6 +127,97 @@ impl Signature {
         Some((converted, costs))
     }
 
+    /// The types that the arguments which are no lambdas are converted to; none where one can't be.
+    pub(crate) fn fits_values(&self, types: &[DataType]) -> Option<Vec<DataType>> {
+        let patterns: Vec<&Pattern> = self.arguments.iter().filter(|pattern| !pattern.is_lambda()).collect();
+        if patterns.len() != types.len() {
+            return None;
+        }
+        let mut letters = Letters::new();
+        patterns.iter().zip(types).try_for_each(|(pattern, ty)| pattern.bind(ty, &mut letters)).ok()?;
+        let converted = patterns.iter().zip(types).map(|(pattern, ty)| {
+            let to = pattern.target(ty, &letters)?;
+            cost(ty, &to).map(|_| to)
+        });
+        converted.collect()
+    }
+
+    /// What the letters stand for in a call with lambdas, as far as the types of the arguments and of what the lambdas give say it.
+    pub(crate) fn letters(&self, arguments: &[Given]) -> Option<Letters> {
+        if self.arguments.len() != arguments.len() {
+            return None;
+        }
+        let mut letters = Letters::new();
+        for (pattern, given) in self.arguments.iter().zip(arguments) {
+            match given {
+                Given::Value(ty) if !pattern.is_lambda() => {
+                    pattern.bind(ty, &mut letters).ok()?;
+                    pattern.each_letter(&mut |letter| {
+                        letters.entry(letter).or_insert(DataType::Null);
+                    });
+                }
+                Given::Lambda(_) if pattern.is_lambda() => {}
+                _ => return None,
+            }
+        }
+        for (pattern, given) in self.arguments.iter().zip(arguments) {
+            if let (Pattern::Function(_, gives), Given::Lambda(Some(ty))) = (pattern, given) {
+                gives.bind(ty, &mut letters).ok()?;
+                let to = gives.target(ty, &letters)?;
+                cost(ty, &to)?;
+            }
+        }
+        Some(letters)
+    }
+
+    /// The types of each lambda's parameters; none where they aren't known yet.
+    pub(crate) fn parameters(&self, letters: &Letters) -> Vec<Option<Vec<DataType>>> {
+        let of = |pattern: &Pattern| match pattern {
+            Pattern::Function(takes, _) => Some(takes.iter().map(|takes| takes.known(letters)).collect()),
+            _ => None,
+        };
+        self.arguments.iter().filter_map(of).collect()
+    }
+
+    /// The types that what each lambda gives is converted to.
+    pub(crate) fn results(&self, letters: &Letters) -> Vec<Option<DataType>> {
+        let of = |pattern: &Pattern| match pattern {
+            Pattern::Function(_, gives) => Some(gives.known(letters)),
+            _ => None,
+        };
+        self.arguments.iter().filter_map(of).collect()
+    }
+
+    /// The types that the arguments which are no lambdas are converted to.
+    pub(crate) fn values(&self, letters: &Letters) -> Option<Vec<DataType>> {
+        self.arguments.iter().filter(|pattern| !pattern.is_lambda()).map(|pattern| pattern.known(letters)).collect()
+    }
+
+    /// The type of the result.
+    pub(crate) fn result(&self, letters: &Letters) -> Option<DataType> {
+        self.gives.known(letters)
+    }
+
+    /// Whether a lambda takes what a lambda gives.
+    pub(crate) fn is_recursive(&self) -> bool {
+        let (mut taken, mut given) = (Vec::new(), Vec::new());
+        for pattern in &self.arguments {
+            if let Pattern::Function(takes, gives) = pattern {
+                takes.iter().for_each(|takes| takes.each_letter(&mut |letter| taken.push(letter)));
+                gives.each_letter(&mut |letter| given.push(letter));
+            }
+        }
+        given.iter().any(|letter| taken.contains(letter))
+    }
+
+    /// How many parameters the lambda at this place has; none where there is no lambda.
+    pub(crate) fn lambda_at(&self, at: usize) -> Option<usize> {
+        match self.arguments.get(at) {
+            Some(Pattern::Function(takes, _)) => Some(takes.len()),
+            _ => None,
+        }
+    }
+
     /// The type of the result for arguments that were converted.
     pub(crate) fn gives(&self, types: &[DataType]) -> Option<DataType> {
         let mut letters = Letters::new();
@@ -144,7 +249,17 @@ impl Pattern {
             let [key, value] = parts(entry)[..] else { return None };
             return Some(Self::Map(Box::new(Self::parse(key)?), Box::new(Self::parse(value)?)));
         }
+        let all = |texts: Vec<&str>| texts.into_iter().map(Self::parse).collect::<Option<Vec<_>>>();
+        if let Some(fields) = inner("row(") {
+            return Some(Self::Row(all(parts(fields))?));
+        }
+        if let Some(types) = inner("function(") {
+            let mut types = all(parts(types))?;
+            let gives = types.pop()?;
+            return Some(Self::Function(types, Box::new(gives)));
+        }
         match text {
+            "any" => Some(Self::Any),
             "decimal" => Some(Self::Decimal),
             "timestamp with time zone" => Some(Self::Zoned),
             text if text.len() == 1 => text.chars().next().filter(char::is_ascii_uppercase).map(Self::Letter),
@@ -174,8 +289,39 @@ impl Pattern {
                 }
                 _ => Err(Unfit),
             },
+            (Self::Row(patterns), DataType::Struct(fields)) => {
+                if patterns.len() != fields.len() {
+                    return Err(Unfit);
+                }
+                patterns.iter().zip(fields).try_for_each(|(pattern, field)| pattern.bind(field.data_type(), letters))
+            }
             _ => Ok(()),
         }
+    }
+
+    fn is_lambda(&self) -> bool {
+        matches!(self, Self::Function(..))
+    }
+
+    /// The letters within, but those of lambdas.
+    fn each_letter(&self, f: &mut impl FnMut(char)) {
+        match self {
+            Self::Letter(letter) => f(*letter),
+            Self::Array(element) => element.each_letter(f),
+            Self::Map(key, value) => {
+                key.each_letter(f);
+                value.each_letter(f);
+            }
+            Self::Row(fields) => fields.iter().for_each(|field| field.each_letter(f)),
+            Self::Type(_) | Self::Zoned | Self::Decimal | Self::Any | Self::Function(..) => {}
+        }
+    }
+
+    /// The type that this is, where all of its letters are known.
+    fn known(&self, letters: &Letters) -> Option<DataType> {
+        let mut known = true;
+        self.each_letter(&mut |letter| known &= letters.contains_key(&letter));
+        known.then(|| self.target(&DataType::Null, letters)).flatten()
     }
 
     /// The type that an argument of this one is converted to.
@@ -218,6 +364,20 @@ impl Pattern {
                 };
                 Some(map_of(key.target(key_ty, letters)?, value.target(value_ty, letters)?))
             }
+            Self::Row(patterns) => {
+                let found = match ty {
+                    DataType::Struct(fields) if fields.len() == patterns.len() => Some(fields),
+                    _ => None,
+                };
+                let field = |(i, pattern): (usize, &Self)| {
+                    let field = found.map(|fields| &fields[i]);
+                    let ty = pattern.target(field.map_or(&DataType::Null, |field| field.data_type()), letters)?;
+                    Some((field.map_or_else(|| format!("field{i}"), |field| field.name().clone()), ty))
+                };
+                Some(row_of(patterns.iter().enumerate().map(field).collect::<Option<Vec<_>>>()?))
+            }
+            Self::Any => Some(plain(ty)),
+            Self::Function(..) => None,
         }
     }
 }
@@ -260,6 +420,11 @@ fn nested(ty: DataType) -> DataType {
 pub(crate) fn map_of(key: DataType, value: DataType) -> DataType {
     let entries = vec![Field::new("key", nested(key), false), Field::new("value", nested(value), true)];
     DataType::Map(Arc::new(Field::new("entries", DataType::Struct(entries.into()), false)), false)
+}
+
+/// A row of fields that may be null.
+pub(crate) fn row_of(fields: impl IntoIterator<Item = (String, DataType)>) -> DataType {
+    DataType::Struct(fields.into_iter().map(|(name, ty)| Field::new(name, nested(ty), true)).collect())
 }
 
 /// The type of an array's elements.

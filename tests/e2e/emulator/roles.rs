@@ -174,7 +174,7 @@ fn the_program_signs(api: &str) {
         assert!(code == Some(0) && answer.contains(expected), "{arguments:?}: {code:?} {answer} {errors}");
     }
     // More than a response carries: it is stored, and sent for by a signed address.
-    let large = "SELECT value AS n, repeat('x', 1000) AS text FROM generate_series(1, 20000)";
+    let large = "SELECT value AS n, rpad('x', 1000, 'x') AS text FROM generate_series(1, 20000)";
     let (code, answer, errors) = tarn(&["--sign", "sql", large]);
     assert!(code == Some(0) && answer.lines().count() == 20_001, "{code:?} {} lines {errors}", answer.lines().count());
     assert!(answer.lines().last().is_some_and(|line| line.starts_with("20000,x")), "{errors}");

@@ -3,11 +3,11 @@
 //! Expressions and queries are left to `sqlparser`, whose parser this is a thin layer on.
 
 use datafusion::sql::sqlparser::ast::{Expr, Query};
-use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Word};
 
 use super::Named;
+use crate::dialect::Athena;
 use crate::errors::Place;
 use shared::model::ColumnType;
 use shared::model::{PartitionField, Transform};
@@ -33,7 +33,7 @@ pub(super) struct Cursor<'a> {
 
 impl Cursor<'_> {
     pub(super) fn new(tokens: Vec<TokenWithSpan>) -> Self {
-        let parser = Parser::new(&GenericDialect {}).with_recursion_limit(MAX_DEPTH);
+        let parser = Parser::new(&Athena).with_recursion_limit(MAX_DEPTH);
         Self { parser: parser.with_tokens_with_locations(tokens) }
     }
 

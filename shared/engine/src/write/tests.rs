@@ -101,7 +101,7 @@ async fn a_key_of_another_statement_or_of_one_that_nothing_remembers_is_refused(
 #[tokio::test]
 async fn a_statement_whose_rows_take_too_long_or_too_many_bytes_changes_nothing() {
     let lake = Lake::new().await;
-    lake.write("CREATE TABLE t AS SELECT n AS id, repeat('x', 100) AS name FROM generate_series(1, 1000) AS g(n)")
+    lake.write("CREATE TABLE t AS SELECT n AS id, rpad('x', 100, 'x') AS name FROM generate_series(1, 1000) AS g(n)")
         .await;
     let soon = QueryOptions { timeout: Some(Duration::from_millis(200)), ..Lake::options() };
     for sql in [
@@ -169,7 +169,7 @@ async fn statements_at_once_lose_nothing() {
 #[tokio::test]
 async fn a_merge_of_few_rows_into_a_large_table_takes_little_memory() {
     let lake = Lake::with_memory(24 << 20).await;
-    let rows = "SELECT n AS id, repeat(to_hex(md5(to_utf8(CAST(n AS varchar)))), 4) AS name FROM generate_series(1, 400000) AS g(n)";
+    let rows = "SELECT n AS id, rpad('', 128, to_hex(md5(to_utf8(CAST(n AS varchar))))) AS name FROM generate_series(1, 400000) AS g(n)";
     lake.write(&format!("CREATE TABLE t AS {rows}")).await;
     let merged = lake
         .write(
