@@ -32,28 +32,10 @@ pub(super) const TEMPLATES: &[(&str, usize, &str)] = &[
     ("max_by", 2, "last_value($1 ORDER BY $2) FILTER (WHERE $2 IS NOT NULL)"),
     ("min_by", 2, "first_value($1 ORDER BY $2) FILTER (WHERE $2 IS NOT NULL)"),
     ("approx_percentile", 2, "approx_percentile_cont($2) WITHIN GROUP (ORDER BY $1)"),
-    ("year", 1, "date_part('year', $1)"),
-    ("quarter", 1, "date_part('quarter', $1)"),
-    ("month", 1, "date_part('month', $1)"),
-    ("week", 1, "date_part('week', $1)"),
-    ("week_of_year", 1, "date_part('week', $1)"),
-    ("year_of_week", 1, "date_part('isoyear', $1)"),
-    ("yow", 1, "date_part('isoyear', $1)"),
-    ("day", 1, "date_part('day', $1)"),
-    ("day_of_month", 1, "date_part('day', $1)"),
-    ("day_of_week", 1, "date_part('isodow', $1)"),
-    ("dow", 1, "date_part('isodow', $1)"),
-    ("day_of_year", 1, "date_part('doy', $1)"),
-    ("doy", 1, "date_part('doy', $1)"),
-    ("hour", 1, "date_part('hour', $1)"),
-    ("minute", 1, "date_part('minute', $1)"),
-    ("second", 1, "date_part('second', $1)"),
-    ("date", 1, "CAST($1 AS DATE)"),
-    ("from_iso8601_date", 1, "CAST($1 AS DATE)"),
-    ("from_iso8601_timestamp", 1, "to_timestamp_micros($1)"),
-    ("last_day_of_month", 1, "CAST(date_trunc('month', $1) + INTERVAL '1' MONTH - INTERVAL '1' DAY AS DATE)"),
-    ("now", 0, "arrow_cast(now(), 'Timestamp(Microsecond, None)')"),
-    ("current_timestamp", 0, "arrow_cast(now(), 'Timestamp(Microsecond, None)')"),
+    ("now", 0, "arrow_cast(date_trunc('millisecond', now()), 'Timestamp(Microsecond, Some(\"UTC\"))')"),
+    ("current_timestamp", 0, "arrow_cast(date_trunc('millisecond', now()), 'Timestamp(Microsecond, Some(\"UTC\"))')"),
+    ("localtimestamp", 0, "arrow_cast(date_trunc('millisecond', now()), 'Timestamp(Microsecond, None)')"),
+    ("localtime", 0, "arrow_cast(date_trunc('millisecond', now()), 'Time64(Microsecond)')"),
     ("concat", 2, "$1 || $2"),
 ];
 
@@ -229,13 +211,17 @@ fn converted(value: &Expr, ty: &DataType) -> Result<Option<Expr>> {
     filled(template, std::slice::from_ref(value)).map(Some)
 }
 
+/// # Errors
+/// `Invalid` for a zone that is none.
+fn checked_zone(zone: &str) -> Result<()> {
+    let expected = || format!("expected a time zone such as `Europe/Berlin` or `+02:00`, found `{zone}`");
+    zone.parse::<Tz>().map(|_| ()).map_err(|e| Error::invalid(expected()).with_source(e))
+}
+
 /// The instant in a time zone; a time without one is in UTC, the session's. DataFusion takes it for the zone's wall time.
 fn zoned(time: &Expr, zone: &Expr) -> Result<Option<Expr>> {
     let Some(zone) = text_of(zone) else { return Ok(None) };
-    if let Err(error) = zone.parse::<Tz>() {
-        let expected = format!("expected a time zone such as `Europe/Berlin` or `+02:00`, found `{zone}`");
-        return Err(Error::invalid(expected).with_source(error));
-    }
+    checked_zone(zone)?;
     let template = format!(
         "arrow_cast(arrow_cast($1, 'Timestamp(Microsecond, Some(\"UTC\"))'), 'Timestamp(Microsecond, Some(\"{zone}\"))')"
     );
@@ -263,6 +249,29 @@ fn replacement(call: &Function) -> Result<Option<Expr>> {
             Some(zoned) => zoned,
             None => return Ok(None),
         },
+        ("from_unixtime", [seconds, zone]) => {
+            let instant = filled("from_unixtime($1)", std::slice::from_ref(seconds))?;
+            match zoned(&instant, zone)? {
+                Some(zoned) => zoned,
+                None => return Ok(None),
+            }
+        }
+        ("with_timezone", [time, zone]) => {
+            let Some(name) = text_of(zone) else { return Ok(None) };
+            checked_zone(name)?;
+            let template = format!(
+                "arrow_cast(arrow_cast($1, 'Timestamp(Microsecond, None)'), 'Timestamp(Microsecond, Some(\"{name}\"))')"
+            );
+            filled(&template, std::slice::from_ref(time))?
+        }
+        // Of DataFusion's, nulls are passed over.
+        ("greatest" | "least", [first, rest @ ..]) => {
+            let is_null = rest.iter().try_fold(filled("$1 IS NULL", std::slice::from_ref(first))?, |nulls, arg| {
+                filled("$1 OR $2 IS NULL", &[nulls, arg.clone()])
+            })?;
+            let call = Expr::Function(call.clone());
+            filled("CASE WHEN NOT ($1) THEN $2 END", &[is_null, call])?
+        }
         ("json_extract", [json, path]) => json_call("json_get_json", json, path)?,
         ("date_format", [time, format]) => with_format(date_format::FORMAT, time, format)?,
         ("date_parse", [text, format]) => with_format(date_format::PARSE, text, format)?,
@@ -403,8 +412,8 @@ fn with_format(function: &str, value: &Expr, format: &Expr) -> Result<Expr> {
         return Err(Error::invalid(format!("expected a date format in quotes such as `'%Y-%m-%d'`, found `{format}`")));
     };
     let translated = chrono_format(text)?;
-    // Written with six digits of a second, read with as many as there are.
-    let translated = if function == date_format::PARSE { translated.replace(".%6f", "%.f") } else { translated };
+    // Read with as many digits of a second as there are.
+    let translated = if function == date_format::PARSE { translated.replace(".%3f000", "%.f") } else { translated };
     let literal = Expr::Value(Value::SingleQuotedString(translated).into());
     filled(&format!("\"{function}\"($1, $2)"), &[value.clone(), literal])
 }
@@ -437,7 +446,8 @@ fn chrono_format(format: &str) -> Result<String> {
             Some('l') => "%-I",
             Some('i') => "%M",
             Some('s' | 'S') => "%S",
-            Some('f') => "%6f",
+            // To the millisecond, in six digits.
+            Some('f') => "%3f000",
             Some('p') => "%p",
             Some('T') => "%H:%M:%S",
             Some('r') => "%I:%M:%S %p",
@@ -468,8 +478,8 @@ mod tests {
     fn calls_become_what_datafusion_knows_and_keep_their_column_name() {
         assert_eq!(
             rewritten("SELECT year(d), if(a > 1, 'x') AS y FROM t GROUP BY year(d)"),
-            "SELECT date_part('year', d) AS \"year(d)\", CASE WHEN (a > 1) THEN 'x' END AS y FROM t \
-             GROUP BY date_part('year', d)"
+            "SELECT CAST(date_part('year', d) AS BIGINT) AS \"year(d)\", CASE WHEN (a > 1) THEN 'x' END AS y FROM t \
+             GROUP BY CAST(date_part('year', d) AS BIGINT)"
         );
         assert_eq!(
             rewritten("SELECT max_by(a, b + 1) FILTER (WHERE c) AS m FROM t"),

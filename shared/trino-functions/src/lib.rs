@@ -15,6 +15,7 @@ mod binary;
 mod bitwise;
 mod call;
 mod distances;
+mod joda;
 mod lambdas;
 mod maps;
 mod math;
@@ -25,6 +26,7 @@ mod scalar;
 mod signature;
 mod splits;
 mod strings;
+mod times;
 mod types;
 mod url;
 
@@ -222,6 +224,8 @@ pub fn functions() -> Vec<Function> {
         distances::functions(),
         binary::functions(),
         regex::functions(),
+        times::functions(),
+        joda::functions(),
         url::functions(),
         arrays::functions(),
         lambdas::functions(),

@@ -5,9 +5,7 @@ use std::fmt::Write;
 use arrow::array::ArrayRef;
 use arrow::array::timezone::Tz;
 use arrow::datatypes::{DataType, IntervalMonthDayNano, IntervalMonthDayNanoType};
-use chrono::{
-    DateTime, Days, FixedOffset, NaiveDate, NaiveDateTime, NaiveTime, Offset, TimeZone, Weekday,
-};
+use chrono::{DateTime, Days, FixedOffset, NaiveDate, NaiveDateTime, NaiveTime, Offset, TimeZone, Weekday};
 use datafusion::common::Result;
 
 use super::call::{
