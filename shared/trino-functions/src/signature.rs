@@ -162,7 +162,17 @@ impl Signature {
         }
         for (pattern, given) in self.arguments.iter().zip(arguments) {
             if let (Pattern::Function(_, gives), Given::Lambda(Some(ty))) = (pattern, given) {
+                let before = letters.clone();
                 gives.bind(ty, &mut letters).ok()?;
+                for (letter, ty) in &mut letters {
+                    let is_wider = before.get(letter).is_some_and(|before| before != ty);
+                    // A sum of decimals has more digits than its parts, and so on: it is given all that there are at once.
+                    if let DataType::Decimal128(precision, _) = ty
+                        && is_wider
+                    {
+                        *precision = DECIMAL128_MAX_PRECISION;
+                    }
+                }
                 let to = gives.target(ty, &letters)?;
                 cost(ty, &to)?;
             }
