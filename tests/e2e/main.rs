@@ -35,6 +35,7 @@ mod interop;
 mod lake;
 mod lambda;
 mod operations;
+mod rejected;
 mod resend;
 mod shell;
 mod simulation;

@@ -39,6 +39,7 @@ esac
 case " $* " in
   " erase "*" --dry-run "*) ;;
   " erase "*) set -- "$@" --yes ;;
+  *" errors discard "*) set -- "$@" --yes ;;
 esac
 case " $* " in
   *" --watch "* | *" --follow "*) timeout 2 "$TARN_PROGRAM" "$@"; code=$?; [ $code -eq 124 ] && exit 0; exit $code ;;
