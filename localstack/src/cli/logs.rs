@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 use shared::error::Context;
+use shared::project::Project;
 use shared::telemetry::file::files;
 use shared::{Error, Result};
 
@@ -33,12 +34,12 @@ pub(super) async fn run(lakehouse: &Lakehouse, logs: &Logs, out: &Out) -> Result
     if found.is_empty() && !logs.follow {
         return Err(Error::not_found(format!("no log in `{}`: `tarn up` writes it", folder.display())));
     }
-    let (mut last, mut named) = (VecDeque::new(), Named::default());
+    let (mut last, mut streams) = (VecDeque::new(), Streams::default());
     let mut end = None;
     for path in &found {
         let mut reader = Reader::open(path)?;
         while let Some(line) = reader.next()? {
-            named.look(&line, logs);
+            streams.look(&line);
             if is_wanted(&line, logs) {
                 last.push_back(line);
                 if last.len() > logs.lines {
@@ -52,7 +53,8 @@ pub(super) async fn run(lakehouse: &Lakehouse, logs: &Logs, out: &Out) -> Result
         write(line)?;
     }
     if !logs.follow {
-        return if last.is_empty() { named.check(logs) } else { Ok(()) };
+        let declared = Project::load(&lakehouse.settings.project).ok();
+        return streams.check(logs.stream.as_deref(), declared.as_ref());
     }
     let current = folder.join("tarn.log");
     loop {
@@ -81,39 +83,29 @@ pub(super) async fn run(lakehouse: &Lakehouse, logs: &Logs, out: &Out) -> Result
     }
 }
 
-/// What was asked for by a name, and which names of its kind the log has.
+/// The streams that the log tells of.
 #[derive(Debug, Default)]
-struct Named {
-    is_found: bool,
-    known: BTreeSet<String>,
-}
+struct Streams(BTreeSet<String>);
 
-impl Named {
-    fn look(&mut self, line: &str, logs: &Logs) {
-        let Some((kind, asked)) = named(logs) else { return };
+impl Streams {
+    fn look(&mut self, line: &str) {
         let fields: Map<String, Value> = serde_json::from_str(line).unwrap_or_default();
-        let Some(name) = fields.get(kind).and_then(Value::as_str) else { return };
-        self.is_found |= name == asked;
-        // Runs and queries are many.
-        if kind == "stream" {
-            self.known.insert(name.to_owned());
+        if let Some(name) = fields.get("stream").and_then(Value::as_str) {
+            self.0.insert(name.to_owned());
         }
     }
 
     /// # Errors
-    /// `NotFound` when no line, of whatever level, is about what was asked for.
-    fn check(&self, logs: &Logs) -> Result<()> {
-        let Some((kind, asked)) = named(logs).filter(|_| !self.is_found) else { return Ok(()) };
-        let known: Vec<_> = self.known.iter().map(|name| format!("`{name}`")).collect();
-        let those = if known.is_empty() { String::new() } else { format!(": it tells of {}", known.join(", ")) };
-        Err(Error::not_found(format!("no line of the log is about a {kind} `{asked}`{those}")))
+    /// `NotFound` for a stream that neither the log, at any level, nor the lakehouse file has.
+    fn check(&self, asked: Option<&str>, declared: Option<&Project>) -> Result<()> {
+        let is_declared = |name: &str| declared.is_some_and(|project| project.stream(name).is_ok());
+        let Some(name) = asked.filter(|name| !self.0.contains(*name) && !is_declared(name)) else { return Ok(()) };
+        let mut known = self.0.clone();
+        known.extend(declared.into_iter().flat_map(|project| project.file().streams.keys().cloned()));
+        let known: Vec<_> = known.iter().map(|name| format!("`{name}`")).collect();
+        let those = if known.is_empty() { String::new() } else { format!(": there are {}", known.join(", ")) };
+        Err(Error::not_found(format!("no stream `{name}` in the log, nor in the lakehouse file{those}")))
     }
-}
-
-/// The kind and the name of what was asked for.
-fn named(logs: &Logs) -> Option<(&'static str, &str)> {
-    let asked = [("stream", &logs.stream), ("run", &logs.run), ("query", &logs.query)];
-    asked.into_iter().find_map(|(kind, name)| Some((kind, name.as_deref()?)))
 }
 
 /// A file of the log, read as far as it has whole lines.
@@ -197,18 +189,20 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_that_nothing_was_logged_of_is_told_from_one_without_lines_of_a_level() {
-        let told = |asked: &str, level| {
-            let (logs, mut named) = (logs(Some(asked), level), Named::default());
-            named.look(r#"{"level":"INFO","stream":"orders"}"#, &logs);
-            named.check(&logs).map_err(|error| error.to_string())
-        };
-        assert_eq!(told("orders", Some(Level::Error)), Ok(()));
+    fn a_stream_that_there_is_not_is_told_from_one_without_lines() {
+        let mut streams = Streams::default();
+        streams.look(r#"{"level":"INFO","stream":"orders"}"#);
+        let text = "version: 1\ndatabase: d\nstreams: {clicks: {schema: [{name: id, type: bigint}]}}\n";
+        let project = Project::parse(text, "test").unwrap();
+        for asked in [None, Some("orders"), Some("clicks")] {
+            streams.check(asked, Some(&project)).unwrap();
+        }
+        let error = streams.check(Some("order"), Some(&project)).unwrap_err();
         assert_eq!(
-            told("order", None).unwrap_err(),
-            "no line of the log is about a stream `order`: it tells of `orders`"
+            error.to_string(),
+            "no stream `order` in the log, nor in the lakehouse file: there are `clicks`, `orders`"
         );
-        assert_eq!(Named::default().check(&logs(None, None)).map_err(|e| e.to_string()), Ok(()));
+        assert!(streams.check(Some("clicks"), None).is_err());
     }
 
     #[test]
