@@ -1,12 +1,13 @@
 //! Compaction: the rows of files are arranged anew in files of a good size, in the order that was asked for, without the rows
 //! that are deleted. No row changes, so readers and other writers need not care.
 //!
-//! Files are grouped by partition ([`plan`]), each group is read, sorted if asked (spilling to disk past the memory it may take)
+//! Files are grouped by partition ([`plan`]) and by size ([`pack`]), each group is read, sorted if asked (spilling to disk past the memory it may take)
 //! and written, and groups are committed some at a time ([`commit`]). Rows that come meanwhile never conflict; a group of which
 //! somebody else changed a file is left as it is.
 
 mod commit;
 mod order;
+mod pack;
 mod plan;
 #[cfg(test)]
 mod tests;
@@ -25,6 +26,7 @@ use iceberg::spec::DataFile;
 
 use self::commit::{Done, Replacement};
 use self::order::Order;
+use self::pack::Packing;
 use self::plan::{Group, Rules};
 use super::scan;
 use shared::{Error, Result};
@@ -163,10 +165,13 @@ impl<'a> Job<'a> {
         let data = plan::Inventory::of(self.base).await?.data;
         let sorts = !matches!(self.rewrite.arrangement, Arrangement::BinPack);
         let rules = Rules {
-            target: self.target,
-            min_input_files: self.rewrite.min_input_files.unwrap_or(MIN_INPUT_FILES),
+            packing: Packing {
+                target: self.target,
+                capacity: if sorts { SORTED_GROUP_BYTES.max(self.target) } else { self.target },
+                least: self.rewrite.min_input_files.unwrap_or(MIN_INPUT_FILES),
+                in_order: sorts,
+            },
             spec_id: self.base.metadata().default_partition_spec_id(),
-            group_bytes: if sorts { SORTED_GROUP_BYTES.max(self.target) } else { self.target },
             sorts,
             order_id: self.order.id(),
         };

@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use iceberg::spec::{DataContentType, DataFile, Struct};
 
+use super::pack::{self, Packing, Piece};
 use shared::Result;
 use table::Table;
 use table::live::{LiveFile, live_entries, live_files};
@@ -30,13 +31,9 @@ impl Inventory {
 
 /// What makes files worth rewriting.
 pub(super) struct Rules {
-    /// Bytes of a good file.
-    pub(super) target: u64,
-    pub(super) min_input_files: usize,
+    pub(super) packing: Packing,
     /// The partition spec of files that come.
     pub(super) spec_id: i32,
-    /// Bytes of a group.
-    pub(super) group_bytes: u64,
     /// Whether rows are put in order: then every file that is not is worth it.
     pub(super) sorts: bool,
     /// The order that they are put in, if the table has a name for it.
@@ -49,38 +46,35 @@ pub(super) struct Group {
     pub(super) files: Vec<LiveFile>,
 }
 
-struct Candidate {
-    file: LiveFile,
-    /// Whether the file should be rewritten even alone.
-    bad: bool,
-}
-
-impl Candidate {
-    fn bytes(&self) -> u64 {
-        self.file.data().file_size_in_bytes()
-    }
-}
-
 /// Groups of one partition each; files of earlier partitionings are grouped together, as they become others.
 pub(super) fn groups(files: Vec<LiveFile>, rules: &Rules) -> Vec<Group> {
     let mut places: HashMap<Option<Struct>, usize> = HashMap::new();
-    let mut partitions: Vec<Vec<Candidate>> = Vec::new();
+    let mut partitions: Vec<Vec<LiveFile>> = Vec::new();
     for file in files {
-        let candidate = Candidate { bad: is_bad(&file, rules), file };
-        if !candidate.bad && is_arranged(&candidate.file, rules) && is_good_size(candidate.bytes(), rules.target) {
+        if !must_be_written(&file, rules) && is_good_size(file.data().file_size_in_bytes(), rules.packing.target) {
             continue;
         }
-        let is_current = candidate.file.spec_id() == rules.spec_id;
-        let partition = is_current.then(|| candidate.file.data().partition().clone());
+        let is_current = file.spec_id() == rules.spec_id;
+        let partition = is_current.then(|| file.data().partition().clone());
         let place = *places.entry(partition).or_insert_with(|| {
             partitions.push(Vec::new());
             partitions.len() - 1
         });
-        partitions[place].push(candidate);
+        partitions[place].push(file);
     }
-    let bins = partitions.into_iter().flat_map(|files| bins(files, rules.group_bytes));
-    let worth = bins.filter(|bin| is_worth_it(bin, rules));
-    worth.map(|bin| Group { files: bin.into_iter().map(|candidate| candidate.file).collect() }).collect()
+    partitions.into_iter().flat_map(|files| packed(files, rules)).collect()
+}
+
+fn packed(mut files: Vec<LiveFile>, rules: &Rules) -> Vec<Group> {
+    files.sort_by_cached_key(|file| (file.sequence(), file.data().file_path().to_owned()));
+    let piece = |file: &LiveFile| Piece { bytes: file.data().file_size_in_bytes(), must: must_be_written(file, rules) };
+    let groups = rules.packing.groups(&files.iter().map(piece).collect::<Vec<_>>());
+    groups.iter().map(|group| Group { files: group.iter().map(|place| files[*place].clone()).collect() }).collect()
+}
+
+/// Whether a file should be rewritten even alone.
+fn must_be_written(file: &LiveFile, rules: &Rules) -> bool {
+    is_bad(file, rules) || !is_arranged(file, rules)
 }
 
 /// Whether the rows are in the order that is asked for.
@@ -89,7 +83,7 @@ fn is_arranged(file: &LiveFile, rules: &Rules) -> bool {
 }
 
 fn is_good_size(bytes: u64, target: u64) -> bool {
-    bytes >= target / 4 * 3 && !is_too_large(bytes, target)
+    bytes >= pack::enough(target) && !is_too_large(bytes, target)
 }
 
 fn is_too_large(bytes: u64, target: u64) -> bool {
@@ -99,43 +93,8 @@ fn is_too_large(bytes: u64, target: u64) -> bool {
 /// Files of an earlier partitioning, with deleted rows, or far too large.
 fn is_bad(file: &LiveFile, rules: &Rules) -> bool {
     file.spec_id() != rules.spec_id
-        || is_too_large(file.data().file_size_in_bytes(), rules.target)
+        || is_too_large(file.data().file_size_in_bytes(), rules.packing.target)
         || file.deletes().is_some()
-}
-
-/// Packs files in the order in which they came.
-fn bins(mut files: Vec<Candidate>, group_bytes: u64) -> Vec<Vec<Candidate>> {
-    files.sort_by_cached_key(|one| (one.file.sequence(), one.file.data().file_path().to_owned()));
-    let mut bins: Vec<Vec<Candidate>> = Vec::new();
-    let mut bytes = 0_u64;
-    for file in files {
-        let size = file.bytes();
-        match bins.last_mut() {
-            Some(bin) if bytes.saturating_add(size) <= group_bytes => {
-                bin.push(file);
-                bytes += size;
-            }
-            _ => {
-                bins.push(vec![file]);
-                bytes = size;
-            }
-        }
-    }
-    bins
-}
-
-fn is_worth_it(bin: &[Candidate], rules: &Rules) -> bool {
-    let bytes: u64 = bin.iter().map(Candidate::bytes).sum();
-    match bin {
-        [] => false,
-        [one] => one.bad || !is_arranged(&one.file, rules),
-        many => {
-            many.iter().any(|candidate| !is_arranged(&candidate.file, rules))
-                || many.len() >= rules.min_input_files
-                || bytes >= rules.target / 4 * 3
-                || many.iter().any(|candidate| candidate.bad)
-        }
-    }
 }
 
 /// Whether a delete file may be about rows of a data file, as the specification's scan planning has it.

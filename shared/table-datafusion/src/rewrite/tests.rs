@@ -85,6 +85,61 @@ async fn small_files_of_a_partition_become_one_and_no_row_changes() {
 }
 
 #[tokio::test]
+async fn nights_after_days_of_small_commits_rewrite_little_and_change_no_row() {
+    let ports = ports();
+    let properties = [
+        ("write.delete.mode".to_owned(), "merge-on-read".to_owned()),
+        ("write.target-file-size-bytes".to_owned(), "40000".to_owned()),
+    ];
+    let table = table(&ports, &[]).await.alter(&[Alter::SetProperties(properties.into())]).await.unwrap();
+    let (mut expected, mut next, mut came, mut rewritten) = (BTreeSet::new(), 0_i64, 0, 0);
+    for day in 0..24_i64 {
+        for commit in 0..6 {
+            // Between 20 and 500 rows whose ids don't compress well.
+            let ids = (0..20 + (day * 7 + commit * 83) % 480).map(|n| (next + n) * 7_919_777 % 1_000_000_007);
+            let batch: Vec<_> = ids.map(|id| (id, None, 0)).collect();
+            next += batch.len() as i64;
+            expected.extend(batch.iter().map(|(id, ..)| *id));
+            append(&table, rows(&batch)).await;
+        }
+        if day % 8 == 7 {
+            table.change_rows(&TestChange::delete("id < 20000000"), None).await.unwrap();
+            expected.retain(|id| *id >= 20_000_000);
+        }
+        let total =
+            |files: &[table::live::LiveFile]| -> u64 { files.iter().map(|f| f.data().file_size_in_bytes()).sum() };
+        let before = live(&table).await;
+        let had_deletes = delete_files(&table).await > 0;
+        let done = table.rewrite(&Rewrite::default()).await.unwrap();
+        assert_eq!(done.bytes_removed, total(&before) - kept(&before, &live(&table).await));
+        assert_eq!(delete_files(&table).await, 0);
+        if !had_deletes {
+            rewritten += done.bytes_removed;
+        }
+        came = came.max(total(&live(&table).await));
+        let found: BTreeSet<i64> = ids(&table, Read::Current).await.iter().map(|id| id.parse().unwrap()).collect();
+        assert_eq!(found, expected, "day {day}");
+        assert_eq!(ids(&table, Read::Current).await.len(), expected.len());
+    }
+    // What was put together may be worth being put together again, but not for long.
+    let mut rounds = 0;
+    while table.rewrite(&Rewrite::default()).await.unwrap() != Rewritten::default() {
+        rounds += 1;
+    }
+    assert!(rounds <= 3, "{rounds} rounds until it is at rest");
+    let files = live(&table).await.len() as u64;
+    assert!(files <= came / 20_000 + 14, "{files} files of {came} bytes");
+    assert!(rewritten <= 8 * came, "{rewritten} bytes rewritten of {came}");
+}
+
+/// Bytes of the files of `before` that are there still.
+fn kept(before: &[table::live::LiveFile], now: &[table::live::LiveFile]) -> u64 {
+    let now: BTreeSet<&str> = now.iter().map(|file| file.data().file_path()).collect();
+    let stay = before.iter().filter(|file| now.contains(file.data().file_path()));
+    stay.map(|file| file.data().file_size_in_bytes()).sum()
+}
+
+#[tokio::test]
 async fn few_files_wait_and_only_those_that_may_match_are_taken() {
     let ports = ports();
     let table = scattered(&ports).await;
