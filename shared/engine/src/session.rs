@@ -54,7 +54,7 @@ impl Sessions {
         let runtime = runtime(settings, config.target_partitions())?;
         let mut builder =
             SessionStateBuilder::new().with_config(config).with_runtime_env(Arc::new(runtime)).with_default_features();
-        builder.expr_planners().get_or_insert_default().insert(0, trino_functions::Operators::new()?);
+        builder.expr_planners().get_or_insert_default().insert(0, trino_functions::Operators::planner()?);
         let mut base = semantics::rules(builder).build();
         datafusion_functions_json::register_all(&mut base)?;
         trino_functions::register(&mut base)?;

@@ -76,11 +76,6 @@ impl<'a, A: Argument> Column<'a, A> {
     pub(crate) fn get(&self, row: usize) -> Option<Of<'a, A>> {
         self.values.get(if self.constant { 0 } else { row })
     }
-
-    /// The one value of all rows, if the argument is one; null as none within.
-    pub(crate) fn constant(&self) -> Option<Option<Of<'a, A>>> {
-        self.constant.then(|| self.values.get(0))
-    }
 }
 
 /// A type of arguments.
@@ -130,25 +125,6 @@ pub(crate) type Decimal = Fixed<Decimal128Type>;
 pub(crate) type Date = Fixed<Date32Type>;
 /// Microseconds since 1970, with or without a zone.
 pub(crate) type Timestamp = Fixed<TimestampMicrosecondType>;
-
-/// Truth values.
-pub(crate) struct Boolean;
-
-impl Argument for Boolean {
-    type Values<'a> = &'a arrow::array::BooleanArray;
-
-    fn of(array: &dyn Array) -> Option<&arrow::array::BooleanArray> {
-        array.as_boolean_opt()
-    }
-}
-
-impl Values for &arrow::array::BooleanArray {
-    type Value = bool;
-
-    fn get(&self, row: usize) -> Option<bool> {
-        self.is_valid(row).then(|| self.value(row))
-    }
-}
 
 /// Texts, however they are stored.
 pub(crate) struct Text;

@@ -33,7 +33,6 @@ mod url;
 use std::sync::Arc;
 
 use arrow::array::ArrayRef;
-use arrow::datatypes::DataType;
 use datafusion::common::Result;
 use datafusion::execution::FunctionRegistry;
 use datafusion::logical_expr::{HigherOrderUDF, ScalarUDF, Volatility};
@@ -42,7 +41,7 @@ use self::call::Compute;
 use self::lambdas::{Applied, Apply, Higher};
 pub use self::lambdas::{Watch, watched};
 pub use self::operators::Operators;
-use self::scalar::{Scalar, Way};
+use self::scalar::{Gives, Scalar, Way};
 use self::signature::Signature;
 pub use self::types::type_name;
 use shared::Error;
@@ -76,7 +75,7 @@ pub struct Rewritten {
 /// A way of calling a function whose signature is not read yet.
 struct NewWay {
     signature: &'static str,
-    gives: Option<fn(&[DataType]) -> Result<DataType>>,
+    gives: Option<Gives>,
     compute: Compute,
 }
 
@@ -142,7 +141,7 @@ impl Function {
     }
 
     /// A way whose result has the type that `gives` makes of those of the arguments.
-    fn typed(mut self, signature: &'static str, gives: fn(&[DataType]) -> Result<DataType>, compute: Compute) -> Self {
+    fn typed(mut self, signature: &'static str, gives: Gives, compute: Compute) -> Self {
         self.ways.push(NewWay { signature, gives: Some(gives), compute });
         self
     }

@@ -168,9 +168,12 @@ pub(super) fn functions() -> Vec<Function> {
     functions
 }
 
+/// Name, signature, what it does, what computes it, an example and its result.
+type OfDouble = (&'static str, &'static str, &'static str, fn(f64) -> f64, &'static str, &'static str);
+
 /// Functions of one double.
 fn of_doubles() -> Vec<Function> {
-    let list: [(&str, &str, &str, fn(f64) -> f64, &str, &str); 18] = [
+    let list: [OfDouble; 18] = [
         ("cbrt", "cbrt(double) -> double", "the cube root", f64::cbrt, "cbrt(27)", "3.0"),
         ("sqrt", "sqrt(double) -> double", "the square root", f64::sqrt, "sqrt(6.25)", "2.5"),
         ("exp", "exp(double) -> double", "Euler's number to the power of `x`", f64::exp, "exp(0)", "1.0"),

@@ -32,7 +32,7 @@ static OPERATORS: LazyLock<Result<Operators>> = LazyLock::new(Operators::make);
 impl Operators {
     /// # Errors
     /// `Bug` for signatures that can't be read.
-    pub fn new() -> Result<Arc<dyn ExprPlanner>> {
+    pub fn planner() -> Result<Arc<dyn ExprPlanner>> {
         match &*OPERATORS {
             Ok(operators) => Ok(Arc::new(operators.clone())),
             Err(error) => Err(DataFusionError::from(Error::bug(error.to_string()))),

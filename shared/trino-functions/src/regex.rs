@@ -116,13 +116,18 @@ impl Pattern {
 
     fn matches<'t>(&self, text: &'t str) -> Result<Vec<Match<'t>>> {
         let regex = self.regex(text);
-        successive(text, 0, |from| regex.find_from_pos(text, from), |found| (found.start(), found.end()))
+        successive(
+            text,
+            0,
+            |from| regex.find_from_pos(text, from).map_err(searching),
+            |found| (found.start(), found.end()),
+        )
     }
 
     fn captures<'t>(&self, text: &'t str) -> Result<Vec<Captures<'t>>> {
         let regex = self.regex(text);
         let whole = |found: &Captures<'t>| found.get(0).map_or((0, 0), |whole| (whole.start(), whole.end()));
-        successive(text, 0, |from| regex.captures_from_pos(text, from), whole)
+        successive(text, 0, |from| regex.captures_from_pos(text, from).map_err(searching), whole)
     }
 }
 
@@ -130,12 +135,12 @@ impl Pattern {
 fn successive<M>(
     text: &str,
     from: usize,
-    find: impl Fn(usize) -> fancy_regex::Result<Option<M>>,
+    find: impl Fn(usize) -> Result<Option<M>>,
     place: impl Fn(&M) -> (usize, usize),
 ) -> Result<Vec<M>> {
     let (mut found, mut from) = (Vec::new(), Some(from));
     while let Some(at) = from {
-        let Some(next) = find(at).map_err(searching)? else { break };
+        let Some(next) = find(at)? else { break };
         let (start, end) = place(&next);
         from = if end > start { Some(end) } else { text[end..].chars().next().map(|c| end + c.len_utf8()) };
         found.push(next);
@@ -293,7 +298,7 @@ fn position(call: &Call<'_>) -> Result<ArrayRef> {
         let Some(from) = from else { return Ok(Some(-1)) };
         let regex = pattern.regex(text);
         let place = |found: &Match<'_>| (found.start(), found.end());
-        let found = successive(text, from, |from| regex.find_from_pos(text, from), place)?;
+        let found = successive(text, from, |from| regex.find_from_pos(text, from).map_err(searching), place)?;
         Ok(Some(found.get(nth).map_or(-1, |found| count(text[..found.start()].chars().count()) + 1)))
     })
 }

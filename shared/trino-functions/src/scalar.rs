@@ -13,12 +13,15 @@ use super::signature::Signature;
 use super::types::type_name;
 use shared::Error;
 
+/// The type of a result, of those of the arguments.
+pub(crate) type Gives = fn(&[DataType]) -> Result<DataType>;
+
 /// One way of calling a function.
 #[derive(Clone)]
 pub(crate) struct Way {
     pub(crate) signature: Signature,
     /// The type of the result, where the signature does not say it all.
-    pub(crate) gives: Option<fn(&[DataType]) -> Result<DataType>>,
+    pub(crate) gives: Option<Gives>,
     pub(crate) compute: Compute,
 }
 

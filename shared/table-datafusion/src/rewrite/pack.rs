@@ -87,7 +87,8 @@ impl Packing {
     fn first_fit(&self, files: &[Piece], mut pool: Vec<usize>) -> Vec<Vec<usize>> {
         let least = pool.iter().map(|place| files[*place].bytes).min().unwrap_or_default();
         pool.sort_by_key(|place| (Reverse(files[*place].bytes.max(1).ilog2() / 2), *place));
-        let (mut open, mut full): (Vec<(u64, Vec<usize>)>, Vec<Vec<usize>>) = (Vec::new(), Vec::new());
+        let mut open: Vec<(u64, Vec<usize>)> = Vec::new();
+        let mut full = Vec::new();
         for place in pool {
             let size = files[place].bytes;
             let at = open.iter().position(|(bytes, _)| bytes.saturating_add(size) <= self.capacity);

@@ -1,6 +1,5 @@
 //! One value made of all elements of an array.
 
-use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, UInt32Array, new_null_array};
 use arrow::compute::kernels::interleave::interleave;
@@ -66,5 +65,5 @@ fn reduce(call: &Applied<'_>) -> Result<ArrayRef> {
     // Null where the array is.
     let mut places = vec![None; call.rows];
     rows.iter().zip(0_u32..).for_each(|(row, at)| places[*row as usize] = Some(at));
-    Ok(take(&made, &UInt32Array::from(places), None).map(Arc::from)?)
+    Ok(take(&made, &UInt32Array::from(places), None)?)
 }
