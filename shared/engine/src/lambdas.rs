@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 use datafusion::sql::parser::Statement as Parsed;
 use datafusion::sql::sqlparser::ast::{
     AccessExpr, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, LambdaFunction, LambdaSyntax,
-    OneOrManyWithParens, VisitMut, VisitorMut,
+    OneOrManyWithParens, Query, VisitMut, VisitorMut,
 };
 
 use super::semantics::written;
@@ -25,7 +25,7 @@ static PARAMETERS: LazyLock<BTreeMap<&'static str, Vec<Vec<Option<usize>>>>> = L
 /// Checks the lambdas of a statement, and has fields of their parameters looked up in these: `x.a` in `x -> x.a` is no column.
 ///
 /// # Errors
-/// `Invalid` for a lambda of other parameters than its function asks for, and where no lambda can be; `Limit` for too many within each
+/// `Invalid` for a lambda of other parameters than its function asks for, with a subquery, and where no lambda can be; `Limit` for too many within each
 /// other.
 pub(super) fn check(statement: &mut Parsed) -> Result<()> {
     match statement {
@@ -46,6 +46,13 @@ struct Lambdas {
 
 impl VisitorMut for Lambdas {
     type Break = Error;
+
+    fn pre_visit_query(&mut self, _: &mut Query) -> ControlFlow<Error> {
+        match self.scopes.is_empty() {
+            true => ControlFlow::Continue(()),
+            false => ControlFlow::Break(Error::invalid("expected a lambda without subqueries, found one with a query")),
+        }
+    }
 
     fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Error> {
         match expr {

@@ -208,7 +208,29 @@ fn taken(arrays: &[&ArrayRef], places: &[(usize, usize)]) -> Result<ArrayRef> {
     match arrays.first() {
         Some(array) if places.is_empty() => Ok(new_empty_array(array.data_type())),
         Some(array) if *array.data_type() == DataType::Null => Ok(new_null_array(&DataType::Null, places.len())),
-        _ => Ok(interleave(&arrays, places)?),
+        _ => {
+            check_bytes(&arrays, places)?;
+            Ok(interleave(&arrays, places)?)
+        }
+    }
+}
+
+/// # Errors
+/// `Limit` for texts or binaries of more bytes than Arrow's offsets reach.
+fn check_bytes(arrays: &[&dyn Array], places: &[(usize, usize)]) -> Result<()> {
+    let offsets = |array: &&dyn Array| match array.data_type() {
+        DataType::Utf8 => array.as_string_opt::<i32>().map(|texts| texts.offsets().clone()),
+        DataType::Binary => array.as_binary_opt::<i32>().map(|binaries| binaries.offsets().clone()),
+        _ => None,
+    };
+    let Some(offsets) = arrays.iter().map(offsets).collect::<Option<Vec<_>>>() else { return Ok(()) };
+    let length = |(array, at): &(usize, usize)| i64::from(offsets[*array][at + 1] - offsets[*array][*at]);
+    match places.iter().map(length).sum::<i64>() {
+        bytes if bytes <= i64::from(i32::MAX) => Ok(()),
+        bytes => Err(DataFusionError::from(Error::limit(format!(
+            "expected at most {} bytes in the arrays of a batch, found {bytes}",
+            i32::MAX
+        )))),
     }
 }
 

@@ -243,9 +243,12 @@ impl Applied<'_> {
                 part.iter().map(|f| f as &dyn Fn() -> Result<ArrayRef>).collect();
             let given = lambda
                 .evaluate(&part, |captured| Ok(take_arrays(captured, &UInt32Array::from(rows.to_vec()), None)?))?;
+            if let ColumnarValue::Scalar(value) = &given {
+                self.watch(bytes.saturating_add(value.size().saturating_mul(rows.len())), result)?;
+            }
             let given = in_type(&given.into_array(rows.len())?, result)?;
             bytes = bytes.saturating_add(given.get_array_memory_size());
-            self.watch(bytes)?;
+            self.watch(bytes, result)?;
             made.push(given);
         }
         match made.as_slice() {
@@ -255,8 +258,17 @@ impl Applied<'_> {
         }
     }
 
-    /// Whether the computation may go on.
-    fn watch(&self, bytes: usize) -> Result<()> {
+    /// Whether the computation may go on with so many bytes of a type.
+    ///
+    /// # Errors
+    /// `Limit` for more bytes than Arrow's offsets reach; what the watch says.
+    fn watch(&self, bytes: usize, ty: &DataType) -> Result<()> {
+        let most = usize::try_from(i32::MAX).unwrap_or(usize::MAX);
+        if bytes > most && !ty.is_primitive() {
+            return Err(DataFusionError::from(Error::limit(format!(
+                "expected a lambda to make at most {most} bytes for a batch of rows, found one that would make {bytes}"
+            ))));
+        }
         self.watch.map_or(Ok(()), |watch| watch(u64::try_from(bytes).unwrap_or(u64::MAX)))
     }
 }
