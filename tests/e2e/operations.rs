@@ -144,3 +144,102 @@ async fn what_fails_is_told_with_its_cause_until_it_succeeds_and_the_log_can_be_
     assert!(text.contains("run ended"), "{text}");
     assert_eq!(run(&Lake::new(SHOP), "logs", &[]).0, Some(3));
 }
+
+/// A stream whose table is kept by default, each second, as nights come seldom; `more` is at the end of the file.
+fn kept_each_second(more: &str) -> String {
+    format!(
+        "version: 1\ndatabase: shop\nstreams:\n  orders: {{buffer: {{interval: 900s}}, schema: [{{name: id, type: bigint}}]}}\n{more}\n"
+    )
+}
+
+/// Puts `count` batches of one record, each a commit.
+async fn small_commits(lake: &Lake, first: i64, count: i64) {
+    for id in first..first + count {
+        let (status, put) =
+            lake.post("/streams/orders/records", "application/x-ndjson", format!("{{\"id\": {id}}}\n")).await;
+        assert_eq!(status, 200, "{put:#}");
+        lake.flush("orders").await;
+    }
+}
+
+async fn count(lake: &Lake, of: &str) -> i64 {
+    crate::lake::as_i64(&lake.sql(&format!("SELECT count(*) FROM {of}")).await[0][0])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_s_table_is_compacted_without_a_declaration_and_then_is_at_rest() {
+    let mut lake = Lake::new(&kept_each_second("maintenance: {schedule: rate(1s)}"));
+    lake.start();
+    small_commits(&lake, 0, 8).await;
+    for tries in 0.. {
+        let (_, runs) = lake.get("/workflows/maintenance/runs").await;
+        let over = |run: &Value| run["recorded"] == true && run["jobs"]["shop.orders"]["status"] == "succeeded";
+        if count(&lake, "\"orders$files\"").await < 5 && runs["runs"].as_array().unwrap().iter().any(over) {
+            break;
+        }
+        assert!(tries < 100, "the table is not compacted: {runs:#}");
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    assert_eq!(
+        lake.sql("SELECT count(*), count(DISTINCT id), sum(id) FROM orders").await,
+        [[8, 8, 28].map(Value::from)]
+    );
+    let runs = lake.sql("SELECT workflow, job, status FROM tarn.runs").await;
+    assert!(runs.contains(&["maintenance", "shop.orders", "succeeded"].map(Value::from).to_vec()), "{runs:?}");
+    // Two more due times, so that what is under way is over; then nothing is written any more.
+    let rest = std::time::Duration::from_millis(2_500);
+    let snapshots = async || {
+        let (orders, runs) =
+            (count(&lake, "\"orders$snapshots\"").await, count(&lake, "tarn.\"runs$snapshots\"").await);
+        (orders, runs, count(&lake, "tarn.runs").await)
+    };
+    tokio::time::sleep(rest).await;
+    let before = snapshots().await;
+    tokio::time::sleep(rest).await;
+    assert_eq!(snapshots().await, before, "a lakehouse at rest is not written");
+    let status = json_of(&lake, "status", &[]);
+    for subject in ["workflow", "table"] {
+        assert!(problems(&status, subject).is_empty(), "{status:#}");
+    }
+    let schedules = status["schedules"].as_array().unwrap();
+    assert!(schedules.iter().any(|one| one["name"] == "maintenance"), "{schedules:?}");
+    let (code, told) = run(&lake, "run", &["maintenance"]);
+    assert_eq!(code, Some(0), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_line_turns_maintenance_by_default_off() {
+    let mut lake = Lake::new(&kept_each_second("maintenance: off"));
+    lake.start();
+    small_commits(&lake, 0, 8).await;
+    tokio::time::sleep(std::time::Duration::from_millis(2_500)).await;
+    assert_eq!(count(&lake, "\"orders$files\"").await, 8);
+    assert_eq!(run(&lake, "run", &["maintenance"]).0, Some(3), "there is no such workflow");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_is_whole_though_its_maintenance_is_killed_anywhere() {
+    let keeps = "maintenance: {schedule: rate(1s), compact: {min_files: 2}, expire: {older_than: 0s}}";
+    let mut lake = Lake::new(&kept_each_second(keeps));
+    let mut next = 0;
+    for alive_ms in [0, 150, 300, 450, 600, 800, 1_000] {
+        lake.start();
+        small_commits(&lake, next, 3).await;
+        next += 3;
+        tokio::time::sleep(std::time::Duration::from_millis(alive_ms)).await;
+        lake.kill();
+    }
+    lake.start();
+    let whole = [next, next, next * (next - 1) / 2].map(Value::from);
+    assert_eq!(lake.sql("SELECT count(*), count(DISTINCT id), sum(id) FROM orders").await, [whole.clone()]);
+    let (code, told) = run(&lake, "run", &["maintenance"]);
+    assert!(matches!(code, Some(0 | 4)), "another run may go on: {code:?} {told}");
+    for tries in 0.. {
+        if count(&lake, "\"orders$files\"").await == 1 && count(&lake, "\"orders$snapshots\"").await == 1 {
+            break;
+        }
+        assert!(tries < 100, "what was left undone is not done: {}", lake.get("/status/transform").await.1);
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    assert_eq!(lake.sql("SELECT count(*), count(DISTINCT id), sum(id) FROM orders").await, [whole]);
+}

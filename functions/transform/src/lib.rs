@@ -14,6 +14,7 @@ mod listed;
 pub mod maintenance;
 pub mod parameters;
 pub mod plan;
+mod positions;
 mod preview;
 pub mod quality;
 mod quarantined;
@@ -22,7 +23,7 @@ pub mod record;
 pub mod run;
 mod status;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use engine::Engine;
@@ -30,6 +31,7 @@ use jobs::schedule::{self, Kind, Occurrence, Progress};
 use serde_json::{Value, json};
 use shared::api::{Event, Reply, Request, Response};
 use shared::config::Settings;
+use shared::model::TableName;
 use shared::ports::Ports;
 use shared::project::{Project, Workflow, job_needs};
 use shared::telemetry::trace;
@@ -39,7 +41,7 @@ use table_datafusion::with_memory;
 use tracing::Instrument;
 
 use event::{Command, RunRequest};
-use job::{JobContext, Resources, Task};
+use job::{JobContext, Resources, Task, Work};
 use jobs::lease::{Claim, Lease, Leases};
 pub use jobs::{Failure, Status};
 use jobs::{Ledger, Queue, Stored};
@@ -176,7 +178,10 @@ impl Transform {
         let ran = match begun.filter(|run| !cause.is_empty() && run.cause.as_deref() == Some(cause)) {
             Some(run) if run.interrupted => self.resume(&run.run).await,
             Some(run) if run.status.is_over() => Ok(run),
-            _ => self.start(workflow, &RunRequest::default(), Some(cause)).await,
+            _ => match self.what_is_due(workflow).await? {
+                Some(asked) => self.start(workflow, &asked, Some(cause)).await,
+                None => return Ok(Progress::Done(json!({"skipped": "no table needs anything"}))),
+            },
         };
         let run = match ran {
             Err(error) if error.kind() == ErrorKind::Conflict => {
@@ -190,6 +195,28 @@ impl Transform {
             (true, true) => Ok(Progress::Unfinished(value)),
             (true, false) => Err(out_of_time(&run.run)),
         }
+    }
+
+    /// What a schedule asks for: all jobs; of the workflow that keeps tables by default those whose tables need something, none when no
+    /// table does.
+    async fn what_is_due(&self, workflow: &str) -> Result<Option<RunRequest>> {
+        if !self.context.project.keeps_by_default(workflow) {
+            return Ok(Some(RunRequest::default()));
+        }
+        let (run_plan, _) = self.draft(workflow, &RunRequest::default(), None)?;
+        let mut jobs = BTreeSet::new();
+        for (name, task) in run_plan.tasks {
+            let Work::Maintenance(maintenance) = &task.work else { continue };
+            let has_work = maintenance::has_work(&self.context, &task, maintenance).await.unwrap_or_else(|error| {
+                // The job meets it too, and the run's record then tells it.
+                tracing::warn!(workflow, job = name, kind = %error.kind(), "whether a table needs maintenance is unknown");
+                true
+            });
+            if has_work {
+                jobs.insert(name);
+            }
+        }
+        Ok((!jobs.is_empty()).then(|| RunRequest { jobs, ..RunRequest::default() }))
     }
 
     /// Begins a run and waits for its end.
@@ -324,7 +351,12 @@ impl Transform {
         if stored.record.recorded {
             return Ok(());
         }
-        archive::add(&self.context.tables, &self.context.project.runs_table()?, &stored.record).await?;
+        let runs = self.context.project.runs_table()?;
+        let is_about = |table: &TableName| stored.record.jobs.values().all(|job| job.into == table.to_string());
+        if !(self.context.project.keeps_by_default(&stored.record.workflow) && is_about(&runs)) {
+            // A row about the maintenance of the table itself would be something to maintain again.
+            archive::add(&self.context.tables, &runs, &stored.record).await?;
+        }
         stored.record.recorded = true;
         self.ledger.save(stored).await
     }

@@ -117,8 +117,8 @@ impl Transform {
         let dry = Maintenance { dry_run: true, ..asked.clone() };
         let mut outcome = Outcome::default();
         let done = maintenance::run(&self.context, task, &dry, &mut outcome).await;
-        job.exists = !done.as_ref().is_err_and(|error| error.kind() == ErrorKind::NotFound);
-        job.maintenance = outcome.maintenance;
+        job.exists = outcome.maintenance.is_some();
+        (job.maintenance, job.note) = (outcome.maintenance, outcome.note);
         done
     }
 

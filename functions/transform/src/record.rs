@@ -24,7 +24,8 @@ pub struct Run {
     pub started: DateTime<Utc>,
     pub ended: Option<DateTime<Utc>>,
     pub jobs: BTreeMap<String, JobRecord>,
-    /// Whether the jobs of this attempt are in the table `tarn.runs`.
+    /// Whether the jobs of this attempt are in the table `tarn.runs`, or need not be: those of a run that kept nothing but that table
+    /// by default are not.
     pub recorded: bool,
     /// The event or due time of a schedule that it was begun for; none when a caller asked for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -1,6 +1,6 @@
 //! `GET /status/transform`: how the last runs went, what quality rules set aside, what is due, which tables need upkeep.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jobs::Status;
 use jobs::schedule::{self, Kind};
@@ -18,10 +18,13 @@ const RUNS: usize = 20;
 /// A run that waits in the queue for longer is late.
 const WAITS_MS: i64 = 10 * 60_000;
 /// A table needs to be compacted when it has this many files, smaller than this on average.
-const MANY_FILES: u64 = 100;
+const MANY_FILES: usize = 100;
 const SMALL_BYTES: u64 = 8 << 20;
 /// A table needs its snapshots expired when it has more.
 const MANY_SNAPSHOTS: usize = 1_000;
+
+/// Between two runs of the schedule that keeps it a table may get so many times more.
+const KEPT: usize = 20;
 
 /// What a table is made of.
 #[derive(Debug, Serialize)]
@@ -69,22 +72,40 @@ impl Transform {
         part.list("quarantine", &quarantined)?;
         part.list("runs", &listed)?;
         let mut tables = Vec::new();
+        let keepers = self.keepers()?;
         for name in self.tables_of_the_file()? {
             let Some(table) = self.table_status(&name).await? else { continue };
-            part.problems.extend(table.problem());
+            part.problems.extend(table.problem(keepers.get(&name)));
             tables.push(table);
         }
         part.list("tables", &tables)?;
         Ok(joined([part, schedule::status(&context.ports, &context.project, Kind::Transform).await?]))
     }
 
-    /// The tables of streams and jobs.
+    /// What keeps each table by a schedule.
+    fn keepers(&self) -> Result<BTreeMap<TableName, Keeper<'_>>> {
+        let project = &self.context.project;
+        let mut keepers: BTreeMap<TableName, Keeper<'_>> = BTreeMap::new();
+        let scheduled = project.file().workflows.iter().filter(|(_, declared)| declared.schedule.is_some());
+        for (workflow, declared) in scheduled {
+            for kept in declared.maintenance.values().filter(|kept| !kept.dry_run) {
+                let keeper = keepers.entry(project.table_name(&kept.table)?).or_default();
+                keeper.compacts = keeper.compacts.or(kept.compact.is_some().then_some(workflow));
+                keeper.expires = keeper.expires.or(kept.expire.is_some().then_some(workflow));
+            }
+        }
+        Ok(keepers)
+    }
+
+    /// The tables of streams and jobs, and what is kept beside them.
     fn tables_of_the_file(&self) -> Result<BTreeSet<TableName>> {
         let project = &self.context.project;
         let streams = project.file().streams.keys().map(|name| project.stream_table(name));
         let jobs = project.file().workflows.values().flat_map(|workflow| workflow.jobs.values());
         let jobs = jobs.map(|job| project.table_name(&job.into));
-        streams.chain(jobs).collect()
+        let kept = project.file().workflows.values().flat_map(|workflow| workflow.maintenance.values());
+        let kept = kept.map(|maintenance| project.table_name(&maintenance.table));
+        streams.chain(jobs).chain(kept).collect()
     }
 
     /// `None` for a table that nothing made yet, or that is no Iceberg table.
@@ -110,21 +131,39 @@ impl Transform {
     }
 }
 
+/// The workflows that keep a table by their schedules.
+#[derive(Debug, Clone, Copy, Default)]
+struct Keeper<'a> {
+    compacts: Option<&'a str>,
+    expires: Option<&'a str>,
+}
+
 impl TableStatus {
-    fn problem(&self) -> Option<Problem> {
+    fn problem(&self, keeper: Option<&Keeper<'_>>) -> Option<Problem> {
+        let Keeper { compacts, expires } = keeper.copied().unwrap_or_default();
+        let most = |most: usize, keeper: Option<&str>| if keeper.is_some() { most * KEPT } else { most };
+        let many_files = most(MANY_FILES, compacts) as u64;
         let mean = self.bytes / self.files.max(1);
-        let small = self.files >= MANY_FILES && mean < SMALL_BYTES;
-        let (what, cure) = match () {
-            () if small => (format!("{} files of {} KiB on average", self.files, mean >> 10), "compact: {}"),
-            () if self.delete_files >= MANY_FILES => {
-                (format!("{} files of deleted rows are read with each query", self.delete_files), "compact: {}")
+        let small = self.files >= many_files && mean < SMALL_BYTES;
+        let (what, keeper, cure) = match () {
+            () if small => (format!("{} files of {} KiB on average", self.files, mean >> 10), compacts, "compact: {}"),
+            () if self.delete_files >= many_files => {
+                let what = format!("{} files of deleted rows are read with each query", self.delete_files);
+                (what, compacts, "compact: {}")
             }
-            () if self.snapshots > MANY_SNAPSHOTS => {
-                (format!("{} snapshots are kept", self.snapshots), "expire: {older_than: 7d}")
+            () if self.snapshots > most(MANY_SNAPSHOTS, expires) => {
+                (format!("{} snapshots are kept", self.snapshots), expires, "expire: {older_than: 7d}")
             }
             () => return None,
         };
-        let advice = format!("a `maintenance` entry of a workflow with `table: {}` and `{cure}` mends it", self.name);
+        let advice = match keeper {
+            None => format!("a `maintenance` entry of a workflow with `table: {}` and `{cure}` mends it", self.name),
+            Some(workflow) => {
+                format!(
+                    "`tarn run {workflow}` mends what it can; let it run more often, or let writers commit less often"
+                )
+            }
+        };
         Some(Problem::warning("table", &self.name, format!("needs upkeep: {what}")).advise(advice))
     }
 }
@@ -170,4 +209,29 @@ fn cause(run: &Run) -> String {
 fn broken_rules(line: &str) -> Option<String> {
     let line = Line::parse(line.as_bytes())?;
     Some(line.reason.unwrap_or_else(|| format!("they break `{}`", line.rules.join("`, `"))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table(files: u64, delete_files: u64, snapshots: usize) -> TableStatus {
+        let name = "shop.orders".to_owned();
+        TableStatus { name, snapshots, files, bytes: files << 20, delete_files, committed_ms: None }
+    }
+
+    #[test]
+    fn a_table_that_a_schedule_keeps_may_get_more_until_its_next_run() {
+        let kept = Keeper { compacts: Some("maintenance"), expires: Some("maintenance") };
+        for (files, deletes, snapshots) in [(100, 0, 1), (1, 100, 1), (1, 0, 1_001)] {
+            let problem = table(files, deletes, snapshots).problem(None).unwrap();
+            assert!(problem.advice.unwrap().contains("`maintenance` entry"));
+            assert!(table(files, deletes, snapshots).problem(Some(&kept)).is_none());
+            let many = table(20 * files, 20 * deletes, 20 * snapshots).problem(Some(&kept)).unwrap();
+            assert!(many.advice.unwrap().contains("`tarn run maintenance`"));
+        }
+        let compacts = Keeper { expires: None, ..kept };
+        assert!(table(100, 0, 1_001).problem(Some(&compacts)).unwrap().message.contains("1001 snapshots"));
+        assert!(table(99, 99, 1_000).problem(None).is_none());
+    }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Job, Mode, Project, StreamDeclaration, Write};
+use super::{DEFAULT_WORKFLOW, Job, Mode, Project, StreamDeclaration, Switch, Switched, Write};
 use crate::Result;
 
 /// What becomes of a change.
@@ -109,8 +109,12 @@ pub fn between(before: &Project, after: &Project) -> Result<Vec<Change>> {
     compare("location", old, new, stays, "its next crawl follows it", &mut changes);
     let (old, new) = (&before.file().insights, &after.file().insights);
     compare("insight", old, new, "its table, if it has one, stays", "its next answer follows it", &mut changes);
-    for (name, workflow) in &after.file().workflows {
-        let Some(old) = before.file().workflows.get(name) else {
+    maintenance_changes(before, after, &mut changes);
+    let declared = |project: &Project, name: &String| !project.keeps_by_default(name);
+    let old_workflows: BTreeMap<_, _> =
+        before.file().workflows.iter().filter(|(name, _)| declared(before, name)).collect();
+    for (name, workflow) in after.file().workflows.iter().filter(|(name, _)| declared(after, name)) {
+        let Some(old) = old_workflows.get(name) else {
             changes.push(applied("workflow", name, "new".into(), "it runs when it is asked for or due"));
             continue;
         };
@@ -125,10 +129,22 @@ pub fn between(before: &Project, after: &Project) -> Result<Vec<Change>> {
         }
         job_changes(name, (before, &old.jobs), (after, &workflow.jobs), &mut changes)?;
     }
-    for name in before.file().workflows.keys().filter(|name| !after.file().workflows.contains_key(*name)) {
+    let is_gone = |name: &String| !after.file().workflows.contains_key(name) || !declared(after, name);
+    for name in old_workflows.keys().filter(|name| is_gone(name)) {
         changes.push(applied("workflow", name, "removed".into(), "its tables stay"));
     }
     Ok(changes)
+}
+
+/// What differs in how tables are kept by default. Which tables these are follows from streams and workflows.
+fn maintenance_changes(before: &Project, after: &Project, changes: &mut Vec<Change>) {
+    let (what, then) = match (&before.file().maintenance, &after.file().maintenance) {
+        (old, new) if old == new => return,
+        (_, Switched::Off) => ("off", "tables are kept only by workflows whose `maintenance` names them"),
+        (Switched::Off, Switched::On(_)) => ("on", "tables of streams are kept by its schedule"),
+        (Switched::On(_), Switched::On(_)) => ("changed", "from its next run on"),
+    };
+    changes.push(Change::new(Effect::Applied, "workflow", DEFAULT_WORKFLOW, what, then));
 }
 
 fn stream_changes(
@@ -156,6 +172,14 @@ fn stream_changes(
     }
     if let Some(was) = new.was.as_ref().filter(|was| old.was.as_ref() != Some(*was) && *was != old_name) {
         applied(format!("`was: {was}`"), "nothing is carried over: the stream is there already".into());
+    }
+    if old.maintenance != new.maintenance {
+        let then = if new.maintenance == Switch::On {
+            "its table is kept by default"
+        } else {
+            "its table is not kept by default"
+        };
+        applied("`maintenance`".into(), then.into());
     }
     if old.keep_rejects != new.keep_rejects {
         let then = if new.keep_rejects { "refused records are kept" } else { "refused records are no longer kept" };
@@ -302,5 +326,21 @@ workflows:
             ]
         );
         assert_eq!(between(&parsed(BEFORE), &parsed(BEFORE)).unwrap(), []);
+    }
+
+    #[test]
+    fn another_maintenance_by_default_is_told_as_what_it_is() {
+        let told = |before: &str, after: &str| {
+            let parsed = |more: &str| Project::parse(&format!("{BEFORE}{more}"), "test").unwrap();
+            let changes = between(&parsed(before), &parsed(after)).unwrap();
+            changes.iter().map(|c| format!("{} {}: {}", c.subject, c.name, c.what)).collect::<Vec<_>>()
+        };
+        assert_eq!(told("", "maintenance: off"), ["workflow maintenance: off"]);
+        assert_eq!(told("maintenance: off", ""), ["workflow maintenance: on"]);
+        assert_eq!(told("", "maintenance: {schedule: rate(1h)}"), ["workflow maintenance: changed"]);
+        assert_eq!(told("", "maintenance: on"), [""; 0]);
+        // A workflow of that name that the file declared itself.
+        let declared = "  maintenance: {jobs: {three: {sql: SELECT 3 AS n, into: v}}}\nmaintenance: off";
+        assert_eq!(told(declared, ""), ["workflow maintenance: on", "workflow maintenance: removed"]);
     }
 }

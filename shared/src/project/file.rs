@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::maintenance::Maintenance;
+use super::maintenance::{Maintenance, MaintenancePolicy};
+use super::switch::{Switch, Switched};
 use super::units::{ByteSize, Schedule, Seconds};
 use crate::model::Column;
 use crate::model::PartitionField;
@@ -34,6 +35,10 @@ pub struct LakehouseFile {
     /// Forecasts, anomalies and narratives, by name.
     #[serde(default)]
     pub insights: BTreeMap<String, Insight>,
+    /// How the tables of streams, and the table of the workflows' runs, are kept unless a workflow's own `maintenance` names them; `off`
+    /// for not at all (default: on).
+    #[serde(default)]
+    pub maintenance: Switched<MaintenancePolicy>,
 }
 
 fn system_database() -> String {
@@ -72,6 +77,9 @@ pub struct StreamDeclaration {
     /// alone is told).
     #[serde(default)]
     pub keep_rejects: bool,
+    /// Whether its table is kept as the lakehouse's `maintenance` says (default: on).
+    #[serde(default)]
+    pub maintenance: Switch,
     /// What the stream carries.
     pub description: Option<String>,
 }

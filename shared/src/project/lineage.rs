@@ -207,6 +207,13 @@ impl Project {
         self.explain_sources(&mut text)?;
         for (name, workflow) in &self.file.workflows {
             let when = when(workflow.schedule.as_ref());
+            if self.keeps_by_default(name) {
+                line(&mut text, format_args!("\nworkflow {name}, by default, {when}"));
+                for maintenance in workflow.maintenance.values() {
+                    line(&mut text, format_args!("  {}", self.explain_maintenance(maintenance)?));
+                }
+                continue;
+            }
             line(&mut text, format_args!("\nworkflow {name}, {when}, {} at once", workflow.parallel));
             for (at, job) in self.job_order(name)?.iter().enumerate() {
                 let job_text = match (workflow.jobs.get(job), workflow.maintenance.get(job)) {

@@ -15,6 +15,7 @@ pub mod problem;
 mod rules;
 mod shape;
 pub mod sql;
+pub mod switch;
 mod tree;
 pub mod units;
 
@@ -23,8 +24,9 @@ pub use file::{
     OnSourceDelete, QualityAction, QualityRule, RuleCheck, StreamDeclaration, Workflow, Write,
 };
 pub use lineage::{Lineage, job_needs};
-pub use maintenance::{Compaction, Expiry, Maintenance, OrphanRemoval};
+pub use maintenance::{Compaction, DEFAULT_WORKFLOW, Expiry, Maintenance, MaintenancePolicy, OrphanRemoval};
 pub use problem::Problem;
+pub use switch::{Switch, Switched};
 pub use tree::Path as FieldPath;
 pub use units::{ByteSize, Schedule, Seconds};
 
@@ -58,11 +60,16 @@ impl Project {
             return Err(refusal(origin, problems));
         }
         // The shape fits; what could still be refused here, the deserializer knows the place of.
-        let file: LakehouseFile =
+        let mut file: LakehouseFile =
             serde_saphyr::from_str(text).map_err(|e| Error::invalid(format!("`{origin}`: {e}")))?;
         let problems = Rules::check(&file, &root);
         if !problems.is_empty() {
             return Err(refusal(origin, problems));
+        }
+        if let Some(policy) = file.maintenance.on()
+            && let Some(workflow) = policy.workflow(&file).map_err(|e| e.context(format!("`{origin}`")))?
+        {
+            file.workflows.insert(DEFAULT_WORKFLOW.into(), workflow);
         }
         let databases = lineage::databases(&file).map_err(|e| e.context(format!("`{origin}`")))?;
         Ok(Self { file, databases })
@@ -79,7 +86,7 @@ impl Project {
         Self::parse(&text, &origin)
     }
 
-    /// The declaration as it was written, defaults filled in.
+    /// The declaration as it was written, defaults filled in: also the workflow [`DEFAULT_WORKFLOW`].
     pub fn file(&self) -> &LakehouseFile {
         &self.file
     }
@@ -143,6 +150,11 @@ impl Project {
     /// `NotFound`, with the names that there are.
     pub fn workflow(&self, name: &str) -> Result<&Workflow> {
         self.file.workflows.get(name).ok_or_else(|| unknown("workflow", name, self.file.workflows.keys()))
+    }
+
+    /// Whether a workflow is the one that keeps tables by default, not one that the file declares.
+    pub fn keeps_by_default(&self, workflow: &str) -> bool {
+        workflow == DEFAULT_WORKFLOW && self.file.maintenance.on().is_some()
     }
 
     /// # Errors

@@ -8,7 +8,9 @@ use super::file::{
     Insight, Job, LakehouseFile, Location, Mode, OnSourceDelete, QualityAction, QualityRule, RuleCheck,
     StreamDeclaration, Workflow, Write,
 };
-use super::maintenance::{Maintenance, SortColumn};
+use super::maintenance::{
+    Compaction, DEFAULT_WORKFLOW, Expiry, Maintenance, MaintenancePolicy, OrphanRemoval, SortColumn,
+};
 use super::problem::{Problem, near, no_column, one_of};
 use super::sql::{Select, check_condition, parameters};
 use super::tree::{Node, Path};
@@ -68,7 +70,15 @@ impl<'a> Rules<'a> {
         for (name, workflow) in &self.file.workflows {
             let path = top.key("workflows").key(name);
             self.name(&path, "workflow", name);
+            if name == DEFAULT_WORKFLOW && self.file.maintenance.on().is_some() {
+                let message = "expected another name: `maintenance` is the workflow that keeps the tables of streams by default (with \
+                               `maintenance: off` at the top of the file there is none, and its name is free)";
+                self.report(&path, message);
+            }
             self.workflow(&path, workflow);
+        }
+        if let Some(policy) = self.file.maintenance.on() {
+            self.policy(&top.key("maintenance"), policy);
         }
         for (name, insight) in &self.file.insights {
             let path = top.key("insights").key(name);
@@ -222,29 +232,64 @@ impl<'a> Rules<'a> {
         self.range(&path.key("retries"), u64::from(maintenance.retries), 0..=10);
         self.range(&path.key("timeout"), maintenance.timeout, units::Seconds(1)..=units::Seconds(DAY));
         if let Some(compaction) = &maintenance.compact {
+            self.compaction(&path.key("compact"), compaction);
+        }
+        if let Some(expiry) = &maintenance.expire {
+            self.expiry(&path.key("expire"), expiry);
+        }
+        if let Some(removal) = &maintenance.orphans {
+            self.orphans(&path.key("orphans"), removal);
+        }
+    }
+
+    fn policy(&mut self, path: &Path, policy: &MaintenancePolicy) {
+        if let Some(compaction) = policy.compact.on() {
             let path = path.key("compact");
-            for (at, column) in compaction.sort.iter().enumerate() {
-                self.good(&path.key("sort").item(at), SortColumn::parse(column));
+            for (field, columns) in [("sort", &compaction.sort), ("z_order", &compaction.z_order)] {
+                if !columns.is_empty() {
+                    let message = format!(
+                        "`{field}` is for a workflow's `maintenance` of one table, as tables have different columns"
+                    );
+                    self.report(&path.key(field), message);
+                }
             }
-            for (at, column) in compaction.z_order.iter().enumerate() {
-                self.name(&path.key("z_order").item(at), "column", column);
-            }
-            if !compaction.sort.is_empty() && !compaction.z_order.is_empty() {
-                self.report(&path, "expected `sort` or `z_order`, found both");
-            }
-            if let Some(size) = compaction.file_size {
-                self.range(&path.key("file_size"), size, units::ByteSize(MIB)..=units::ByteSize(4096 * MIB));
-            }
-            if let Some(files) = compaction.min_files {
-                self.range(&path.key("min_files"), files, 2..=1000);
-            }
+            self.compaction(&path, compaction);
         }
-        if let Some(keep) = maintenance.expire.as_ref().and_then(|expiry| expiry.keep) {
-            self.range(&path.key("expire").key("keep"), keep, 1..=u32::MAX);
+        if let Some(expiry) = policy.expire.on() {
+            self.expiry(&path.key("expire"), expiry);
         }
-        if let Some(age) = maintenance.orphans.as_ref().and_then(|orphans| orphans.older_than) {
-            let path = path.key("orphans").key("older_than");
-            self.range(&path, age, units::Seconds(DAY)..=units::Seconds(3650 * DAY));
+        if let Some(removal) = policy.orphans.on() {
+            self.orphans(&path.key("orphans"), removal);
+        }
+    }
+
+    fn compaction(&mut self, path: &Path, compaction: &Compaction) {
+        for (at, column) in compaction.sort.iter().enumerate() {
+            self.good(&path.key("sort").item(at), SortColumn::parse(column));
+        }
+        for (at, column) in compaction.z_order.iter().enumerate() {
+            self.name(&path.key("z_order").item(at), "column", column);
+        }
+        if !compaction.sort.is_empty() && !compaction.z_order.is_empty() {
+            self.report(path, "expected `sort` or `z_order`, found both");
+        }
+        if let Some(size) = compaction.file_size {
+            self.range(&path.key("file_size"), size, units::ByteSize(MIB)..=units::ByteSize(4096 * MIB));
+        }
+        if let Some(files) = compaction.min_files {
+            self.range(&path.key("min_files"), files, 2..=1000);
+        }
+    }
+
+    fn expiry(&mut self, path: &Path, expiry: &Expiry) {
+        if let Some(keep) = expiry.keep {
+            self.range(&path.key("keep"), keep, 1..=u32::MAX);
+        }
+    }
+
+    fn orphans(&mut self, path: &Path, removal: &OrphanRemoval) {
+        if let Some(age) = removal.older_than {
+            self.range(&path.key("older_than"), age, units::Seconds(DAY)..=units::Seconds(3650 * DAY));
         }
     }
 

@@ -33,8 +33,12 @@ impl<'a> Shape<'a> {
         }
         if let Some(options) = schema.get("anyOf").and_then(Value::as_array) {
             let is_null = |option: &&Value| option.get("type").and_then(Value::as_str) == Some("null");
+            // Words beside fields: a text is held against the words.
+            let is_text = matches!(node.content, Content::Scalar { .. });
+            let fits = |option: &&Value| option.get("enum").is_some() == is_text;
+            let mut options = options.iter().filter(|option| !is_null(option));
             if !node.is_null()
-                && let Some(option) = options.iter().find(|option| !is_null(option))
+                && let Some(option) = options.clone().find(fits).or_else(|| options.next())
             {
                 self.value(option, node, path);
             }
@@ -44,7 +48,7 @@ impl<'a> Shape<'a> {
             return self.one_of(options, node, path);
         }
         if let Some(values) = schema.get("enum").and_then(Value::as_array) {
-            return self.constant(&values.iter().filter_map(Value::as_str).collect::<Vec<_>>(), node, path);
+            return self.constant(&values.iter().filter_map(word).collect::<Vec<_>>(), node, path);
         }
         let (kind, optional) = kind(schema);
         if optional && node.is_null() {
@@ -146,6 +150,15 @@ impl<'a> Shape<'a> {
 
     fn report(&mut self, path: &Path, node: &Node, message: String) {
         self.problems.push(Problem { path: path.clone(), place: node.place, message });
+    }
+}
+
+/// The text of a word that a schema allows.
+fn word(value: &Value) -> Option<&str> {
+    match value {
+        Value::Bool(true) => Some("true"),
+        Value::Bool(false) => Some("false"),
+        other => other.as_str(),
     }
 }
 

@@ -63,6 +63,10 @@ workflow curate, on demand, 2 at once
   1. clean: nyc.flights (new rows), nyc.planes, ref.dates → nyc.clean (append, 2 rules)
   2. daily: nyc.clean → nyc.daily (merge by day)
 
+workflow maintenance, by default, at cron(0 3 * * *)
+  nyc.flights (compacted, old snapshots expired, orphans removed)
+  tarn.runs (compacted, old snapshots expired, orphans removed)
+
 insights
   departures: nyc.daily → forecast of n for 14 periods, on demand
 
@@ -269,4 +273,68 @@ fn its_databases_are_its_own_and_those_that_it_names() {
     let project = Project::parse(&file, "f").unwrap();
     let found: Vec<_> = project.databases().iter().map(String::as_str).collect();
     assert_eq!(found, ["events", "lookup", "mart", "nyc", "ref", "tarn", "told"]);
+}
+
+/// The tables that the good file keeps by default, with `more` below it.
+fn kept(more: &str) -> Vec<String> {
+    let project = Project::parse(&format!("{GOOD}{more}"), "f").unwrap_or_else(|e| panic!("{more}: {e}"));
+    let workflow = project.workflow(DEFAULT_WORKFLOW).ok().filter(|_| project.keeps_by_default(DEFAULT_WORKFLOW));
+    workflow.into_iter().flat_map(|workflow| workflow.maintenance.keys().cloned()).collect()
+}
+
+#[test]
+fn tables_of_streams_and_of_runs_are_kept_unless_the_file_says_otherwise() {
+    assert_eq!(kept(""), ["nyc.flights", "tarn.runs"]);
+    assert_eq!(kept("maintenance: on\n"), kept(""));
+    for off in ["off", "false", "{compact: off, expire: off, orphans: off}"] {
+        assert!(kept(&format!("maintenance: {off}\n")).is_empty(), "{off}");
+    }
+    let project = Project::parse(
+        &format!("{GOOD}maintenance: {{schedule: rate(1h), expire: {{older_than: 2d, keep: 3}}, orphans: off}}\n"),
+        "f",
+    )
+    .unwrap();
+    let workflow = project.workflow("maintenance").unwrap();
+    assert_eq!(workflow.schedule.as_ref().unwrap().to_string(), "rate(1h)");
+    let flights = &workflow.maintenance["nyc.flights"];
+    assert_eq!(flights.compact, Some(Compaction::default()));
+    assert_eq!(flights.expire, Some(Expiry { older_than: Some(Seconds(2 * 86_400)), keep: Some(3) }));
+    assert_eq!(flights.orphans, None);
+    // A stream leaves by itself, and a table that a workflow keeps is its own.
+    let without = GOOD.replace("    partition_key: id\n", "    partition_key: id\n    maintenance: off\n");
+    let project = Project::parse(&without, "f").unwrap();
+    assert!(project.workflow("maintenance").unwrap().maintenance.keys().eq(["tarn.runs"]));
+    let named = "  nightly: {maintenance: {keep: {table: flights, compact: {}}}}\ninsights:";
+    let project = Project::parse(&GOOD.replace("insights:", named), "f").unwrap();
+    assert!(project.workflow("maintenance").unwrap().maintenance.keys().eq(["tarn.runs"]));
+    // Nothing writes anything: there is nothing to keep.
+    let project = Project::parse("version: 1\ndatabase: nyc\n", "f").unwrap();
+    assert!(project.file().workflows.is_empty());
+}
+
+#[test]
+fn what_maintenance_by_default_can_not_be_is_refused_by_name() {
+    let refused = |more: &str| problems(&format!("{GOOD}{more}")).join("\n");
+    for (more, expected) in [
+        ("maintenance: never\n", "maintenance: expected one of `on`, `off`, `true`, `false`, found `never`"),
+        ("maintenance: {schedul: rate(1h)}\n", "unknown field `schedul`"),
+        ("maintenance: {schedule: daily}\n", "expected `rate(5m)`"),
+        ("maintenance: {compact: {sort: [id]}}\n", "`sort` is for a workflow's `maintenance`"),
+        ("maintenance: {expire: {keep: 0}}\n", "maintenance.expire.keep: expected 1 to"),
+        ("maintenance: {orphans: {older_than: 1h}}\n", "maintenance.orphans.older_than: expected 1d to"),
+        ("maintenance: [off]\n", "expected a map of fields, found a list"),
+    ] {
+        let found = refused(more);
+        assert!(found.contains(expected), "{more}: {found}");
+    }
+    let named = GOOD.replace("  curate:", "  maintenance:");
+    assert!(
+        problems(&named).join("\n").contains("`maintenance: off` at the top of the file"),
+        "{:?}",
+        problems(&named)
+    );
+    // Without it the name is anybody's.
+    let project = Project::parse(&format!("{named}maintenance: off\n"), "f").unwrap();
+    assert!(project.workflow("maintenance").unwrap().jobs.contains_key("clean"));
+    assert!(!project.keeps_by_default("maintenance"));
 }

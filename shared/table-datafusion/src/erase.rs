@@ -145,8 +145,12 @@ pub async fn purge(table: &Table, found: &Traces, purged: &mut Purged) -> Result
         table.alter(&[Alter::DropRef(name.clone())]).await?;
         purged.references.push(name.clone());
     }
-    let expire =
-        Expire { older_than_ms: Some(i64::MIN), retain_last: Some(1), through_sequence: Some(*newest), dry_run: false };
+    let expire = Expire {
+        older_than_ms: Some(i64::MIN),
+        retain_last: Some(1),
+        through_sequence: Some(*newest),
+        ..Expire::default()
+    };
     let expired = table.expire(&expire).await?;
     purged.snapshots_expired += expired.snapshots.len() as u64;
     purged.left_behind += expired.left_behind;

@@ -41,6 +41,8 @@ pub struct Expire {
     pub retain_last: Option<u32>,
     /// Snapshots with this sequence number or an earlier one go however young they are, unless they are among the last of a branch.
     pub through_sequence: Option<i64>,
+    /// Snapshots with this sequence number or a later one stay however old they are: somebody reads on from there.
+    pub from_sequence: Option<i64>,
     /// Tell what would go, change nothing.
     pub dry_run: bool,
 }
@@ -70,6 +72,22 @@ impl Table {
     /// out whether the snapshots are gone (no file is removed then); what the store answers when it can't be read.
     pub async fn expire(&self, expire: &Expire) -> Result<Expired> {
         run(self, expire).await.context(|| format!("expiring snapshots of the table `{}`", self.name()))
+    }
+
+    /// How many snapshots, tags and branches an expiry would remove, as the metadata that was loaded tells.
+    ///
+    /// # Errors
+    /// `Invalid` when a property holds no number.
+    pub fn count_expired(&self, expire: &Expire) -> Result<usize> {
+        let metadata = self.metadata.as_ref();
+        let kept = Retention::new(metadata, expire, self.ports.clock.now_ms())?.kept(metadata)?;
+        let gone = metadata.snapshots().filter(|s| !kept.snapshots.contains(&s.snapshot_id())).count();
+        Ok(gone + kept.lost_references.len())
+    }
+
+    /// Whether files of the table may be removed: not with the property `gc.enabled` as `false`.
+    pub fn is_collected(&self) -> bool {
+        check_collected(&self.metadata).is_ok()
     }
 }
 
@@ -279,6 +297,7 @@ struct Retention {
     older_than_ms: i64,
     retain_last: usize,
     through_sequence: Option<i64>,
+    from_sequence: Option<i64>,
     max_reference_age_ms: i64,
 }
 
@@ -300,6 +319,7 @@ impl Retention {
             older_than_ms: expire.older_than_ms.unwrap_or(now_ms.saturating_sub(max_age_ms)),
             retain_last: usize::try_from(retain_last).unwrap_or(1),
             through_sequence: expire.through_sequence,
+            from_sequence: expire.from_sequence,
             max_reference_age_ms: number(metadata, "history.expire.max-ref-age-ms")?.unwrap_or(i64::MAX),
         })
     }
@@ -322,6 +342,9 @@ impl Retention {
         let young = metadata.snapshots().filter(|s| s.timestamp_ms() >= self.older_than_ms && self.may_stay(s));
         let young = young.map(|s| s.snapshot_id());
         snapshots.extend(young.filter(|id| !referenced.contains(id)));
+        let needed =
+            metadata.snapshots().filter(|s| self.from_sequence.is_some_and(|from| s.sequence_number() >= from));
+        snapshots.extend(needed.map(|s| s.snapshot_id()));
         Ok(Kept { snapshots, lost_references })
     }
 

@@ -5,7 +5,6 @@ use serde::Serialize;
 use shared::api::status::counted;
 use shared::catalog::Table as Entry;
 use shared::model::TableName;
-use shared::project::Mode;
 use shared::{ErrorKind, Result};
 use table::{Orphans, Table};
 use table_datafusion::Rewrite;
@@ -13,8 +12,7 @@ use table_datafusion::erase::{self, Missing, Purged, Traces};
 
 use super::{Report, Scope};
 use crate::Transform;
-use crate::bookmark::{Bookmark, Mark};
-use crate::job::token_key;
+use crate::positions;
 
 /// How old a file that nothing names is at least when it goes, a bit over what removal asks for.
 const LEAST_ORPHAN_AGE_MS: i64 = 86_400_000 + 60_000;
@@ -188,41 +186,14 @@ impl Transform {
     /// The jobs that read on from a version which is to go.
     async fn waiting_for(&self, name: &TableName, table: &Table, found: &Traces) -> Result<Vec<String>> {
         let Some(newest) = found.snapshots.values().max() else { return Ok(Vec::new()) };
-        let project = &self.context.project;
-        let mut waiting = Vec::new();
-        for (workflow, declared) in &project.file().workflows {
-            for (job, query) in &declared.jobs {
-                let reads = query.incremental.as_deref().filter(|_| query.mode == Mode::Incremental);
-                let Some(reads) = reads else { continue };
-                if project.table_name(reads)? != *name {
-                    continue;
-                }
-                let Some(read) = self.read_up_to(workflow, job, &project.table_name(&query.into)?, name).await? else {
-                    continue;
-                };
-                let sequence = table.metadata().snapshot_by_id(read).map(|snapshot| snapshot.sequence_number());
-                if sequence.is_some_and(|sequence| sequence <= *newest) {
-                    waiting.push(format!(
-                        "job `{job}` of the workflow `{workflow}` goes on from a version of `{name}` that is to be removed: let it read on (`tarn run {workflow}`), or drop its table if it can't"
-                    ));
-                }
-            }
-        }
-        Ok(waiting)
-    }
-
-    /// The snapshot of `source` up to which a job has read, as its target tells.
-    async fn read_up_to(&self, workflow: &str, job: &str, into: &TableName, source: &TableName) -> Result<Option<i64>> {
-        let target = match self.context.tables.load(into).await {
-            Ok(target) => target,
-            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Invalid) => return Ok(None),
-            Err(error) => return Err(error),
-        };
-        let Some(token) = target.token(&token_key(workflow, job)) else { return Ok(None) };
-        Ok(match Mark::parse(&token)?.bookmark {
-            Some(Bookmark::Snapshot { table, snapshot }) if table == *source => Some(snapshot),
-            _ => None,
-        })
+        let positions = positions::in_table(&self.context.project, &self.context.tables, name).await?;
+        let waits = positions.into_iter().filter(|at| at.sequence(table).is_some_and(|sequence| sequence <= *newest));
+        let told = waits.map(|positions::Position { workflow, job, .. }| {
+            format!(
+                "job `{job}` of the workflow `{workflow}` goes on from a version of `{name}` that is to be removed: let it read on (`tarn run {workflow}`), or drop its table if it can't"
+            )
+        });
+        Ok(told.collect())
     }
 }
 

@@ -9,7 +9,13 @@ use testing::catalog_faults::{self, FaultyCatalog};
 use testing::faults::{Fault, Faulty, Operation, Plan};
 
 /// Everything that may go.
-const ALL: Expire = Expire { older_than_ms: Some(i64::MAX), retain_last: None, through_sequence: None, dry_run: false };
+const ALL: Expire = Expire {
+    older_than_ms: Some(i64::MAX),
+    retain_last: None,
+    through_sequence: None,
+    from_sequence: None,
+    dry_run: false,
+};
 
 /// The objects of the table's folder, but for metadata files that the log names no more.
 async fn stored(ports: &Ports) -> BTreeSet<String> {
