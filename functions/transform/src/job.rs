@@ -285,16 +285,27 @@ impl JobContext {
         let mark = target.and_then(|table| table.token(&task.token_key()));
         let mark = mark.as_deref().map(Mark::parse).transpose()?;
         let table = self.incremental(task, query)?;
-        let looked = bookmark::look(&self.ports, &self.tables, task.reader(query), &table, mark.as_ref()).await;
-        looked.map(|(reading, _)| reading)
+        let (reading, _) = bookmark::look(&self.ports, &self.tables, task.reader(query), &table, mark.as_ref()).await?;
+        if let Some(gone) = reading.gone.as_ref().filter(|gone| !gone.propagate && query.job.write == Write::Append) {
+            self.check_removed_only(gone).await?;
+        }
+        Ok(reading)
     }
 
-    /// What the query reads and gives.
+    /// What the query reads and gives, of which the quality rules are known to fit it.
     ///
     /// # Errors
-    /// As the query.
+    /// As the query; `Invalid`, with its name, for a rule that does not fit.
     pub(crate) async fn describe(&self, query: &Query, reading: &Reading) -> Result<Description> {
-        self.engine.describe(&query.sql, &self.options(reading.inputs.clone())).await
+        let options = self.options(reading.inputs.clone());
+        let description = self.engine.describe(&query.sql, &options).await?;
+        let flagged = quality::with_flags(&query.sql, &query.job.quality);
+        let schema = match self.engine.columns(&flagged, &options).await {
+            Err(error) if error.kind() == ErrorKind::Invalid => return Err(self.blame(query, &options, error).await),
+            other => other?,
+        };
+        quality::check(&query.job.quality, &schema)?;
+        Ok(description)
     }
 
     /// Streams the query into the target table.

@@ -1,5 +1,5 @@
-//! What a run would do: `POST /workflows/{name}/runs` with `{"dryRun": true}`. Queries are planned and tables looked up; no row is
-//! read, nothing is written and no bookmark moves.
+//! What a run would do: `POST /workflows/{name}/runs` with `{"dryRun": true}`. Queries and quality rules are planned and
+//! tables looked up; nothing is written and no bookmark moves. No row is read, but those that changed under a job which appends.
 
 use std::collections::BTreeMap;
 

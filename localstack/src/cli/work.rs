@@ -96,6 +96,7 @@ fn preview_rows(preview: &Value) -> Rows {
         };
         let reads: Vec<String> = job["reads"].as_array().into_iter().flatten().map(source).collect();
         let write = match (&job["maintenance"], job["exists"] == true) {
+            (Value::Null, _) if job["write"].is_null() => json!("maintenance"),
             (Value::Null, true) => job["write"].clone(),
             (Value::Null, false) => json!(format!("{} (makes the table)", job["write"].as_str().unwrap_or_default())),
             (_, _) => json!("maintenance"),

@@ -8,7 +8,7 @@ use std::ops::ControlFlow;
 use sqlparser::ast::{Expr, Ident, ObjectName, Query, SelectItem, SetExpr, Statement, Visit, Visitor};
 use sqlparser::dialect::GenericDialect;
 use sqlparser::parser::{Parser, ParserError};
-use sqlparser::tokenizer::{Token, Tokenizer};
+use sqlparser::tokenizer::{Location, Token, Tokenizer};
 
 use super::parameters::{Piece, Region, pieces};
 use crate::model::TableName;
@@ -159,6 +159,32 @@ fn columns(query: &Query) -> Option<Vec<String>> {
     Some(names)
 }
 
+/// `sql` without the semicolons at its end, also where comments follow them, so that it can stand in parentheses.
+pub fn without_end(sql: &str) -> String {
+    let Ok(tokens) = Tokenizer::new(&DIALECT, sql).tokenize_with_location() else { return sql.to_owned() };
+    let behind = tokens
+        .iter()
+        .rev()
+        .take_while(|token| matches!(token.token, Token::SemiColon | Token::Whitespace(_) | Token::EOF));
+    let ends = behind.filter(|token| token.token == Token::SemiColon).map(|token| token.span.start);
+    let mut text = sql.to_owned();
+    for end in ends {
+        if let Some(at) = offset(sql, end) {
+            text.replace_range(at..=at, " ");
+        }
+    }
+    text
+}
+
+/// Where a place lies in a text, in bytes.
+fn offset(text: &str, place: Location) -> Option<usize> {
+    let line = usize::try_from(place.line).ok()?.checked_sub(1)?;
+    let column = usize::try_from(place.column).ok()?.checked_sub(1)?;
+    let begin: usize = text.split_inclusive('\n').take(line).map(str::len).sum();
+    let rest = text.get(begin..)?;
+    rest.char_indices().nth(column).map(|(at, _)| begin + at)
+}
+
 fn normal(ident: &Ident) -> String {
     if ident.quote_style.is_some() { ident.value.clone() } else { ident.value.to_lowercase() }
 }
@@ -236,6 +262,23 @@ mod tests {
         let sql = "SELECT a FROM t WHERE d >= ${start} AND n = 'x ${name}' -- ${nothing}\n LIMIT 1 /* ${no} */";
         assert_eq!(parameters(sql).into_iter().collect::<Vec<_>>(), ["name", "start"]);
         assert!(Select::parse(sql, "nyc").is_ok());
+    }
+
+    #[test]
+    fn semicolons_leave_the_end_whatever_follows_them() {
+        for (sql, expected) in [
+            ("SELECT 1", "SELECT 1"),
+            ("SELECT 1 ;; ", "SELECT 1    "),
+            (
+                "SELECT 'ä;' AS \"ü\"\n;  -- that's; all\n/* ; */ ;",
+                "SELECT 'ä;' AS \"ü\"\n   -- that's; all\n/* ; */  ",
+            ),
+            ("SELECT 1 -- ;", "SELECT 1 -- ;"),
+            ("SELECT 1; SELECT 2", "SELECT 1; SELECT 2"),
+            ("SELECT 'open ;", "SELECT 'open ;"),
+        ] {
+            assert_eq!(without_end(sql), expected);
+        }
     }
 
     #[test]

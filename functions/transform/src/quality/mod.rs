@@ -17,6 +17,7 @@ use datafusion::error::DataFusionError;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use futures::TryStreamExt;
+use shared::project::sql::without_end;
 use shared::project::{QualityAction, QualityRule, RuleCheck};
 use shared::{Error, Result};
 use std::sync::Arc;
@@ -53,8 +54,7 @@ pub fn with_flags(sql: &str, rules: &[QualityRule]) -> String {
 /// A query over the rows of a job's query.
 pub fn select_from(list: &str, sql: &str) -> String {
     // The line ends close comments that the list or the query may end with.
-    let query = sql.trim_end().trim_end_matches(';');
-    format!("SELECT {list} FROM (\n{query}\n) AS job")
+    format!("SELECT {list} FROM (\n{}\n) AS job", without_end(sql))
 }
 
 /// The rules whose rows set aside or fail, each with the column that [`with_flags`] added for it.
@@ -102,6 +102,14 @@ pub fn watch(
         }
     });
     Ok((Box::pin(RecordBatchStreamAdapter::new(schema, checked)), receiver))
+}
+
+/// Whether the rules fit the rows of a query with their columns ([`with_flags`]).
+///
+/// # Errors
+/// `Invalid`, with the rule's name.
+pub fn check(rules: &[QualityRule], schema: &Schema) -> Result<()> {
+    Tally::new(rules, schema, &without_flags(schema)).map(drop)
 }
 
 struct Watch {

@@ -3,7 +3,7 @@
 use serde_json::json;
 use table_datafusion::Change;
 
-use crate::lake::{Lake, start, succeed};
+use crate::lake::{Lake, send, start, succeed};
 
 const APPEND: &str = "  w: { jobs: { one: { sql: 'SELECT id FROM raw', into: one, write: append, mode: incremental, incremental: raw } } }\n";
 const MERGE: &str = "  w: { jobs: { one: { sql: 'SELECT id, v FROM raw', into: one, write: merge, key: [id], mode: incremental, incremental: raw } } }\n";
@@ -88,6 +88,8 @@ async fn an_append_goes_on_after_a_delete_and_doubles_no_row() {
     // A row that was changed can't be told from a new one.
     lake.change("UPDATE raw SET id = 30 WHERE id = 3").await;
     lake.clock.advance(1);
+    let (_, looked) = send(&transform, "POST", "/workflows/w/runs", &json!({"dryRun": true})).await;
+    assert!(looked["jobs"]["one"]["error"].as_str().unwrap_or_default().contains("double"), "{looked:#}");
     let run = start(&transform, "w").await;
     assert!(run["jobs"]["one"]["error"]["message"].as_str().unwrap().contains("double"), "{run:#}");
 }

@@ -6,7 +6,7 @@ use shared::ErrorKind;
 use shared::ports::Ports;
 use testing::catalog_faults::{Fault, FaultyCatalog};
 
-use crate::lake::{Lake, name, start, succeed};
+use crate::lake::{Lake, name, send, start, succeed};
 
 async fn lake() -> Lake {
     let lake = Lake::new().await;
@@ -132,6 +132,23 @@ async fn a_rule_that_does_not_fit_the_rows_says_so() {
         let error = &run["jobs"]["one"]["error"];
         assert_eq!(error["kind"], "Invalid", "{check}: {error}");
         assert!(error["message"].as_str().unwrap().contains(part), "{check}: {error}");
+        // A dry run finds it too.
+        let transform = lake.transform(&workflow(&rule("r", check, "fail")));
+        let (_, looked) = send(&transform, "POST", "/workflows/w/runs", &json!({"dryRun": true})).await;
+        let error = looked["jobs"]["one"]["error"].as_str().unwrap_or_default();
+        assert!(error.contains(part), "{check}: {looked:#}");
+    }
+}
+
+#[tokio::test]
+async fn a_job_s_sql_may_end_as_it_likes() {
+    for end in [";", " ;; ", "; -- that is all", " -- ; no", " /* ; */ ;\n-- end\n"] {
+        let lake = lake().await;
+        let sql = json!(format!("SELECT * FROM raw{end}")).to_string();
+        let rules = rule("on_time", "{ row: 'delay >= 0' }", "quarantine");
+        let transform = lake.transform(&workflow(&rules).replace("SELECT * FROM raw", &sql));
+        let run = succeed(&transform, "w").await;
+        assert_eq!(run["jobs"]["one"]["rows_written"], 2, "{end}: {run:#}");
     }
 }
 
