@@ -87,6 +87,26 @@ async fn a_stream_s_table_is_kept_each_night_and_a_lakehouse_at_rest_stays_as_it
 }
 
 #[tokio::test]
+async fn a_tick_that_names_nothing_keeps_tables_when_the_night_comes() {
+    let lake = Lake::new().await;
+    let transform = over(&lake, "");
+    scattered(&lake, 0..6).await;
+    let tick = async || {
+        let event = json!({
+            "version": "0", "id": "t", "detail-type": "Scheduled Event", "source": "aws.events",
+            "time": "2026-01-01T03:00:00Z", "detail": {},
+        });
+        call(&transform, event).await.unwrap()
+    };
+    assert_eq!(tick().await["ran"], json!([]), "it is not night yet");
+    lake.clock.advance(DAY_MS);
+    let ran = tick().await["ran"].clone();
+    assert_eq!((&ran[0]["name"], &ran[0]["answer"]["status"]), (&json!("maintenance"), &json!("succeeded")), "{ran:#}");
+    assert_eq!(tick().await["ran"], json!([]));
+    assert_eq!(lake.table("flights").await.history().len(), 7);
+}
+
+#[tokio::test]
 async fn one_line_turns_it_off() {
     let lake = Lake::new().await;
     scattered(&lake, 0..6).await;
