@@ -265,7 +265,9 @@ fn net(rows: LogicalPlanBuilder, table: &Table, key: Option<&[String]>) -> Resul
     let copies = netted.project(columns)?.unnest_column(COPY)?;
     let mut columns: Vec<Expr> = names(table).into_iter().map(ident).collect();
     let Some(key) = key else {
-        columns.push(ident(COUNT));
+        // Each copy stands for itself, wherever it is counted again.
+        let once = when(ident(COUNT).gt(lit(0_i64)), lit(1_i64)).otherwise(lit(-1_i64))?;
+        columns.push(once.alias(COUNT));
         return Ok(copies.project(columns)?.alias("changes")?);
     };
     let over = |function| {
