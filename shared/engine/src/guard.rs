@@ -226,21 +226,6 @@ fn refines(window: &WindowSpec) -> bool {
     window.window_name.is_some()
 }
 
-fn names_columns(expr: &Expr) -> bool {
-    struct Names;
-    impl Visitor for Names {
-        type Break = ();
-
-        fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
-            match expr {
-                Expr::Identifier(_) | Expr::CompoundIdentifier(_) => ControlFlow::Break(()),
-                _ => ControlFlow::Continue(()),
-            }
-        }
-    }
-    expr.visit(&mut Names).is_break()
-}
-
 /// Refuses what hides in a query: INSERT or UPDATE as its body, SELECT INTO, row locks; what would be ignored, and what unfolds to
 /// too much.
 pub(super) fn check_query(query: &Query) -> Result<()> {
@@ -301,9 +286,6 @@ pub(super) fn check_query(query: &Query) -> Result<()> {
                     (sample.is_some(), !with_hints.is_empty() || !partitions.is_empty() || !index_hints.is_empty())
                 }
                 TableFactor::Derived { sample, .. } => (sample.is_some(), false),
-                TableFactor::UNNEST { array_exprs, .. } if array_exprs.iter().any(names_columns) => {
-                    return ControlFlow::Break(unsupported("UNNEST of a column in FROM (`SELECT unnest(column)` is)"));
-                }
                 _ => (false, false),
             };
             match (sampled, chosen) {

@@ -19,7 +19,7 @@ use tokio::time::Sleep;
 
 use super::Stats;
 use super::meter::Meter;
-use super::semantics::shown_name;
+use super::semantics::{given_name, shown_name};
 use super::stop::Stop;
 use shared::Error;
 use shared::clock::Clock;
@@ -228,11 +228,11 @@ pub(super) fn answer_schema(rows: &SchemaRef, views: bool) -> SchemaRef {
 
 /// Columns under the names that the statement gives them.
 fn shown_schema(schema: &SchemaRef) -> SchemaRef {
-    if schema.fields().iter().all(|field| shown_name(field.name()) == field.name()) {
+    if schema.fields().iter().all(|field| given_name(field.name()) == Some(field.name())) {
         return Arc::clone(schema);
     }
-    let shown = |field: &FieldRef| Arc::new(Field::clone(field).with_name(shown_name(field.name())));
-    let fields: Fields = schema.fields().iter().map(shown).collect();
+    let shown = |(i, field): (usize, &FieldRef)| Field::clone(field).with_name(shown_name(i, field.name()));
+    let fields: Fields = schema.fields().iter().enumerate().map(shown).collect();
     Arc::new(Schema::new_with_metadata(fields, schema.metadata().clone()))
 }
 

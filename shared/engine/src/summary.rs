@@ -103,9 +103,9 @@ impl Summary {
         let mut figures = Figures { state, exprs: Vec::new() };
         figures.call("count", vec![lit(1_i64)])?;
         let fields: Vec<_> = query.schema().iter().map(|(of, field)| (of.cloned(), Arc::clone(field))).collect();
-        let columns = fields.into_iter().map(|(of, field)| {
+        let columns = fields.into_iter().enumerate().map(|(i, (of, field))| {
             let expr = Expr::Column(Column::new(of, field.name()));
-            figures.of_column(shown_name(field.name()), &expr, field.data_type())
+            figures.of_column(&shown_name(i, field.name()), &expr, field.data_type())
         });
         let columns = columns.collect::<Result<_>>()?;
         let plan = LogicalPlanBuilder::from(query).aggregate(Vec::<Expr>::new(), figures.exprs)?.build()?;

@@ -21,7 +21,7 @@ use datafusion::logical_expr::expr::{Exists, InSubquery, SetComparison, Sort as 
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::logical_plan::{
     Aggregate, Distinct, EmptyRelation, FetchType, Filter, Join, Limit, Projection, SkipType, SubqueryAlias, Union,
-    Window,
+    Unnest, Window,
 };
 use datafusion::logical_expr::utils::{conjunction, split_conjunction};
 use datafusion::logical_expr::{
@@ -30,6 +30,7 @@ use datafusion::logical_expr::{
 
 use super::outer::{outer_of, outer_references, refers};
 use super::subqueries::{SEEN_COLUMN, VALUE_COLUMN};
+use super::unlinked::unlinked;
 
 /// Names of relations that no statement has.
 pub(super) struct FreshNames {
@@ -165,8 +166,32 @@ impl<'a> Dependence<'a> {
             LogicalPlan::Join(join) => self.join(join),
             LogicalPlan::Union(union) => self.union(union),
             LogicalPlan::Window(window) => self.window(window),
+            LogicalPlan::Unnest(unnest) => self.unnest(unnest),
+            // Only an unnest above it asks for less.
+            LogicalPlan::Extension(node) if node.node.inputs().len() == 1 => self.of(node.node.inputs()[0]),
+            // A relation that names columns from outside.
+            LogicalPlan::Subquery(relation) => self.of(&relation.subquery),
             _ => Ok(None),
         }
+    }
+
+    /// The keys stand beside the elements, under names that nothing else has: those of an unnest's columns are told apart by name.
+    fn unnest(&self, unnest: &Unnest) -> Result<Option<LogicalPlan>> {
+        let Some(input) = self.of(&unnest.input)? else { return Ok(None) };
+        let fresh = self.names.fresh("key");
+        let own = |i: usize| format!("{fresh}_{i}");
+        let columns = unnest.input.schema().columns().into_iter().map(Expr::Column);
+        let keys = (0..self.outer.len()).map(|i| Expr::Column(self.key(i)).alias(own(i)));
+        let input = LogicalPlanBuilder::from(input).project(columns.chain(keys).collect::<Vec<_>>())?.build()?;
+        let plan = Unnest::try_new(Arc::new(unlinked(input)?), unnest.exec_columns.clone(), unnest.options.clone())?;
+        let columns = unnest.schema.columns().into_iter().map(Expr::Column);
+        let keys = (0..self.outer.len()).map(|i| {
+            Expr::Column(Column::from_name(own(i))).alias_qualified(Some(self.relation.as_str()), key_name(i))
+        });
+        LogicalPlanBuilder::from(LogicalPlan::Unnest(plan))
+            .project(columns.chain(keys).collect::<Vec<_>>())?
+            .build()
+            .map(Some)
     }
 
     fn filter(&self, filter: &Filter) -> Result<Option<LogicalPlan>> {

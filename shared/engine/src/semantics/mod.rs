@@ -16,6 +16,8 @@
 //! | [`set_operations`] | EXCEPT ALL and INTERSECT ALL |
 //! | [`relations`] | RIGHT and FULL JOIN … USING and NATURAL; subqueries that give two columns of one name |
 //! | [`names`] | a SELECT list that gives two columns of one name |
+//! | [`unnest`] | UNNEST in FROM |
+//! | [`unlinked`] | what is left out because it depends on groups, over an UNNEST |
 //! | [`literals`] | literals of numbers and times; patterns of LIKE |
 //!
 //! `docs/engine-faults.md` lists what is done here because of a fault, and the test that tells when it can go.
@@ -36,6 +38,8 @@ mod relations;
 mod set_operations;
 mod subqueries;
 mod totals;
+mod unlinked;
+mod unnest;
 
 use std::sync::Arc;
 
@@ -51,7 +55,7 @@ use datafusion::optimizer::analyzer::resolve_grouping_function::ResolveGroupingF
 use datafusion::optimizer::analyzer::type_coercion::TypeCoercion;
 
 pub(super) use self::literals::{decimal, is_timestamp, mark_distinct, rewrite as literals, timestamp};
-pub(super) use self::names::{distinct as distinct_names, shown as shown_name, written};
+pub(super) use self::names::{distinct as distinct_names, given as given_name, shown as shown_name, written};
 pub(super) use self::relations::bracketed;
 
 /// Gives the session the rules.
@@ -62,6 +66,7 @@ pub(super) fn rules(builder: SessionStateBuilder) -> SessionStateBuilder {
         Arc::new(ResolveGroupingFunction::new()),
         Arc::new(TypeCoercion::new()),
         Arc::new(subqueries::Subqueries),
+        Arc::new(unlinked::UnlinkUnnest),
         Arc::new(doubles::EqualNumbers),
         Arc::new(checked::CheckedArithmetic),
     ];
@@ -69,6 +74,7 @@ pub(super) fn rules(builder: SessionStateBuilder) -> SessionStateBuilder {
         .with_analyzer_rules(rules)
         .with_optimizer_rules(joins::logical_rules())
         .with_physical_optimizer_rules(pushdown::physical_rules())
+        .with_query_planner(Arc::new(unlinked::Planner))
         .with_relation_planners(vec![Arc::new(relations::Relations::default())])
 }
 

@@ -17,9 +17,19 @@ use crate::functions::filled;
 /// Begins what is no part of a column's name.
 const MARK: char = '\u{1}';
 
-/// The name without its mark.
-pub(crate) fn shown(name: &str) -> &str {
-    name.split(MARK).next().unwrap_or(name)
+/// The name without its mark; none of a column that has no name.
+pub(crate) fn given(name: &str) -> Option<&str> {
+    name.split(MARK).next().filter(|given| !given.is_empty() || name.is_empty())
+}
+
+/// The name of an answer's column at this position, counted from 0: one without a name has Athena's for its position.
+pub(crate) fn shown(position: usize, name: &str) -> String {
+    given(name).map_or_else(|| format!("_col{position}"), str::to_owned)
+}
+
+/// The name of a column that has none: nothing can name it.
+pub(super) fn unnamed(position: usize) -> String {
+    format!("{MARK}{position}")
 }
 
 /// Gives the columns of each SELECT list names of their own.
@@ -349,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shown_name_has_no_mark() {
-        assert_eq!((shown("id\u{1}3"), shown("id")), ("id", "id"));
+    fn a_shown_name_has_no_mark_and_is_never_empty() {
+        assert_eq!(["id\u{1}3", "id", "\u{1}7"].map(|name| shown(2, name)), ["id", "id", "_col2"]);
     }
 }

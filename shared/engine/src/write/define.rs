@@ -6,7 +6,7 @@ use datafusion::execution::session_state::SessionState;
 
 use super::{Idempotency, Outcome, Source, Write, assign, of_files};
 use crate::names::NamedTables;
-use crate::semantics::shown_name;
+use crate::semantics::given_name;
 use crate::statement::{CreateTable, Named};
 use shared::catalog::{Database, Table as Entry};
 use shared::model::Column;
@@ -102,10 +102,17 @@ impl Write<'_> {
             }
             Some(query) => {
                 let source = self.query(state, query, &NamedTables::new()).await?;
+                let mut fields = source.plan.schema().fields().iter();
+                if let Some(position) = fields.position(|field| given_name(field.name()).is_none()) {
+                    return Err(Error::invalid(format!(
+                        "expected a name for every column, found none for column {}: give it one with AS",
+                        position + 1
+                    )));
+                }
                 let columns: Vec<Column> = columns_of(source.plan.schema().as_arrow())?
                     .into_iter()
                     .map(|column| Column {
-                        name: shown_name(&column.name).to_ascii_lowercase(),
+                        name: given_name(&column.name).unwrap_or_default().to_ascii_lowercase(),
                         required: false,
                         ..column
                     })

@@ -1,6 +1,5 @@
 //! One value made of all elements of an array.
 
-
 use arrow::array::{Array, ArrayRef, UInt32Array, new_null_array};
 use arrow::compute::kernels::interleave::interleave;
 use arrow::compute::take;
