@@ -177,7 +177,7 @@ mod tests {
         ];
         assert_eq!(
             with_flags("SELECT a FROM t -- all; \n ; ", &rules),
-            "SELECT *, ((\na > 0 -- positive\n) IS TRUE) AS __rule_1 FROM (\nSELECT a FROM t -- all; \n \n) AS job"
+            "SELECT *, ((\na > 0 -- positive\n) IS TRUE) AS __rule_1 FROM (\nSELECT a FROM t -- all; \n   \n) AS job"
         );
         assert_eq!(with_flags("SELECT 1;", &rules[..1]), "SELECT 1;");
     }
