@@ -11,9 +11,9 @@ use std::sync::LazyLock;
 use arrow::array::timezone::Tz;
 use datafusion::sql::parser::Statement as Parsed;
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList,
-    FunctionArguments, Ident, Select, SelectItem, TimezoneInfo, TypedString, Value, ValueWithSpan, Visit, VisitMut,
-    Visitor, VisitorMut,
+    BinaryOperator, CastKind, DataType, DateTimeField, Expr, Function, FunctionArg, FunctionArgExpr,
+    FunctionArgumentList, FunctionArguments, Ident, Select, SelectItem, TimezoneInfo, TypedString, Value,
+    ValueWithSpan, Visit, VisitMut, Visitor, VisitorMut,
 };
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::parser::Parser;
@@ -171,11 +171,23 @@ impl Rewrite {
                 let template = if args.len() == 2 { r#""substr"($1, $2)"# } else { r#""substr"($1, $2, $3)"# };
                 filled(template, &args).map(Some)
             }
+            // Monday is 1 and Sunday 7, as for the function.
+            Expr::Extract { field, expr, .. } if is_day_of_week(field) => {
+                filled("CAST(date_part('isodow', $1) AS bigint)", std::slice::from_ref(expr.as_ref())).map(Some)
+            }
             Expr::Position { expr, r#in } => {
                 filled("strpos($2, $1)", &[Expr::clone(expr), Expr::clone(r#in)]).map(Some)
             }
             _ => Ok(None),
         }
+    }
+}
+
+fn is_day_of_week(field: &DateTimeField) -> bool {
+    match field {
+        DateTimeField::Dow | DateTimeField::DayOfWeek => true,
+        DateTimeField::Custom(name) => name.value.eq_ignore_ascii_case("day_of_week"),
+        _ => false,
     }
 }
 
