@@ -88,7 +88,7 @@ class Grammar:
                 lambda: f"CAST({go(self.one('int', 'decimal'))} AS double)",
                 lambda: f"abs({go('double')})",
                 lambda: f"({go('double')} / {go('double')})",
-                lambda: f"{self.one('greatest', 'least')}({go('double')}, {go('double')})",
+                lambda: self.outermost(go("double"), go("double")),
             ],
             "decimal": [
                 lambda: f"({go('decimal')} {self.one('+', '-')} {go(self.one('decimal', 'int'))})",
@@ -222,6 +222,11 @@ class Grammar:
         if shape < 0.92:
             return self.using()
         return self.valued()
+
+    def outermost(self, left, right):
+        """The greater or lesser of two; null beside a null, which the judge passes over."""
+        call = f"{self.one('greatest', 'least')}({left}, {right})"
+        return f"CASE WHEN ({left}) IS NOT NULL AND ({right}) IS NOT NULL THEN {call} END"
 
     def types(self, least=1, most=3):
         return [self.one(*KEYED) for _ in range(self.random.randint(least, most))]
