@@ -47,6 +47,9 @@ pub(super) fn functions() -> Vec<Function> {
     ]
 }
 
+/// How often a letter may stand in a row.
+const LONGEST: usize = 64;
+
 /// A part of a format.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Item {
@@ -80,6 +83,11 @@ fn items(format: &str) -> Result<Vec<Item>> {
                 let mut length = 1;
                 while chars.next_if_eq(&c).is_some() {
                     length += 1;
+                }
+                if length > LONGEST {
+                    return Err(invalid(format!(
+                        "expected a letter at most {LONGEST} times in a row, found `{c}` {length} times"
+                    )));
                 }
                 if !text.is_empty() {
                     items.push(Item::Text(std::mem::take(&mut text)));
@@ -290,10 +298,10 @@ impl Told {
             'M' => self.month = Some(value),
             'D' => self.day_of_year = Some(value),
             'd' => self.day = Some(value),
-            'K' => self.half_hour = Some(value).filter(|hour| *hour < 12),
-            'h' => self.half_hour = Some(value % 12).filter(|_| (1..=12).contains(&value)),
+            'K' => self.half_hour = Some(Some(value).filter(|hour| *hour < 12)?),
+            'h' => self.half_hour = Some(Some(value % 12).filter(|_| (1..=12).contains(&value))?),
             'H' => self.hour = Some(value),
-            'k' => self.hour = Some(value % 24).filter(|_| (1..=24).contains(&value)),
+            'k' => self.hour = Some(Some(value % 24).filter(|_| (1..=24).contains(&value))?),
             'm' => self.minute = value,
             's' => self.second = value,
             'S' => self.micros = format!("{number:0<6}").get(..6)?.parse::<u32>().ok()? / 1_000 * 1_000,

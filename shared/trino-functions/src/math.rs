@@ -260,7 +260,7 @@ fn statistical() -> Vec<Function> {
                 "inverse_beta_cdf(double, double, double) -> double",
                 three::<Double, Double, Double, f64, _>(|a, b, p| {
                     share(p, (0.0..=1.0).contains(&p))?;
-                    Ok(beta(a, b)?.inverse_cdf(p))
+                    Ok(below(&beta(a, b)?, p))
                 }),
             )
             .example("round(inverse_beta_cdf(1, 1, 0.25), 6)", "0.25"),
@@ -331,7 +331,8 @@ fn round_integers(call: &Call<'_>) -> Result<ArrayRef> {
         if digits >= 0 {
             return Ok(x);
         }
-        let Some(unit) = u32::try_from(-digits).ok().and_then(|digits| 10_i128.checked_pow(digits)) else {
+        let Some(unit) = u32::try_from(digits.unsigned_abs()).ok().and_then(|digits| 10_i128.checked_pow(digits))
+        else {
             return Ok(0);
         };
         i64::try_from(half_up(i128::from(x), unit) * unit).map_err(|_| {
@@ -356,7 +357,7 @@ fn to_digits(x: f64, digits: i64, round: fn(f64) -> f64) -> f64 {
     let factor = 10_f64.powi(power);
     let scaled = x * factor;
     match () {
-        () if !x.is_finite() || scaled.is_infinite() => x,
+        () if !x.is_finite() || !scaled.is_finite() => x,
         () if factor == 0.0 => 0.0,
         () => round(scaled) / factor,
     }
@@ -501,6 +502,27 @@ fn normal(mean: f64, sd: f64) -> Result<Normal> {
 fn beta(a: f64, b: f64) -> Result<Beta> {
     Beta::new(a, b)
         .map_err(|_| invalid(format!("expected parameters of a beta distribution above 0, found {a} and {b}")))
+}
+
+/// The value below which the share `p` of the distribution lies, by halving: the crate's own search may have no end.
+fn below(distribution: &Beta, p: f64) -> f64 {
+    if p <= 0.0 {
+        return 0.0;
+    }
+    let (mut low, mut high) = (0.0_f64, 1.0_f64);
+    // More halves than a double has digits for.
+    for _ in 0..1_100 {
+        let middle = f64::midpoint(low, high);
+        if middle <= low || middle >= high {
+            break;
+        }
+        if distribution.cdf(middle) < p {
+            low = middle;
+        } else {
+            high = middle;
+        }
+    }
+    high
 }
 
 fn share(found: f64, fits: bool) -> Result<()> {
