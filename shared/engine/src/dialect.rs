@@ -8,8 +8,9 @@ use std::any::TypeId;
 use std::collections::BTreeSet;
 use std::sync::LazyLock;
 
-use datafusion::sql::sqlparser::ast::{BinaryOperator, Expr};
-use datafusion::sql::sqlparser::dialect::{Dialect, GenericDialect};
+use datafusion::sql::sqlparser::ast::{BinaryOperator, Expr, UnaryOperator};
+use datafusion::sql::sqlparser::dialect::{Dialect, GenericDialect, Precedence};
+use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 
@@ -64,6 +65,9 @@ impl Dialect for Athena {
     }
 
     fn parse_infix(&self, parser: &mut Parser<'_>, left: &Expr, precedence: u8) -> Option<Result<Expr, ParserError>> {
+        if is_symmetric(parser) {
+            return Some(symmetric(parser, left));
+        }
         if !is_json(&parser.peek_token_ref().token) {
             return None;
         }
@@ -143,6 +147,37 @@ impl Dialect for Athena {
         supports_select_item_multi_column_alias
         supports_xml_expressions
     }
+}
+
+/// Whether `[NOT] BETWEEN SYMMETRIC` or `ASYMMETRIC` comes next.
+fn is_symmetric(parser: &Parser<'_>) -> bool {
+    let word = |n: usize| match &parser.peek_nth_token_ref(n).token {
+        Token::Word(word) if word.quote_style.is_none() => word.value.to_ascii_uppercase(),
+        _ => String::new(),
+    };
+    let first = usize::from(word(0) == "NOT");
+    word(first) == "BETWEEN" && ["SYMMETRIC", "ASYMMETRIC"].contains(&word(first + 1).as_str())
+}
+
+/// `x BETWEEN SYMMETRIC a AND b`, which is `x BETWEEN a AND b` or `x BETWEEN b AND a`.
+fn symmetric(parser: &mut Parser<'_>, left: &Expr) -> Result<Expr, ParserError> {
+    let negated = parser.parse_keyword(Keyword::NOT);
+    parser.expect_keyword(Keyword::BETWEEN)?;
+    let both = parser.next_token().to_string().eq_ignore_ascii_case("SYMMETRIC");
+    let precedence = GENERIC.prec_value(Precedence::Between);
+    let low = parser.parse_subexpr(precedence)?;
+    parser.expect_keyword(Keyword::AND)?;
+    let high = parser.parse_subexpr(precedence)?;
+    let between = |low: &Expr, high: &Expr| Expr::Between {
+        expr: Box::new(left.clone()),
+        negated: false,
+        low: Box::new(low.clone()),
+        high: Box::new(high.clone()),
+    };
+    let (one, other) = (Box::new(between(&low, &high)), Box::new(between(&high, &low)));
+    let found = if both { Expr::BinaryOp { left: one, op: BinaryOperator::Or, right: other } } else { *one };
+    let found = Expr::Nested(Box::new(found));
+    Ok(if negated { Expr::UnaryOp { op: UnaryOperator::Not, expr: Box::new(found) } } else { found })
 }
 
 fn is_json(token: &Token) -> bool {

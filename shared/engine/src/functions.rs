@@ -18,7 +18,7 @@ use datafusion::sql::sqlparser::ast::{
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::parser::Parser;
 
-use super::{date_format, fields, lambdas, semantics};
+use super::{date_format, fields, lambdas, queries, semantics};
 use shared::{Error, Result};
 
 /// Name, number of arguments, and what stands for the call; `$1` is its first argument.
@@ -51,6 +51,7 @@ static LISTED: LazyLock<BTreeMap<(&str, usize), &str>> = LazyLock::new(|| {
 /// # Errors
 /// `Invalid` for a JSON path or a date format that can't be translated.
 pub(super) fn rewrite(statement: &mut Parsed) -> Result<()> {
+    queries::rewrite(statement)?;
     lambdas::check(statement)?;
     fields::name(statement);
     semantics::distinct_names(statement);

@@ -12,7 +12,7 @@ use datafusion::sql::sqlparser::tokenizer::{Span, Token, TokenWithSpan, Tokenize
 
 use super::dialect::{self, Athena};
 use super::errors::{Place, of_statement, pointed};
-use super::{semantics, size, sources, summary};
+use super::{forms, semantics, size, sources, summary};
 use shared::error::datafusion::lowercase_first;
 use shared::sql::check_operators;
 use shared::{Error, Result};
@@ -73,6 +73,7 @@ pub(super) fn tokens(sql: &str) -> Result<Vec<TokenWithSpan>> {
         Error::invalid(pointed(&lowercase_first(&e.message), sql, place))
     })?;
     check_operators(&tokens)?;
+    let tokens = forms::rewrite(tokens, sql)?;
     sources::mark_versions(semantics::mark_distinct(dialect::mark_json(tokens))).map_err(|(error, tokens)| {
         let error = DataFusionError::SQL(Box::new(error), None);
         refuse_unparsed(error, &tokens, &TokenWithSpan::new_eof(), sql)
@@ -281,17 +282,19 @@ pub(super) fn check_query(query: &Query) -> Result<()> {
         }
 
         fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<Error> {
-            let (sampled, chosen) = match factor {
+            let (sample, chosen) = match factor {
                 TableFactor::Table { sample, with_hints, partitions, index_hints, .. } => {
-                    (sample.is_some(), !with_hints.is_empty() || !partitions.is_empty() || !index_hints.is_empty())
+                    (sample.as_ref(), !with_hints.is_empty() || !partitions.is_empty() || !index_hints.is_empty())
                 }
-                TableFactor::Derived { sample, .. } => (sample.is_some(), false),
-                _ => (false, false),
+                TableFactor::Derived { sample, .. } => (sample.as_ref(), false),
+                _ => (None, false),
             };
-            match (sampled, chosen) {
-                (true, _) => ControlFlow::Break(unsupported("TABLESAMPLE")),
-                (_, true) => ControlFlow::Break(unsupported("PARTITION, WITH or an index hint after a table's name")),
-                _ => ControlFlow::Continue(()),
+            if chosen {
+                return ControlFlow::Break(unsupported("PARTITION, WITH or an index hint after a table's name"));
+            }
+            match sample.map(semantics::sampled).transpose() {
+                Ok(_) => ControlFlow::Continue(()),
+                Err(error) => ControlFlow::Break(error),
             }
         }
     }
@@ -411,10 +414,12 @@ mod tests {
     #[test]
     fn what_would_be_ignored_is_refused_by_name() {
         for (sql, named) in [
-            ("SELECT * FROM t TABLESAMPLE BERNOULLI (1)", "TABLESAMPLE"),
             ("SELECT * FROM (SELECT 1) AS x TABLESAMPLE SYSTEM (10)", "TABLESAMPLE"),
+            ("SELECT * FROM t TABLESAMPLE BERNOULLI (101)", "from 0 to 100"),
+            ("SELECT * FROM t TABLESAMPLE BERNOULLI (1) REPEATABLE (2)", "TABLESAMPLE"),
+            ("SELECT * FROM t TABLESAMPLE (5 ROWS)", "TABLESAMPLE"),
             ("SELECT a FROM t LIMIT 1 BY a", "LIMIT … BY"),
-            ("SELECT 1 WHERE 1 IN (SELECT a FROM t TABLESAMPLE BERNOULLI (1))", "TABLESAMPLE"),
+            ("SELECT 1 WHERE 1 IN (SELECT a FROM t TABLESAMPLE SYSTEM (1))", "TABLESAMPLE"),
         ] {
             let error = parse(sql).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Invalid, "{sql}");

@@ -12,6 +12,8 @@
 use std::cell::Cell;
 use std::sync::Arc;
 
+use arrow::array::{ListArray, new_empty_array};
+use arrow::buffer::OffsetBuffer;
 use arrow::datatypes::{DataType, Field, FieldRef};
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, DFSchema, ExprSchema, Result, ScalarValue};
@@ -480,7 +482,7 @@ impl<'a> Dependence<'a> {
 pub(super) fn null_safe(left: &[Column], right: &[Column], schema: &DFSchema) -> Result<(Vec<Expr>, Vec<Expr>)> {
     let mut keys = (Vec::new(), Vec::new());
     for (left, right) in left.iter().zip(right) {
-        let none = Expr::Literal(ScalarValue::new_default(schema.field_from_column(left)?.data_type())?, None);
+        let none = Expr::Literal(default_of(schema.field_from_column(left)?.data_type())?, None);
         for (keys, column) in [(&mut keys.0, left), (&mut keys.1, right)] {
             let column = Expr::Column(column.clone());
             keys.push(column.clone().is_null());
@@ -488,6 +490,17 @@ pub(super) fn null_safe(left: &[Column], right: &[Column], schema: &DFSchema) ->
         }
     }
     Ok(keys)
+}
+
+/// A value of the type: of arrays one whose elements have the name that the type says, which DataFusion's has not.
+fn default_of(ty: &DataType) -> Result<ScalarValue> {
+    match ty {
+        DataType::List(element) => {
+            let (offsets, values) = (OffsetBuffer::new_zeroed(1), new_empty_array(element.data_type()));
+            Ok(ScalarValue::List(Arc::new(ListArray::try_new(Arc::clone(element), offsets, values, None)?)))
+        }
+        ty => ScalarValue::new_default(ty),
+    }
 }
 
 fn key_name(i: usize) -> String {

@@ -13,9 +13,11 @@
 //! | [`pushdown`] | filters that a plan hands down, where two columns have one name |
 //! | [`dependent`] | what a subquery that names columns of the query around it gives for each of them |
 //! | [`subqueries`] | subqueries that name columns of the query around them, or stand for a value |
+//! | [`scalars`] | subqueries that give no row where a value stands |
 //! | [`set_operations`] | EXCEPT ALL and INTERSECT ALL |
 //! | [`relations`] | RIGHT and FULL JOIN … USING and NATURAL; subqueries that give two columns of one name |
 //! | [`names`] | a SELECT list that gives two columns of one name |
+//! | [`samples`] | TABLESAMPLE BERNOULLI |
 //! | [`unnest`] | UNNEST in FROM |
 //! | [`unlinked`] | what is left out because it depends on groups, over an UNNEST |
 //! | [`literals`] | literals of numbers and times; patterns of LIKE |
@@ -35,6 +37,8 @@ mod outer;
 mod projections;
 mod pushdown;
 mod relations;
+mod samples;
+mod scalars;
 mod set_operations;
 mod subqueries;
 mod totals;
@@ -57,6 +61,7 @@ use datafusion::optimizer::analyzer::type_coercion::TypeCoercion;
 pub(super) use self::literals::{decimal, is_timestamp, mark_distinct, rewrite as literals, timestamp};
 pub(super) use self::names::{distinct as distinct_names, given as given_name, shown as shown_name, written};
 pub(super) use self::relations::bracketed;
+pub(super) use self::samples::sampled;
 
 /// Gives the session the rules.
 pub(super) fn rules(builder: SessionStateBuilder) -> SessionStateBuilder {
@@ -65,6 +70,7 @@ pub(super) fn rules(builder: SessionStateBuilder) -> SessionStateBuilder {
         Arc::new(numbers::CommonNumbers),
         Arc::new(ResolveGroupingFunction::new()),
         Arc::new(TypeCoercion::new()),
+        Arc::new(scalars::NullableScalars),
         Arc::new(subqueries::Subqueries),
         Arc::new(unlinked::UnlinkUnnest),
         Arc::new(doubles::EqualNumbers),

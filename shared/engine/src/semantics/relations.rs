@@ -19,7 +19,7 @@ use datafusion::sql::sqlparser::ast::{
     Ident, Join, JoinConstraint, JoinOperator, ObjectName, Select, TableFactor, TableWithJoins,
 };
 
-use super::unnest;
+use super::{samples, unnest};
 use shared::Error;
 
 /// Puts FROM items that are planned here into brackets.
@@ -78,9 +78,14 @@ const PLANNED: &str = "$planned_";
 impl RelationPlanner for Relations {
     fn plan_relation(
         &self,
-        relation: TableFactor,
+        mut relation: TableFactor,
         context: &mut dyn RelationPlannerContext,
     ) -> Result<RelationPlanning> {
+        if let Some(sample) = samples::take(&mut relation) {
+            let share = samples::sampled(&sample).map_err(DataFusionError::from)?;
+            let plan = samples::by_chance(context.plan(relation)?, share)?;
+            return Ok(RelationPlanning::Planned(Box::new(PlannedRelation::new(plan, None))));
+        }
         match relation {
             TableFactor::NestedJoin { table_with_joins, alias } if merges(&table_with_joins) => {
                 let mut plan = factor(table_with_joins.relation, context)?;

@@ -372,21 +372,20 @@ fn is_column(expr: &Expr) -> bool {
 /// The subquery's value: null over no rows, an error over several.
 fn scalar(subquery: &Subquery) -> Result<LogicalPlan> {
     let plan = subquery.subquery.as_ref().clone();
-    let value = first_column(&plan);
     match whole(&plan) {
-        true => LogicalPlanBuilder::from(plan).project([value.alias(VALUE_COLUMN)])?.build(),
-        false => {
-            let only = Expr::AggregateFunction(AggregateFunction::new_udf(
-                single::function(),
-                vec![value],
-                false,
-                None,
-                vec![],
-                None,
-            ));
-            LogicalPlanBuilder::from(plan).aggregate(Vec::<Expr>::new(), [only.alias(VALUE_COLUMN)])?.build()
+        true => {
+            let value = first_column(&plan);
+            LogicalPlanBuilder::from(plan).project([value.alias(VALUE_COLUMN)])?.build()
         }
+        false => only_row(plan),
     }
+}
+
+/// The value of the plan's first column in its only row: null where there is none, an error where there are several.
+pub(super) fn only_row(plan: LogicalPlan) -> Result<LogicalPlan> {
+    let call = AggregateFunction::new_udf(single::function(), vec![first_column(&plan)], false, None, vec![], None);
+    let only = Expr::AggregateFunction(call).alias(VALUE_COLUMN);
+    LogicalPlanBuilder::from(plan).aggregate(Vec::<Expr>::new(), [only])?.build()
 }
 
 /// Whether the plan gives one row at most: an aggregate of all rows.
